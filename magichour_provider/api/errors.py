@@ -26,7 +26,8 @@
     │   ├── JobNotCompleteError       asked for the clip of a job that still runs
     │   └── WaitTimeoutError          the deadline passed; the job goes on
     └── TransferError                 the clip exists; bringing it home failed
-        ├── DownloadError             link expired, connection cut, wrong length
+        ├── DownloadError             connection cut, wrong length, storage in trouble
+        │   └── LinkExpiredError      the signed link is not good any more
         ├── NotAVideoError            the bytes are not a whole mp4
         └── TargetError               the place to write to refuses
 
@@ -280,7 +281,11 @@ class TransferError(MagicHourError):
 
 
 class DownloadError(TransferError):
-    """The link expired, the connection was cut, or the length is not the announced one."""
+    """The connection was cut, the length is not the announced one, or the storage is in trouble."""
+
+
+class LinkExpiredError(DownloadError):
+    """The signed link is not good any more; the project hands out a new one."""
 
 
 class NotAVideoError(TransferError):

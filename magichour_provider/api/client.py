@@ -1,0 +1,241 @@
+"""`MagicHourClient` and `AsyncMagicHourClient`: thin I/O over `protocol`.
+
+Both send a call, ask the protocol whether to send it again, and let it read the answer. Bytes for
+storage go to the signed URLs as they were given: no authorization, no redirects, no logging.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
+
+from magichour_provider.api import protocol
+from magichour_provider.api.models import (
+    Account,
+    ClipLink,
+    CreatedJob,
+    ImageToVideoRequest,
+    UploadTarget,
+    VideoProject,
+)
+from magichour_provider.api.settings import ClientSettings
+from magichour_provider.api.wire import (
+    RAW,
+    ClipStream,
+    check_upload,
+    clip_stream,
+    download_broke,
+    no_request_log,
+    to_answer,
+    upload_broke,
+    was_connected,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
+_NEVER_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class MagicHourClient:
+    """Synchronous client: one method for each operation. Use it as a context manager."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self._headers = protocol.headers(settings.api_key)
+        self._retry = protocol.RetryPolicy(max_attempts=settings.max_attempts)
+        # No connection is kept: a create on one that the server has just closed could not be told
+        # from a create that was taken, and would end as SubmissionUnknownError for nothing.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._http = httpx.Client(**settings.options(), limits=limits)
+
+    def create_upload_targets(self, extensions: Sequence[str]) -> tuple[UploadTarget, ...]:
+        """Ask for one upload URL per image."""
+        return self._send(protocol.create_upload_targets(extensions))
+
+    def create_image_to_video(self, request: ImageToVideoRequest) -> CreatedJob:
+        """Submit a job. Deducts credits; SubmissionUnknownError where nobody can tell whether it did."""
+        return self._send(protocol.create_image_to_video(request))
+
+    def get_video(self, project_id: str) -> VideoProject:
+        """Look at a job."""
+        return self._send(protocol.get_video(project_id))
+
+    def delete_video(self, project_id: str) -> None:
+        """Remove a clip for good."""
+        self._send(protocol.delete_video(project_id))
+
+    def get_account(self) -> Account:
+        """Read tier and credits; NotFoundError where the API does not have this endpoint yet."""
+        return self._send(protocol.get_account())
+
+    def put_upload(self, target: UploadTarget, chunks: Iterable[bytes], size: int) -> None:
+        """Send `size` bytes to an upload URL."""
+        with no_request_log():
+            try:
+                response = self._http.put(
+                    target.upload_url.get_secret_value(),
+                    content=chunks,
+                    headers={"Content-Length": str(size)},
+                )
+            except httpx.HTTPError as error:
+                raise upload_broke(error) from None
+        check_upload(response.status_code)
+
+    @contextmanager
+    def open_clip(self, link: ClipLink) -> Iterator[ClipStream]:
+        """Open a signed link; `LinkExpiredError` where it is no longer good."""
+        with no_request_log():
+            try:
+                request = self._http.build_request("GET", link.url.get_secret_value(), headers=RAW)
+                response = self._http.send(request, stream=True)
+            except httpx.HTTPError as error:
+                raise download_broke(error) from None
+        try:
+            yield clip_stream(response)
+        finally:
+            response.close()
+
+    def close(self) -> None:
+        """Close the client's connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _send(self, call: protocol.Call[T]) -> T:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                answer = self._once(call)
+            except httpx.TransportError as error:
+                connected = not isinstance(
+                    error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+                )
+                pause = self._retry.after_failure(call, attempt, connected=connected)
+                if pause is None:
+                    raise protocol.failure(call, error, connected=connected) from None
+            else:
+                pause = self._retry.after_answer(call, answer, attempt)
+                if pause is None:
+                    return protocol.read(call, answer)
+            time.sleep(pause)
+
+    def _once(self, call: protocol.Call[Any]) -> protocol.Answer:
+        with no_request_log():
+            response = self._http.request(call.method, call.path, json=call.json, headers=self._headers)
+        return to_answer(response)
+
+
+class AsyncMagicHourClient:
+    """Asynchronous client: one method for each operation. Use it as an async context manager.
+
+    It runs on aiohttp's transport, whose cost per request stays flat with the number of connections.
+    """
+
+    def __init__(self, settings: ClientSettings, *, max_connections: int = 8) -> None:
+        from httpx_aiohttp import HttpxAiohttpClient
+
+        self._headers = protocol.headers(settings.api_key)
+        self._retry = protocol.RetryPolicy(max_attempts=settings.max_attempts)
+        limits = httpx.Limits(max_connections=max_connections, keepalive_expiry=30)
+        self._http = HttpxAiohttpClient(**settings.options(), limits=limits)
+
+    async def create_upload_targets(self, extensions: Sequence[str]) -> tuple[UploadTarget, ...]:
+        """Ask for one upload URL per image."""
+        return await self._send(protocol.create_upload_targets(extensions))
+
+    async def create_image_to_video(self, request: ImageToVideoRequest) -> CreatedJob:
+        """Submit a job. Deducts credits; SubmissionUnknownError where nobody can tell whether it did."""
+        return await self._send(protocol.create_image_to_video(request))
+
+    async def get_video(self, project_id: str) -> VideoProject:
+        """Look at a job."""
+        return await self._send(protocol.get_video(project_id))
+
+    async def delete_video(self, project_id: str) -> None:
+        """Remove a clip for good."""
+        await self._send(protocol.delete_video(project_id))
+
+    async def get_account(self) -> Account:
+        """Read tier and credits; NotFoundError where the API does not have this endpoint yet."""
+        return await self._send(protocol.get_account())
+
+    async def put_upload(self, target: UploadTarget, chunks: AsyncIterable[bytes], size: int) -> None:
+        """Send `size` bytes to an upload URL."""
+        with no_request_log():
+            try:
+                response = await self._http.put(
+                    target.upload_url.get_secret_value(),
+                    content=chunks,
+                    headers={"Content-Length": str(size)},
+                )
+            except httpx.HTTPError as error:
+                raise upload_broke(error) from None
+        check_upload(response.status_code)
+
+    @asynccontextmanager
+    async def open_clip(self, link: ClipLink) -> AsyncIterator[ClipStream]:
+        """Open a signed link; `LinkExpiredError` where it is no longer good."""
+        with no_request_log():
+            try:
+                request = self._http.build_request("GET", link.url.get_secret_value(), headers=RAW)
+                response = await self._http.send(request, stream=True)
+            except httpx.HTTPError as error:
+                raise download_broke(error) from None
+        try:
+            yield clip_stream(response)
+        finally:
+            await response.aclose()
+
+    async def aclose(self) -> None:
+        """Close the client's connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _send(self, call: protocol.Call[T]) -> T:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                answer = await self._once(call)
+            except httpx.TransportError as error:
+                connected = was_connected(error)
+                pause = self._retry.after_failure(call, attempt, connected=connected)
+                if pause is None:
+                    raise protocol.failure(call, error, connected=connected) from None
+            else:
+                pause = self._retry.after_answer(call, answer, attempt)
+                if pause is None:
+                    return protocol.read(call, answer)
+            await asyncio.sleep(pause)
+
+    async def _once(self, call: protocol.Call[Any]) -> protocol.Answer:
+        with no_request_log():
+            response = await self._http.request(call.method, call.path, json=call.json, headers=self._headers)
+        return to_answer(response)

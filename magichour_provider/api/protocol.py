@@ -1,0 +1,271 @@
+"""Magic Hour's API without I/O: build a request, read an answer, decide whether to send it again.
+
+The rule that must not be relaxed: a call that buys something (`Call.buys`) is sent again only where it
+cannot have been taken, that is, when no connection was made, on 429 and on 503. The API has no
+idempotency key and no list of jobs, so a create that is sent twice is paid for twice.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from magichour_provider import __version__
+from magichour_provider.api import errors
+from magichour_provider.api.models import (
+    Account,
+    CreatedJob,
+    ImageToVideoRequest,
+    UploadTarget,
+    UploadTargets,
+    VideoProject,
+)
+
+DEFAULT_BASE_URL = "https://api.magichour.ai"
+USER_AGENT = f"airflow-provider-magichour/{__version__}"
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+
+_PROJECT_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]*")
+_STATUS_ERRORS: Mapping[int, type[errors.APIError]] = {
+    400: errors.BadRequestError,
+    401: errors.AuthenticationError,
+    402: errors.PaymentRequiredError,
+    403: errors.PermissionDeniedError,
+    404: errors.NotFoundError,
+    422: errors.UnprocessableError,
+    429: errors.RateLimitError,
+}
+_NOT_TAKEN = frozenset({429, 503})
+_MESSAGE_LIMIT = 500
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer: status, headers with lower-case names, body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request to the API and the way to read its answer.
+
+    :param buys: whether an answer of success costs credits.
+    :param project_id: the job that is asked about, for error messages.
+    """
+
+    method: str
+    path: str
+    parse: Callable[[bytes], T]
+    json: dict[str, Any] | None = None
+    buys: bool = False
+    project_id: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+# ---------------------------------------------------------------------------------------------------
+# Calls, one for each operation of the API that the provider uses.
+
+
+def create_upload_targets(extensions: Sequence[str]) -> Call[tuple[UploadTarget, ...]]:
+    """Ask for one upload URL per image (`POST /v1/files/upload-urls`)."""
+    items = [{"type": "image", "extension": extension} for extension in extensions]
+    return Call(
+        "POST",
+        "/v1/files/upload-urls",
+        lambda body: _model(UploadTargets, body).items,
+        json={"items": items},
+    )
+
+
+def create_image_to_video(request: ImageToVideoRequest) -> Call[CreatedJob]:
+    """Submit a job (`POST /v1/image-to-video`). Deducts credits."""
+    return Call(
+        "POST",
+        "/v1/image-to-video",
+        lambda body: _model(CreatedJob, body),
+        json=request.body(),
+        buys=True,
+    )
+
+
+def get_video(project_id: str) -> Call[VideoProject]:
+    """Look at a job (`GET /v1/video-projects/{id}`)."""
+    path = _project_path(project_id)
+    return Call("GET", path, lambda body: _model(VideoProject, body), project_id=project_id)
+
+
+def delete_video(project_id: str) -> Call[None]:
+    """Remove a clip for good (`DELETE /v1/video-projects/{id}`); no cancel and no refund."""
+    return Call("DELETE", _project_path(project_id), lambda body: None, project_id=project_id)
+
+
+def get_account() -> Call[Account]:
+    """Read tier and credits (`GET /v1/account`, since September 2026)."""
+    return Call("GET", "/v1/account", lambda body: _model(Account, body))
+
+
+def _project_path(project_id: str) -> str:
+    if project_id == "None" or not _PROJECT_ID.fullmatch(project_id):
+        raise errors.InvalidRequestError(
+            f"{project_id!r} is not the id of a Magic Hour project: "
+            "did the task before this one return its project_id?"
+        )
+    return f"/v1/video-projects/{project_id}"
+
+
+# ---------------------------------------------------------------------------------------------------
+# Answers.
+
+
+def headers(api_key: str) -> dict[str, str]:
+    """Headers of every call to the API, and of nothing else: storage URLs take no authorization."""
+    return {
+        "Authorization": f"Bearer {api_key}",
+        "Accept": "application/json",
+        "User-Agent": USER_AGENT,
+    }
+
+
+def read(call: Call[T], answer: Answer, *, now: datetime | None = None) -> T:
+    """Return what the answer holds, or raise the error of the tree that it stands for."""
+    if not 200 <= answer.status < 300:
+        raise error_from(call, answer, now=now)
+    try:
+        return call.parse(answer.body)
+    except (ValueError, ValidationError) as error:
+        what = f"Magic Hour answered {call} with {answer.status} and a body that cannot be read"
+        detail = _validation_summary(error)
+        if call.buys:
+            raise errors.SubmissionUnknownError(f"{what} ({detail}).") from None
+        raise errors.UnexpectedAnswerError(f"{what} ({detail}).") from None
+
+
+def error_from(call: Call[Any], answer: Answer, *, now: datetime | None = None) -> errors.MagicHourError:
+    """Map an answer of failure to its error; both shapes of the body are read, and any other."""
+    code, message = _code_and_message(answer.body)
+    if 300 <= answer.status < 400:
+        return errors.UnexpectedAnswerError(
+            f"{call} was redirected ({answer.status}): the connection's host is not the API's."
+        )
+    kind = _STATUS_ERRORS.get(answer.status)
+    if kind is None:
+        kind = errors.ServerError if answer.status >= 500 else errors.APIError
+    if call.buys and answer.status >= 500 and answer.status not in _NOT_TAKEN:
+        return errors.SubmissionUnknownError(
+            f"Magic Hour answered {call} with {answer.status}: {message.rstrip('.')}."
+        )
+    return kind(
+        status=answer.status,
+        code=code,
+        message=message,
+        request=str(call),
+        project_id=call.project_id,
+        retry_after=parse_retry_after(answer.headers.get("retry-after"), now=now),
+    )
+
+
+def parse_retry_after(value: str | None, *, now: datetime | None = None) -> float | None:
+    """Seconds to wait by a `Retry-After` header, given as seconds or as an HTTP date."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value)) if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value) else _until(value, now)
+    except (TypeError, ValueError):
+        return None
+
+
+def _until(http_date: str, now: datetime | None) -> float:
+    moment = parsedate_to_datetime(http_date)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return max(0.0, (moment - (now or datetime.now(timezone.utc))).total_seconds())
+
+
+# ---------------------------------------------------------------------------------------------------
+# Sending again.
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """When to send a call again, and after how many seconds.
+
+    :param max_attempts: how often one call is sent at most.
+    :param base: the first pause; it doubles, with jitter, up to `cap`.
+    :param cap: the longest pause; a longer `Retry-After` is left to Airflow's own retries.
+    """
+
+    max_attempts: int = 4
+    base: float = 0.5
+    cap: float = 30.0
+
+    def after_answer(self, call: Call[Any], answer: Answer, attempt: int) -> float | None:
+        """Seconds until the next attempt after an answer, or None to take the answer as it is."""
+        again = answer.status in _NOT_TAKEN or (answer.status >= 500 and not call.buys)
+        if not again or attempt >= self.max_attempts:
+            return None
+        asked = parse_retry_after(answer.headers.get("retry-after"))
+        if asked is None:
+            return self._backoff(attempt)
+        return asked if asked <= self.cap else None
+
+    def after_failure(self, call: Call[Any], attempt: int, *, connected: bool) -> float | None:
+        """Seconds until the next attempt after no answer came, or None to give up."""
+        if attempt >= self.max_attempts or (call.buys and connected):
+            return None
+        return self._backoff(attempt)
+
+    def _backoff(self, attempt: int) -> float:
+        return float(min(self.cap, self.base * 2 ** (attempt - 1)) * random.uniform(0.75, 1.25))  # noqa: S311
+
+
+def failure(call: Call[Any], cause: Exception, *, connected: bool) -> errors.MagicHourError:
+    """The error for a call that got no answer; `connected` tells whether it may have been received."""
+    reason = str(cause) or type(cause).__name__
+    if call.buys and connected:
+        return errors.SubmissionUnknownError(f"{call} was sent and no answer came ({reason}).")
+    return errors.NetworkError(f"{call} got no answer from Magic Hour ({reason}).")
+
+
+# ---------------------------------------------------------------------------------------------------
+# Reading bodies.
+
+
+def _model(model: type[M], body: bytes) -> M:
+    return model.model_validate_json(body)
+
+
+def _code_and_message(body: bytes) -> tuple[str | None, str]:
+    try:
+        content = jsonlib.loads(body)
+    except ValueError:
+        return None, "no explanation in JSON"
+    if not isinstance(content, dict):
+        return None, "no explanation"
+    code, message = content.get("code"), content.get("message")
+    return (
+        code if isinstance(code, str) else None,
+        message[:_MESSAGE_LIMIT] if isinstance(message, str) and message else "no explanation",
+    )
+
+
+def _validation_summary(error: ValueError) -> str:
+    """Name the fields at fault, never their values: a body may hold signed URLs."""
+    if not isinstance(error, ValidationError):
+        return type(error).__name__
+    faults = error.errors(include_input=False, include_url=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['type']}" for fault in faults[:3])

@@ -1,0 +1,53 @@
+"""How to reach Magic Hour: what both clients are made from."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from magichour_provider.api.errors import ConfigurationError
+from magichour_provider.api.protocol import DEFAULT_BASE_URL
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """How to reach Magic Hour.
+
+    :param timeout: seconds for each of connecting, sending and waiting for an answer's next bytes.
+    :param max_attempts: how often a request is sent at most, where sending it again is safe.
+    :param proxy: URL of an HTTP proxy; None takes the environment's.
+    :param verify: False turns certificate checks off; a string names a CA bundle.
+    """
+
+    api_key: str = field(repr=False)
+    base_url: str = DEFAULT_BASE_URL
+    timeout: float = 60.0
+    max_attempts: int = 4
+    proxy: str | None = field(default=None, repr=False)
+    verify: bool | str = True
+
+    def __post_init__(self) -> None:
+        if not self.api_key:
+            raise ConfigurationError("The API key is missing.")
+        if not (self.api_key.isascii() and self.api_key.isprintable()) or " " in self.api_key:
+            raise ConfigurationError("The API key holds a character that no API key has, such as a space.")
+        if httpx.URL(self.base_url).scheme not in ("http", "https"):
+            raise ConfigurationError(f"The host {self.base_url!r} is not an http(s) URL.")
+
+    def options(self) -> dict[str, Any]:
+        """Arguments that httpx's clients share."""
+        return {
+            "base_url": self.base_url,
+            "timeout": httpx.Timeout(self.timeout),
+            "verify": self._tls(),
+            "proxy": self.proxy,
+            "follow_redirects": False,
+        }
+
+    def _tls(self) -> ssl.SSLContext | bool:
+        if isinstance(self.verify, str):
+            return ssl.create_default_context(cafile=self.verify)
+        return httpx.create_ssl_context() if self.verify else False
