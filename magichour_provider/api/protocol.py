@@ -162,20 +162,38 @@ def error_from(call: Call[Any], answer: Answer, *, now: datetime | None = None) 
         return errors.UnexpectedAnswerError(
             f"{call} was redirected ({answer.status}): the connection's host is not the API's."
         )
-    kind = _STATUS_ERRORS.get(answer.status)
-    if kind is None:
-        kind = errors.ServerError if answer.status >= 500 else errors.APIError
     if call.buys and answer.status >= 500 and answer.status not in _NOT_TAKEN:
         return errors.SubmissionUnknownError(
             f"Magic Hour answered {call} with {answer.status}: {message.rstrip('.')}."
         )
-    return kind(
+    return api_error(
         status=answer.status,
         code=code,
         message=message,
         request=str(call),
         project_id=call.project_id,
         retry_after=parse_retry_after(answer.headers.get("retry-after"), now=now),
+    )
+
+
+def api_error(
+    *,
+    status: int,
+    code: str | None,
+    message: str,
+    request: str,
+    project_id: str | None = None,
+    retry_after: float | None = None,
+) -> errors.APIError:
+    """The error of the tree for an HTTP status."""
+    kind = _STATUS_ERRORS.get(status) or (errors.ServerError if status >= 500 else errors.APIError)
+    return kind(
+        status=status,
+        code=code,
+        message=message,
+        request=request,
+        project_id=project_id,
+        retry_after=retry_after,
     )
 
 

@@ -19,7 +19,8 @@ class ClientSettings:
     :param timeout: seconds for each of connecting, sending and waiting for an answer's next bytes.
     :param max_attempts: how often a request is sent at most, where sending it again is safe.
     :param proxy: URL of an HTTP proxy; None takes the environment's.
-    :param verify: False turns certificate checks off; a string names a CA bundle.
+    :param verify: False turns certificate checks off.
+    :param ca_bundle: path of a file with the certificate authorities to trust; None: the usual ones.
     """
 
     api_key: str = field(repr=False)
@@ -27,7 +28,8 @@ class ClientSettings:
     timeout: float = 60.0
     max_attempts: int = 4
     proxy: str | None = field(default=None, repr=False)
-    verify: bool | str = True
+    verify: bool = True
+    ca_bundle: str | None = None
 
     def __post_init__(self) -> None:
         if not self.api_key:
@@ -48,6 +50,11 @@ class ClientSettings:
         }
 
     def _tls(self) -> ssl.SSLContext | bool:
-        if isinstance(self.verify, str):
-            return ssl.create_default_context(cafile=self.verify)
-        return httpx.create_ssl_context() if self.verify else False
+        if not self.verify:
+            return False
+        if self.ca_bundle is None:
+            return httpx.create_ssl_context()
+        try:
+            return ssl.create_default_context(cafile=self.ca_bundle)
+        except OSError as error:
+            raise ConfigurationError(f"The CA bundle {self.ca_bundle!r} cannot be read: {error}.") from error

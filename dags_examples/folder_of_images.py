@@ -1,0 +1,39 @@
+"""A clip for every image of a folder: one mapped task an image, all waiting in the triggerer."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from airflow.sdk import DAG, task
+
+from magichour_provider.operators.download import DownloadVideoOperator
+from magichour_provider.operators.image_to_video import ImageToVideoOperator
+
+with DAG(
+    dag_id="magichour_folder_of_images",
+    schedule=None,
+    params={
+        "images": str(Path(__file__).parent / "images"),
+        "folder": str(Path(tempfile.gettempdir()) / "magichour"),
+    },
+    tags=["magichour", "example"],
+):
+
+    @task
+    def list_images(params: dict[str, str]) -> list[str]:
+        """Name every JPEG of the folder."""
+        return sorted(str(path) for path in Path(params["images"]).glob("*.jpg"))
+
+    render = ImageToVideoOperator.partial(
+        task_id="render",
+        model="ltx-2.3",
+        resolution="480p",
+        end_seconds=3,
+        deferrable=True,
+        map_index_template="{{ task.image }}",
+    ).expand(image=list_images())
+
+    DownloadVideoOperator.partial(task_id="download", path="{{ params.folder }}/").expand(
+        project_id=render.output
+    )

@@ -1,0 +1,33 @@
+"""The short pipeline: one task renders and waits in the triggerer, one lands the clip."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from airflow.sdk import DAG
+
+from magichour_provider.operators.download import DownloadVideoOperator
+from magichour_provider.operators.image_to_video import ImageToVideoOperator
+
+PHOTOGRAPH = Path(__file__).parent / "images" / "grace_hopper.jpg"
+
+with DAG(
+    dag_id="magichour_render_and_download",
+    schedule=None,
+    params={"image": str(PHOTOGRAPH), "folder": str(Path(tempfile.gettempdir()) / "magichour")},
+    tags=["magichour", "example"],
+):
+    render = ImageToVideoOperator(
+        task_id="render",
+        image="{{ params.image }}",
+        model="ltx-2.3",
+        resolution="480p",
+        end_seconds=5,
+        deferrable=True,
+    )
+    download = DownloadVideoOperator(
+        task_id="download", project_id=render.output, path="{{ params.folder }}/"
+    )
+
+    render >> download

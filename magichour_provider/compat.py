@@ -1,0 +1,53 @@
+"""The only file that knows which Airflow it runs on.
+
+Everything else imports Airflow's names from here. `common.compat.sdk` hides where a name lives; what it
+does not hide is decided below.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    BaseHook,
+    BaseOperator,
+    BaseOperatorLink,
+    BaseSensorOperator,
+    Connection,
+    PokeReturnValue,
+    conf,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+__all__ = [
+    "AirflowFailException",
+    "AirflowSensorTimeout",
+    "AirflowSkipException",
+    "AirflowTaskTimeout",
+    "BaseHook",
+    "BaseOperator",
+    "BaseOperatorLink",
+    "BaseSensorOperator",
+    "Connection",
+    "PokeReturnValue",
+    "default_deferrable",
+    "get_async_connection",
+]
+
+
+def default_deferrable() -> bool:
+    """The deployment's choice for operators that can defer (`[operators] default_deferrable`)."""
+    return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+
+
+def get_async_connection(conn_id: str) -> Awaitable[Connection]:
+    """Look a connection up without blocking the event loop, in the way that this Airflow allows."""
+    from airflow.providers.common.compat.connection import get_async_connection as look_up
+
+    return look_up(conn_id)

@@ -1,0 +1,44 @@
+"""What Airflow reads about this provider, without importing anything else of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from magichour_provider.connection_form import CONN_FIELDS, UI_FIELD_BEHAVIOUR
+
+_NAME = "Magic Hour"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's description; Airflow's provider_info.schema.json gives its shape."""
+    return {
+        "package-name": "airflow-provider-magichour",
+        "name": _NAME,
+        "description": "Turn still images into video clips with [Magic Hour](https://magichour.ai/).",
+        "integrations": [
+            {
+                "integration-name": _NAME,
+                "external-doc-url": "https://docs.magichour.ai/",
+                "tags": ["service"],
+            }
+        ],
+        "connection-types": [
+            {
+                "connection-type": "magichour",
+                "hook-class-name": "magichour_provider.hooks.magichour.MagicHourHook",
+                "hook-name": _NAME,
+                "conn-fields": dict(CONN_FIELDS),
+                "ui-field-behaviour": dict(UI_FIELD_BEHAVIOUR),
+            }
+        ],
+        "hooks": _modules("hooks.magichour"),
+        "operators": _modules("operators.image_to_video", "operators.download"),
+        "sensors": _modules("sensors.video_job"),
+        "triggers": _modules("triggers.video_job"),
+        "extra-links": ["magichour_provider.links.VideoProjectLink"],
+    }
+
+
+def _modules(*names: str) -> list[dict[str, Any]]:
+    modules = [f"magichour_provider.{name}" for name in names]
+    return [{"integration-name": _NAME, "python-modules": modules}]

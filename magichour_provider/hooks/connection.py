@@ -1,0 +1,95 @@
+"""An Airflow connection, read into the settings of a client."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from magichour_provider.api.errors import ConfigurationError
+from magichour_provider.api.protocol import DEFAULT_BASE_URL
+from magichour_provider.api.settings import ClientSettings
+
+if TYPE_CHECKING:
+    from magichour_provider.compat import Connection
+
+
+class ConnectionExtras(BaseModel):
+    """The connection's extras. An empty field, as the form saves it, means the default.
+
+    :param timeout: seconds for connecting, sending, and waiting for the next bytes of an answer.
+    :param max_attempts: how often a request is sent at most, where sending it again is safe.
+    :param proxy: URL of an HTTP proxy.
+    :param verify: whether to check certificates.
+    :param ca_bundle: path of a file with the certificate authorities to trust.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    timeout: float = Field(default=60.0, gt=0, le=600)
+    max_attempts: int = Field(default=4, ge=1, le=10)
+    proxy: str | None = None
+    verify: bool = True
+    ca_bundle: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {key: value for key, value in data.items() if value not in (None, "")}
+        return data
+
+
+def settings_of(connection: Connection) -> ClientSettings:
+    """Read a connection; ConfigurationError names the connection and the field at fault."""
+    conn_id = connection.conn_id
+    if not connection.password:
+        raise ConfigurationError(f"Connection {conn_id!r} has no password: put the API key there.")
+    extras = _extras(connection)
+    try:
+        return ClientSettings(
+            api_key=connection.password.strip(),
+            base_url=_base_url(connection),
+            timeout=extras.timeout,
+            max_attempts=extras.max_attempts,
+            proxy=extras.proxy,
+            verify=extras.verify,
+            ca_bundle=extras.ca_bundle,
+        )
+    except ConfigurationError as error:
+        raise ConfigurationError(f"Connection {conn_id!r}: {error.what}") from None
+
+
+def _extras(connection: Connection) -> ConnectionExtras:
+    # From the text itself: `extra_dejson` masks its values by a synchronous call, which a trigger must
+    # not make.
+    try:
+        return ConnectionExtras.model_validate_json(connection.extra or "{}")
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'extra'}: {fault['msg']}"
+            for fault in error.errors(include_input=False, include_url=False)
+        )
+        known = ", ".join(ConnectionExtras.model_fields)
+        raise ConfigurationError(
+            f"Connection {connection.conn_id!r} has extras that cannot be used: {faults}. Known are: {known}."
+        ) from None
+
+
+def _base_url(connection: Connection) -> str:
+    host = (connection.host or "").strip().rstrip("/")
+    if not host:
+        return DEFAULT_BASE_URL
+    if "://" in host:
+        return host if connection.port is None else f"{host}:{connection.port}"
+    scheme = connection.schema or ("http" if _is_loopback(host) else "https")
+    return f"{scheme}://{host}" if connection.port is None else f"{scheme}://{host}:{connection.port}"
+
+
+def _is_loopback(host: str) -> bool:
+    name = host.split(":")[0]
+    try:
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,162 @@
+"""From an Airflow connection to Magic Hour."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal
+
+from magichour_provider.api.catalog import DEFAULT_MODEL, Choice, default_resolution, estimate_credits
+from magichour_provider.api.client import AsyncMagicHourClient, MagicHourClient
+from magichour_provider.api.errors import MagicHourError, NotFoundError
+from magichour_provider.api.models import Account, CreatedJob, ImageToVideoRequest, VideoProject
+from magichour_provider.compat import BaseHook, get_async_connection
+from magichour_provider.connection_form import wtforms_behaviour, wtforms_fields
+from magichour_provider.hooks.connection import settings_of
+from magichour_provider.references import DEFAULT_CONN_ID
+from magichour_provider.waiting.outcome import clip_link_of
+
+if TYPE_CHECKING:
+    from magichour_provider.api.settings import ClientSettings
+
+_NO_SUCH_PROJECT = "connection-test"
+
+
+class MagicHourHook(BaseHook):
+    """Magic Hour for a task of your own: clients, and one method for each thing to do.
+
+    :param magichour_conn_id: a connection of type `magichour`: password is the API key, host the base URL
+        (default `https://api.magichour.ai`), extras as in `ConnectionExtras`.
+    """
+
+    conn_name_attr = "magichour_conn_id"
+    default_conn_name = DEFAULT_CONN_ID
+    conn_type = "magichour"
+    hook_name = "Magic Hour"
+
+    def __init__(self, magichour_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.magichour_conn_id = magichour_conn_id
+        self._settings: ClientSettings | None = None
+        self._clients: dict[int | None, MagicHourClient] = {}
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """The form's extra fields, for Airflow 3.0 and 3.1."""
+        return wtforms_fields()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """What the form hides and renames, for Airflow 3.0 and 3.1."""
+        return wtforms_behaviour()
+
+    def get_conn(self) -> MagicHourClient:
+        """Return the synchronous client."""
+        return self.get_client()
+
+    def get_client(self, *, max_attempts: int | None = None) -> MagicHourClient:
+        """Return the synchronous client; `max_attempts` overrides the connection's. Kept by the hook."""
+        if max_attempts not in self._clients:
+            self._clients[max_attempts] = MagicHourClient(self._adjusted(self._sync_settings(), max_attempts))
+        return self._clients[max_attempts]
+
+    async def async_client(self, *, max_attempts: int | None = None) -> AsyncMagicHourClient:
+        """Make an asynchronous client, which the caller closes; the connection is read without blocking."""
+        if self._settings is None:
+            self._settings = settings_of(await get_async_connection(self.magichour_conn_id))
+        return AsyncMagicHourClient(self._adjusted(self._settings, max_attempts))
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Try the API key and say what it opens; spends nothing."""
+        try:
+            return True, self._describe_account()
+        except MagicHourError as error:
+            return False, str(error)
+
+    def upload(self, image: str, image_conn_id: str | None = None) -> str:
+        """Upload an image and return its `file_path`, good for seven days and for many jobs.
+
+        What needs no upload (an https URL, an uploaded `file_path`) is returned as it is.
+        """
+        from magichour_provider.storage.source import open_source
+        from magichour_provider.storage.transfer import upload
+
+        return upload(self.get_client(), open_source(image, image_conn_id))
+
+    def create_image_to_video(self, image_file_path: str, end_seconds: float, **options: Any) -> CreatedJob:
+        """Submit a job, without any check beforehand. Deducts credits.
+
+        :param options: `end_image_file_path`, `prompt`, `model`, `resolution`, `audio`, `name`.
+        """
+        request = ImageToVideoRequest(image_file_path=image_file_path, end_seconds=end_seconds, **options)
+        return self.get_client().create_image_to_video(request)
+
+    def get_video(self, project_id: str) -> VideoProject:
+        """Look at a job."""
+        return self.get_client().get_video(project_id)
+
+    def delete_video(self, project_id: str) -> None:
+        """Remove a clip for good: no cancel, no refund."""
+        self.get_client().delete_video(project_id)
+
+    def download(
+        self,
+        project_id: str,
+        path: str,
+        *,
+        path_conn_id: str | None = None,
+        if_exists: Literal["skip", "overwrite", "fail"] = "skip",
+    ) -> dict[str, Any]:
+        """Land the clip of a finished job; see `DownloadVideoOperator` for arguments and result."""
+        from magichour_provider.storage.target import resolve_target
+        from magichour_provider.storage.transfer import describe, land
+
+        target = resolve_target(path, project_id, path_conn_id)
+        landed = land(
+            self.get_client(), lambda: clip_link_of(self.get_video(project_id)), target, if_exists=if_exists
+        )
+        return describe(landed, project_id)
+
+    def get_account(self) -> Account:
+        """Read tier and spendable credits."""
+        return self.get_client().get_account()
+
+    def estimate_credits(
+        self, model: str, end_seconds: float, resolution: str | None = None, *, audio: bool = False
+    ) -> int | None:
+        """Credits that a clip costs by the catalogue; None where the rate is not published."""
+        if resolution is None:
+            resolution = default_resolution(self.get_account().tier)
+        return estimate_credits(Choice(model or DEFAULT_MODEL, end_seconds, resolution, audio))
+
+    def close(self) -> None:
+        """Close the clients that the hook keeps."""
+        while self._clients:
+            self._clients.popitem()[1].close()
+
+    def _sync_settings(self) -> ClientSettings:
+        if self._settings is None:
+            self._settings = settings_of(self.get_connection(self.magichour_conn_id))
+        return self._settings
+
+    @staticmethod
+    def _adjusted(settings: ClientSettings, max_attempts: int | None) -> ClientSettings:
+        if max_attempts is None:
+            return settings
+        return dataclasses.replace(settings, max_attempts=max_attempts)
+
+    def _describe_account(self) -> str:
+        client = self.get_client()
+        try:
+            account = client.get_account()
+        except NotFoundError:
+            self._try_key(client)
+            return "The API key is good. This API does not tell tier and credits."
+        return f"The API key is good: tier {account.tier}, {account.credits} credits."
+
+    @staticmethod
+    def _try_key(client: MagicHourClient) -> None:
+        """Tell a good key (404) from a bad one (401) where there is no account endpoint."""
+        try:
+            client.get_video(_NO_SUCH_PROJECT)
+        except NotFoundError:
+            return

@@ -1,0 +1,248 @@
+"""Submitting an image-to-video job."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from magichour_provider.api.errors import MagicHourError
+from magichour_provider.compat import (
+    AirflowFailException,
+    AirflowTaskTimeout,
+    BaseOperator,
+    default_deferrable,
+)
+from magichour_provider.links import VideoProjectLink
+from magichour_provider.policies import no_useless_retry
+from magichour_provider.references import DEFAULT_CONN_ID, JobReference, job_result, library_url
+from magichour_provider.timing import FRAMEWORK_GRACE, deadline_of, optional_seconds, seconds
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from magichour_provider.api.models import CreatedJob
+    from magichour_provider.hooks.magichour import MagicHourHook
+    from magichour_provider.submission import CheckCatalog, Order
+    from magichour_provider.triggers.video_job import VideoJobTrigger
+    from magichour_provider.waiting.outcome import Outcome
+
+_NAME_LIMIT = 100
+
+
+class ImageToVideoOperator(BaseOperator):
+    """Turn a still image into a video clip: upload, submit, and wait until the clip is there.
+
+    Everything that can fail is checked before the job is submitted, because submitting costs credits.
+    Once it is submitted, no failure of this task is retried by Airflow: a second try would be a second
+    job, and paid for. The error then names the job, which `VideoJobSensor` and `DownloadVideoOperator`
+    take up for nothing.
+
+    :param image: a local path, `file://`, an object storage URL (`s3://`, `gs://`, ...), an `https://` URL
+        that Magic Hour fetches itself, or a `file_path` already uploaded (`api-assets/...`).
+    :param end_seconds: length of the clip in seconds; which are possible depends on the model.
+    :param end_image: the clip's last frame, in the same forms as `image`.
+    :param prompt: what should happen in the clip.
+    :param model: e.g. `kling-3.0`; None leaves it to Magic Hour, by the account's tier.
+    :param resolution: `360p` to `4k`; None: 720p on paid tiers, 480p on the free one.
+    :param audio: whether the clip has sound; None: no.
+    :param name: the project's name in the library; None: Dag, task, map index and run.
+    :param image_conn_id: the connection for object storage.
+    :param magichour_conn_id: the connection for Magic Hour.
+    :param wait_for_completion: False returns once the job is submitted.
+    :param deferrable: wait in the triggerer; default from `[operators] default_deferrable`.
+    :param timeout: seconds, or a timedelta, from the start of the task to the end of the wait. With
+        `execution_timeout` the earlier of both.
+    :param poll_interval: seconds between looks; None: adaptive.
+    :param max_credits: refuse to submit a clip that costs more credits than this.
+    :param check_catalog: what to do where no known version of the model takes this request: `error`,
+        `warn` (submit all the same) or `off`.
+    :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`, `url`.
+    """
+
+    template_fields: Sequence[str] = (
+        "image",
+        "end_seconds",
+        "end_image",
+        "prompt",
+        "model",
+        "resolution",
+        "audio",
+        "name",
+        "image_conn_id",
+        "magichour_conn_id",
+        "max_credits",
+    )
+    operator_extra_links = (VideoProjectLink(),)
+    ui_color = "#d9d2ff"
+
+    def __init__(
+        self,
+        *,
+        image: str,
+        end_seconds: float | str,
+        end_image: str | None = None,
+        prompt: str | None = None,
+        model: str | None = None,
+        resolution: str | None = None,
+        audio: bool | str | None = None,
+        name: str | None = None,
+        image_conn_id: str | None = None,
+        magichour_conn_id: str = DEFAULT_CONN_ID,
+        wait_for_completion: bool = True,
+        deferrable: bool | None = None,
+        timeout: float | timedelta = 3600,
+        poll_interval: float | timedelta | None = None,
+        max_credits: int | str | None = None,
+        check_catalog: CheckCatalog = "error",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.image = image
+        self.end_seconds = end_seconds
+        self.end_image = end_image
+        self.prompt = prompt
+        self.model = model
+        self.resolution = resolution
+        self.audio = audio
+        self.name = name
+        self.image_conn_id = image_conn_id
+        self.magichour_conn_id = magichour_conn_id
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.timeout = seconds("timeout", timeout)
+        self.poll_interval = optional_seconds("poll_interval", poll_interval)
+        self.max_credits = max_credits
+        if check_catalog not in ("error", "warn", "off"):
+            raise ValueError(f"check_catalog must be 'error', 'warn' or 'off', not {check_catalog!r}.")
+        self.check_catalog = check_catalog
+        self.linked_project_id: str | None = None
+
+    @cached_property
+    def hook(self) -> MagicHourHook:
+        """The connection's hook."""
+        from magichour_provider.hooks.magichour import MagicHourHook
+
+        return MagicHourHook(self.magichour_conn_id)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Submit one job, and wait for it in the way that was asked for."""
+        from magichour_provider.submission import submit
+
+        deadline = deadline_of(time.time(), timedelta(seconds=self.timeout), self.execution_timeout)
+        with no_useless_retry():
+            order = self._order(context)
+            json.dumps(self._trigger("not-submitted", deadline).serialize())
+            job = submit(self.hook.get_client(), order)
+        with self._no_second_submission(job):
+            self._announce(context, job)
+            if not self.wait_for_completion:
+                return self._submitted(order, job)
+            if self.deferrable:
+                self._defer(job, deadline)
+            return self._finish(self._wait(job, deadline))
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Take over from the triggerer: return the job's data, or raise what became of it."""
+        from magichour_provider.waiting.outcome import Outcome
+
+        outcome = Outcome.from_event(event)
+        self.linked_project_id = outcome.project_id
+        return self._finish(outcome)
+
+    def on_kill(self) -> None:
+        """Say what goes on: there is no way to cancel a render from here."""
+        if self.linked_project_id:
+            self.log.warning(
+                "This task was killed; job %s goes on at Magic Hour and stays charged: %s",
+                self.linked_project_id,
+                library_url(self.linked_project_id),
+            )
+
+    def _order(self, context: Context) -> Order:
+        from magichour_provider.submission import Order
+
+        return Order.of(
+            image=self.image,
+            end_seconds=self.end_seconds,
+            end_image=self.end_image,
+            prompt=self.prompt,
+            model=self.model,
+            resolution=self.resolution,
+            audio=self.audio,
+            name=self.name or _job_name(context),
+            image_conn_id=self.image_conn_id,
+            max_credits=self.max_credits,
+            check_catalog=self.check_catalog,
+        )
+
+    def _announce(self, context: Context, job: CreatedJob) -> None:
+        """Leave the job's id where a person and the next tasks find it, whatever happens from here on."""
+        self.linked_project_id = job.id
+        self.log.info("Submitted job %s for %s credits: %s", job.id, job.credits_charged, library_url(job.id))
+        if self.do_xcom_push:
+            context["ti"].xcom_push("project_id", job.id)
+
+    def _submitted(self, order: Order, job: CreatedJob) -> dict[str, Any]:
+        return job_result(
+            JobReference(job.id, self.model, self.resolution),
+            status="queued",
+            name=order.name,
+            end_seconds=order.end_seconds,
+            credits_charged=job.credits_charged,
+        )
+
+    def _trigger(self, project_id: str, deadline: float) -> VideoJobTrigger:
+        from magichour_provider.triggers.video_job import VideoJobTrigger
+
+        return VideoJobTrigger(
+            project_id, self.magichour_conn_id, deadline=deadline, poll_interval=self.poll_interval
+        )
+
+    def _defer(self, job: CreatedJob, deadline: float) -> NoReturn:
+        remaining = max(0.0, deadline - time.time())
+        self.defer(
+            trigger=self._trigger(job.id, deadline),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=remaining + FRAMEWORK_GRACE),
+        )
+
+    def _wait(self, job: CreatedJob, deadline: float) -> Outcome:
+        from magichour_provider.waiting.blocking import wait
+        from magichour_provider.waiting.watch import Watch
+
+        watch = Watch(job.id, deadline=deadline, started=time.time(), poll_interval=self.poll_interval)
+        return wait(self.hook.get_client(max_attempts=1), watch)
+
+    def _finish(self, outcome: Outcome) -> dict[str, Any]:
+        error = outcome.error()
+        if error is not None:
+            raise AirflowFailException(str(error)) from error
+        return JobReference(outcome.project_id, self.model, self.resolution).result(outcome)
+
+    @contextmanager
+    def _no_second_submission(self, job: CreatedJob) -> Iterator[None]:
+        """Keep Airflow from retrying what is paid for: after the create, every failure is final."""
+        try:
+            yield
+        except AirflowFailException:
+            raise
+        except (Exception, AirflowTaskTimeout) as error:
+            reason = error.what if isinstance(error, MagicHourError) else f"{type(error).__name__}: {error}"
+            raise AirflowFailException(
+                f"Job {job.id} is submitted and goes on at Magic Hour ({library_url(job.id)}); its "
+                f"{job.credits_charged} credits are charged. Then this task failed: {reason}. It is not "
+                "retried, as that would pay for a second job: pass the project id to VideoJobSensor and "
+                "DownloadVideoOperator instead."
+            ) from error
+
+
+def _job_name(context: Context) -> str:
+    """Name the job so that a person finds the task by it: Dag, task, map index, run."""
+    ti = context["ti"]
+    index = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
+    return f"{ti.dag_id} {ti.task_id}{index} {ti.run_id}"[:_NAME_LIMIT]

@@ -1,0 +1,157 @@
+"""Waiting for a job that another task, or anybody, has submitted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from magichour_provider.api.errors import JobError, WaitTimeoutError
+from magichour_provider.compat import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    default_deferrable,
+)
+from magichour_provider.links import VideoProjectLink
+from magichour_provider.policies import no_useless_retry
+from magichour_provider.references import DEFAULT_CONN_ID, JobReference
+from magichour_provider.timing import FRAMEWORK_GRACE, deadline_of, optional_seconds
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context, XComArg
+
+    from magichour_provider.hooks.magichour import MagicHourHook
+    from magichour_provider.waiting.outcome import Outcome
+
+
+class VideoJobSensor(BaseSensorOperator):
+    """Wait until a job has ended; succeed with its data when the clip is there.
+
+    Poke, reschedule and deferrable mode. A look that fails in a way that may pass is not a failed job:
+    the wait goes on until its deadline. `soft_fail` and `never_fail` skip the task when the job came to
+    no clip or the time was up; they do not hide a wrong key.
+
+    :param project_id: a project id, the output of `ImageToVideoOperator`, or a template of either.
+    :param magichour_conn_id: the connection.
+    :param poke_interval: seconds between looks; None: adaptive when deferred, else 10.
+    :param timeout: seconds, or a timedelta, until the wait ends as `AirflowSensorTimeout`. With
+        `execution_timeout` the earlier of both.
+    :param deferrable: wait in the triggerer; default from `[operators] default_deferrable`.
+    :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`, `url`.
+    """
+
+    template_fields: Sequence[str] = ("project_id", "magichour_conn_id")
+    operator_extra_links = (VideoProjectLink(),)
+    ui_color = "#e8e4ff"
+
+    default_poke_interval: ClassVar[float] = 10.0
+    default_timeout: ClassVar[float] = 3600.0
+
+    def __init__(
+        self,
+        *,
+        project_id: str | Mapping[str, Any] | XComArg,
+        magichour_conn_id: str = DEFAULT_CONN_ID,
+        poke_interval: float | timedelta | None = None,
+        timeout: float | timedelta = default_timeout,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            poke_interval=self.default_poke_interval if poke_interval is None else poke_interval,
+            timeout=timeout,
+            **kwargs,
+        )
+        self.project_id = project_id
+        self.magichour_conn_id = magichour_conn_id
+        self.poll_interval = optional_seconds("poke_interval", poke_interval)
+        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.linked_project_id: str | None = None
+
+    @cached_property
+    def hook(self) -> MagicHourHook:
+        """The connection's hook."""
+        from magichour_provider.hooks.magichour import MagicHourHook
+
+        return MagicHourHook(self.magichour_conn_id)
+
+    def execute(self, context: Context) -> Any:
+        """Wait in the way that was asked for."""
+        with no_useless_retry():
+            self._begin(context)
+            if not self.deferrable:
+                return super().execute(context)
+            # Looked before deferring: a trigger that fires at once can fail the task (airflow#71580).
+            outcome = self._look()
+            if outcome is None:
+                self._defer()
+            return self._finish(outcome)
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once."""
+        outcome = self._look() or self._watch.overdue(time.time())
+        if outcome is None:
+            return PokeReturnValue(is_done=False)
+        return PokeReturnValue(is_done=True, xcom_value=self._finish(outcome))
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Take over from the triggerer: return the job's data, or raise what became of it."""
+        from magichour_provider.waiting.outcome import Outcome
+
+        outcome = Outcome.from_event(event)
+        self._job = JobReference.of(self.project_id)
+        self.linked_project_id = outcome.project_id
+        with no_useless_retry():
+            return self._finish(outcome)
+
+    def _begin(self, context: Context) -> None:
+        from magichour_provider.waiting.watch import Watch
+
+        self._job = JobReference.of(self.project_id)
+        self.linked_project_id = self._job.project_id
+        started = self._started(context)
+        self._watch = Watch(
+            self._job.project_id,
+            deadline=deadline_of(started, timedelta(seconds=self.timeout), self.execution_timeout),
+            started=started,
+            poll_interval=self.poll_interval,
+        )
+
+    def _started(self, context: Context) -> float:
+        first = context["ti"].get_first_reschedule_date(context) if self.reschedule else None
+        return first.timestamp() if first else time.time()
+
+    def _look(self) -> Outcome | None:
+        from magichour_provider.waiting.blocking import look
+
+        return look(self.hook.get_client(max_attempts=1), self._watch)
+
+    def _defer(self) -> NoReturn:
+        from magichour_provider.triggers.video_job import VideoJobTrigger
+
+        trigger = VideoJobTrigger(
+            self._job.project_id,
+            self.magichour_conn_id,
+            deadline=self._watch.deadline,
+            poll_interval=self.poll_interval,
+        )
+        remaining = max(0.0, self._watch.deadline - time.time())
+        self.defer(
+            trigger=trigger,
+            method_name="execute_complete",
+            timeout=timedelta(seconds=remaining + FRAMEWORK_GRACE),
+        )
+
+    def _finish(self, outcome: Outcome) -> dict[str, Any]:
+        error = outcome.error()
+        if error is None:
+            return self._job.result(outcome)
+        if isinstance(error, JobError) and (self.soft_fail or self.never_fail):
+            raise AirflowSkipException(str(error)) from error
+        if isinstance(error, WaitTimeoutError):
+            raise AirflowSensorTimeout(str(error)) from error
+        raise error

@@ -1,0 +1,187 @@
+"""Bring a clip home: stream, check, publish atomically.
+
+    target = resolve_target("s3://clips/", project_id)
+    with Landing(target) as landing:
+        for chunk in download:
+            landing.write(chunk)
+        landed = landing.publish(expected_size)
+
+Invariant, not to be relaxed: under the target's name there is, at every moment, either what stood there
+before or a whole mp4. Leaving the `with` block in any way but through `publish` leaves nothing behind; only a
+killed process leaves its temporary file. Memory stays flat whatever the size of the clip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from magichour_provider.api.errors import DownloadError, MagicHourError, NotAVideoError
+from magichour_provider.storage.mp4 import Mp4Scanner
+from magichour_provider.storage.target import Target, resolve_target
+from magichour_provider.storage.writers import Writer, open_writer
+
+__all__ = ["IfExists", "LandedFile", "Landing", "Target", "existing", "resolve_target"]
+
+log = logging.getLogger(__name__)
+
+IfExists = Literal["skip", "overwrite", "fail"]
+"""What to do where the target exists: leave a whole clip as it is, replace it, or raise TargetError."""
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class LandedFile:
+    """A whole clip under its name. `size` in bytes, `duration` in seconds, `width` and `height` in pixels."""
+
+    path: str
+    size: int
+    sha256: str
+    duration: float
+    width: int
+    height: int
+    fps: float
+
+
+class Landing:
+    """A clip on its way to `target`; use it in a `with` block.
+
+    `if_exists` matters where it is "fail": an existing target is then refused at the start and at the
+    publication, where on a disk only one of two writers wins. For "skip", ask `existing` first.
+    Raises TargetError, or TransferError where a retry may help.
+    """
+
+    def __init__(self, target: Target, *, if_exists: IfExists = "overwrite") -> None:
+        self._target = target
+        self._exclusive = if_exists == "fail"
+        self._tally = _Tally()
+        self._writer: Writer | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._tally.size
+
+    def __enter__(self) -> Landing:
+        with _explaining(self._target):
+            self._writer = open_writer(self._target, exclusive=self._exclusive)
+        return self
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes. Raises NotAVideoError as soon as they cannot be an mp4."""
+        writer = self._open_writer()
+        with self._discarding_on_error():
+            self._tally.feed(chunk)
+            writer.write(chunk)
+
+    def publish(self, expected_size: int | None = None) -> LandedFile:
+        """Check the whole, and let the target's name show it.
+
+        :param expected_size: the announced length in bytes; None where none was.
+
+        Raises DownloadError for another length, NotAVideoError for anything but a whole mp4.
+        """
+        writer = self._open_writer()
+        with self._discarding_on_error():
+            if expected_size is not None and self.size != expected_size:
+                raise DownloadError(
+                    f"{self.size} bytes of the clip arrived, and {expected_size} were announced."
+                )
+            landed = self._tally.landed_at(self._target.path)
+            writer.commit()
+        self._writer = None
+        return landed
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._discard()
+
+    @contextmanager
+    def _discarding_on_error(self) -> Iterator[None]:
+        """After a failed step the bytes have a gap, so nothing of them may be published any more."""
+        try:
+            with _explaining(self._target):
+                yield
+        except BaseException:
+            self._discard()
+            raise
+
+    def _discard(self) -> None:
+        if self._writer is not None:
+            self._writer.abort()
+            self._writer = None
+
+    def _open_writer(self) -> Writer:
+        if self._writer is None:
+            raise RuntimeError("Landing is written to inside its `with` block, and published once")
+        return self._writer
+
+
+def existing(target: Target) -> LandedFile | None:
+    """Read back what stands under the target's name; None where nothing does, or no whole mp4.
+
+    Streams the file. Raises TargetError, or TransferError where a retry may help.
+    """
+    tally = _Tally()
+    try:
+        for chunk in _read_back(target):
+            tally.feed(chunk)
+        return tally.landed_at(target.path)
+    except FileNotFoundError:
+        return None
+    except NotAVideoError as error:
+        log.warning("%s exists and is not taken for a clip: %s", target.display, error.what)
+        return None
+
+
+def _read_back(target: Target) -> Iterator[bytes]:
+    with _explaining(target, missing_is_fine=True):
+        if isinstance(target.place, Path):
+            handle = target.place.open("rb")
+        else:
+            filesystem, path = target.place.connect()
+            handle = filesystem.open(path, "rb")
+        with handle:
+            while chunk := handle.read(_CHUNK_BYTES):
+                yield chunk
+
+
+class _Tally:
+    """Length, checksum and mp4 structure of the bytes that pass."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._sha256 = hashlib.sha256()
+        self._mp4 = Mp4Scanner()
+
+    def feed(self, chunk: bytes) -> None:
+        self._mp4.feed(chunk)
+        self._sha256.update(chunk)
+        self.size += len(chunk)
+
+    def landed_at(self, path: str) -> LandedFile:
+        clip = self._mp4.finish()
+        return LandedFile(
+            path, self.size, self._sha256.hexdigest(), clip.duration, clip.width, clip.height, clip.fps
+        )
+
+
+@contextmanager
+def _explaining(target: Target, *, missing_is_fine: bool = False) -> Iterator[None]:
+    """Turn what the file system or the store raises into an error of the tree."""
+    try:
+        yield
+    except MagicHourError:
+        raise
+    except Exception as error:
+        if missing_is_fine and isinstance(error, FileNotFoundError):
+            raise
+        raise target.failure(error) from error

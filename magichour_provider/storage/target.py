@@ -1,0 +1,99 @@
+"""Where a clip goes: a file, or one named after the project in a folder; on a disk or in an object store."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from magichour_provider.api.errors import TargetError, TransferError
+from magichour_provider.storage.place import StorePath, diagnose, display, locate
+
+_MAX_NAME_CHARS = 120
+
+
+@dataclass(frozen=True)
+class Target:
+    """The file that a clip is to become.
+
+    `path` is what downstream tasks open: an absolute local path, or a URL without the connection's id;
+    `display` is what logs and errors show.
+    """
+
+    path: str
+    display: str
+    place: Path | StorePath = field(repr=False)
+
+    def failure(self, error: Exception) -> TransferError:
+        """The error of the tree for what the file system or the store raised."""
+        trouble = diagnose(error, self.place)
+        if trouble.permanent:
+            return TargetError(f"{self.display} cannot be written: {trouble.cause}.", remedy=trouble.remedy)
+        return TransferError(f"{self.display} could not be written: {trouble.cause}.")
+
+    def exists_already(self) -> TargetError:
+        """The error of `if_exists='fail'`."""
+        return TargetError(
+            f"{self.display} exists already, and if_exists is 'fail'.",
+            remedy="Remove it, choose another target, or pass if_exists='skip' or 'overwrite'.",
+        )
+
+
+def resolve_target(path: str, project_id: str, conn_id: str | None = None) -> Target:
+    """The target that `path` means for the clip of `project_id`.
+
+    `path` is a folder if it ends with a slash or is an existing folder (in a store, a path with an extension
+    is taken for a file unasked); the clip is then `<project_id>.mp4` in it. Writes nothing.
+    Raises TargetError, or TransferError where a store is out of reach for now.
+    """
+    shown = display(path)
+    if not path.strip():
+        raise TargetError("No target was given: the path is empty.")
+    try:
+        place = locate(path, conn_id)
+    except ValueError as error:
+        raise TargetError(f"{shown} cannot be written: {error}.") from error
+    target = _target(place, shown)
+    try:
+        if path.endswith("/") or _is_folder(place):
+            return _target(_within(place, file_name(project_id)), shown)
+    except Exception as error:
+        raise target.failure(error) from error
+    return target
+
+
+def file_name(project_id: str) -> str:
+    """`<project_id>.mp4`, safe in any folder: what is not a letter, digit, `.`, `_` or `-` is replaced.
+
+    A hash then keeps different ids apart. Project ids are opaque, and come from outside.
+    """
+    if not project_id:
+        raise TargetError("A folder was given as the target, and no project id to name the file after.")
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", project_id)[:_MAX_NAME_CHARS]
+    safe = re.sub(r"^[.-]", "_", safe)
+    if safe != project_id:
+        safe += "-" + hashlib.sha256(project_id.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{safe}.mp4"
+
+
+def _target(place: Path | StorePath, shown: str) -> Target:
+    if isinstance(place, Path):
+        place = place.absolute()
+        return Target(str(place), str(place), place)
+    return Target(place.url, display(place.url), place)
+
+
+def _within(place: Path | StorePath, name: str) -> Path | StorePath:
+    if isinstance(place, Path):
+        return place / name
+    return StorePath(place.scheme, f"{place.url.rstrip('/')}/{name}", place.conn_id)
+
+
+def _is_folder(place: Path | StorePath) -> bool:
+    if isinstance(place, Path):
+        return place.is_dir()
+    if "." in place.url.rpartition("/")[2]:
+        return False
+    filesystem, path = place.connect()
+    return bool(filesystem.isdir(path))

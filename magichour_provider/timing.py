@@ -1,0 +1,29 @@
+"""Time limits: seconds and timedeltas in, one absolute deadline out."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+FRAMEWORK_GRACE = 60.0
+"""Seconds by which Airflow's own trigger timeout comes after our deadline: a net, as it skips our code."""
+
+
+def seconds(name: str, value: float | timedelta) -> float:
+    """Read a duration; ValueError unless it is positive."""
+    number = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    if number <= 0:
+        raise ValueError(f"{name} must be a positive number of seconds or a timedelta, not {value!r}.")
+    return number
+
+
+def optional_seconds(name: str, value: float | timedelta | None) -> float | None:
+    """Read a duration that may be left out."""
+    return None if value is None else seconds(name, value)
+
+
+def deadline_of(start: float, timeout: timedelta, execution_timeout: timedelta | None) -> float:
+    """Epoch seconds at which a wait that began at `start` must end: the earlier of both limits.
+
+    Airflow does not enforce `execution_timeout` while a task is deferred (airflow#73475).
+    """
+    return start + min(limit.total_seconds() for limit in (timeout, execution_timeout) if limit is not None)

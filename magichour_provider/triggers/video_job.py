@@ -1,0 +1,67 @@
+"""Waiting for a job in the triggerer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from magichour_provider.references import DEFAULT_CONN_ID
+
+
+class VideoJobTrigger(BaseTrigger):
+    """Fires one event when the job has ended, or when the deadline has passed.
+
+    The event is `waiting.outcome.Outcome.as_event()`: ending, ids, credits, error code and message. What
+    the trigger is given is stored in Airflow's database, so it is ids and numbers only.
+
+    :param project_id: the job.
+    :param magichour_conn_id: the connection.
+    :param deadline: epoch seconds; absolute, so that a restarted triggerer grants no new time.
+    :param poll_interval: seconds between looks; None: adaptive.
+    """
+
+    def __init__(
+        self,
+        project_id: str,
+        magichour_conn_id: str = DEFAULT_CONN_ID,
+        *,
+        deadline: float,
+        poll_interval: float | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.project_id = project_id
+        self.magichour_conn_id = magichour_conn_id
+        self.deadline = deadline
+        self.poll_interval = poll_interval
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Name the class and the arguments that make this trigger anew."""
+        return (
+            "magichour_provider.triggers.video_job.VideoJobTrigger",
+            {
+                "project_id": self.project_id,
+                "magichour_conn_id": self.magichour_conn_id,
+                "deadline": self.deadline,
+                "poll_interval": self.poll_interval,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and yield the one event."""
+        from magichour_provider.hooks.magichour import MagicHourHook
+        from magichour_provider.waiting.hub import hub_for
+        from magichour_provider.waiting.watch import Watch
+
+        watch = Watch(
+            self.project_id,
+            deadline=self.deadline,
+            started=time.time(),
+            poll_interval=self.poll_interval,
+        )
+        make_client = partial(MagicHourHook(self.magichour_conn_id).async_client, max_attempts=1)
+        outcome = await hub_for(self.magichour_conn_id).wait(watch, make_client)
+        yield TriggerEvent(outcome.as_event())  # type: ignore[no-untyped-call]

@@ -1,0 +1,92 @@
+"""Waiting in the triggerer: many waiters, one client for each event loop and account.
+
+A client costs an SSL context (some 25 ms of the loop's time) and sockets, so waiters of one account
+share one: the first to come makes it, the last to leave closes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+from magichour_provider.api.client import AsyncMagicHourClient
+from magichour_provider.api.errors import MagicHourError, NetworkError
+from magichour_provider.waiting.outcome import Outcome
+from magichour_provider.waiting.watch import Watch
+
+ClientFactory = Callable[[], Awaitable[AsyncMagicHourClient]]
+
+
+@dataclass
+class Hub:
+    """The waiters of one account on one event loop."""
+
+    _client: asyncio.Future[AsyncMagicHourClient] | None = None
+    _waiters: int = 0
+
+    async def wait(self, watch: Watch, make_client: ClientFactory) -> Outcome:
+        """Sleep and look by turns until the job has ended or the watch's deadline has passed."""
+        async with self._shared(make_client) as client:
+            while True:
+                await asyncio.sleep(watch.pause(time.time()))
+                ended = await _look(client, watch) or watch.overdue(time.time())
+                if ended is not None:
+                    return ended
+
+    @asynccontextmanager
+    async def _shared(self, make_client: ClientFactory) -> AsyncIterator[AsyncMagicHourClient]:
+        self._waiters += 1
+        try:
+            if self._client is None:
+                self._client = asyncio.ensure_future(make_client())
+            # Shielded: a waiter that is cancelled here must not cancel the others' client.
+            yield await asyncio.shield(self._client)
+        finally:
+            self._waiters -= 1
+            if self._waiters == 0:
+                await self._close()
+
+    async def _close(self) -> None:
+        client, self._client = self._client, None
+        if client is None:
+            return
+        if not client.done():
+            client.cancel()
+        elif not client.cancelled() and client.exception() is None:
+            await client.result().aclose()
+
+
+@dataclass
+class _Hubs:
+    """The hubs of every running event loop; a loop that is gone takes its hubs with it."""
+
+    _by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Hub]] = field(
+        default_factory=WeakKeyDictionary
+    )
+
+    def get(self, account: str) -> Hub:
+        hubs = self._by_loop.setdefault(asyncio.get_running_loop(), {})
+        return hubs.setdefault(account, Hub())
+
+
+_hubs = _Hubs()
+
+
+def hub_for(account: str) -> Hub:
+    """The running event loop's hub for an account, named by its connection id."""
+    return _hubs.get(account)
+
+
+async def _look(client: AsyncMagicHourClient, watch: Watch) -> Outcome | None:
+    remaining = max(1.0, watch.deadline - time.time())
+    try:
+        project = await asyncio.wait_for(client.get_video(watch.project_id), remaining)
+    except asyncio.TimeoutError:
+        return watch.missed(NetworkError("The look took longer than the deadline allows."), time.time())
+    except MagicHourError as error:
+        return watch.missed(error, time.time())
+    return watch.saw(project)
