@@ -124,8 +124,12 @@ class APIError(MagicHourError):
         label = f"{status} {code}" if code else str(status)
         super().__init__(
             f"Magic Hour answered {request} with {label}: {message.rstrip('.')}.",
-            consequence=None if project_id is None else _unaffected(project_id),
+            consequence=None if project_id is None else self._about(project_id),
         )
+
+    @staticmethod
+    def _about(project_id: str) -> str:
+        return f"Job {project_id} and its credits are unaffected by this."
 
 
 class BadRequestError(APIError):
@@ -156,6 +160,10 @@ class NotFoundError(APIError):
     """404: no such project for this account, or no such endpoint."""
 
     default_remedy = "Check the project id, and that the API key is of its account; trying again cannot help."
+
+    @staticmethod
+    def _about(project_id: str) -> str:
+        return f"This account has no job {project_id}; asking for it cost nothing."
 
 
 class UnprocessableError(APIError):
@@ -258,7 +266,7 @@ class JobNotCompleteError(JobError):
     """The clip was asked for before the job was complete."""
 
     retryable = True
-    default_consequence = "The job goes on at Magic Hour."
+    default_consequence = "The job goes on at Magic Hour, at no further charge."
     default_remedy = "Wait for it with VideoJobSensor before this task, or retry later."
 
 
@@ -297,7 +305,3 @@ class TargetError(TransferError):
 
     retryable = False
     default_remedy = "Correct the target and clear this task; trying again cannot help before that."
-
-
-def _unaffected(project_id: str) -> str:
-    return f"Job {project_id} and its credits are unaffected by this."

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from magichour_provider.api.errors import DownloadError, MagicHourError, NotAVideoError
+from magichour_provider.api.errors import DownloadError, MagicHourError, NotAVideoError, TargetError
 from magichour_provider.storage.mp4 import Mp4Scanner
 from magichour_provider.storage.target import Target, resolve_target
 from magichour_provider.storage.writers import Writer, open_writer
@@ -32,9 +32,13 @@ __all__ = ["IfExists", "LandedFile", "Landing", "Target", "existing", "resolve_t
 log = logging.getLogger(__name__)
 
 IfExists = Literal["skip", "overwrite", "fail"]
-"""What to do where the target exists: leave a whole clip as it is, replace it, or raise TargetError."""
+"""What to do where the target exists: take a whole clip as it is, replace whatever is there, or refuse it.
+
+"skip" refuses, too, what is not a whole clip: only "overwrite" ever replaces anything.
+"""
 
 _CHUNK_BYTES = 1 << 20
+_STORE_BLOCK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,15 @@ class LandedFile:
 class Landing:
     """A clip on its way to `target`; use it in a `with` block.
 
-    `if_exists` matters where it is "fail": an existing target is then refused at the start and at the
-    publication, where on a disk only one of two writers wins. For "skip", ask `existing` first.
+    Unless `if_exists` is "overwrite", an existing target is refused at the start and at the publication,
+    where on a disk only one of two writers wins. For "skip", ask `existing` before; a clip that another
+    writer has landed meanwhile is then taken instead of this one.
     Raises TargetError, or TransferError where a retry may help.
     """
 
     def __init__(self, target: Target, *, if_exists: IfExists = "overwrite") -> None:
         self._target = target
-        self._exclusive = if_exists == "fail"
+        self._if_exists = if_exists
         self._tally = _Tally()
         self._writer: Writer | None = None
 
@@ -71,7 +76,7 @@ class Landing:
 
     def __enter__(self) -> Landing:
         with _explaining(self._target):
-            self._writer = open_writer(self._target, exclusive=self._exclusive)
+            self._writer = open_writer(self._target, exclusive=self._if_exists != "overwrite")
         return self
 
     def write(self, chunk: bytes) -> None:
@@ -89,13 +94,16 @@ class Landing:
         Raises DownloadError for another length, NotAVideoError for anything but a whole mp4.
         """
         writer = self._open_writer()
-        with self._discarding_on_error():
-            if expected_size is not None and self.size != expected_size:
-                raise DownloadError(
-                    f"{self.size} bytes of the clip arrived, and {expected_size} were announced."
-                )
-            landed = self._tally.landed_at(self._target.path)
-            writer.commit()
+        try:
+            with self._discarding_on_error():
+                self._check_size(expected_size)
+                landed = self._tally.landed_at(self._target.path)
+                writer.commit()
+        except TargetError:
+            found = existing(self._target) if self._if_exists == "skip" else None
+            if found is None:
+                raise
+            return found
         self._writer = None
         return landed
 
@@ -103,6 +111,10 @@ class Landing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._discard()
+
+    def _check_size(self, expected_size: int | None) -> None:
+        if expected_size is not None and self.size != expected_size:
+            raise DownloadError(f"{self.size} bytes of the clip arrived, and {expected_size} were announced.")
 
     @contextmanager
     def _discarding_on_error(self) -> Iterator[None]:
@@ -148,7 +160,7 @@ def _read_back(target: Target) -> Iterator[bytes]:
             handle = target.place.open("rb")
         else:
             filesystem, path = target.place.connect()
-            handle = filesystem.open(path, "rb")
+            handle = filesystem.open(path, "rb", block_size=_STORE_BLOCK_BYTES)
         with handle:
             while chunk := handle.read(_CHUNK_BYTES):
                 yield chunk

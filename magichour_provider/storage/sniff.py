@@ -5,6 +5,7 @@ from __future__ import annotations
 SHOWN_BYTES = 16
 """The most of a file's content that a message ever shows."""
 
+# Starts in lower case, as they are compared.
 _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"<html", "a web page"),
     (b"<!doc", "a web page"),
@@ -18,7 +19,7 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"\x89png", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"riff", "a RIFF file"),
-    (b"\x1a\x45\xdf\xa3", "a WebM or Matroska video"),
+    (b"\x1ae\xdf\xa3", "a WebM or Matroska video"),
     (b"pk\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "gzip data"),
 )

@@ -33,10 +33,10 @@ class Target:
         return TransferError(f"{self.display} could not be written: {trouble.cause}.")
 
     def exists_already(self) -> TargetError:
-        """The error of `if_exists='fail'`."""
+        """The error where something stands under the name that may not be replaced."""
         return TargetError(
-            f"{self.display} exists already, and if_exists is 'fail'.",
-            remedy="Remove it, choose another target, or pass if_exists='skip' or 'overwrite'.",
+            f"{self.display} exists already, and only if_exists='overwrite' replaces it.",
+            remedy="Remove it, choose another target, or pass if_exists='overwrite', then clear this task.",
         )
 
 
@@ -54,13 +54,12 @@ def resolve_target(path: str, project_id: str, conn_id: str | None = None) -> Ta
         place = locate(path, conn_id)
     except ValueError as error:
         raise TargetError(f"{shown} cannot be written: {error}.") from error
-    target = _target(place, shown)
+    target = _target(place)
     try:
-        if path.endswith("/") or _is_folder(place):
-            return _target(_within(place, file_name(project_id)), shown)
+        is_folder = path.endswith("/") or _is_folder(place)
     except Exception as error:
         raise target.failure(error) from error
-    return target
+    return _target(_within(place, file_name(project_id))) if is_folder else target
 
 
 def file_name(project_id: str) -> str:
@@ -77,7 +76,7 @@ def file_name(project_id: str) -> str:
     return f"{safe}.mp4"
 
 
-def _target(place: Path | StorePath, shown: str) -> Target:
+def _target(place: Path | StorePath) -> Target:
     if isinstance(place, Path):
         place = place.absolute()
         return Target(str(place), str(place), place)

@@ -54,7 +54,7 @@ class LocalWriter:
         self._target, self._path, self._exclusive = target, path, exclusive
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if exclusive and os.path.lexists(path):
+        if _stands(path) and exclusive:
             raise target.exists_already()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._part = path.with_name(_part_name(path.name))
@@ -91,7 +91,7 @@ class LocalWriter:
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
                 raise
-            if os.path.lexists(self._path):
+            if _stands(self._path):
                 raise self._target.exists_already() from None
             self._part.replace(self._path)
         else:
@@ -149,6 +149,15 @@ def _give_up(file: Any) -> None:
         return
     file.closed = True  # close() and __del__ upload the rest and publish, unless this says they have run
     file.discard()
+
+
+def _stands(path: Path) -> bool:
+    """Whether anything has this name; unlike `os.path.lexists`, raises what makes the name impossible."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _part_name(name: str) -> str:

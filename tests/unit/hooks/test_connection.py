@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from magichour_provider.api.errors import ConfigurationError
+from magichour_provider.compat import Connection
+from magichour_provider.connection_form import CONN_FIELDS
+from magichour_provider.hooks.connection import ConnectionExtras, settings_of
+
+
+def connection(**fields):
+    return Connection(**{"conn_id": "mh", "conn_type": "magichour", "password": "key", **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "base_url"),
+    [
+        ({}, "https://api.magichour.ai"),
+        ({"host": "https://proxy.example/mh/"}, "https://proxy.example/mh"),
+        ({"host": "proxy.example"}, "https://proxy.example"),
+        ({"host": "proxy.example", "port": 8443}, "https://proxy.example:8443"),
+        ({"host": "127.0.0.1", "port": 8808}, "http://127.0.0.1:8808"),
+        ({"host": "localhost:8808"}, "http://localhost:8808"),
+        ({"host": "sandbox", "schema": "http", "port": 8808}, "http://sandbox:8808"),
+    ],
+)
+def test_the_host_may_be_written_in_each_usual_way(fields, base_url):
+    assert settings_of(connection(**fields)).base_url == base_url
+
+
+def test_the_uri_form_is_read():
+    settings = settings_of(Connection(conn_id="mh", uri="magichour://:key%2F1@?timeout=30&verify=false"))
+    assert (settings.api_key, settings.timeout, settings.verify) == ("key/1", 30.0, False)
+    assert settings.base_url == "https://api.magichour.ai"
+
+
+def test_the_json_form_is_read():
+    text = '{"conn_type": "magichour", "password": "key", "host": "http://h:1", "extra": {"max_attempts": 2}}'
+    settings = settings_of(Connection.from_json(text, conn_id="mh"))
+    assert (settings.base_url, settings.max_attempts) == ("http://h:1", 2)
+
+
+@pytest.mark.parametrize("password", [None, ""])
+def test_a_missing_key_is_said_with_the_connections_name(password):
+    with pytest.raises(ConfigurationError, match="'mh' has no password"):
+        settings_of(connection(password=password))
+
+
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        ('{"time_out": 5}', "time_out"),
+        ('{"timeout": "soon"}', "timeout"),
+        ('{"timeout": -1}', "timeout"),
+        ('{"max_attempts": 0}', "max_attempts"),
+        ("[1]", "extra"),
+    ],
+)
+def test_a_bad_extra_is_an_error_that_names_connection_and_key(extra, named):
+    with pytest.raises(ConfigurationError) as refused:
+        settings_of(connection(extra=extra))
+    assert "'mh'" in str(refused.value)
+    assert named in str(refused.value)
+
+
+def test_an_unusable_extra_is_not_quoted():
+    with pytest.raises(ConfigurationError) as refused:
+        settings_of(connection(extra='{"proxy": ["http://u:hush@p"], "api_key": "hush"}'))
+    assert "hush" not in str(refused.value)
+
+
+def test_fields_that_the_form_saved_empty_take_their_defaults():
+    extra = '{"timeout": null, "proxy": "", "max_attempts": null, "verify": null, "ca_bundle": ""}'
+    assert settings_of(connection(extra=extra)) == settings_of(connection())
+
+
+def test_the_form_offers_what_the_connection_reads():
+    assert set(CONN_FIELDS) == set(ConnectionExtras.model_fields)
+    defaults = {name: field["schema"].get("default") for name, field in CONN_FIELDS.items()}
+    assert ConnectionExtras.model_validate(defaults) == ConnectionExtras()

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import fsspec
+import pytest
+
+STORE_CONN_ID = "some_store"
+
+
+def make_clip(
+    *, faststart: bool = False, audio: bool = False, options: dict[str, str] | None = None, frames: int = 36
+) -> bytes:
+    """A real H.264 clip of 64x48 pixels at 24 fps, with as many frames as asked."""
+    flags = options or ({"movflags": "faststart"} if faststart else {})
+    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:  # faststart reads its own output by name
+        with av.open(file.name, "w", options=flags) as container:
+            _encode(container, audio, frames)
+        return Path(file.name).read_bytes()
+
+
+def _encode(container: Any, audio: bool, frames: int) -> None:
+    video = container.add_stream("libx264", rate=24)
+    video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+    sound = container.add_stream("aac", rate=44100) if audio else None
+    for index in range(frames):
+        picture = av.VideoFrame(64, 48, "yuv420p")
+        for plane in picture.planes:
+            plane.update(bytes([index * 7 % 256]) * plane.buffer_size)
+        container.mux(video.encode(picture))
+    container.mux(video.encode())
+    if sound is not None:
+        for index in range(frames * 44100 // 24 // 1024):
+            silence = av.AudioFrame("fltp", "mono", 1024)
+            silence.planes[0].update(bytes(silence.planes[0].buffer_size))
+            silence.sample_rate, silence.pts = 44100, index * 1024
+            container.mux(sound.encode(silence))
+        container.mux(sound.encode())
+
+
+def boxes_of(data: bytes) -> list[tuple[str, int, int]]:
+    """Top-level boxes of an mp4: type, start, size."""
+    found, position = [], 0
+    while position < len(data):
+        size = int.from_bytes(data[position : position + 4], "big")
+        found.append((data[position + 4 : position + 8].decode(), position, size))
+        position += size
+    return found
+
+
+@pytest.fixture(scope="session")
+def clip() -> bytes:
+    return make_clip()
+
+
+@pytest.fixture
+def memory_store() -> Iterator[Any]:
+    """Airflow's object storage with `memory://` in it, which no provider of Airflow registers."""
+    from airflow.sdk.io import attach
+
+    filesystem = fsspec.filesystem("memory")
+    filesystem.store.clear()
+    filesystem.pseudo_dirs[:] = [""]
+    attach("memory", fs=filesystem)
+    attach("memory", STORE_CONN_ID, fs=filesystem)
+    yield filesystem
+    filesystem.store.clear()
+    filesystem.pseudo_dirs[:] = [""]

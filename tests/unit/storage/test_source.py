@@ -1,0 +1,368 @@
+from __future__ import annotations
+
+import io
+import os
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from magichour_provider.api.catalog import MAX_UPLOAD_BYTES
+from magichour_provider.api.errors import ImageError, NetworkError
+from magichour_provider.storage.source import Remote, Upload, open_source
+
+from .conftest import STORE_CONN_ID
+
+
+def picture(kind: str = "PNG", size: tuple[int, int] = (64, 48), **options: Any) -> bytes:
+    sink = io.BytesIO()
+    Image.new("RGB", size, (200, 30, 90)).save(sink, kind, **options)
+    return sink.getvalue()
+
+
+def upload_of(image: str, conn_id: str | None = None) -> Upload:
+    source = open_source(image, conn_id)
+    assert isinstance(source, Upload)
+    return source
+
+
+def refusal(image: str, conn_id: str | None = None) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        open_source(image, conn_id)
+    assert "No job was created and no credits were spent." in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("path", ["api-assets/id/1234.png", "saved-items/abc/face.jpg"])
+def test_an_image_at_magic_hour_passes_unchanged(path: str) -> None:
+    assert open_source(path) == Remote(path, path)
+
+
+def test_a_url_passes_unchanged_and_shows_no_signature() -> None:
+    url = "https://example.com/cat.png?X-Amz-Signature=SECRET#frag"
+    source = open_source(url)
+    assert isinstance(source, Remote)
+    assert source.file_path == url
+    assert source.display == "https://example.com/cat.png"
+    assert source.image_size is None
+    assert "SECRET" not in repr(source)
+
+
+def test_a_url_with_a_password_is_refused_without_showing_it() -> None:
+    what = str(refusal("https://me:PASSWORD@example.com/cat.png?token=SECRET"))
+    assert "https://example.com/cat.png" in what
+    assert "PASSWORD" not in what
+    assert "SECRET" not in what
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("PNG", "a.png"),
+        ("JPEG", "a.jpg"),
+        ("JPEG", "a.JPEG"),
+        ("JPEG", "a.jfif"),
+        ("WEBP", "a.webp"),
+        ("TIFF", "a.tif"),
+        ("TIFF", "a.tiff"),
+        ("BMP", "a.bmp"),
+        ("JPEG2000", "a.jp2"),
+        ("AVIF", "a.avif"),
+    ],
+)
+def test_every_kind_of_image_is_measured_by_its_header(tmp_path: Path, kind: str, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(picture(kind))
+    source = upload_of(str(path))
+    assert source.image_size == (64, 48)
+    assert source.extension == name.rpartition(".")[2].lower()
+    assert source.size == path.stat().st_size
+    assert source.display == str(path)
+
+
+def test_a_photograph_taken_upright_is_measured_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "upright.jpg"
+    path.write_bytes(picture("JPEG", exif=exif))
+    assert upload_of(str(path)).image_size == (48, 64)
+
+
+@pytest.mark.parametrize("host", ["", "localhost"])
+def test_a_file_url_is_a_local_file(tmp_path: Path, host: str) -> None:
+    path = tmp_path / "with space.png"
+    path.write_bytes(picture())
+    assert upload_of(f"file://{host}{path}").size == path.stat().st_size
+    assert upload_of(f"file://{host}{str(path).replace(' ', '%20')}").size == path.stat().st_size
+    assert "three slashes" in refusal(f"file://elsewhere{path}").what
+
+
+def test_chunks_are_the_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(picture())
+    source = upload_of(str(path))
+    chunks = list(source.iter_chunks(10))
+    assert b"".join(chunks) == path.read_bytes()
+    assert max(map(len, chunks)) == 10
+    with source.open() as handle:
+        assert handle.read() == path.read_bytes()
+
+
+@pytest.mark.parametrize("change", ["longer", "shorter"])
+def test_a_file_that_changes_while_it_is_uploaded_is_refused(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(picture())
+    source = upload_of(str(path))
+    path.write_bytes(picture() + b"x" if change == "longer" else picture()[:-1])
+    sent: list[bytes] = []
+    with pytest.raises(ImageError, match="changed its length"):
+        sent.extend(source.iter_chunks(16))
+    assert len(b"".join(sent)) <= source.size
+
+
+def test_a_large_image_is_read_with_flat_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.bmp"
+    path.write_bytes(picture("BMP"))
+    with path.open("r+b") as handle:
+        handle.truncate(64 << 20)
+    source = upload_of(str(path))
+    next(source.iter_chunks())
+    tracemalloc.start()
+    try:
+        assert sum(map(len, source.iter_chunks())) == 64 << 20
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+# --- refusals, all before anything is sent
+
+
+def test_a_missing_image_is_named_as_the_user_gave_it(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = refusal("folder/none.png")
+    assert "Image folder/none.png cannot be read" in error.what
+    assert "does not exist" in error.what
+    assert not error.retryable
+    assert isinstance(error.__cause__, FileNotFoundError)
+
+
+@pytest.mark.parametrize("image", ["", "  "])
+def test_no_path_at_all_is_refused(image: str) -> None:
+    assert "the path is empty" in refusal(image).what
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.mp4", "a", "a.png.txt", ".png/a"])
+def test_an_extension_that_is_not_accepted_is_refused_with_the_list(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(picture())
+    error = refusal(str(path))
+    assert "extension" in error.what
+    assert "avif, bmp, heic" in error.what
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "is empty"),
+        (b"hello, this is a text", "not an image that Magic Hour takes: it starts with 'hello, this is a'"),
+        (b"<html><body width='3' height='4'>", "a web page"),
+        (b"<svg width='3' height='4'></svg>", "an SVG drawing"),
+        (b"P1\n3 4\n0 0 0", "not an image"),
+        (b"BMW is a car, and not an image", "not an image"),
+        (b"\xff\xd8\xff" + bytes(5 << 20), "a JPEG image"),
+        (b"II+\0\x08\0\0\0" + b"\xff" * 60, "not an image"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "a kind of HEIF"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+    ],
+)
+def test_what_is_not_an_image_is_refused_by_its_content(tmp_path: Path, content: bytes, why: str) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    assert why in refusal(str(path)).what
+
+
+def test_a_gif_with_another_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(picture("GIF"))
+    assert "a GIF" in refusal(str(path)).what
+
+
+def test_folders_and_devices_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "file").touch()
+    assert "is a folder" in refusal(str(tmp_path / "folder.png")).what
+    assert "is not a regular file" in refusal(str(tmp_path / "pipe.png")).what
+    assert "a part of the path is a file" in refusal(str(tmp_path / "file" / "a.png")).what
+    assert "null" in refusal("a\0.png").what
+    assert "too long" in refusal(f"{'x' * 300}.png").what
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_read_access_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(picture())
+    path.chmod(0)
+    assert "permission denied" in refusal(str(path)).what
+
+
+def test_a_file_larger_than_the_tier_takes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(picture())
+    with path.open("r+b") as handle:
+        handle.truncate(MAX_UPLOAD_BYTES["free"] + 1)
+    source = upload_of(str(path))
+    source.check_size(MAX_UPLOAD_BYTES["creator"], "creator")
+    with pytest.raises(ImageError, match=r"200\.0 MB; tier 'free' uploads at most 200\.0 MB"):
+        source.check_size(MAX_UPLOAD_BYTES["free"], "free")
+    source.check_size(source.size, "free")
+
+
+# --- object stores
+
+
+@pytest.mark.parametrize(
+    ("url", "conn_id"),
+    [
+        ("memory://bucket/in/a#1.png", None),
+        ("memory://bucket/in/a#1.png", STORE_CONN_ID),
+        (f"memory://{STORE_CONN_ID}@bucket/in/a#1.png", None),
+    ],
+)
+def test_an_object_is_read_through_its_connection(memory_store: Any, url: str, conn_id: str | None) -> None:
+    memory_store.pipe("/bucket/in/a#1.png", picture())
+    source = upload_of(url, conn_id)
+    assert source.image_size == (64, 48)
+    assert source.display == "memory://bucket/in/a#1.png"
+    assert b"".join(source.iter_chunks()) == picture()
+
+
+class CountingFile(io.BytesIO):
+    def __init__(self, content: bytes, log: list[int]) -> None:
+        super().__init__(content)
+        self._log = log
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self._log.append(len(data))
+        return data
+
+
+def test_measuring_an_object_reads_its_header_only(memory_store: Any, monkeypatch: Any) -> None:
+    content = picture("JPEG", size=(900, 700)) + bytes(20 << 20)
+    memory_store.pipe("/bucket/a.jpg", content)
+    read: list[int] = []
+    monkeypatch.setattr(memory_store, "open", lambda *_, **__: CountingFile(content, read))
+    assert upload_of("memory://bucket/a.jpg").image_size == (900, 700)
+    assert sum(read) <= 64 * 1024
+
+
+class BrokenOnce(io.BytesIO):
+    """Fails at its second read, as a store does whose connection is cut."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.reads += 1
+        if self.reads == 2:
+            raise ConnectionError("cut")
+        return super().read(size)
+
+
+def test_an_outage_within_the_header_is_not_taken_for_a_bad_image(
+    memory_store: Any, monkeypatch: Any
+) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "x" * 200
+    content = picture("JPEG", exif=exif)
+    memory_store.pipe("/bucket/a.jpg", content)
+    monkeypatch.setattr(memory_store, "open", lambda *_, **__: BrokenOnce(content))
+    with pytest.raises(NetworkError, match="cut"):
+        open_source("memory://bucket/a.jpg")
+
+
+def test_a_header_without_an_end_is_not_searched_to_the_end_of_the_file(
+    memory_store: Any, monkeypatch: Any
+) -> None:
+    content = b"\xff\xd8\xff" + bytes(1 << 20)
+    memory_store.pipe("/bucket/a.jpg", content)
+    read: list[int] = []
+    monkeypatch.setattr(memory_store, "open", lambda *_, **__: CountingFile(content, read))
+    assert "not an image" in refusal("memory://bucket/a.jpg").what
+    assert len(read) < 5000
+
+
+def test_missing_objects_and_folders_are_refused(memory_store: Any) -> None:
+    memory_store.pipe("/bucket/folder.png/x", b"x")
+    error = refusal("memory://bucket/none.png?signature=SECRET")
+    assert "Image memory://bucket/none.png cannot be read" in error.what
+    assert "SECRET" not in str(error)
+    assert "is a folder" in refusal("memory://bucket/folder.png").what
+
+
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [
+        ("gs://bucket/a.png", "airflow-provider-magichour[google]"),
+        ("abfs://container/a.png", "airflow-provider-magichour[microsoft-azure]"),
+        ("nostore://bucket/a.png", "the Airflow provider that brings nostore://"),
+    ],
+)
+def test_a_missing_driver_names_what_to_install(url: str, remedy: str) -> None:
+    error = refusal(url, "conn")
+    assert "no driver for" in error.what
+    assert remedy in error.remedy
+
+
+class NoCredentialsError(Exception):
+    """As botocore names it."""
+
+
+class AirflowNotFoundException(Exception):
+    """As Airflow names it."""
+
+
+class HttpError(Exception):
+    """As gcsfs names it."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__("see https://user:PASSWORD@storage/x?sig=SECRET for more")
+        self.code = code
+
+
+@pytest.mark.parametrize(
+    ("trouble", "retryable"),
+    [
+        (NoCredentialsError("Unable to locate credentials"), False),
+        (AirflowNotFoundException("The conn_id `x` isn't defined"), False),
+        (PermissionError("Forbidden"), False),
+        (HttpError(403), False),
+        (HttpError(400), False),
+        (HttpError(429), True),
+        (HttpError(503), True),
+        (ConnectionError("refused"), True),
+        (TimeoutError(), True),
+        (OSError(5, "Input/output error"), True),
+    ],
+)
+@pytest.mark.parametrize("step", ["info", "open", "read"])
+def test_a_store_that_is_out_of_reach_may_be_tried_again_and_a_refusal_not(
+    memory_store: Any, monkeypatch: Any, trouble: Exception, retryable: bool, step: str
+) -> None:
+    def fail(*_: object, **__: object) -> Any:
+        raise trouble
+
+    memory_store.pipe("/bucket/a.png", picture())
+    monkeypatch.setattr(memory_store.store["/bucket/a.png"] if step == "read" else memory_store, step, fail)
+    with pytest.raises((ImageError, NetworkError)) as caught:
+        open_source("memory://bucket/a.png", STORE_CONN_ID)
+    assert caught.value.retryable is retryable
+    assert caught.value.__cause__ is trouble
+    assert "memory://bucket/a.png" in caught.value.what
+    assert "SECRET" not in str(caught.value)
+    assert "PASSWORD" not in str(caught.value)
+    assert "no credits were spent" in str(caught.value)
