@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from magichour_provider.compat import deferral_settles_after
 from magichour_provider.references import DEFAULT_CONN_ID
 
 
@@ -56,11 +57,13 @@ class VideoJobTrigger(BaseTrigger):
         from magichour_provider.waiting.hub import hub_for
         from magichour_provider.waiting.watch import Watch
 
+        now = time.time()
         watch = Watch(
             self.project_id,
             deadline=self.deadline,
-            started=time.time(),
+            started=now,
             poll_interval=self.poll_interval,
+            quiet_until=now + deferral_settles_after(),
         )
         make_client = partial(MagicHourHook(self.magichour_conn_id).async_client, max_attempts=1)
         outcome = await hub_for(self.magichour_conn_id).wait(watch, make_client)

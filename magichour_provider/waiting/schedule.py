@@ -13,12 +13,9 @@ def pause_before_look(waited: float, poll_interval: float | None = None) -> floa
     """Seconds to sleep before the next look at a job that has been waited for during `waited` seconds.
 
     With `poll_interval` the pause is that, jittered. Without, it grows with the time already waited, so
-    that the clip is noticed within about a seventh of its render time, from 2 to 30 seconds apart. The
-    first look is never sooner than 2 seconds: a trigger that fires right after the deferral can fail its
-    task (airflow#71580).
+    that the clip is noticed within about a seventh of its render time, from 2 to 30 seconds apart.
     """
-    if poll_interval is None:
+    pause = poll_interval
+    if pause is None:
         pause = min(LONGEST, max(SHORTEST, waited * _GROWTH))
-    else:
-        pause = poll_interval if waited >= SHORTEST else max(SHORTEST, poll_interval)
     return pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311

@@ -25,21 +25,23 @@ class Watch:
     :param deadline: epoch seconds after which the wait ends as `Ending.TIMEOUT`.
     :param poll_interval: seconds between looks; None: adaptive.
     :param started: epoch seconds at which the wait began.
+    :param quiet_until: epoch seconds before which the wait neither looks nor ends.
     """
 
     project_id: str
     deadline: float
     started: float
     poll_interval: float | None = None
+    quiet_until: float = 0.0
     status: str | None = None
     _not_before: float = 0.0
     _failed_looks: int = 0
     _warned: set[str] = field(default_factory=set)
 
     def pause(self, now: float) -> float:
-        """Seconds until the next look; never beyond the deadline, never shorter than the API asked."""
-        wanted = now + pause_before_look(now - self.started, self.poll_interval)
-        return max(0.0, min(max(wanted, self._not_before), self.deadline) - now)
+        """Seconds until the next look; never beyond the deadline, never sooner than the API asked."""
+        wanted = max(now + pause_before_look(now - self.started, self.poll_interval), self._not_before)
+        return max(0.0, max(min(wanted, self.deadline), self.quiet_until) - now)
 
     def saw(self, project: VideoProject) -> Outcome | None:
         """Take in what a look showed; an Outcome ends the wait."""

@@ -429,8 +429,21 @@ def test_a_clip_lands_in_a_store(memory_store: Any, clip: bytes, conn_id: str | 
     assert memory_store.cat("/bucket/clips/p1.mp4") == clip
     assert memory_store.find("/bucket") == ["/bucket/clips/p1.mp4"]
     assert existing(target) == landed
-    with pytest.raises(TargetError, match="exists already"):
-        land(target, clip, if_exists="fail")
+
+
+def test_fail_refuses_what_stands_in_a_store_at_the_start_and_at_the_end(
+    memory_store: Any, clip: bytes
+) -> None:
+    target = resolve_target("memory://bucket/clip.mp4", "p1")
+    with Landing(target, if_exists="fail") as landing:
+        landing.write(clip)
+        memory_store.pipe("/bucket/clip.mp4", OLD)
+        with pytest.raises(TargetError, match="exists already"):
+            landing.publish()
+    with pytest.raises(TargetError, match="exists already"), Landing(target, if_exists="fail"):
+        pytest.fail("the landing began")
+    assert memory_store.cat("/bucket/clip.mp4") == OLD
+    assert memory_store.find("/") == ["/bucket/clip.mp4"]
 
 
 @pytest.mark.parametrize("old", [None, OLD])

@@ -288,7 +288,7 @@ def test_an_outage_within_the_header_is_not_taken_for_a_bad_image(
 def test_a_header_without_an_end_is_not_searched_to_the_end_of_the_file(
     memory_store: Any, monkeypatch: Any
 ) -> None:
-    content = b"\xff\xd8\xff" + bytes(1 << 20)
+    content = b"\xff\xd8" + bytes(1 << 20)
     memory_store.pipe("/bucket/a.jpg", content)
     read: list[int] = []
     monkeypatch.setattr(memory_store, "open", lambda *_, **__: CountingFile(content, read))

@@ -33,8 +33,10 @@ def test_a_given_interval_is_kept_but_for_jitter():
     assert 9 <= schedule.pause_before_look(600, 10) <= 11
 
 
-def test_the_first_look_leaves_the_deferral_time_to_be_stored():
-    assert schedule.pause_before_look(0, 0.1) >= 0.9 * schedule.SHORTEST
+def test_no_look_and_no_end_comes_before_the_deferral_is_stored():
+    waiting = watch(deadline=3.0, poll_interval=0.1, quiet_until=7.0)
+    assert waiting.pause(0.0) == pytest.approx(7.0)
+    assert waiting.pause(7.0) == 0
 
 
 def test_looks_are_not_made_at_the_same_moment():

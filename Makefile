@@ -1,0 +1,73 @@
+# Needs Python 3.10 to 3.14 and make; everything else goes into .venv. `make` alone lists the targets.
+
+SHELL := /bin/sh
+PYTHON ?= python3
+EXTRAS ?= sandbox
+PYTEST_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell uv --version >/dev/null 2>&1 && command -v uv)
+CONSTRAINTS := $(wildcard constraints.txt)
+INPUTS := pyproject.toml $(CONSTRAINTS)
+
+ifneq ($(UV),)
+INSTALL = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip install --quiet
+else
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
+INSTALL += $(addprefix -c ,$(CONSTRAINTS))
+
+# Whatever imports Airflow keeps its files here, and not in ~/airflow.
+export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint typecheck build clean
+.DELETE_ON_ERROR:
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-18s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.demo ## a photograph becomes a clip under a real Airflow (LIVE=1: at Magic Hour, asks before it spends)
+	@LIVE="$(LIVE)" $(BIN)/python scripts/demo.py
+
+test: $(VENV)/.dev ## every test, the slow ones last (PYTEST_ARGS=...)
+	$(BIN)/python -m pytest $(wildcard tests/unit tests/sandbox tests/airflow) tests/e2e $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(VENV)/.dev ## mypy, strict
+	$(BIN)/mypy
+
+build: $(VENV)/.dev ## the wheel and the sdist, into dist/
+	rm -rf dist
+	$(BIN)/python -m build
+
+clean: ## remove the environment, the demo's files and everything built
+	rm -rf $(VENV) .demo dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' || { \
+	  echo "Python 3.10 to 3.14 is needed, and '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version 2>&1) ..."
+	@$(PYTHON) -m venv --clear $(VENV) || { \
+	  echo "Could not make a virtual environment; on Debian and Ubuntu it needs the package python3-venv." >&2; \
+	  exit 1; }
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made $(INPUTS)
+	@echo "Installing the project and Airflow into $(VENV) (minutes, the first time) ..."
+	@$(INSTALL) -e '.[$(EXTRAS)]'
+	@touch $@
+
+# `pip install --group` came with pip 25.1.
+$(VENV)/.dev: $(VENV)/.demo
+	@echo "Installing the development tools into $(VENV) ..."
+ifeq ($(UV),)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+endif
+	@$(INSTALL) -e '.[$(EXTRAS)]' --group dev
+	@touch $@

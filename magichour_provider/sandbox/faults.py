@@ -1,0 +1,167 @@
+"""Faults on demand: rules, and the gate in front of each origin that counts requests and applies them.
+
+A dropped connection is a real one: the gate aborts the TCP transport, which `AbortableProtocol` puts
+within its reach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from magichour_provider.sandbox.behaviour import readable
+from magichour_provider.sandbox.problems import CODES
+
+Origin = Literal["api", "storage"]
+
+_KINDS = ("status", "delay", "drop", "truncate")
+
+
+class FaultRule(BaseModel):
+    """Which requests go wrong, how often, and how: exactly one of status, delay, drop, truncate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str = "*"
+    path: str
+    """Glob over the path without the query, such as `/v1/video-projects/*`."""
+    origin: Origin | None = None
+    times: int | None = Field(default=None, ge=1)
+    """How many requests it meets; null: every one."""
+
+    status: int | None = Field(default=None, ge=200, le=599)
+    headers: dict[str, str] = {}
+    body: JsonValue = None
+    delay: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Seconds of waiting; the request is handled normally after that."""
+    drop: Literal["before", "after"] | None = None
+    """Close the connection without an answer, before the request is handled or after."""
+    truncate: int | None = Field(default=None, ge=0)
+    """Bytes of the body that are sent before the connection is cut."""
+
+    @model_validator(mode="after")
+    def _is_one_fault(self) -> FaultRule:
+        kinds = [kind for kind in _KINDS if getattr(self, kind) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"a rule needs exactly one of {', '.join(_KINDS)}; this has {kinds or 'none'}")
+        if self.status is None and (self.headers or self.body is not None):
+            raise ValueError("headers and body go with status only")
+        return self
+
+    def matches(self, origin: Origin, method: str, path: str) -> bool:
+        """Whether a request is one that this rule is about."""
+        return (
+            self.origin in (None, origin)
+            and self.method.upper() in ("*", method)
+            and fnmatchcase(path, self.path)
+        )
+
+    def answer(self) -> Response:
+        """The answer of a `status` rule. Without a body: HTML for 502-504, as gateways do, else JSON."""
+        status = self.status or 500
+        if isinstance(self.body, str):
+            return PlainTextResponse(self.body, status, self.headers)
+        if self.body is None and status in (502, 503, 504):
+            return HTMLResponse(f"<html><body><h1>{status}</h1></body></html>", status, self.headers)
+        code = CODES.get(status, f"http_{status}")
+        body = {"code": code, "message": "A fault of the sandbox"} if self.body is None else self.body
+        return JSONResponse(body, status, self.headers)
+
+
+class Faults:
+    """The rules in force, in their order; a rule that met its last request is gone."""
+
+    def __init__(self) -> None:
+        self._rules: list[FaultRule] = []
+
+    def replace(self, rules: Sequence[Any]) -> None:
+        """Put `rules` in the place of all that were there. Raises ValueError that says what is wrong."""
+        try:
+            self._rules = TypeAdapter(list[FaultRule]).validate_python(rules)
+        except ValidationError as error:
+            raise ValueError(readable(error)) from None
+
+    def take(self, origin: Origin, method: str, path: str) -> FaultRule | None:
+        """The first rule for this request, used up by one."""
+        for index, rule in enumerate(self._rules):
+            if not rule.matches(origin, method, path):
+                continue
+            if rule.times == 1:
+                del self._rules[index]
+            elif rule.times is not None:
+                self._rules[index] = rule.model_copy(update={"times": rule.times - 1})
+            return rule
+        return None
+
+    def remaining(self) -> list[dict[str, Any]]:
+        """The rules left, as they would be posted."""
+        return [rule.model_dump(exclude_defaults=True) for rule in self._rules]
+
+
+class AbortableProtocol(H11Protocol):
+    """uvicorn's HTTP protocol, with the TCP transport in `scope["state"]["transport"]`."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Keep the transport where the gate finds it."""
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, "transport": transport}
+
+
+async def inject(rule: FaultRule, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Handle one request as `rule` says; a dropped one sends nothing."""
+    if rule.drop == "before":
+        await _hang_up(scope, receive)
+    elif rule.drop == "after":
+        await app(scope, receive, _swallow)
+        await _hang_up(scope, receive)
+    elif rule.delay is not None:
+        await asyncio.sleep(rule.delay)
+        await app(scope, receive, send)
+    elif rule.truncate is not None:
+        await app(scope, receive, _CutBody(send, rule.truncate))
+        await _flush(scope)
+        await _hang_up(scope, receive)
+    else:
+        await rule.answer()(scope, receive, send)
+
+
+class _CutBody:
+    """A `send` that passes so many bytes of the body on, and never its end."""
+
+    def __init__(self, send: Send, length: int) -> None:
+        self._send = send
+        self._left = length
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] != "http.response.body":
+            await self._send(message)
+            return
+        passed = message.get("body", b"")[: self._left]
+        self._left -= len(passed)
+        if passed:
+            await self._send({**message, "body": passed, "more_body": True})
+
+
+async def _flush(scope: Scope) -> None:
+    """Wait until all that was sent has left this process, for an abort throws the rest away."""
+    transport: asyncio.Transport = scope["state"]["transport"]
+    while transport.get_write_buffer_size() and not transport.is_closing():  # noqa: ASYNC110 - no event tells
+        await asyncio.sleep(0.005)
+
+
+async def _swallow(_message: Message) -> None:
+    """A `send` that tells nobody."""
+
+
+async def _hang_up(scope: Scope, receive: Receive) -> None:
+    """Close the connection at once, and wait until the server has noticed."""
+    scope["state"]["transport"].abort()
+    while (await receive())["type"] != "http.disconnect":
+        pass

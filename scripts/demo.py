@@ -1,0 +1,221 @@
+"""What `make demo` runs: one photograph becomes a clip under a real Airflow, in a folder of its own.
+
+Against the sandbox, which spends nothing; with LIVE=1 and MAGIC_HOUR_API_KEY in the environment against
+Magic Hour itself, after a question. The API key reaches Airflow by the environment alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import processes
+from airflow_rest import Json, UnexpectedStateError
+from live_airflow import LiveAirflow, LiveAirflowError
+from sandbox_process import SandboxError, sandbox
+
+from magichour_provider.api.catalog import Choice, estimate_credits
+from magichour_provider.api.errors import LIBRARY_URL
+from magichour_provider.api.protocol import DEFAULT_BASE_URL
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DEMO = REPOSITORY / ".demo"
+DAGS = REPOSITORY / "dags_examples"
+IMAGE = DAGS / "images" / "grace_hopper.jpg"
+DAG_ID = "magichour_image_to_video"
+ORDER = Choice(model="ltx-2.3", end_seconds=5, resolution="480p")
+"""What the Dag orders where nothing else is said."""
+
+KEY_VARIABLE = "MAGIC_HOUR_API_KEY"
+SANDBOX_SECONDS, LIVE_SECONDS = 100.0, 1800.0
+
+NOTES = {
+    ("submit", "running"): "a worker uploads the photograph and orders the clip",
+    ("submit", "success"): "the clip is ordered and paid for, once",
+    ("wait", "running"): "a worker takes the first look, or the last",
+    ("wait", "deferred"): "the triggerer waits, no worker is held",
+    ("wait", "success"): "the clip is rendered",
+    ("download", "running"): "a worker brings the clip home and checks it",
+    ("download", "success"): "the file is whole and in its place",
+    ("inspect", "running"): "a plain Python task opens the file",
+    ("inspect", "success"): "and could work on with it",
+}
+STATE_NOTES = {
+    "scheduled": "the tasks before it are done",
+    "queued": "it waits for a worker",
+    "up_for_retry": "it failed and will be tried again",
+    "upstream_failed": "a task before it failed",
+}
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message says why."""
+
+
+FAILURES = (
+    DemoError,
+    LiveAirflowError,
+    SandboxError,
+    UnexpectedStateError,
+    TimeoutError,
+    httpx.HTTPError,
+)
+
+
+@dataclass(frozen=True)
+class MagicHour:
+    """The Magic Hour to use: the real one, or a sandbox (`is_sandbox`)."""
+
+    url: str
+    key: str = field(repr=False)
+    is_sandbox: bool
+
+    @property
+    def connection(self) -> str:
+        """The Airflow connection, in its JSON form."""
+        return json.dumps({"conn_type": "magichour", "host": self.url, "password": self.key})
+
+
+def main() -> int:
+    """Run the demo; the exit status."""
+    try:
+        with processes.sigterm_raises(), _magic_hour() as magic_hour:
+            _run(magic_hour)
+    except FAILURES as error:
+        print(f"\nThe demo failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped; Airflow and the sandbox have ended.", file=sys.stderr)
+        return 130
+    return 0
+
+
+@contextmanager
+def _magic_hour() -> Iterator[MagicHour]:
+    key = os.environ.pop(KEY_VARIABLE, "").strip()
+    if os.environ.get("LIVE", "") not in ("", "0"):
+        _ask_before_spending(key)
+        yield MagicHour(DEFAULT_BASE_URL, key, is_sandbox=False)
+        return
+    with sandbox(DEMO / "sandbox.log", "--render-seconds", "8") as url:
+        _say("Sandbox", f"{url} stands in for Magic Hour: nothing is spent")
+        yield MagicHour(url, "sandbox-demo-key", is_sandbox=True)
+
+
+def _ask_before_spending(key: str) -> None:
+    if not key:
+        raise DemoError(f"LIVE=1 needs an API key of Magic Hour in {KEY_VARIABLE}. Nothing was spent.")
+    estimate = estimate_credits(ORDER)
+    cost = "an unknown number of" if estimate is None else f"about {estimate}"
+    print(f"This orders a real clip from {DEFAULT_BASE_URL}:")
+    print(f"  model {ORDER.model}, {ORDER.end_seconds:g} seconds at {ORDER.resolution}, {cost} credits.")
+    if not sys.stdin.isatty():
+        raise DemoError("There is no terminal to ask at whether to spend them. Nothing was spent.")
+    try:
+        answer = input("Type yes to spend them: ")
+    except EOFError:
+        answer = ""
+    if answer.strip() != "yes":
+        raise DemoError("The answer was not yes. Nothing was spent.")
+
+
+def _run(magic_hour: MagicHour) -> None:
+    home = DEMO / "airflow"
+    shutil.rmtree(home, ignore_errors=True)
+    _say("Airflow", f"starts in {_short(home)} (about 20 seconds)")
+    with LiveAirflow(home, DAGS, env={"AIRFLOW_CONN_MAGICHOUR_DEFAULT": magic_hour.connection}) as airflow:
+        _say("", f"is healthy after {airflow.startup_seconds:.0f} s")
+        run_id = airflow.trigger(DAG_ID, {"image": str(IMAGE), "folder": str(DEMO / "clips")})
+        _say("Image", _short(IMAGE))
+        _say("Dag", f"{DAG_ID}; to watch it: {airflow.base_url}/dags/{DAG_ID}/runs/{run_id}")
+        print()
+        limit = SANDBOX_SECONDS if magic_hour.is_sandbox else LIVE_SECONDS
+        progress = Progress(airflow, is_sandbox=magic_hour.is_sandbox)
+        state = airflow.wait_for_run(DAG_ID, run_id, limit, on_change=progress)
+        if state != "success":
+            raise DemoError(_failure(airflow, run_id))
+        _report(airflow, run_id, magic_hour)
+
+
+class Progress:
+    """Prints one line each time that a task changes its state."""
+
+    def __init__(self, airflow: LiveAirflow, *, is_sandbox: bool) -> None:
+        self._airflow = airflow
+        self._page = "job " if is_sandbox else LIBRARY_URL
+        self._begin = time.monotonic()
+
+    def __call__(self, task: Json, _before: str | None) -> None:
+        """Print the task's new state, with the seconds since the run began."""
+        name, state = task["task_id"], task["state"]
+        if state is None:
+            return
+        note = NOTES.get((name, state)) or STATE_NOTES.get(state, "")
+        elapsed = time.monotonic() - self._begin
+        print(f"{elapsed:6.1f} s  {name:9} {state:10} {note}".rstrip(), flush=True)
+        if (name, state) == ("submit", "success"):
+            self._name_the_job(task)
+
+    def _name_the_job(self, task: Json) -> None:
+        job = self._airflow.xcom(DAG_ID, task["dag_run_id"], "submit")
+        if isinstance(job, dict):
+            print(f"{'':31}{self._page}{job.get('project_id')}", flush=True)
+
+
+def _report(airflow: LiveAirflow, run_id: str, magic_hour: MagicHour) -> None:
+    clip = airflow.xcom(DAG_ID, run_id, "download")
+    job = airflow.xcom(DAG_ID, run_id, "wait")
+    if not isinstance(clip, dict) or not isinstance(job, dict):
+        raise DemoError(f"The run succeeded without saying where the clip is: {clip!r}, {job!r}.")
+    path = Path(clip["path"].removeprefix("file://"))
+    if not path.is_file() or path.stat().st_size != clip["size"]:
+        raise DemoError(f"The run succeeded, and its clip is not whole at {path}.")
+    print()
+    _say("Clip", _short(path))
+    _say(
+        "",
+        f"{clip['duration']:.2f} seconds, {clip['width']}x{clip['height']} pixels at {clip['fps']:g} fps, "
+        f"{clip['size']:,} bytes",
+    )
+    _say("Cost", f"{job['credits_charged']} credits ({job['model']}, {job['resolution']})")
+    if magic_hour.is_sandbox:
+        _say("", _ledger_line(magic_hour.url))
+
+
+def _ledger_line(url: str) -> str:
+    ledger = httpx.get(f"{url}/__sandbox__/ledger", trust_env=False).raise_for_status().json()
+    jobs = ledger["jobs"]
+    credits_spent = sum(job["credits_charged"] for job in jobs)
+    word = "clip" if len(jobs) == 1 else "clips"
+    return f"the sandbox's ledger agrees: {len(jobs)} {word} ordered, {credits_spent} play credits"
+
+
+def _failure(airflow: LiveAirflow, run_id: str) -> str:
+    tasks = airflow.task_instances(DAG_ID, run_id)
+    failed = [task for task in tasks if task["state"] == "failed"]
+    if not failed:
+        return f"the run of {DAG_ID} failed and none of its tasks did."
+    first = min(failed, key=lambda task: task["end_date"] or "")
+    log = airflow.log(DAG_ID, run_id, first["task_id"], max(first["try_number"], 1), first["map_index"])
+    end = "\n".join(log.splitlines()[-25:])
+    return f"task {first['task_id']} of {DAG_ID} failed. The end of its log:\n{end}"
+
+
+def _say(label: str, text: str) -> None:
+    print(f"{label:8} {text}", flush=True)
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else str(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

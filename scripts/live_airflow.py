@@ -1,0 +1,239 @@
+"""A real Airflow of its own: every part a process, on ports and in a folder that nobody else uses.
+
+    with LiveAirflow(home, dags_folder) as airflow:
+        run_id = airflow.trigger("my_dag")
+        assert airflow.wait_for_run("my_dag", run_id) == "success"
+
+SQLite and LocalExecutor. Everything Airflow writes is below `home`; the caller's AIRFLOW_* variables and
+~/airflow play no part. The parts are started one by one rather than by `airflow standalone`, whose end
+leaves its scheduler behind, and so that a test can kill and restart each of them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+import processes
+from airflow_rest import AirflowRest, Json
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "api-server": ("api-server",),
+    "scheduler": ("scheduler", "--skip-serve-logs"),
+    "dag-processor": ("dag-processor",),
+    "triggerer": ("triggerer", "--skip-serve-logs"),
+}
+"""The parts of Airflow and the arguments that start them.
+
+The log servers stay off: they listen on every interface, and here all parts share one folder of logs.
+"""
+
+_HEALTH_NAMES = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
+_STARTUP_SECONDS = 120.0
+
+
+class LiveAirflowError(RuntimeError):
+    """Airflow did not come up or a part of it died; the message ends with the last lines of its log."""
+
+
+class LiveAirflow(AirflowRest):
+    """A running Airflow with its REST API, from `__enter__` to `__exit__`.
+
+    :param home: AIRFLOW_HOME, made where it is missing. An earlier run's database in it is used again.
+    :param dags_folder: where the Dag files are.
+    :param env: variables for every part, over those set here (AIRFLOW_CONN_..., AIRFLOW__SECTION__KEY).
+    :param python: the interpreter whose environment holds Airflow.
+
+    `processes` holds the running parts by name, for tests that kill one.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        dags_folder: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        python: str | Path = sys.executable,
+    ) -> None:
+        self.home = home.resolve()
+        self.db_path = self.home / "airflow.db"
+        self.logs_dir = self.home / "logs"
+        self.parts_logs_dir = self.home / "logs" / "parts"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.startup_seconds: float | None = None
+        self._started_at: dict[str, datetime] = {}
+        self._python = str(python)
+        self._cleanup = ExitStack()
+        port, *log_ports = processes.free_ports(3)
+        super().__init__(f"http://127.0.0.1:{port}")
+        self.env = _environment(self.home, dags_folder.resolve(), port, log_ports) | dict(env or {})
+
+    def __enter__(self) -> LiveAirflow:
+        begin = time.monotonic()
+        self.home.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as cleanup:
+            cleanup.enter_context(processes.sigterm_raises())
+            cleanup.callback(self.stop)
+            self._migrate()
+            for name in PARTS:
+                self._start(name)
+            self.wait_until_healthy()
+            self._cleanup = cleanup.pop_all()
+        self.startup_seconds = time.monotonic() - begin
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._cleanup.close()
+
+    def stop(self) -> None:
+        """End every part that still runs; called by `__exit__`."""
+        with processes.signals_held():
+            processes.stop(self.processes.values())
+            self.processes.clear()
+            self.close()
+
+    def kill(self, name: str) -> None:
+        """End one part and all its children with SIGKILL, as a crash would."""
+        processes.kill([self.processes.pop(name)])
+
+    def restart(self, name: str) -> None:
+        """Start one part anew, ending it first where it still runs, and wait until it is healthy."""
+        with processes.signals_held():
+            if name in self.processes:
+                processes.stop([self.processes.pop(name)])
+        self._start(name)
+        self.wait_until_healthy()
+
+    def airflow(self, *arguments: str) -> str:
+        """Run an `airflow` command in this Airflow's environment; what it prints.
+
+        Raises LiveAirflowError with its output where it fails.
+        """
+        done = subprocess.run(
+            [self._python, "-m", "airflow", *arguments],
+            env=self.env,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise LiveAirflowError(f"airflow {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def wait_until_healthy(self, timeout: float = _STARTUP_SECONDS) -> None:
+        """Wait until the database and every running part is healthy, by a heartbeat of its present process.
+
+        Raises LiveAirflowError where a part dies or the time runs out.
+        """
+        waiting: list[str] = list(self.processes)
+
+        def is_healthy() -> bool:
+            self._check_alive()
+            waiting[:] = self._unhealthy()
+            return not waiting
+
+        if not processes.wait_until(is_healthy, timeout=timeout, every=0.3):
+            logs = "\n".join(self._log_tail(name) for name in waiting)
+            raise LiveAirflowError(f"Not healthy after {timeout:g} s: {', '.join(waiting)}.\n{logs}")
+
+    def _migrate(self) -> None:
+        with processes.signals_held():
+            child = self._spawn("db-migrate", ("db", "migrate"))
+            self.processes["db-migrate"] = child
+        processes.wait_until(lambda: child.poll() is not None, timeout=_STARTUP_SECONDS)
+        if child.poll() != 0:
+            raise LiveAirflowError(f"airflow db migrate failed.\n{self._log_tail('db-migrate')}")
+        del self.processes["db-migrate"]
+
+    def _start(self, name: str) -> None:
+        with processes.signals_held():
+            self._started_at[name] = datetime.now(timezone.utc)
+            self.processes[name] = self._spawn(name, PARTS[name])
+
+    def _spawn(self, name: str, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
+        command = [self._python, "-m", "airflow", *arguments]
+        return processes.start(command, env=self.env, log=self._log_of(name), cwd=self.home)
+
+    def _check_alive(self) -> None:
+        for name, child in self.processes.items():
+            if (code := child.poll()) is not None:
+                raise LiveAirflowError(f"{name} ended with code {code}.\n{self._log_tail(name)}")
+
+    def _unhealthy(self) -> list[str]:
+        try:
+            health = self.health()
+        except httpx.HTTPError:
+            return ["api-server"]
+        database = [] if health["metadatabase"]["status"] == "healthy" else ["metadatabase"]
+        parts = [part for part in _HEALTH_NAMES if part in self.processes]
+        return database + [part for part in parts if not self._has_new_heartbeat(part, health)]
+
+    def _has_new_heartbeat(self, part: str, health: Json) -> bool:
+        name = _HEALTH_NAMES[part]
+        status = health.get(name) or {}
+        beat = status.get(f"latest_{name}_heartbeat")
+        if status.get("status") != "healthy" or not beat:
+            return False
+        return datetime.fromisoformat(beat.replace("Z", "+00:00")) >= self._started_at[part]
+
+    def _log_of(self, name: str) -> Path:
+        return self.parts_logs_dir / f"{name}.log"
+
+    def _log_tail(self, name: str) -> str:
+        path = self._log_of(name)
+        return f"--- the end of {path}:\n{processes.tail(path)}"
+
+
+def _environment(home: Path, dags_folder: Path, port: int, log_ports: list[int]) -> dict[str, str]:
+    """The caller's variables without its Airflow's, and the configuration of this one.
+
+    The secrets of this Airflow are in the airflow.cfg that it writes into its home, so they last as long.
+    """
+    outside = {key: value for key, value in os.environ.items() if not key.lstrip("_").startswith("AIRFLOW_")}
+    url = f"http://127.0.0.1:{port}"
+    return outside | {
+        "AIRFLOW_HOME": str(home),
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+        "PYTHONUNBUFFERED": "1",
+        "AIRFLOW__API__BASE_URL": url,
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API_AUTH__JWT_ISSUER": "live-airflow",  # 3.0.6 makes no token without an issuer
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "2",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(log_ports[0]),
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(log_ports[1]),
+        "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+        "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        # A worker may notice only after this many seconds that its task has deferred. A trigger that fires
+        # before that fails the task ("state mismatch", apache/airflow#71580); 5 is too much for quick clips.
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+    }

@@ -1,0 +1,119 @@
+"""A client that speaks plain HTTP to the sandbox, so that tests read as what a user does."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from magichour_provider.sandbox import SandboxControl, SandboxServer
+
+PATIENCE_SECONDS = 30.0
+
+
+def jpeg(width: int = 320, height: int = 180) -> bytes:
+    """A small real photograph, as far as a sandbox can tell."""
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((width, height)).convert("RGB").save(file, "JPEG")
+    return file.getvalue()
+
+
+class MagicHour:
+    """Plain HTTP to a sandbox: `api` carries the key, `files` does not."""
+
+    def __init__(self, server: SandboxServer) -> None:
+        self.server = server
+        self.control: SandboxControl = server.control
+        self.api = httpx.Client(
+            base_url=server.url,
+            headers={"Authorization": f"Bearer {server.api_key}"},
+            trust_env=False,
+            timeout=PATIENCE_SECONDS,
+        )
+        self.files = httpx.Client(trust_env=False, timeout=PATIENCE_SECONDS)
+
+    def close(self) -> None:
+        self.api.close()
+        self.files.close()
+
+    def upload_target(self, extension: str = "jpg") -> dict[str, Any]:
+        answer = self.api.post(
+            "/v1/files/upload-urls", json={"items": [{"type": "image", "extension": extension}]}
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.json()["items"][0]
+
+    def upload(self, content: bytes | None = None, extension: str = "jpg") -> str:
+        target = self.upload_target(extension)
+        answer = self.files.put(target["upload_url"], content=jpeg() if content is None else content)
+        assert answer.status_code == 200, answer.text
+        return target["file_path"]
+
+    def try_create(self, image: str | None = None, **fields: Any) -> httpx.Response:
+        body = {"assets": {"image_file_path": image or self.upload()}, "end_seconds": 5, **fields}
+        return self.api.post("/v1/image-to-video", json=body)
+
+    def create(self, image: str | None = None, **fields: Any) -> str:
+        answer = self.try_create(image, **fields)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["id"]
+
+    def get(self, project_id: str) -> dict[str, Any]:
+        answer = self.api.get(f"/v1/video-projects/{project_id}")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def wait(self, project_id: str) -> dict[str, Any]:
+        return until(lambda: self.get(project_id), lambda job: job["status"] in ("complete", "error"))
+
+    def complete(self, **fields: Any) -> dict[str, Any]:
+        """A job that has come to its clip."""
+        project_id = self.create(**fields)
+        self.control.set_job(project_id, "complete")
+        return self.get(project_id)
+
+    def credits(self) -> int:
+        return self.api.get("/v1/account").json()["credits"]
+
+    def entry(self, project_id: str) -> dict[str, Any]:
+        return next(job for job in self.control.ledger()["jobs"] if job["id"] == project_id)
+
+
+def until(look: Callable[[], Any], is_enough: Callable[[Any], bool]) -> Any:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_enough(seen := look()):
+        assert time.monotonic() < deadline, f"never happened; last seen: {seen}"
+        time.sleep(0.02)
+    return seen
+
+
+@pytest.fixture(scope="session")
+def _client(magichour_sandbox_server: SandboxServer) -> Iterator[MagicHour]:
+    client = MagicHour(magichour_sandbox_server)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def magic(magichour_sandbox: SandboxServer, _client: MagicHour) -> MagicHour:
+    return _client
+
+
+@pytest.fixture
+def photo() -> bytes:
+    return jpeg()
+
+
+@pytest.fixture
+def make_jpeg() -> Callable[..., bytes]:
+    return jpeg
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., Any]:
+    return until

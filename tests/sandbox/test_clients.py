@@ -1,0 +1,208 @@
+"""Both clients against the sandbox, over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from magichour_provider.api import errors
+from magichour_provider.api.client import AsyncMagicHourClient, MagicHourClient
+from magichour_provider.api.models import ImageToVideoRequest, JobStatus
+from magichour_provider.api.settings import ClientSettings
+
+IMAGE = "dags_examples/images/grace_hopper.jpg"
+CREATES = {"method": "POST", "path": "/v1/image-to-video"}
+LOOKS = {"method": "GET", "path": "/v1/video-projects/*"}
+
+
+class Blocking:
+    """The asynchronous client, driven from a test that is not."""
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    def __getattr__(self, name):
+        async def call(*args):
+            async with AsyncMagicHourClient(self.settings) as client:
+                return await getattr(client, name)(*args)
+
+        return lambda *args: asyncio.run(call(*args))
+
+
+@pytest.fixture(params=["sync", "async"])
+def connect(request, magichour_sandbox):
+    """Make a client of either kind."""
+    made = []
+
+    def make(**options):
+        options = {"api_key": magichour_sandbox.api_key, "base_url": magichour_sandbox.url, **options}
+        settings = ClientSettings(**options)
+        if request.param == "async":
+            return Blocking(settings)
+        made.append(MagicHourClient(settings))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """No pause between attempts: how long they are is the protocol's own test."""
+    monkeypatch.setattr("magichour_provider.api.protocol.RetryPolicy._backoff", lambda self, attempt: 0.0)
+
+
+REQUEST = ImageToVideoRequest(
+    image_file_path="https://example.com/still.png", end_seconds=5, model="ltx-2.3", resolution="480p"
+)
+
+
+def jobs(sandbox):
+    return sandbox.control.ledger()["jobs"]
+
+
+def charged(sandbox):
+    return sum(charge["credits"] for job in jobs(sandbox) for charge in job["charges"])
+
+
+def count(sandbox, method, path):
+    requests = sandbox.control.ledger()["requests"]
+    return sum(row["count"] for row in requests if (row["method"], row["path"]) == (method, path))
+
+
+def test_a_job_is_created_looked_at_and_deleted(connect, magichour_sandbox):
+    client = connect()
+    job = client.create_image_to_video(REQUEST)
+    assert job.credits_charged == 120
+    assert client.get_video(job.id).status in (JobStatus.QUEUED, JobStatus.RENDERING)
+    magichour_sandbox.control.advance_clock(60)
+    client.delete_video(job.id)
+    assert client.get_video(job.id).enabled is False
+
+
+def test_the_account_is_read(connect, magichour_sandbox):
+    magichour_sandbox.control.account(tier="pro", credits=77)
+    account = connect().get_account()
+    assert (account.tier, account.credits) == ("pro", 77)
+
+
+@pytest.mark.parametrize("shape", ["code", "message"])
+def test_refusals_are_read_in_both_shapes(connect, magichour_sandbox, shape):
+    magichour_sandbox.control.behaviour(error_shape=shape)
+    magichour_sandbox.control.account(credits=1)
+    with pytest.raises(errors.PaymentRequiredError) as refused:
+        connect().create_image_to_video(REQUEST)
+    assert refused.value.code == ("insufficient_credits" if shape == "code" else None)
+    assert charged(magichour_sandbox) == 0
+
+
+def test_a_wrong_key_is_not_shown(connect):
+    with pytest.raises(errors.AuthenticationError) as refused:
+        connect(api_key="wrong-but-secret").get_account()
+    assert "wrong-but-secret" not in str(refused.value)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_create_that_was_not_taken_is_sent_again(connect, magichour_sandbox, status):
+    magichour_sandbox.control.faults([{**CREATES, "times": 2, "status": status, "body": "busy"}])
+    connect().create_image_to_video(REQUEST)
+    assert len(jobs(magichour_sandbox)) == 1
+    assert count(magichour_sandbox, "POST", "/v1/image-to-video") == 3
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "fault", [{"drop": "before"}, {"drop": "after"}, {"status": 500}, {"status": 502, "body": "<html>"}, {"truncate": 5}]
+)
+def test_a_create_that_may_have_been_taken_is_sent_once(connect, magichour_sandbox, fault):
+    magichour_sandbox.control.faults([{**CREATES, **fault}])
+    with pytest.raises(errors.SubmissionUnknownError, match="may pay a second time"):
+        connect().create_image_to_video(REQUEST)
+    assert count(magichour_sandbox, "POST", "/v1/image-to-video") == 1
+    assert len(jobs(magichour_sandbox)) <= 1
+
+
+def test_a_create_whose_answer_does_not_come_in_time_is_sent_once(connect, magichour_sandbox):
+    magichour_sandbox.control.faults([{**CREATES, "delay": 3}])
+    with pytest.raises(errors.SubmissionUnknownError):
+        connect(timeout=0.5).create_image_to_video(REQUEST)
+    assert len(jobs(magichour_sandbox)) <= 1
+
+
+def test_a_server_that_is_not_there_is_no_unknown_outcome(connect):
+    with pytest.raises(errors.NetworkError, match="No credits were spent"):
+        connect(base_url="http://127.0.0.1:9", max_attempts=1).create_image_to_video(REQUEST)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("fault", [{"drop": "before"}, {"drop": "after"}, {"status": 500}, {"status": 429}, {"truncate": 5}])
+def test_a_look_is_sent_again(connect, magichour_sandbox, fault):
+    job = connect().create_image_to_video(REQUEST)
+    magichour_sandbox.control.faults([{**LOOKS, **fault, "times": 2}])
+    assert connect().get_video(job.id).id == job.id
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_look_that_never_works_ends_as_what_it_is(connect, magichour_sandbox):
+    magichour_sandbox.control.faults([{**LOOKS, "status": 503, "body": "<html>"}])
+    with pytest.raises(errors.ServerError, match="503"):
+        connect(max_attempts=3).get_video("cm1")
+    assert count(magichour_sandbox, "GET", "/v1/video-projects/{id}") == 3
+
+
+@pytest.mark.parametrize("unreadable", ["<html>", "[]", '{"status": 5}'])
+def test_an_answer_of_something_else_is_an_error(connect, magichour_sandbox, unreadable):
+    magichour_sandbox.control.faults([{**LOOKS, "status": 200, "body": unreadable}])
+    with pytest.raises(errors.UnexpectedAnswerError):
+        connect().get_video("cm1")
+
+
+def test_a_redirect_does_not_carry_the_key_away(connect, magichour_sandbox):
+    elsewhere = {"location": f"{magichour_sandbox.url}/v1/account"}
+    magichour_sandbox.control.faults([{**LOOKS, "status": 302, "headers": elsewhere}])
+    with pytest.raises(errors.UnexpectedAnswerError, match="redirected"):
+        connect().get_video("cm1")
+    assert count(magichour_sandbox, "GET", "/v1/account") == 0
+
+
+def test_transfers_show_no_signed_link_in_any_log(connect, magichour_sandbox, caplog, tmp_path):
+    caplog.set_level(logging.DEBUG)
+    (target,) = connect().create_upload_targets(["png"])
+    signed = target.upload_url.get_secret_value()
+    with pytest.raises(errors.NetworkError) as refused, MagicHourClient(
+        ClientSettings(magichour_sandbox.api_key, magichour_sandbox.url)
+    ) as client:
+        magichour_sandbox.control.faults([{"method": "PUT", "path": "*", "drop": "before"}])
+        client.put_upload(target, [b"x"], 1)
+    secret = signed.partition("?")[2]
+    assert secret
+    shown = caplog.text + str(refused.value) + repr(refused.value.__cause__)
+    assert secret not in shown
+    assert magichour_sandbox.api_key not in shown
+
+
+def test_the_async_client_uploads_and_downloads_too(magichour_sandbox):
+    async def round_trip():
+        settings = ClientSettings(magichour_sandbox.api_key, magichour_sandbox.url)
+        async with AsyncMagicHourClient(settings) as client:
+            (target,) = await client.create_upload_targets(["jpg"])
+            image = open(IMAGE, "rb").read()  # noqa: ASYNC230, PTH123, SIM115
+
+            async def chunks():
+                yield image
+
+            await client.put_upload(target, chunks(), len(image))
+            request = REQUEST.model_copy(update={"image_file_path": target.file_path})
+            job = await client.create_image_to_video(request)
+            while (project := await client.get_video(job.id)).status != JobStatus.COMPLETE:
+                await asyncio.sleep(0.1)
+            async with client.open_clip(project.clip_link) as clip:
+                return clip.size, b"".join([chunk async for chunk in clip.achunks()])
+
+    size, clip = asyncio.run(round_trip())
+    assert len(clip) == size
+    assert clip[4:8] == b"ftyp"

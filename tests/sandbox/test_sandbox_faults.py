@@ -1,0 +1,198 @@
+"""Every kind of fault, on the wire."""
+
+from __future__ import annotations
+
+import io
+import socket
+
+import httpx
+import pytest
+from PIL import Image
+
+CREATE = "/v1/image-to-video"
+ANY_PROJECT = "/v1/video-projects/*"
+
+
+def counted(magic, path, status):
+    return sum(
+        entry["count"]
+        for entry in magic.control.ledger()["requests"]
+        if (entry["path"], entry["status"]) == (path, status)
+    )
+
+
+def test_a_status_is_given_so_many_times_with_its_headers_and_body(magic):
+    magic.control.faults(
+        [
+            {
+                "method": "GET",
+                "path": "/v1/account",
+                "times": 2,
+                "status": 429,
+                "headers": {"Retry-After": "3"},
+                "body": {"a": 1},
+            }
+        ]
+    )
+    for _ in range(2):
+        answer = magic.api.get("/v1/account")
+        assert (answer.status_code, answer.headers["retry-after"], answer.json()) == (429, "3", {"a": 1})
+    assert magic.api.get("/v1/account").status_code == 200
+    assert magic.control.ledger()["faults"] == []
+
+
+def test_a_429_has_no_retry_after_of_its_own(magic):
+    magic.control.faults([{"path": "*", "status": 429}])
+    assert "retry-after" not in magic.api.get("/v1/account").headers
+
+
+def test_a_gateway_answers_without_json(magic):
+    magic.control.faults([{"path": "*", "status": 502}])
+    answer = magic.api.get("/v1/account")
+    assert answer.status_code == 502
+    assert answer.headers["content-type"].startswith("text/html")
+
+
+def test_a_text_is_given_as_it_is(magic):
+    magic.control.faults(
+        [{"path": "*", "status": 200, "body": "{half", "headers": {"Content-Type": "application/json"}}]
+    )
+    answer = magic.api.get("/v1/account")
+    assert (answer.text, answer.headers["content-type"]) == ("{half", "application/json")
+
+
+def test_a_rule_without_times_holds_until_it_is_cleared(magic):
+    magic.control.faults([{"path": ANY_PROJECT, "status": 500}])
+    assert [magic.api.get("/v1/video-projects/x").status_code for _ in range(3)] == [500] * 3
+    assert magic.control.ledger()["faults"] == [{"path": ANY_PROJECT, "status": 500}]
+    magic.control.faults([])
+    assert magic.api.get("/v1/video-projects/x").status_code == 404
+
+
+def test_a_rule_meets_only_its_method_path_and_origin(magic):
+    magic.control.faults(
+        [
+            {"method": "DELETE", "path": "*", "status": 500},
+            {"path": "/v1/account", "status": 501},
+            {"path": "*", "origin": "storage", "status": 503},
+        ]
+    )
+    assert magic.api.get("/v1/video-projects/x").status_code == 404
+    assert magic.api.delete("/v1/video-projects/x").status_code == 500
+    assert magic.api.get("/v1/account").status_code == 501
+    assert magic.files.put(magic.upload_target()["upload_url"], content=b"x").status_code == 503
+
+
+def test_the_first_rule_goes_first(magic):
+    rules = [{"path": "*", "status": status, "times": 1} for status in (500, 503)]
+    magic.control.faults(rules)
+    assert [magic.api.get("/v1/account").status_code for _ in range(3)] == [500, 503, 200]
+
+
+def test_a_create_dropped_before_handling_made_no_job(magic):
+    image = magic.upload()
+    magic.control.faults([{"method": "POST", "path": CREATE, "times": 1, "drop": "before"}])
+    with pytest.raises(httpx.TransportError):
+        magic.try_create(image)
+    assert magic.control.ledger()["jobs"] == []
+    assert counted(magic, CREATE, 0) == 1
+    assert magic.credits() == 12_000
+
+
+def test_a_create_dropped_after_handling_is_recorded_and_charged(magic):
+    image = magic.upload()
+    magic.control.faults([{"method": "POST", "path": CREATE, "times": 1, "drop": "after"}])
+    with pytest.raises(httpx.TransportError):
+        magic.try_create(image)
+    [job] = magic.control.ledger()["jobs"]
+    assert job["credits_charged"] == 240
+    assert counted(magic, CREATE, 0) == 1
+    assert counted(magic, CREATE, 200) == 0
+    assert magic.credits() == 12_000 - 240
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_dropped_connection_is_closed_without_a_byte(magic, when):
+    magic.control.faults([{"path": "*", "drop": when}])
+    host, port = magic.server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as wire:
+        wire.sendall(b"GET /v1/account HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n\r\n")
+        try:
+            received = wire.recv(1000)
+        except ConnectionResetError:
+            received = b""
+    assert received == b""
+
+
+@pytest.mark.parametrize("length", [0, 1, 5000, 300_000])
+def test_a_cut_download_promises_all_and_gives_some(magic, length):
+    url = magic.complete(image=magic.upload(noise()), model="ltx-2.5", end_seconds=60)["download"]["url"]
+    size = int(magic.files.get(url).headers["content-length"])
+    assert size > length
+    magic.control.faults([{"origin": "storage", "path": "*/output.mp4", "times": 1, "truncate": length}])
+    received = b""
+    with magic.files.stream("GET", url) as answer:
+        assert int(answer.headers["content-length"]) == size
+        with pytest.raises(httpx.TransportError):  # noqa: PT012 - the bytes before the cut count
+            for chunk in answer.iter_raw():
+                received += chunk
+    assert len(received) == length
+    assert len(magic.files.get(url).content) == size
+
+
+def noise():
+    """A picture that no encoder makes small."""
+    file = io.BytesIO()
+    Image.effect_noise((320, 180), 100).save(file, "JPEG")
+    return file.getvalue()
+
+
+def test_a_cut_json_answer_breaks_off(magic):
+    magic.control.faults([{"path": "/v1/account", "times": 1, "truncate": 10}])
+    with pytest.raises(httpx.TransportError):
+        magic.api.get("/v1/account")
+    assert magic.api.get("/v1/account").status_code == 200
+
+
+def test_a_delayed_request_is_handled_after_that(magic):
+    image = magic.upload()
+    magic.control.faults([{"method": "POST", "path": CREATE, "times": 1, "delay": 60}])
+    with pytest.raises(httpx.ReadTimeout):
+        magic.api.post(CREATE, json={"assets": {"image_file_path": image}, "end_seconds": 5}, timeout=0.2)
+    assert magic.control.ledger()["jobs"] == []
+    magic.control.faults([{"path": "/v1/account", "times": 1, "delay": 0.01}])
+    assert magic.api.get("/v1/account").status_code == 200
+
+
+def test_a_fault_leaves_the_sandbox_responsive(magic):
+    magic.control.faults([{"path": "/v1/account", "times": 1, "delay": 60}])
+    with pytest.raises(httpx.ReadTimeout):
+        magic.api.get("/v1/account", timeout=0.1)
+    assert magic.api.get("/v1/video-projects/x").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"path": "*"}, "exactly one of"),
+        ({"path": "*", "status": 500, "delay": 1}, "exactly one of"),
+        ({"status": 500}, "path"),
+        ({"path": "*", "drop": "during"}, "drop"),
+        ({"path": "*", "status": 99}, "status"),
+        ({"path": "*", "status": 500, "times": 0}, "times"),
+        ({"path": "*", "delay": 1, "body": "x"}, "status only"),
+        ({"path": "*", "status": 500, "colour": "red"}, "colour"),
+        ({"path": "*", "status": 500, "origin": "moon"}, "origin"),
+    ],
+)
+def test_a_bad_rule_is_refused_in_words_and_changes_nothing(magic, rule, words):
+    magic.control.faults([{"path": "/kept", "status": 500}])
+    with pytest.raises(ValueError, match=words):
+        magic.control.faults([rule])
+    assert magic.control.ledger()["faults"] == [{"path": "/kept", "status": 500}]
+    assert magic.files.post(f"{magic.server.url}/__sandbox__/faults", json=[rule]).status_code == 422
+
+
+@pytest.mark.parametrize("body", [b"{}", b"nonsense"])
+def test_rules_come_as_a_list(magic, body):
+    assert magic.files.post(f"{magic.server.url}/__sandbox__/faults", content=body).status_code == 422
