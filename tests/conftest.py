@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).parents[1]
+import pytest
+
+HOME = Path(tempfile.mkdtemp(prefix="magichour-tests-"))
 
 os.environ.update(
     {
-        "AIRFLOW_HOME": tempfile.mkdtemp(prefix="magichour-tests-"),
+        "AIRFLOW_HOME": str(HOME),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags_examples"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(HOME / "dags"),
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
     }
 )
+
+
+@pytest.fixture
+def memory_store() -> Iterator[Any]:
+    """Airflow's object storage with `memory://` in it, which no provider of Airflow registers."""
+    import fsspec
+    from airflow.sdk.io import attach
+
+    filesystem = fsspec.filesystem("memory")
+    filesystem.store.clear()
+    filesystem.pseudo_dirs[:] = [""]
+    attach("memory", fs=filesystem)
+    attach("memory", "some_store", fs=filesystem)
+    yield filesystem
+    filesystem.store.clear()
+    filesystem.pseudo_dirs[:] = [""]

@@ -105,6 +105,9 @@ class VideoJobSensor(BaseSensorOperator):
         outcome = Outcome.from_event(event)
         self._job = JobReference.of(self.project_id)
         self.linked_project_id = outcome.project_id
+        if self.soft_fail or self.never_fail:
+            # Airflow turns every AirflowException of a resumed sensor into a skip (airflow#71255).
+            return self._finish(outcome)
         with no_useless_retry():
             return self._finish(outcome)
 

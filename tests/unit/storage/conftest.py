@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import av
-import fsspec
 import pytest
 
 STORE_CONN_ID = "some_store"
@@ -55,18 +53,3 @@ def boxes_of(data: bytes) -> list[tuple[str, int, int]]:
 @pytest.fixture(scope="session")
 def clip() -> bytes:
     return make_clip()
-
-
-@pytest.fixture
-def memory_store() -> Iterator[Any]:
-    """Airflow's object storage with `memory://` in it, which no provider of Airflow registers."""
-    from airflow.sdk.io import attach
-
-    filesystem = fsspec.filesystem("memory")
-    filesystem.store.clear()
-    filesystem.pseudo_dirs[:] = [""]
-    attach("memory", fs=filesystem)
-    attach("memory", STORE_CONN_ID, fs=filesystem)
-    yield filesystem
-    filesystem.store.clear()
-    filesystem.pseudo_dirs[:] = [""]

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def dags_folder() -> Path:
+    """The example Dags and those of the tests, in one folder, and a database beside it."""
+    folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+    folder.mkdir()
+    (folder / "examples").symlink_to(ROOT / "dags_examples")
+    (folder / "tests").symlink_to(ROOT / "tests" / "airflow" / "dags")
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def connection(monkeypatch, magichour_sandbox) -> Any:
+    """The connection `magichour_default`, to the sandbox."""
+
+    def connect(**fields: Any) -> None:
+        fields = {
+            "conn_type": "magichour",
+            "password": magichour_sandbox.api_key,
+            "host": magichour_sandbox.url,
+            **fields,
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", json.dumps(fields))
+
+    connect()
+    return connect
+
+
+@pytest.fixture
+def run_dag(connection, dags_folder) -> Any:
+    """Run a Dag of the folder by `dag.test()`; its task instances by id, mapped ones as a list."""
+
+    def run(file: str, **conf: Any) -> SimpleNamespace:
+        from airflow.sdk import DAG
+
+        names = runpy.run_path(str(dags_folder / file))
+        (dag,) = {
+            id(value): value for value in [getattr(v, "dag", v) for v in names.values()] if isinstance(value, DAG)
+        }.values()
+        run = dag.test(run_conf=conf)
+        states = {}
+        for ti in run.get_task_instances():
+            states.setdefault(ti.task_id, []).append(ti)
+        return SimpleNamespace(state=str(run.state), tasks=states)
+
+    return run
+
+
+class TaskInstance:
+    """As much of a task instance as an operator touches."""
+
+    dag_id, task_id, run_id, map_index = "a_dag", "a_task", "a_run", -1
+
+    def __init__(self) -> None:
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+    def get_first_reschedule_date(self, context: Any) -> None:
+        return None
+
+
+@pytest.fixture
+def context() -> dict[str, Any]:
+    return {"ti": TaskInstance()}

@@ -1,0 +1,265 @@
+"""Operators and sensor by themselves, against the sandbox over HTTP."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from datetime import timedelta
+
+import pytest
+
+from magichour_provider.api import errors
+from magichour_provider.compat import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
+from magichour_provider.operators.download import DownloadVideoOperator
+from magichour_provider.operators.image_to_video import ImageToVideoOperator
+from magichour_provider.sensors.video_job import VideoJobSensor
+from magichour_provider.triggers.video_job import VideoJobTrigger
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+IMAGE = "dags_examples/images/grace_hopper.jpg"
+LOOKS = {"method": "GET", "path": "/v1/video-projects/*"}
+
+
+def render(**options):
+    options = {
+        "task_id": "render",
+        "image": IMAGE,
+        "end_seconds": 3,
+        "model": "ltx-2.3",
+        "resolution": "480p",
+        "poll_interval": 0.1,
+        **options,
+    }
+    return ImageToVideoOperator(**options)
+
+
+def sensor(project_id, **options):
+    return VideoJobSensor(**{"task_id": "wait", "project_id": project_id, "poke_interval": 0.1, **options})
+
+
+def deferred(operator, context):
+    """Run an operator up to its deferral."""
+    with pytest.raises(BaseException) as raised:
+        operator.execute(context)
+    assert type(raised.value).__name__ == "TaskDeferred", raised.value
+    return raised.value
+
+
+def jobs(sandbox):
+    return sandbox.control.ledger()["jobs"]
+
+
+@pytest.fixture
+def endless(magichour_sandbox):
+    """Renders do not end by themselves."""
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+
+
+@pytest.fixture
+def submitted(context, endless):
+    """The id of a job that goes on."""
+    return render(wait_for_completion=False).execute(context)["project_id"]
+
+
+class TestImageToVideo:
+    def test_without_waiting_it_returns_the_submitted_job(self, context, magichour_sandbox):
+        result = render(wait_for_completion=False).execute(context)
+        (job,) = jobs(magichour_sandbox)
+        assert result == {
+            "project_id": job["id"],
+            "status": "queued",
+            "name": "a_dag a_task a_run",
+            "model": "ltx-2.3",
+            "resolution": "480p",
+            "end_seconds": 3,
+            "credits_charged": 72,
+            "url": f"https://magichour.ai/my-library?videoId={job['id']}",
+        }
+
+    def test_the_id_is_pushed_as_soon_as_the_job_exists(self, context, submitted):
+        assert context["ti"].pushed == {"project_id": submitted}
+
+    def test_nothing_is_pushed_against_the_users_will(self, context, endless):
+        render(wait_for_completion=False, do_xcom_push=False).execute(context)
+        assert context["ti"].pushed == {}
+
+    def test_the_job_is_named_after_the_task_in_a_hundred_characters(self, context, magichour_sandbox):
+        context["ti"].map_index = 7
+        context["ti"].run_id = "r" * 200
+        render(wait_for_completion=False).execute(context)
+        (job,) = jobs(magichour_sandbox)
+        assert job["name"].startswith("a_dag a_task[7] rrr")
+        assert len(job["name"]) == 100
+
+    def test_it_defers_with_ids_and_numbers_only(self, context, endless):
+        before = time.time()
+        deferral = deferred(render(deferrable=True, timeout=100, prompt="secret prompt"), context)
+        path, kwargs = deferral.trigger.serialize()
+        assert path == f"{VideoJobTrigger.__module__}.VideoJobTrigger"
+        assert set(kwargs) == {"project_id", "magichour_conn_id", "deadline", "poll_interval"}
+        assert before + 100 <= kwargs["deadline"] <= time.time() + 100
+        assert "secret" not in json.dumps(kwargs)
+        assert deferral.timeout > timedelta(seconds=100)
+
+    def test_the_earlier_limit_counts(self, context, endless):
+        operator = render(deferrable=True, timeout=1000, execution_timeout=timedelta(seconds=50))
+        deadline = deferred(operator, context).trigger.deadline
+        assert deadline == pytest.approx(time.time() + 50, abs=5)
+
+    def test_the_link_is_there_before_and_after_the_deferral(self, context, endless):
+        operator = render(deferrable=True)
+        (link,) = operator.operator_extra_links
+        assert link.get_link(operator, ti_key=None) == ""
+        project_id = deferred(operator, context).trigger.project_id
+        assert link.get_link(operator, ti_key=None).endswith(project_id)
+        resumed = render(deferrable=True)
+        resumed.execute_complete(context, {"ending": "complete", "project_id": project_id})
+        assert link.get_link(resumed, ti_key=None).endswith(project_id)
+
+    def test_a_resumed_task_returns_what_the_event_says(self, context):
+        event = {"ending": "complete", "project_id": "cm1", "status": "complete", "credits_charged": 72}
+        result = render().execute_complete(context, event)
+        assert (result["project_id"], result["credits_charged"], result["model"]) == ("cm1", 72, "ltx-2.3")
+
+    @pytest.mark.parametrize("ending", ["failed", "canceled", "deleted", "timeout", "refused"])
+    def test_no_ending_without_a_clip_is_retried(self, context, ending):
+        with pytest.raises(AirflowFailException, match="cm1"):
+            render().execute_complete(context, {"ending": ending, "project_id": "cm1"})
+
+    def test_the_deadline_leaves_the_job_running_and_says_so(self, context, endless, magichour_sandbox):
+        with pytest.raises(AirflowFailException, match="goes on at Magic Hour") as failed:
+            render(timeout=0.5).execute(context)
+        (job,) = jobs(magichour_sandbox)
+        assert job["id"] in str(failed.value)
+
+    @pytest.mark.parametrize("trouble", [RuntimeError("disk"), AirflowTaskTimeout("time is up")])
+    def test_trouble_after_the_create_is_final(self, context, endless, magichour_sandbox, trouble):
+        def broken(key, value):
+            raise trouble
+
+        context["ti"].xcom_push = broken
+        with pytest.raises(AirflowFailException, match="It is not retried") as failed:
+            render().execute(context)
+        (job,) = jobs(magichour_sandbox)
+        assert job["id"] in str(failed.value)
+        assert "72 credits" in str(failed.value)
+
+    @pytest.mark.parametrize(
+        ("fault", "error"),
+        [
+            ({"status": 502, "body": "<html>"}, AirflowFailException),
+            ({"drop": "after"}, AirflowFailException),
+            ({"status": 422, "body": {"message": "no"}}, AirflowFailException),
+            ({"status": 429, "headers": {"Retry-After": "3600"}}, errors.RateLimitError),
+        ],
+    )
+    def test_only_a_create_that_was_not_taken_may_be_retried_by_airflow(self, context, magichour_sandbox, fault, error):
+        magichour_sandbox.control.faults([{"method": "POST", "path": "/v1/image-to-video", **fault}])
+        with pytest.raises(error):
+            render().execute(context)
+
+    def test_a_kill_says_what_goes_on(self, context, submitted, capsys):
+        operator = render()
+        operator.linked_project_id = submitted
+        operator.on_kill()
+        said = capsys.readouterr().out
+        assert submitted in said
+        assert "stays charged" in said
+
+    @pytest.mark.parametrize(
+        "options", [{"timeout": 0}, {"timeout": timedelta(0)}, {"poll_interval": -1}, {"check_catalog": "maybe"}]
+    )
+    def test_arguments_that_can_never_work_are_refused_when_the_dag_is_parsed(self, options):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            render(**options)
+
+    def test_it_can_be_copied_as_airflow_copies_it(self):
+        assert copy.deepcopy(render()).image == IMAGE
+
+
+class TestSensor:
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_a_finished_job_needs_no_wait(self, context, magichour_sandbox, deferrable):
+        job = render().execute(context)
+        waited = sensor(job, deferrable=deferrable).execute(context)
+        assert waited == job
+
+    def test_it_looks_before_it_defers(self, context, submitted, magichour_sandbox):
+        deferral = deferred(sensor(submitted, deferrable=True, timeout=60), context)
+        assert deferral.trigger.project_id == submitted
+        assert deferral.trigger.deadline == pytest.approx(time.time() + 60, abs=5)
+
+    @pytest.mark.parametrize("deferrable", [False, True])
+    @pytest.mark.parametrize("status", ["error", "canceled"])
+    def test_a_job_without_a_clip_fails_or_skips(self, context, submitted, magichour_sandbox, deferrable, status):
+        magichour_sandbox.control.set_job(submitted, status)
+        with pytest.raises(AirflowFailException, match="refunded"):
+            sensor(submitted, deferrable=deferrable).execute(context)
+        for skip in ("soft_fail", "never_fail"):
+            with pytest.raises(AirflowSkipException):
+                sensor(submitted, deferrable=deferrable, **{skip: True}).execute(context)
+
+    @pytest.mark.parametrize("mode", ["poke", "reschedule"])
+    def test_the_timeout_says_that_the_job_goes_on(self, context, submitted, mode):
+        context["ti"].get_first_reschedule_date = lambda _: None
+        with pytest.raises(AirflowSensorTimeout, match="goes on"):
+            sensor(submitted, timeout=0.000001, mode=mode).execute(context)
+        with pytest.raises(AirflowSkipException):
+            sensor(submitted, timeout=0.000001, mode=mode, soft_fail=True).execute(context)
+
+    @pytest.mark.parametrize(("ending", "error"), [("timeout", AirflowSensorTimeout), ("failed", AirflowFailException)])
+    def test_resumed_it_ends_as_in_every_other_mode(self, context, ending, error):
+        event = {"ending": ending, "project_id": "cm1"}
+        with pytest.raises(error):
+            sensor("cm1").execute_complete(context, event)
+        with pytest.raises(AirflowSkipException):
+            sensor("cm1", soft_fail=True).execute_complete(context, event)
+
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_soft_fail_does_not_hide_a_wrong_key(self, context, connection, deferrable):
+        connection(password="wrong")
+        for soft_fail in (False, True):
+            with pytest.raises(AirflowFailException, match="API key"):
+                sensor("cm1", deferrable=deferrable, soft_fail=soft_fail).execute(context)
+        refused = {"ending": "refused", "project_id": "cm1", "error_status": 401}
+        with pytest.raises(errors.AuthenticationError):
+            sensor("cm1", soft_fail=True).execute_complete(context, refused)
+
+    def test_an_unknown_job_is_an_error_at_once(self, context):
+        with pytest.raises(AirflowFailException, match="not one of this account's"):
+            sensor("unknown").execute(context)
+
+    @pytest.mark.parametrize("project_id", ["", None, "None", 5, {"id": "cm1"}, ["cm1"]])
+    def test_what_is_no_job_is_an_error_at_once(self, context, project_id):
+        with pytest.raises(AirflowFailException, match="project"):
+            sensor(project_id).execute(context)
+
+
+class TestDownload:
+    def test_it_lands_the_clip_of_an_operators_output(self, context, magichour_sandbox, tmp_path):
+        job = render().execute(context)
+        clip = DownloadVideoOperator(task_id="d", project_id=job, path=f"{tmp_path}/").execute(context)
+        assert clip["path"] == str(tmp_path / f"{job['project_id']}.mp4")
+        assert clip["duration"] == pytest.approx(3, abs=0.05)
+
+    def test_a_running_job_may_be_retried_and_a_failed_one_not(self, context, submitted, magichour_sandbox, tmp_path):
+        download = DownloadVideoOperator(task_id="d", project_id=submitted, path=f"{tmp_path}/")
+        with pytest.raises(errors.JobNotCompleteError):
+            download.execute(context)
+        magichour_sandbox.control.set_job(submitted, "error")
+        with pytest.raises(AirflowFailException):
+            download.execute(context)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_target_that_cannot_be_written_fails_at_once(self, context, magichour_sandbox, tmp_path):
+        job = render().execute(context)
+        (tmp_path / "file").touch()
+        with pytest.raises(AirflowFailException, match="downloading it again costs nothing"):
+            DownloadVideoOperator(task_id="d", project_id=job, path=str(tmp_path / "file" / "x.mp4")).execute(context)

@@ -1,0 +1,214 @@
+"""The hook, its connection and its downloads, against the sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from magichour_provider.api import errors
+from magichour_provider.hooks.magichour import MagicHourHook
+
+IMAGE = "dags_examples/images/grace_hopper.jpg"
+CLIPS = {"method": "GET", "path": "*/output.mp4"}
+
+
+@pytest.fixture
+def connect(monkeypatch, magichour_sandbox):
+    """Put a connection into the environment."""
+
+    def connect(**fields):
+        fields = {"password": magichour_sandbox.api_key, "host": magichour_sandbox.url, **fields}
+        monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", json.dumps({"conn_type": "magichour", **fields}))
+        return MagicHourHook()
+
+    return connect
+
+
+@pytest.fixture
+def hook(connect):
+    hook = connect()
+    yield hook
+    hook.close()
+
+
+@pytest.fixture
+def rendered(hook, magichour_sandbox):
+    """The id of a finished job."""
+    magichour_sandbox.control.behaviour(render_seconds=0)
+    job = hook.create_image_to_video("saved-items/a/b.png", 3, model="ltx-2.3", resolution="480p")
+    while hook.get_video(job.id).clip_link is None:
+        pass
+    return job.id
+
+
+def test_a_good_connection_says_tier_and_credits(connect, magichour_sandbox):
+    magichour_sandbox.control.account(tier="pro", credits=123)
+    assert connect().test_connection() == (True, "The API key is good: tier pro, 123 credits.")
+
+
+def test_an_api_without_accounts_still_tells_a_good_key_from_a_bad_one(connect, magichour_sandbox):
+    magichour_sandbox.control.behaviour(account_endpoint=False)
+    good, _ = connect().test_connection()
+    bad, why = connect(password="wrong").test_connection()
+    assert (good, bad) == (True, False)
+    assert "API key" in why
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"password": "wrong"}, "401"),
+        ({"password": ""}, "no password"),
+        ({"host": "http://127.0.0.1:9", "extra": {"max_attempts": 1}}, "got no answer"),
+        ({"extra": {"tiemout": 1}}, "tiemout"),
+        ({"host": "ftp://example"}, "ftp://example"),
+    ],
+)
+def test_a_bad_connection_says_what_is_wrong(connect, fields, says):
+    good, why = connect(**fields).test_connection()
+    assert not good
+    assert says in why
+
+
+def test_a_task_of_ones_own_can_do_each_step(hook, tmp_path):
+    file_path = hook.upload(IMAGE)
+    job = hook.create_image_to_video(file_path, 3, model="ltx-2.3", resolution="480p", prompt="p")
+    while hook.get_video(job.id).status != "complete":
+        pass
+    clip = hook.download(job.id, f"{tmp_path}/")
+    hook.delete_video(job.id)
+    assert clip["path"] == str(tmp_path / f"{job.id}.mp4")
+    assert hook.estimate_credits("ltx-2.3", 3) == 144
+    assert hook.get_account().credits == 12000 - 72
+
+
+def test_the_connection_is_read_without_blocking_for_the_async_client(hook, magichour_sandbox):
+    async def tier():
+        async with await hook.async_client() as client:
+            return (await client.get_account()).tier
+
+    assert asyncio.run(tier()) == "creator"
+
+
+def test_a_landed_clip_is_whole_and_described(hook, rendered, tmp_path):
+    clip = hook.download(rendered, str(tmp_path / "a" / "clip.mp4"))
+    content = Path(clip["path"]).read_bytes()
+    assert clip["size"] == len(content)
+    assert (clip["project_id"], clip["content_type"], clip["fps"]) == (rendered, "video/mp4", 24)
+    assert clip["duration"] == pytest.approx(3, abs=0.05)
+    assert (clip["width"], clip["height"]) == (hook.get_video(rendered).width, hook.get_video(rendered).height)
+    assert json.loads(json.dumps(clip)) == clip
+
+
+def test_a_clip_lands_in_object_storage(hook, rendered, memory_store):
+    clip = hook.download(rendered, "memory://clips/")
+    assert clip["path"] == f"memory://clips/{rendered}.mp4"
+    assert memory_store.size(f"/clips/{rendered}.mp4") == clip["size"]
+
+
+def test_an_image_is_uploaded_from_object_storage(hook, magichour_sandbox, memory_store):
+    memory_store.pipe("/stills/a.jpg", Path(IMAGE).read_bytes())
+    hook.upload("memory://stills/a.jpg")
+    (upload,) = magichour_sandbox.control.ledger()["uploads"]
+    assert upload["bytes"] == Path(IMAGE).stat().st_size
+
+
+def test_a_clip_that_is_there_is_not_fetched_again(hook, rendered, tmp_path, magichour_sandbox):
+    first = hook.download(rendered, f"{tmp_path}/")
+    assert hook.download(rendered, f"{tmp_path}/") == first
+    assert magichour_sandbox.control.ledger()["jobs"][0]["downloads"] == 1
+
+
+def test_an_expired_link_is_asked_for_anew(hook, rendered, tmp_path, magichour_sandbox):
+    magichour_sandbox.control.faults([{**CLIPS, "times": 1, "status": 403, "body": "expired"}])
+    assert hook.download(rendered, f"{tmp_path}/")["size"] > 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ({"drop": "before"}, errors.DownloadError),
+        ({"truncate": 5000}, errors.DownloadError),
+        ({"status": 500}, errors.DownloadError),
+        ({"status": 403}, errors.LinkExpiredError),
+        ({"status": 200, "body": "<html>sorry</html>"}, errors.NotAVideoError),
+        ({"status": 200, "body": ""}, errors.DownloadError),
+    ],
+)
+def test_a_download_that_goes_wrong_leaves_nothing_behind(hook, rendered, tmp_path, magichour_sandbox, fault, error):
+    magichour_sandbox.control.faults([{**CLIPS, **fault}])
+    with pytest.raises(error, match="downloading it again costs nothing") as failed:
+        hook.download(rendered, f"{tmp_path}/")
+    assert failed.value.retryable
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("if_exists", ["skip", "fail"])
+def test_what_is_not_a_clip_is_never_replaced_unasked(hook, rendered, tmp_path, if_exists):
+    target = tmp_path / "report.csv"
+    target.write_text("a,b")
+    with pytest.raises(errors.TargetError, match=r"report\.csv"):
+        hook.download(rendered, str(target), if_exists=if_exists)
+    assert target.read_text() == "a,b"
+
+
+def test_overwrite_replaces(hook, rendered, tmp_path):
+    target = tmp_path / "clip.mp4"
+    target.write_text("old")
+    assert hook.download(rendered, str(target), if_exists="overwrite")["size"] == target.stat().st_size > 3
+
+
+def test_a_target_below_a_file_is_refused(hook, rendered, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.TargetError, match="file"):
+        hook.download(rendered, str(tmp_path / "file" / "clip.mp4"))
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_is_said_and_leaves_nothing(hook, magichour_sandbox, tmp_path):
+    import subprocess
+
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(tmp_path)], check=True)
+    try:
+        magichour_sandbox.control.behaviour(render_seconds=0)
+        job = hook.create_image_to_video("saved-items/a/b.png", 30, model="ltx-2.3", resolution="480p")
+        while hook.get_video(job.id).clip_link is None:
+            pass
+        with pytest.raises(errors.TargetError, match="space"):
+            hook.download(job.id, f"{tmp_path}/")
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_the_clip_of_a_running_or_failed_job_is_not_downloaded(hook, magichour_sandbox, tmp_path):
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+    job = hook.create_image_to_video("saved-items/a/b.png", 3, model="ltx-2.3", resolution="480p")
+    with pytest.raises(errors.JobNotCompleteError):
+        hook.download(job.id, f"{tmp_path}/")
+    magichour_sandbox.control.set_job(job.id, "error", code="nsfw", message="No.")
+    with pytest.raises(errors.ModerationError, match="refunded"):
+        hook.download(job.id, f"{tmp_path}/")
+    with pytest.raises(errors.NotFoundError, match="no job"):
+        hook.download("unknown", f"{tmp_path}/")
+
+
+def test_no_log_line_of_a_whole_round_shows_key_or_signature(connect, magichour_sandbox, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    hook = connect()
+    magichour_sandbox.control.behaviour(render_seconds=0)
+    job = hook.create_image_to_video(hook.upload(IMAGE), 3, model="ltx-2.3", resolution="480p")
+    while (project := hook.get_video(job.id)).clip_link is None:
+        pass
+    hook.download(job.id, f"{tmp_path}/")
+    signature = project.clip_link.url.get_secret_value().partition("?")[2]
+    assert signature
+    assert job.id in caplog.text
+    assert signature not in caplog.text
+    assert magichour_sandbox.api_key not in caplog.text
