@@ -5,6 +5,7 @@ PYTHON ?= python3
 EXTRAS ?= sandbox
 PYTEST_ARGS ?=
 VENV := .venv
+WHEEL_VENV := .venv-wheel
 BIN := $(VENV)/bin
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv)
 CONSTRAINTS := $(wildcard constraints.txt)
@@ -21,17 +22,21 @@ INSTALL += $(addprefix -c ,$(CONSTRAINTS))
 export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint typecheck build clean
+.PHONY: help demo test test-oldest lint typecheck build wheel-check bench constraints clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-18s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-18s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.demo ## a photograph becomes a clip under a real Airflow (LIVE=1: at Magic Hour, asks before it spends)
 	@LIVE="$(LIVE)" $(BIN)/python scripts/demo.py
 
 test: $(VENV)/.dev ## every test, the slow ones last (PYTEST_ARGS=...)
 	$(BIN)/python -m pytest $(wildcard tests/unit tests/sandbox tests/airflow) tests/e2e $(PYTEST_ARGS)
+
+test-oldest: ## the unit and dag.test() tests on the oldest supported Airflow
+	@$(MAKE) --no-print-directory VENV=.venv-oldest CONSTRAINTS=constraints-airflow-3.0.txt .venv-oldest/.dev
+	AIRFLOW_HOME=$(CURDIR)/.venv-oldest/airflow .venv-oldest/bin/python -m pytest tests/unit tests/airflow $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -44,8 +49,24 @@ build: $(VENV)/.dev ## the wheel and the sdist, into dist/
 	rm -rf dist
 	$(BIN)/python -m build
 
+wheel-check: build ## install the wheel into a clean environment, import it, and let Airflow find it
+	rm -rf $(WHEEL_VENV)
+	@$(MAKE) --no-print-directory VENV=$(WHEEL_VENV) $(WHEEL_VENV)/.made
+	@$(MAKE) --no-print-directory VENV=$(WHEEL_VENV) install-wheel
+	cd $(WHEEL_VENV) && AIRFLOW_HOME=$(CURDIR)/$(WHEEL_VENV)/airflow bin/python $(CURDIR)/scripts/check_wheel.py
+
+.PHONY: install-wheel
+install-wheel:
+	@$(INSTALL) dist/*.whl
+
+bench: $(VENV)/.dev ## what importing the operators costs a Dag file
+	$(BIN)/python tests/benchmarks/import_cost.py
+
+constraints: ## renew both constraints files (needs uv)
+	sh scripts/renew_constraints.sh
+
 clean: ## remove the environment, the demo's files and everything built
-	rm -rf $(VENV) .demo dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest $(WHEEL_VENV) .demo dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made:

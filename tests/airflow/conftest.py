@@ -51,7 +51,9 @@ def run_dag(connection, dags_folder) -> Any:
 
         names = runpy.run_path(str(dags_folder / file))
         (dag,) = {
-            id(value): value for value in [getattr(v, "dag", v) for v in names.values()] if isinstance(value, DAG)
+            id(value): value
+            for value in [getattr(v, "dag", v) for v in names.values()]
+            if isinstance(value, DAG)
         }.values()
         run = dag.test(run_conf=conf)
         states = {}

@@ -57,9 +57,10 @@ class Run:
         assert wait_until(lambda: len(self.jobs()) >= count, timeout=120), self.tasks()
 
     def release(self) -> None:
-        """Let the held jobs of this run complete."""
+        """Let the held jobs of this run complete; those that have ended stay as they are."""
         for job in self.jobs():
-            self.sandbox.set_job(job["id"], "complete")
+            if job["status"] in ("queued", "rendering"):
+                self.sandbox.set_job(job["id"], "complete")
 
     def wait_for(self, task_id: str, state: str) -> Json:
         """Wait for a task's state; the task instance."""

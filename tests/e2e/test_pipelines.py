@@ -5,12 +5,14 @@ The runs go side by side (see `runs`); each test takes up its own where it has g
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import av
@@ -26,17 +28,17 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.live
 
+Runs = Mapping[str, Any]
+"""The runs of `conftest.py`, by name."""
+
 LINK = "Magic Hour library"
 TRIGGER = "magichour_provider.triggers.video_job.VideoJobTrigger"
-JOB_KEYS = {
-    "project_id", "status", "name", "model", "resolution", "end_seconds", "credits_charged", "url",
-}  # fmt: skip
 CLIP_KEYS = {
     "path", "size", "sha256", "content_type", "project_id", "duration", "width", "height", "fps",
 }  # fmt: skip
 
 
-def test_waiting_in_a_worker_by_poking_by_rescheduling_and_in_the_operator(runs):
+def test_waiting_in_a_worker_by_poking_by_rescheduling_and_in_the_operator(runs: Runs) -> None:
     run = runs["worker-waits"]
 
     run.wait_for("reschedule", "up_for_reschedule")
@@ -53,7 +55,7 @@ def test_waiting_in_a_worker_by_poking_by_rescheduling_and_in_the_operator(runs)
     assert_clip(run.xcom("download"), rendered, run.folder, seconds=3)
 
 
-def test_the_pipeline_waits_in_the_triggerer_and_ends_with_a_clip_on_disk(runs):
+def test_the_pipeline_waits_in_the_triggerer_and_ends_with_a_clip_on_disk(runs: Runs) -> None:
     run = runs["pipeline"]
     assert_waits_in_the_triggerer(run, "wait")
     job = run.only_job()
@@ -74,7 +76,7 @@ def test_the_pipeline_waits_in_the_triggerer_and_ends_with_a_clip_on_disk(runs):
     assert f"Job {job['id']} is complete" in run.log("wait")
 
 
-def test_an_operator_that_waits_in_the_triggerer_itself(runs):
+def test_an_operator_that_waits_in_the_triggerer_itself(runs: Runs) -> None:
     run = runs["short"]
     assert_waits_in_the_triggerer(run, "render")
     assert run.links("render") == {LINK: library_url(run.only_job()["id"])}
@@ -86,7 +88,7 @@ def test_an_operator_that_waits_in_the_triggerer_itself(runs):
     assert_clip(run.xcom("download"), run.only_job(), run.folder, seconds=5)
 
 
-def test_a_job_that_fails_while_it_is_waited_for_fails_the_run_at_once(runs):
+def test_a_job_that_fails_while_it_is_waited_for_fails_the_run_at_once(runs: Runs) -> None:
     run = runs["failing"]
     run.wait_for("wait", "deferred")
     run.sandbox.set_job(run.only_job()["id"], "error", code="invalid_image_file", message="No face was found")
@@ -105,7 +107,7 @@ def test_a_job_that_fails_while_it_is_waited_for_fails_the_run_at_once(runs):
     assert list(run.folder.iterdir()) == []
 
 
-def test_an_operator_whose_job_fails_does_not_order_another(runs):
+def test_an_operator_whose_job_fails_does_not_order_another(runs: Runs) -> None:
     run = runs["refused"]
 
     assert run.finish() == "failed"
@@ -116,7 +118,7 @@ def test_an_operator_whose_job_fails_does_not_order_another(runs):
     assert_refunded(run.only_job())
 
 
-def test_a_wrong_key_fails_the_run_at_once_and_buys_nothing(runs):
+def test_a_wrong_key_fails_the_run_at_once_and_buys_nothing(runs: Runs) -> None:
     run = runs["wrong-key"]
 
     assert run.finish() == "failed"
@@ -132,21 +134,21 @@ def test_a_wrong_key_fails_the_run_at_once_and_buys_nothing(runs):
     assert run.jobs() == []
 
 
-def test_a_connection_from_the_database_serves_workers_and_triggerer(runs):
+def test_a_connection_from_the_database_serves_workers_and_triggerer(runs: Runs) -> None:
     run = runs["stored"]
     assert run.wait_for("wait", "deferred")["rendered_fields"]["magichour_conn_id"] == "magichour_stored"
     run.release()
 
     assert run.finish() == "success"
     assert_clip(run.xcom("download"), run.only_job(), run.folder, seconds=3)
-    with closing(sqlite3.connect(f"file:{run.airflow.db_path}?mode=ro", uri=True)) as database:
+    with reading(run.airflow) as database:
         query = "SELECT is_encrypted, password FROM connection WHERE conn_id = 'magichour_stored'"
         ((is_encrypted, password),) = database.execute(query)
     assert is_encrypted
     assert password.startswith("gAAAA")
 
 
-def test_a_folder_of_ten_images_becomes_ten_clips_paid_for_once_each(runs):
+def test_a_folder_of_ten_images_becomes_ten_clips_paid_for_once_each(runs: Runs) -> None:
     run = runs["mapped"]
 
     assert run.finish() == "success"
@@ -165,7 +167,7 @@ def test_a_folder_of_ten_images_becomes_ten_clips_paid_for_once_each(runs):
         assert_clip(clip, job, run.folder, seconds=3)
 
 
-def test_a_job_that_ends_while_the_triggerer_is_dead_is_taken_up_by_the_next_one(runs):
+def test_a_job_that_ends_while_the_triggerer_is_dead_is_taken_up_by_the_next_one(runs: Runs) -> None:
     run = runs["orphaned"]
     assert_waits_in_the_triggerer(run, "wait")
 
@@ -180,8 +182,11 @@ def test_a_job_that_ends_while_the_triggerer_is_dead_is_taken_up_by_the_next_one
     assert_clip(run.xcom("download"), run.only_job(), run.folder, seconds=3)
 
 
-def test_neither_key_nor_signed_url_is_left_in_database_logs_and_files(runs, sandbox_url, api_keys):
+def test_neither_key_nor_signed_url_is_left_in_database_logs_and_files(
+    runs: Runs, sandbox_url: str, api_keys: tuple[str, str]
+) -> None:
     for run in runs.values():
+        run.release()
         run.finish()
     airflow = runs["pipeline"].airflow
     complete = [job["id"] for run in runs.values() for job in run.jobs() if job["status"] == "complete"]
@@ -202,20 +207,24 @@ def test_neither_key_nor_signed_url_is_left_in_database_logs_and_files(runs, san
     assert any(place.endswith(".log") for place in seen), "a leak into a log would be seen"
 
 
-def assert_waits_in_the_triggerer(run, task_id: str) -> None:
+def assert_waits_in_the_triggerer(run: Any, task_id: str) -> None:
     """The task is deferred, a triggerer has its trigger, and that was given ids and numbers only."""
     run.wait_for(task_id, "deferred")
     assert wait_until(lambda: run.task(task_id)["triggerer_job"] is not None, timeout=30)
     task = run.task(task_id)
     assert task["state"] == "deferred"
     assert task["trigger"]["classpath"] == TRIGGER
-    assert run.only_job()["id"] in task["trigger"]["kwargs"]
+    kwargs = stored_kwargs(run.airflow, task["trigger"]["id"])
+    assert kwargs.pop("deadline") > time.time()
+    assert kwargs == {
+        "project_id": run.only_job()["id"],
+        "magichour_conn_id": "magichour_default",
+        "poll_interval": None,
+    }
 
 
 def assert_job(xcom: Json, job: Json, *, status: str = "complete") -> None:
-    """The XCom is the contract's, and it agrees with the ledger."""
-    assert xcom == json.loads(json.dumps(xcom))
-    assert xcom.keys() == JOB_KEYS
+    """The XCom has what the contract says and nothing else, and agrees with the ledger."""
     assert xcom == {
         "project_id": job["id"],
         "status": status,
@@ -237,6 +246,7 @@ def assert_clip(xcom: Json, job: Json, folder: Path, *, seconds: float) -> None:
     assert xcom["project_id"] == job["id"]
     assert xcom["content_type"] == "video/mp4"
     assert xcom["size"] == path.stat().st_size
+    assert xcom["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     with av.open(path) as container:
         video = container.streams.video[0]
         frames = [frame.time for frame in container.decode(video)]
@@ -259,6 +269,19 @@ def last_error(log: str) -> str:
     return log[log.rindex(" ERROR ") :]
 
 
+def stored_kwargs(airflow: LiveAirflow, trigger_id: int) -> Json:
+    """What a trigger was given: plain text in the database, and not shown by REST."""
+    with reading(airflow) as database:
+        ((kwargs,),) = database.execute("SELECT kwargs FROM trigger WHERE id = ?", (trigger_id,))
+    stored: Json = json.loads(kwargs)
+    return stored
+
+
+def reading(airflow: LiveAirflow) -> closing[sqlite3.Connection]:
+    """Airflow's database, to be read and closed."""
+    return closing(sqlite3.connect(f"file:{airflow.db_path}?mode=ro", uri=True))
+
+
 def clip_url(sandbox_url: str, key: str, project_id: str) -> str:
     """The signed URL of a clip: the sandbox gives the same one as long as it is good."""
     headers = {"Authorization": f"Bearer {key}"}
@@ -275,5 +298,5 @@ def written_by(airflow: LiveAirflow) -> Iterator[tuple[str, bytes]]:
     for path in airflow.home.rglob("*"):
         if path.is_file():
             yield str(path.relative_to(airflow.home)), path.read_bytes()
-    with closing(sqlite3.connect(f"file:{airflow.db_path}?mode=ro", uri=True)) as database:
+    with reading(airflow) as database:
         yield "airflow.db, as SQL", "\n".join(database.iterdump()).encode()

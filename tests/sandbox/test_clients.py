@@ -116,7 +116,14 @@ def test_a_create_that_was_not_taken_is_sent_again(connect, magichour_sandbox, s
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
-    "fault", [{"drop": "before"}, {"drop": "after"}, {"status": 500}, {"status": 502, "body": "<html>"}, {"truncate": 5}]
+    "fault",
+    [
+        {"drop": "before"},
+        {"drop": "after"},
+        {"status": 500},
+        {"status": 502, "body": "<html>"},
+        {"truncate": 5},
+    ],
 )
 def test_a_create_that_may_have_been_taken_is_sent_once(connect, magichour_sandbox, fault):
     magichour_sandbox.control.faults([{**CREATES, **fault}])
@@ -139,7 +146,9 @@ def test_a_server_that_is_not_there_is_no_unknown_outcome(connect):
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("fault", [{"drop": "before"}, {"drop": "after"}, {"status": 500}, {"status": 429}, {"truncate": 5}])
+@pytest.mark.parametrize(
+    "fault", [{"drop": "before"}, {"drop": "after"}, {"status": 500}, {"status": 429}, {"truncate": 5}]
+)
 def test_a_look_is_sent_again(connect, magichour_sandbox, fault):
     job = connect().create_image_to_video(REQUEST)
     magichour_sandbox.control.faults([{**LOOKS, **fault, "times": 2}])
@@ -173,10 +182,9 @@ def test_transfers_show_no_signed_link_in_any_log(connect, magichour_sandbox, ca
     caplog.set_level(logging.DEBUG)
     (target,) = connect().create_upload_targets(["png"])
     signed = target.upload_url.get_secret_value()
-    with pytest.raises(errors.NetworkError) as refused, MagicHourClient(
-        ClientSettings(magichour_sandbox.api_key, magichour_sandbox.url)
-    ) as client:
-        magichour_sandbox.control.faults([{"method": "PUT", "path": "*", "drop": "before"}])
+    magichour_sandbox.control.faults([{"method": "PUT", "path": "*", "drop": "before"}])
+    settings = ClientSettings(magichour_sandbox.api_key, magichour_sandbox.url)
+    with MagicHourClient(settings) as client, pytest.raises(errors.NetworkError) as refused:
         client.put_upload(target, [b"x"], 1)
     secret = signed.partition("?")[2]
     assert secret

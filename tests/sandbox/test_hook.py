@@ -102,7 +102,10 @@ def test_a_landed_clip_is_whole_and_described(hook, rendered, tmp_path):
     assert clip["size"] == len(content)
     assert (clip["project_id"], clip["content_type"], clip["fps"]) == (rendered, "video/mp4", 24)
     assert clip["duration"] == pytest.approx(3, abs=0.05)
-    assert (clip["width"], clip["height"]) == (hook.get_video(rendered).width, hook.get_video(rendered).height)
+    assert (clip["width"], clip["height"]) == (
+        hook.get_video(rendered).width,
+        hook.get_video(rendered).height,
+    )
     assert json.loads(json.dumps(clip)) == clip
 
 
@@ -141,7 +144,9 @@ def test_an_expired_link_is_asked_for_anew(hook, rendered, tmp_path, magichour_s
         ({"status": 200, "body": ""}, errors.DownloadError),
     ],
 )
-def test_a_download_that_goes_wrong_leaves_nothing_behind(hook, rendered, tmp_path, magichour_sandbox, fault, error):
+def test_a_download_that_goes_wrong_leaves_nothing_behind(
+    hook, rendered, tmp_path, magichour_sandbox, fault, error
+):
     magichour_sandbox.control.faults([{**CLIPS, **fault}])
     with pytest.raises(error, match="downloading it again costs nothing") as failed:
         hook.download(rendered, f"{tmp_path}/")

@@ -30,10 +30,17 @@ def spent(sandbox):
 
 
 def test_an_order_becomes_one_job_with_everything_in_it(client, magichour_sandbox):
-    job = submit(client, order(end_image=IMAGE, prompt="closer", audio="true", name="a name", end_seconds="5"))
+    job = submit(
+        client, order(end_image=IMAGE, prompt="closer", audio="true", name="a name", end_seconds="5")
+    )
     (made,) = magichour_sandbox.control.ledger()["jobs"]
     assert made["id"] == job.id
-    assert (made["model"], made["resolution"], made["end_seconds"], made["name"]) == ("ltx-2.3", "480p", 5, "a name")
+    assert (made["model"], made["resolution"], made["end_seconds"], made["name"]) == (
+        "ltx-2.3",
+        "480p",
+        5,
+        "a name",
+    )
     assert made["audio"] is True
     assert made["image_file_path"].startswith("api-assets/")
     assert job.credits_charged == 120
@@ -83,9 +90,13 @@ def files(tmp_path):
         ({"max_credits": -1}, errors.InvalidRequestError, "max_credits"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_uploaded_or_paid(client, magichour_sandbox, tmp_path, fields, error, says):
+def test_bad_input_is_refused_before_anything_is_uploaded_or_paid(
+    client, magichour_sandbox, tmp_path, fields, error, says
+):
     files(tmp_path)
-    fields = {key: value.format(tmp=tmp_path) if isinstance(value, str) else value for key, value in fields.items()}
+    fields = {
+        key: value.format(tmp=tmp_path) if isinstance(value, str) else value for key, value in fields.items()
+    }
     with pytest.raises(error) as refused:
         submit(client, order(**fields))
     assert says in str(refused.value)
@@ -156,7 +167,9 @@ def test_a_broken_upload_is_begun_again_and_paid_once(client, magichour_sandbox)
     assert spent(magichour_sandbox) == 120
 
 
-def test_an_image_that_changes_while_it_is_uploaded_is_not_rendered(client, magichour_sandbox, tmp_path, monkeypatch):
+def test_an_image_that_changes_while_it_is_uploaded_is_not_rendered(
+    client, magichour_sandbox, tmp_path, monkeypatch
+):
     content = io.BytesIO()
     Image.effect_noise((1500, 1500), 90).save(content, "PNG")
     image = tmp_path / "growing.png"

@@ -68,10 +68,10 @@ def test_the_wait_ends_when_the_clip_is_there(wait, settings, submit):
 
 
 @both
-@pytest.mark.parametrize(
-    ("status", "ending"), [("error", Ending.FAILED), ("canceled", Ending.CANCELED)]
-)
-def test_the_wait_ends_when_the_job_comes_to_nothing(wait, settings, submit, magichour_sandbox, status, ending):
+@pytest.mark.parametrize(("status", "ending"), [("error", Ending.FAILED), ("canceled", Ending.CANCELED)])
+def test_the_wait_ends_when_the_job_comes_to_nothing(
+    wait, settings, submit, magichour_sandbox, status, ending
+):
     magichour_sandbox.control.behaviour(render_seconds=3600)
     project_id = submit()
     magichour_sandbox.control.set_job(project_id, status)
@@ -91,7 +91,14 @@ def test_a_deleted_job_ends_the_wait(wait, settings, submit, magichour_sandbox, 
 
 @both
 @pytest.mark.parametrize(
-    "fault", [{"status": 500}, {"status": 502, "body": "<html>"}, {"status": 429}, {"drop": "before"}, {"truncate": 3}]
+    "fault",
+    [
+        {"status": 500},
+        {"status": 502, "body": "<html>"},
+        {"status": 429},
+        {"drop": "before"},
+        {"truncate": 3},
+    ],
 )
 def test_trouble_that_passes_is_ridden_out(wait, settings, submit, magichour_sandbox, fault):
     magichour_sandbox.control.faults([{**LOOKS, **fault, "times": 3}])

@@ -64,7 +64,9 @@ def test_only_compat_looks_at_the_version_of_airflow():
 
 
 def loaded_by(statement, *, before="pass"):
-    program = f"import sys; {before}; old = set(sys.modules); {statement}; print(*sorted(set(sys.modules) - old))"
+    program = (
+        f"import sys; {before}; old = set(sys.modules); {statement}; print(*sorted(set(sys.modules) - old))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return set(done.stdout.splitlines()[-1].split())
 
@@ -81,4 +83,8 @@ def test_a_dag_file_loads_no_client_no_model_and_no_storage(module):
     loaded = loaded_by(f"import magichour_provider.{module}", before="import airflow.sdk")
     heavy = {"httpx", "httpx_aiohttp", "aiohttp", "imagesize", "fsspec", "upath", "pydantic", "fastapi", "av"}
     assert not heavy & {name.split(".")[0] for name in loaded}
-    assert not {name for name in loaded if name.startswith(("magichour_provider.api.models", "magichour_provider.storage"))}
+    assert not {
+        name
+        for name in loaded
+        if name.startswith(("magichour_provider.api.models", "magichour_provider.storage"))
+    }

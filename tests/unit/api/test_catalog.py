@@ -134,7 +134,12 @@ def test_estimates_are_what_was_observed_or_published(choice, cost):
 
 @pytest.mark.parametrize(
     "choice",
-    [Choice("wan-3.0", 5, "720p"), Choice("ltx-2.5", 5, "480p"), Choice("default", 5, "720p"), Choice("kling-3.0", 5)],
+    [
+        Choice("wan-3.0", 5, "720p"),
+        Choice("ltx-2.5", 5, "480p"),
+        Choice("default", 5, "720p"),
+        Choice("kling-3.0", 5),
+    ],
 )
 def test_an_unpublished_rate_has_no_estimate(choice):
     assert estimate_credits(choice) is None

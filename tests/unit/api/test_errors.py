@@ -9,7 +9,9 @@ from magichour_provider.api.errors import MagicHourError
 
 
 def every_class():
-    return [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, MagicHourError)]
+    return [
+        kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, MagicHourError)
+    ]
 
 
 def test_the_drawn_tree_is_the_tree():

@@ -9,10 +9,16 @@ from magichour_provider.api import errors, protocol
 from magichour_provider.api.models import ImageToVideoRequest, JobStatus
 from magichour_provider.api.protocol import Answer, RetryPolicy
 
-CREATE = protocol.create_image_to_video(ImageToVideoRequest(image_file_path="api-assets/a.png", end_seconds=5))
+CREATE = protocol.create_image_to_video(
+    ImageToVideoRequest(image_file_path="api-assets/a.png", end_seconds=5)
+)
 GET = protocol.get_video("cm1")
 
-PROJECT = {"id": "cm1", "status": "complete", "downloads": [{"url": "https://s/x?sig=SECRET", "expires_at": None}]}
+PROJECT = {
+    "id": "cm1",
+    "status": "complete",
+    "downloads": [{"url": "https://s/x?sig=SECRET", "expires_at": None}],
+}
 
 
 def answer(status=200, body=b"{}", **headers):
@@ -113,7 +119,9 @@ def test_a_redirect_is_not_followed_and_points_at_the_host():
 
 
 def test_unknown_fields_and_statuses_do_not_break_a_reader():
-    project = protocol.read(GET, answer(200, {**PROJECT, "status": "paused", "type": "NEW", "extra": {"a": 1}}))
+    project = protocol.read(
+        GET, answer(200, {**PROJECT, "status": "paused", "type": "NEW", "extra": {"a": 1}})
+    )
     assert project.status == "paused"
     assert not isinstance(project.status, JobStatus)
 
@@ -131,7 +139,15 @@ def test_a_signed_link_shows_in_no_repr_and_no_dump():
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("7", 7), ("0", 0), ("1.5", 1.5), ("Sun, 22 Nov 2026 12:00:30 GMT", 30), ("soon", None), ("-5", None), (None, None)],
+    [
+        ("7", 7),
+        ("0", 0),
+        ("1.5", 1.5),
+        ("Sun, 22 Nov 2026 12:00:30 GMT", 30),
+        ("soon", None),
+        ("-5", None),
+        (None, None),
+    ],
 )
 def test_retry_after_is_read_as_seconds_or_as_a_date(value, seconds):
     now = datetime(2026, 11, 22, 12, 0, 0, tzinfo=timezone.utc)
