@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 JOB_KEYS = {
@@ -54,6 +56,15 @@ def test_the_short_pipeline(run_dag, magichour_sandbox, tmp_path):
     assert run.state == "success"
     assert set(xcom(run, "render")) == JOB_KEYS
     assert xcom(run, "download")["project_id"] == xcom(run, "render")["project_id"]
+    assert creates(magichour_sandbox) == 1
+
+
+def test_the_first_dag_of_the_readme(run_dag, magichour_sandbox):
+    run = run_dag("examples/first_clip.py")
+    assert run.state == "success"
+    clip = Path(xcom(run, "download")["path"])
+    assert clip.parent == Path("/tmp/clips")
+    clip.unlink()
     assert creates(magichour_sandbox) == 1
 
 

@@ -1,0 +1,49 @@
+"""What the README shows is what runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from airflow.models.connection import Connection
+
+from magichour_provider.connection_form import CONN_FIELDS
+from magichour_provider.hooks.connection import settings_of
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_first_dag_is_the_example():
+    example = (ROOT / "dags_examples" / "first_clip.py").read_text()
+    shown = next(text for language, text in BLOCKS if language == "python" and "first_clip" in text)
+    assert shown == example.split("# [START first_clip]\n")[1].split("# [END first_clip]")[0]
+
+
+@pytest.mark.parametrize(
+    "line", [text for language, text in BLOCKS if language == "bash" and "AIRFLOW_CONN" in text]
+)
+def test_every_form_of_the_connection_can_be_used(line):
+    value = line.strip().partition("=")[2].strip("'")
+    made = Connection.from_json(value) if value.startswith("{") else Connection(uri=value)
+    made.conn_id = "magichour_default"
+    settings = settings_of(made)
+    assert made.conn_type == "magichour"
+    assert settings.api_key in ("YOUR-API-KEY", "any-key")
+    assert settings.timeout == (30 if "timeout" in value else 60)
+
+
+def test_every_extra_is_in_the_table():
+    assert set(re.findall(r"^\| `(\w+)` \| .* \| .* \|$", README, re.MULTILINE)) == set(CONN_FIELDS)
+
+
+def test_every_command_of_make_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z-]+)", README)) <= targets
+
+
+def test_every_relative_link_leads_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
