@@ -18,6 +18,7 @@ OnChange = Callable[[Json, "str | None"], None]
 FINISHED_RUN = frozenset({"success", "failed"})
 FINISHED_TASK = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 _NO_SUCH_THING = 404
+_RETRIES_OF_LOCKED = 3
 
 
 class UnexpectedStateError(RuntimeError):
@@ -58,6 +59,10 @@ class AirflowRest:
             self._token = self._client.get("/auth/token").raise_for_status().json()["access_token"]
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
         answer = self._client.request(method, f"/api/v2{path}", headers=headers, **kwargs)
+        for _ in range(_RETRIES_OF_LOCKED):
+            if not _was_locked_out(answer):
+                break
+            answer = self._client.request(method, f"/api/v2{path}", headers=headers, **kwargs)
         if answer.is_error:
             raise httpx.HTTPStatusError(
                 f"{method} {path}: {answer.status_code} {answer.text[:2000]}",
@@ -240,6 +245,15 @@ class AirflowRest:
 
 class _NotFound(httpx.HTTPStatusError):
     """404: not there, or not there yet."""
+
+
+def _was_locked_out(answer: httpx.Response) -> bool:
+    """Whether Airflow did nothing, as its SQLite was locked for 5 seconds.
+
+    The api-server writes its audit log in the event loop. Where one of its other requests holds SQLite's
+    lock at that moment, and needs the loop to end, both wait until this one gives up.
+    """
+    return answer.status_code == httpx.codes.INTERNAL_SERVER_ERROR and '"Database error"' in answer.text
 
 
 def _run_path(dag_id: str, run_id: str) -> str:

@@ -48,8 +48,10 @@ with DAG(dag_id="e2e_worker_waits", schedule=None, params=PARAMS, default_args=R
     job = ImageToVideoOperator(
         task_id="submit", image="{{ params.image }}", wait_for_completion=False, **ORDER
     ).output
-    for mode in ("poke", "reschedule"):
-        VideoJobSensor(task_id=mode, project_id=job, mode=mode, poke_interval=1, deferrable=False)
+    VideoJobSensor(task_id="poke", project_id=job, mode="poke", poke_interval=1, deferrable=False)
+    # Longer than a worker may take to notice that its task has ended, or Airflow fails the task: the same
+    # race as for a trigger (airflow#71580).
+    VideoJobSensor(task_id="reschedule", project_id=job, mode="reschedule", poke_interval=8, deferrable=False)
     rendered = ImageToVideoOperator(
         task_id="render", image="{{ params.image }}", poll_interval=1, deferrable=False, **ORDER
     ).output
