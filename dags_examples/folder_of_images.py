@@ -31,7 +31,7 @@ with DAG(
         resolution="480p",
         end_seconds=3,
         deferrable=True,
-        map_index_template="{{ task.image }}",
+        map_index_template="{{ task.image.rpartition('/')[2] }}",
     ).expand(image=list_images())
 
     DownloadVideoOperator.partial(task_id="download", path="{{ params.folder }}/").expand(

@@ -6,7 +6,7 @@ does not hide is decided below.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -20,10 +20,18 @@ from airflow.providers.common.compat.sdk import (
     Connection,
     PokeReturnValue,
     conf,
+    mask_secret,
 )
+
+try:
+    from airflow.sdk.exceptions import TaskDeferralError
+except ImportError:  # Airflow 3.0
+    from airflow.exceptions import TaskDeferralError  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
+
+    from airflow.sdk import Context
 
 __all__ = [
     "AirflowFailException",
@@ -36,9 +44,12 @@ __all__ = [
     "BaseSensorOperator",
     "Connection",
     "PokeReturnValue",
+    "TaskDeferralError",
     "default_deferrable",
     "deferral_settles_after",
     "get_async_connection",
+    "mask_secret",
+    "task_state_store",
 ]
 
 
@@ -62,3 +73,8 @@ def get_async_connection(conn_id: str) -> Awaitable[Connection]:
     from airflow.providers.common.compat.connection import get_async_connection as look_up
 
     return look_up(conn_id)
+
+
+def task_state_store(context: Context) -> Any | None:
+    """What a task can remember across its tries and a Clear; None below Airflow 3.3."""
+    return context.get("task_state_store")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_plus, urlsplit
 
 from magichour_provider.api.errors import LIBRARY_URL, InvalidRequestError
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from magichour_provider.waiting.outcome import Outcome
 
 DEFAULT_CONN_ID = "magichour_default"
+_SECRET_CHARS = 12
 
 
 @dataclass(frozen=True)
@@ -68,3 +70,13 @@ def job_result(
 def library_url(project_id: str) -> str:
     """The page of Magic Hour's library that shows the project to a person."""
     return LIBRARY_URL + project_id
+
+
+def signatures_of(address: object) -> set[str]:
+    """What in a web address gives access by itself: its query, and the long values in it."""
+    if not isinstance(address, str) or "://" not in address:
+        return set()
+    query = urlsplit(address.strip()).query
+    values = [part.partition("=")[2] for part in query.split("&")]
+    values += [unquote_plus(value) for value in values]
+    return {value for value in (query, *values) if len(value) >= _SECRET_CHARS}

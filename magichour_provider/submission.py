@@ -6,10 +6,13 @@ that costs credits.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+import math
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from magichour_provider.api import catalog
 from magichour_provider.api.catalog import Choice
@@ -17,15 +20,13 @@ from magichour_provider.api.errors import BudgetError, CatalogError, InvalidRequ
 
 if TYPE_CHECKING:
     from magichour_provider.api.client import MagicHourClient
-    from magichour_provider.api.models import Account, CreatedJob, ImageToVideoRequest
+    from magichour_provider.api.models import Account, ImageToVideoRequest
     from magichour_provider.storage.source import Remote, Upload
 
 log = logging.getLogger(__name__)
 
 CheckCatalog = Literal["error", "warn", "off"]
 CATALOG_CHECKS: tuple[CheckCatalog, ...] = ("error", "warn", "off")
-
-N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Order:
     :param max_credits: the most that the clip may cost, in credits.
     """
 
-    image: str
+    image: str = field(repr=False)
     end_seconds: float
-    end_image: str | None = None
+    end_image: str | None = field(default=None, repr=False)
     prompt: str | None = None
     model: str | None = None
     resolution: str | None = None
@@ -54,7 +55,7 @@ class Order:
         image = _text("image", arguments.get("image"))
         if image is None:
             raise InvalidRequestError("image is empty: give a path, a URL or an uploaded file_path.")
-        end_seconds = _number("end_seconds", float, arguments.get("end_seconds"))
+        end_seconds = _number("end_seconds", arguments.get("end_seconds"))
         if end_seconds is None:
             raise InvalidRequestError("end_seconds is missing: give the clip's length in seconds.")
         texts = ("end_image", "prompt", "model", "resolution", "name", "image_conn_id")
@@ -63,26 +64,79 @@ class Order:
             end_seconds,
             **{key: _text(key, arguments.get(key)) for key in texts},
             audio=_flag("audio", arguments.get("audio")),
-            max_credits=_number("max_credits", int, arguments.get("max_credits")),
+            max_credits=_whole_number("max_credits", arguments.get("max_credits")),
             check_catalog=arguments.get("check_catalog", "error"),
         )
 
 
-def submit(client: MagicHourClient, order: Order) -> CreatedJob:
-    """Check, upload and create.
+@dataclass(frozen=True)
+class Stills:
+    """The images of an order, checked and readable."""
 
-    Raises ImageError, CatalogError or BudgetError before anything is sent, an APIError or NetworkError
-    before anything is bought, and SubmissionUnknownError where the create's outcome is unknown.
+    image: Remote | Upload
+    end_image: Remote | Upload | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An order that has passed every check and whose images are at Magic Hour: one call is left.
+
+    :param balance: the account's credits before that call; None where the API does not tell.
     """
+
+    request: ImageToVideoRequest
+    balance: int | None
+
+
+def open_stills(order: Order) -> Stills:
+    """Find and check the images; ImageError where one cannot be used."""
     from magichour_provider.storage.source import open_source
 
-    image = open_source(order.image, order.image_conn_id)
-    end_image = open_source(order.end_image, order.image_conn_id) if order.end_image else None
+    return Stills(
+        open_source(order.image, order.image_conn_id),
+        open_source(order.end_image, order.image_conn_id) if order.end_image else None,
+    )
+
+
+def prepare(client: MagicHourClient, order: Order, stills: Stills) -> Prepared:
+    """Check and upload; nothing is bought.
+
+    Raises ImageError, CatalogError or BudgetError before anything is sent, then APIError or NetworkError.
+    """
     account = _account(client)
-    _check_sizes(account, image, end_image)
-    _check_catalog(order, image)
+    _check_sizes(account, stills.image, stills.end_image)
+    _check_catalog(order, stills.image)
     _check_budget(order, account)
-    return client.create_image_to_video(_request(client, order, image, end_image))
+    return Prepared(_request(client, order, stills), account.credits if account else None)
+
+
+def fingerprint(order: Order, stills: Stills) -> str:
+    """Hash everything that changes the clip: the images' content, prompt, model, length, and so on.
+
+    An image that Magic Hour fetches itself counts by its address without the query, which a signature
+    changes with every try. The name changes nothing.
+    """
+    parts = {
+        "image": _content(stills.image),
+        "end_image": _content(stills.end_image) if stills.end_image else None,
+        "prompt": order.prompt,
+        "model": order.model,
+        "resolution": order.resolution,
+        "end_seconds": order.end_seconds,
+        "audio": order.audio,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _content(source: Remote | Upload) -> str:
+    from magichour_provider.storage.source import Remote
+
+    if isinstance(source, Remote):
+        return source.display
+    digest = hashlib.sha256()
+    for chunk in source.iter_chunks():
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def estimate(order: Order, account: Account | None = None) -> int | None:
@@ -142,15 +196,13 @@ def _check_budget(order: Order, account: Account | None) -> None:
     )
 
 
-def _request(
-    client: MagicHourClient, order: Order, image: Remote | Upload, end_image: Remote | Upload | None
-) -> ImageToVideoRequest:
+def _request(client: MagicHourClient, order: Order, stills: Stills) -> ImageToVideoRequest:
     from magichour_provider.api.models import ImageToVideoRequest
     from magichour_provider.storage.transfer import upload
 
     return ImageToVideoRequest(
-        image_file_path=upload(client, image),
-        end_image_file_path=upload(client, end_image) if end_image else None,
+        image_file_path=upload(client, stills.image),
+        end_image_file_path=upload(client, stills.end_image) if stills.end_image else None,
         end_seconds=order.end_seconds,
         prompt=order.prompt,
         model=order.model,
@@ -172,26 +224,32 @@ def _choice(order: Order, *, resolution: str | None, image_size: tuple[int, int]
 
 
 def _text(name: str, value: Any) -> str | None:
-    """Read a string; an empty one, and the `None` that a template renders to, count as left out."""
-    if value is None or value in ("", "None"):
+    """Read a string or a path; an empty one, and the `None` that a template renders to, is none."""
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if text is None or (isinstance(text, str) and text.strip() in ("", "None")):
         return None
-    if not isinstance(value, str):
-        value = str(value) if hasattr(value, "__fspath__") or name == "image" else value
-    if not isinstance(value, str):
-        raise InvalidRequestError(f"{name} must be a string, not {value!r:.80}.")
-    return value
+    if not isinstance(text, str):
+        raise InvalidRequestError(f"{name} must be a string, not {type(value).__name__}.")
+    return text.strip() if name in ("image", "end_image") else text
 
 
-def _number(name: str, kind: Callable[[Any], N], value: Any) -> N | None:
-    if value is None or value in ("", "None"):
+def _number(name: str, value: Any) -> float | None:
+    if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
         return None
     try:
-        number = kind(value)
+        number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
-        raise InvalidRequestError(f"{name} must be a number, not {value!r:.80}.") from None
-    if not 0 < number < float("inf"):
+        number = math.nan
+    if not 0 < number < math.inf:
         raise InvalidRequestError(f"{name} must be a positive number, not {value!r:.80}.")
     return number
+
+
+def _whole_number(name: str, value: Any) -> int | None:
+    number = _number(name, value)
+    if number is not None and not number.is_integer():
+        raise InvalidRequestError(f"{name} must be a whole number, not {value!r:.80}.")
+    return None if number is None else int(number)
 
 
 def _flag(name: str, value: Any) -> bool | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+LONGEST = timedelta(days=365).total_seconds()
 FRAMEWORK_GRACE = 60.0
 """Seconds by which Airflow's own trigger timeout comes after our deadline: a net, as it skips our code."""
 
@@ -11,7 +12,7 @@ FRAMEWORK_GRACE = 60.0
 def seconds(name: str, value: float | timedelta) -> float:
     """Read a duration; ValueError unless it is positive."""
     number = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    if number <= 0:
+    if not 0 < number <= LONGEST:
         raise ValueError(f"{name} must be a positive number of seconds or a timedelta, not {value!r}.")
     return number
 

@@ -18,7 +18,7 @@ OnChange = Callable[[Json, "str | None"], None]
 FINISHED_RUN = frozenset({"success", "failed"})
 FINISHED_TASK = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 _NO_SUCH_THING = 404
-_RETRIES_OF_LOCKED = 3
+_ATTEMPTS = 4
 
 
 class UnexpectedStateError(RuntimeError):
@@ -58,11 +58,10 @@ class AirflowRest:
         if self._token is None:
             self._token = self._client.get("/auth/token").raise_for_status().json()["access_token"]
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
-        answer = self._client.request(method, f"/api/v2{path}", headers=headers, **kwargs)
-        for _ in range(_RETRIES_OF_LOCKED):
+        for _ in range(_ATTEMPTS):
+            answer = self._client.request(method, f"/api/v2{path}", headers=headers, **kwargs)
             if not _was_locked_out(answer):
                 break
-            answer = self._client.request(method, f"/api/v2{path}", headers=headers, **kwargs)
         if answer.is_error:
             raise httpx.HTTPStatusError(
                 f"{method} {path}: {answer.status_code} {answer.text[:2000]}",

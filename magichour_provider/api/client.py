@@ -27,12 +27,14 @@ from magichour_provider.api.models import (
 from magichour_provider.api.settings import ClientSettings
 from magichour_provider.api.wire import (
     RAW,
+    REQUEST_ERRORS,
     ClipStream,
+    Intake,
+    async_request_errors,
     check_upload,
     clip_stream,
     download_broke,
     no_request_log,
-    to_answer,
     upload_broke,
     was_connected,
 )
@@ -50,6 +52,7 @@ class MagicHourClient:
     def __init__(self, settings: ClientSettings) -> None:
         self._headers = protocol.headers(settings.api_key)
         self._retry = protocol.RetryPolicy(max_attempts=settings.max_attempts)
+        self._patience = settings.timeout
         # No connection is kept: a create on one that the server has just closed could not be told
         # from a create that was taken, and would end as SubmissionUnknownError for nothing.
         limits = httpx.Limits(max_keepalive_connections=0)
@@ -84,7 +87,7 @@ class MagicHourClient:
                     content=chunks,
                     headers={"Content-Length": str(size)},
                 )
-            except httpx.HTTPError as error:
+            except REQUEST_ERRORS as error:
                 raise upload_broke(error) from None
         check_upload(response.status_code)
 
@@ -95,7 +98,7 @@ class MagicHourClient:
             try:
                 request = self._http.build_request("GET", link.url.get_secret_value(), headers=RAW)
                 response = self._http.send(request, stream=True)
-            except httpx.HTTPError as error:
+            except REQUEST_ERRORS as error:
                 raise download_broke(error) from None
         try:
             yield clip_stream(response)
@@ -123,7 +126,7 @@ class MagicHourClient:
             attempt += 1
             try:
                 answer = self._once(call)
-            except httpx.TransportError as error:
+            except REQUEST_ERRORS as error:
                 connected = not isinstance(
                     error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
                 )
@@ -137,9 +140,15 @@ class MagicHourClient:
             time.sleep(pause)
 
     def _once(self, call: protocol.Call[Any]) -> protocol.Answer:
-        with no_request_log():
-            response = self._http.request(call.method, call.path, json=call.json, headers=self._headers)
-        return to_answer(response)
+        with (
+            no_request_log(),
+            self._http.stream(call.method, call.path, json=call.json, headers=self._headers) as response,
+        ):
+            intake = Intake(response, self._patience)
+            for chunk in response.iter_raw():
+                if not intake.take(chunk):
+                    break
+            return intake.answer()
 
 
 class AsyncMagicHourClient:
@@ -153,6 +162,7 @@ class AsyncMagicHourClient:
 
         self._headers = protocol.headers(settings.api_key)
         self._retry = protocol.RetryPolicy(max_attempts=settings.max_attempts)
+        self._patience = settings.timeout
         limits = httpx.Limits(max_connections=max_connections, keepalive_expiry=30)
         self._http = HttpxAiohttpClient(**settings.options(), limits=limits)
 
@@ -185,7 +195,7 @@ class AsyncMagicHourClient:
                     content=chunks,
                     headers={"Content-Length": str(size)},
                 )
-            except httpx.HTTPError as error:
+            except async_request_errors() as error:
                 raise upload_broke(error) from None
         check_upload(response.status_code)
 
@@ -196,7 +206,7 @@ class AsyncMagicHourClient:
             try:
                 request = self._http.build_request("GET", link.url.get_secret_value(), headers=RAW)
                 response = await self._http.send(request, stream=True)
-            except httpx.HTTPError as error:
+            except async_request_errors() as error:
                 raise download_broke(error) from None
         try:
             yield clip_stream(response)
@@ -224,7 +234,7 @@ class AsyncMagicHourClient:
             attempt += 1
             try:
                 answer = await self._once(call)
-            except httpx.TransportError as error:
+            except async_request_errors() as error:
                 connected = was_connected(error)
                 pause = self._retry.after_failure(call, attempt, connected=connected)
                 if pause is None:
@@ -237,5 +247,11 @@ class AsyncMagicHourClient:
 
     async def _once(self, call: protocol.Call[Any]) -> protocol.Answer:
         with no_request_log():
-            response = await self._http.request(call.method, call.path, json=call.json, headers=self._headers)
-        return to_answer(response)
+            async with self._http.stream(
+                call.method, call.path, json=call.json, headers=self._headers
+            ) as response:
+                intake = Intake(response, self._patience)
+                async for chunk in response.aiter_raw():
+                    if not intake.take(chunk):
+                        break
+                return intake.answer()

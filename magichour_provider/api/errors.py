@@ -275,8 +275,8 @@ class WaitTimeoutError(JobError):
 
     default_consequence = "The job goes on at Magic Hour and its credits stay charged."
     default_remedy = (
-        "Its clip can still be had: pass the project id to VideoJobSensor and DownloadVideoOperator. "
-        "A new submission would pay again; a longer timeout avoids this."
+        "Its clip can still be had, for nothing: by a new try of a durable task, or by its project id with "
+        "VideoJobSensor and DownloadVideoOperator. A longer timeout avoids this."
     )
 
 

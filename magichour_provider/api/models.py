@@ -11,9 +11,20 @@ from datetime import datetime
 from enum import Enum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from magichour_provider.api.errors import LIBRARY_URL
+
+PROJECT_ID_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,199}"
+"""Ids are opaque, but one that could change a path, a log line or a file name is none."""
 
 
 class JobStatus(str, Enum):
@@ -34,14 +45,25 @@ class ErrorCode(str, Enum):
     CONTENT_POLICY = "content_policy_violation"
 
 
+def _web_address(value: Any) -> Any:
+    """Take only an absolute http(s) URL for a signed one; the error does not show it."""
+    if isinstance(value, str) and not value.startswith(("https://", "http://")):
+        raise ValueError("not an http(s) URL")
+    return value
+
+
+SignedUrl = Annotated[SecretStr, BeforeValidator(_web_address)]
+"""A URL that gives access by itself: shown in no repr, log or dump."""
+
+
 class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class UploadTarget(_Answer):
     """Where to PUT one file, and the `file_path` by which a request names it afterwards."""
 
-    upload_url: SecretStr
+    upload_url: SignedUrl
     file_path: str
     expires_at: datetime | None = None
 
@@ -55,14 +77,14 @@ class UploadTargets(_Answer):
 class CreatedJob(_Answer):
     """Answer of `POST /v1/image-to-video`: the job exists and `credits_charged` credits are deducted."""
 
-    id: str = Field(min_length=1)
+    id: str = Field(pattern=f"^{PROJECT_ID_PATTERN}$")
     credits_charged: int | None = None
 
 
 class ClipLink(_Answer):
     """A signed link to the clip; good until `expires_at`, without any header."""
 
-    url: SecretStr
+    url: SignedUrl
     expires_at: datetime | None = None
 
 
@@ -135,11 +157,11 @@ class ImageToVideoRequest(BaseModel):
     :param model: None leaves the choice to Magic Hour, by the account's tier.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    image_file_path: str = Field(min_length=1)
+    image_file_path: str = Field(min_length=1, repr=False)
     end_seconds: float = Field(gt=0)
-    end_image_file_path: str | None = Field(default=None, min_length=1)
+    end_image_file_path: str | None = Field(default=None, min_length=1, repr=False)
     prompt: str | None = None
     model: str | None = None
     resolution: str | None = None

@@ -11,7 +11,7 @@ import json as jsonlib
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 from magichour_provider import __version__
 from magichour_provider.api import errors
 from magichour_provider.api.models import (
+    PROJECT_ID_PATTERN,
     Account,
     CreatedJob,
     ImageToVideoRequest,
@@ -35,7 +36,6 @@ USER_AGENT = f"airflow-provider-magichour/{__version__}"
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
-_PROJECT_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]*")
 _STATUS_ERRORS: Mapping[int, type[errors.APIError]] = {
     400: errors.BadRequestError,
     401: errors.AuthenticationError,
@@ -55,7 +55,7 @@ class Answer:
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Call(Generic[T]):
     method: str
     path: str
     parse: Callable[[bytes], T]
-    json: dict[str, Any] | None = None
+    json: dict[str, Any] | None = field(default=None, repr=False)
     buys: bool = False
     project_id: str | None = None
 
@@ -120,7 +120,7 @@ def get_account() -> Call[Account]:
 
 
 def _project_path(project_id: str) -> str:
-    if project_id == "None" or not _PROJECT_ID.fullmatch(project_id):
+    if project_id == "None" or not re.fullmatch(PROJECT_ID_PATTERN, project_id):
         raise errors.InvalidRequestError(
             f"{project_id!r} is not the id of a Magic Hour project: "
             "did the task before this one return its project_id?"
@@ -137,6 +137,7 @@ def headers(api_key: str) -> dict[str, str]:
     return {
         "Authorization": f"Bearer {api_key}",
         "Accept": "application/json",
+        "Accept-Encoding": "identity",
         "User-Agent": USER_AGENT,
     }
 
@@ -147,7 +148,7 @@ def read(call: Call[T], answer: Answer, *, now: datetime | None = None) -> T:
         raise error_from(call, answer, now=now)
     try:
         return call.parse(answer.body)
-    except (ValueError, ValidationError) as error:
+    except (ValueError, RecursionError) as error:
         what = f"Magic Hour answered {call} with {answer.status} and a body that cannot be read"
         detail = _validation_summary(error)
         if call.buys:
@@ -159,9 +160,8 @@ def error_from(call: Call[Any], answer: Answer, *, now: datetime | None = None) 
     """Map an answer of failure to its error; both shapes of the body are read, and any other."""
     code, message = _code_and_message(answer.body)
     if 300 <= answer.status < 400:
-        return errors.UnexpectedAnswerError(
-            f"{call} was redirected ({answer.status}): the connection's host is not the API's."
-        )
+        redirected = f"{call} was redirected ({answer.status}): the connection's host is not the API's."
+        return (errors.SubmissionUnknownError if call.buys else errors.UnexpectedAnswerError)(redirected)
     if call.buys and answer.status >= 500 and answer.status not in _NOT_TAKEN:
         return errors.SubmissionUnknownError(
             f"Magic Hour answered {call} with {answer.status}: {message.rstrip('.')}."
@@ -270,7 +270,7 @@ def _model(model: type[M], body: bytes) -> M:
 def _code_and_message(body: bytes) -> tuple[str | None, str]:
     try:
         content = jsonlib.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None, "no explanation in JSON"
     if not isinstance(content, dict):
         return None, "no explanation"
@@ -281,7 +281,7 @@ def _code_and_message(body: bytes) -> tuple[str | None, str]:
     )
 
 
-def _validation_summary(error: ValueError) -> str:
+def _validation_summary(error: Exception) -> str:
     """Name the fields at fault, never their values: a body may hold signed URLs."""
     if not isinstance(error, ValidationError):
         return type(error).__name__

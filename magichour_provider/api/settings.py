@@ -36,8 +36,8 @@ class ClientSettings:
             raise ConfigurationError("The API key is missing.")
         if not (self.api_key.isascii() and self.api_key.isprintable()) or " " in self.api_key:
             raise ConfigurationError("The API key holds a character that no API key has, such as a space.")
-        if httpx.URL(self.base_url).scheme not in ("http", "https"):
-            raise ConfigurationError(f"The host {self.base_url!r} is not an http(s) URL.")
+        _check_base_url(self.base_url)
+        _check_proxy(self.proxy)
 
     def options(self) -> dict[str, Any]:
         """Arguments that httpx's clients share."""
@@ -58,3 +58,22 @@ class ClientSettings:
             return ssl.create_default_context(cafile=self.ca_bundle)
         except OSError as error:
             raise ConfigurationError(f"The CA bundle {self.ca_bundle!r} cannot be read: {error}.") from error
+
+
+def _check_base_url(base_url: str) -> None:
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL:
+        raise ConfigurationError("The host is not a URL.") from None
+    if url.userinfo:
+        raise ConfigurationError("The host holds a user name or password, which Magic Hour does not use.")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigurationError(f"The host {base_url!r} is not an http(s) URL.")
+
+
+def _check_proxy(proxy: str | None) -> None:
+    try:
+        if proxy is not None:
+            httpx.Proxy(proxy)
+    except (httpx.InvalidURL, ValueError):
+        raise ConfigurationError("The proxy is not a URL such as http://proxy.example:3128.") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,7 +17,11 @@ from magichour_provider.api.errors import DownloadError, ImageError, LinkExpired
 _LINK_GONE = frozenset({401, 403, 404, 410})
 _CHUNK = 1 << 20
 RAW = {"Accept-Encoding": "identity"}
-"""Ask storage for the bytes as they are, so that the announced length is that of the file."""
+"""Ask for the bytes as they are: the announced length is then the true one, and nothing can unfold."""
+
+MAX_ANSWER_BYTES = 4 << 20
+REQUEST_ERRORS = (httpx.HTTPError, httpx.InvalidURL, UnicodeError)
+"""What a request by httpx can raise, a URL that cannot be used included."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class ClipStream:
         """Yield the clip's bytes; DownloadError when the connection breaks."""
         try:
             yield from self._response.iter_raw(_CHUNK)
-        except httpx.HTTPError as error:
+        except REQUEST_ERRORS as error:
             raise download_broke(error) from None
 
     async def achunks(self) -> AsyncIterator[bytes]:
@@ -39,16 +44,43 @@ class ClipStream:
         try:
             async for chunk in self._response.aiter_raw(_CHUNK):
                 yield chunk
-        except httpx.HTTPError as error:
+        except async_request_errors() as error:
             raise download_broke(error) from None
 
 
-def to_answer(response: httpx.Response) -> protocol.Answer:
-    """The answer as the protocol reads it."""
-    return protocol.Answer(response.status_code, response.headers, response.content)
+class Intake:
+    """The body of one answer as it comes in: at most `MAX_ANSWER_BYTES`, within `seconds` in all.
+
+    Without a limit a broken server could fill the memory, or hold a task by a byte now and then. A body
+    that is cut here cannot be read as JSON, which the protocol reports.
+    """
+
+    def __init__(self, response: httpx.Response, seconds: float) -> None:
+        self._response = response
+        self._seconds = seconds
+        self._ends = time.monotonic() + seconds
+        self._body = bytearray()
+
+    def take(self, chunk: bytes) -> bool:
+        """Take the next bytes; False when there is enough. Raises ReadTimeout when the time is up."""
+        if time.monotonic() > self._ends:
+            raise httpx.ReadTimeout(f"the answer took longer than {self._seconds:g} seconds")
+        self._body += chunk[: MAX_ANSWER_BYTES - len(self._body)]
+        return len(self._body) < MAX_ANSWER_BYTES
+
+    def answer(self) -> protocol.Answer:
+        """The answer as the protocol reads it."""
+        return protocol.Answer(self._response.status_code, self._response.headers, bytes(self._body))
 
 
-def was_connected(error: httpx.TransportError) -> bool:
+def async_request_errors() -> tuple[type[Exception], ...]:
+    """What a request by httpx on aiohttp can raise; httpx-aiohttp does not map all of aiohttp's errors."""
+    import aiohttp
+
+    return (*REQUEST_ERRORS, aiohttp.ClientError)
+
+
+def was_connected(error: Exception) -> bool:
     """Whether the request may have reached the server.
 
     httpx-aiohttp reports a connection that was cut after the request as ConnectTimeout, so the class
@@ -72,12 +104,12 @@ def clip_stream(response: httpx.Response) -> ClipStream:
     )
 
 
-def download_broke(error: httpx.HTTPError) -> DownloadError:
+def download_broke(error: Exception) -> DownloadError:
     """The error for a download without an answer; names no URL, as it is signed."""
     return DownloadError(f"The connection to the clip's storage broke ({type(error).__name__}).")
 
 
-def upload_broke(error: httpx.HTTPError) -> NetworkError:
+def upload_broke(error: Exception) -> NetworkError:
     """The error for an upload without an answer; names no URL, as it is signed."""
     return NetworkError(f"Uploading the image failed ({type(error).__name__}).")
 
@@ -94,18 +126,19 @@ _silent: ContextVar[bool] = ContextVar("magichour_silent", default=False)
 
 
 class _NotOurRequests(logging.Filter):
-    """Drop httpx's line for each request while one of ours is under way: it shows signed URLs."""
+    """Drop what httpx and httpcore log while a request of ours is under way: it shows signed URLs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not _silent.get()
 
 
-logging.getLogger("httpx").addFilter(_NotOurRequests())
+for _logger in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy"):
+    logging.getLogger(_logger).addFilter(_NotOurRequests())
 
 
 @contextmanager
 def no_request_log() -> Iterator[None]:
-    """Send without httpx's own log line."""
+    """Send without the log lines of httpx and httpcore."""
     token = _silent.set(True)
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ from magichour_provider.api.settings import ClientSettings
 
 if TYPE_CHECKING:
     from magichour_provider.compat import Connection
+
+
+log = logging.getLogger(__name__)
 
 
 class ConnectionExtras(BaseModel):
@@ -47,10 +51,13 @@ def settings_of(connection: Connection) -> ClientSettings:
     if not connection.password:
         raise ConfigurationError(f"Connection {conn_id!r} has no password: put the API key there.")
     extras = _extras(connection)
+    base_url = _base_url(connection)
+    if base_url.startswith("http://") and not _is_loopback(base_url.removeprefix("http://")):
+        log.warning("Connection %r sends the API key unencrypted: its host is not https.", conn_id)
     try:
         return ClientSettings(
             api_key=connection.password.strip(),
-            base_url=_base_url(connection),
+            base_url=base_url,
             timeout=extras.timeout,
             max_attempts=extras.max_attempts,
             proxy=extras.proxy,

@@ -10,16 +10,25 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from magichour_provider.api.errors import MagicHourError
+from magichour_provider.api.errors import MagicHourError, WaitTimeoutError
 from magichour_provider.compat import (
     AirflowFailException,
     AirflowTaskTimeout,
     BaseOperator,
+    TaskDeferralError,
     default_deferrable,
+    mask_secret,
 )
+from magichour_provider.durable import JobRecords, job_to_take_up
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.policies import no_useless_retry
-from magichour_provider.references import DEFAULT_CONN_ID, JobReference, job_result, library_url
+from magichour_provider.references import (
+    DEFAULT_CONN_ID,
+    JobReference,
+    job_result,
+    library_url,
+    signatures_of,
+)
 from magichour_provider.timing import FRAMEWORK_GRACE, deadline_of, optional_seconds, seconds
 
 if TYPE_CHECKING:
@@ -37,10 +46,10 @@ _NAME_LIMIT = 100
 class ImageToVideoOperator(BaseOperator):
     """Turn a still image into a video clip: upload, submit, and wait until the clip is there.
 
-    Everything that can fail is checked before the job is submitted, because submitting costs credits.
-    Once it is submitted, no failure of this task is retried by Airflow: a second try would be a second
-    job, and paid for. The error then names the job, which `VideoJobSensor` and `DownloadVideoOperator`
-    take up for nothing.
+    Everything that can fail is checked before the job is submitted, because submitting costs credits. On
+    Airflow 3.3 a new try takes up the job that an earlier one has paid for (`durable`). Where that cannot
+    be, below 3.3, no failure after the submission is retried by Airflow: the error names the job, which
+    `VideoJobSensor` and `DownloadVideoOperator` take up for nothing.
 
     :param image: a local path, `file://`, an object storage URL (`s3://`, `gs://`, ...), an `https://` URL
         that Magic Hour fetches itself, or a `file_path` already uploaded (`api-assets/...`).
@@ -59,6 +68,7 @@ class ImageToVideoOperator(BaseOperator):
         `execution_timeout` the earlier of both.
     :param poll_interval: seconds between looks; None: adaptive.
     :param max_credits: refuse to submit a clip that costs more credits than this.
+    :param durable: keep a record of the paid job in the task state store (Airflow 3.3).
     :param check_catalog: what to do where no known version of the model takes this request: `error`,
         `warn` (submit all the same) or `off`.
     :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`, `url`.
@@ -98,6 +108,7 @@ class ImageToVideoOperator(BaseOperator):
         timeout: float | timedelta = 3600,
         poll_interval: float | timedelta | None = None,
         max_credits: int | str | None = None,
+        durable: bool = True,
         check_catalog: CheckCatalog = "error",
         **kwargs: Any,
     ) -> None:
@@ -117,6 +128,7 @@ class ImageToVideoOperator(BaseOperator):
         self.timeout = seconds("timeout", timeout)
         self.poll_interval = optional_seconds("poll_interval", poll_interval)
         self.max_credits = max_credits
+        self.durable = durable
         if check_catalog not in ("error", "warn", "off"):
             raise ValueError(f"check_catalog must be 'error', 'warn' or 'off', not {check_catalog!r}.")
         self.check_catalog = check_catalog
@@ -130,29 +142,42 @@ class ImageToVideoOperator(BaseOperator):
         return MagicHourHook(self.magichour_conn_id)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Submit one job, and wait for it in the way that was asked for."""
-        from magichour_provider.submission import submit
-
+        """Submit one job, or take up the one of an earlier try, and wait in the way that was asked for."""
         deadline = deadline_of(time.time(), timedelta(seconds=self.timeout), self.execution_timeout)
+        records = JobRecords(context, durable=self.durable)
         with no_useless_retry():
-            order = self._order(context)
-            json.dumps(self._trigger("not-submitted", deadline).serialize())
-            job = submit(self.hook.get_client(), order)
-        with self._no_second_submission(job):
+            job = self._get_job(context, records, deadline)
+        with self._job_in_hand(job, records):
             self._announce(context, job)
             if not self.wait_for_completion:
-                return self._submitted(order, job)
+                result = self._submitted(context, job)
+                records.done()
+                return result
             if self.deferrable:
                 self._defer(job, deadline)
-            return self._finish(self._wait(job, deadline))
+            return self._finish(self._wait(job, deadline), records)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Take over from the triggerer: return the job's data, or raise what became of it."""
         from magichour_provider.waiting.outcome import Outcome
 
-        outcome = Outcome.from_event(event)
+        try:
+            outcome = Outcome.from_event(event)
+        except ValueError as error:
+            raise AirflowFailException(f"{error} {self._where_the_job_is(context)}") from error
         self.linked_project_id = outcome.project_id
-        return self._finish(outcome)
+        return self._finish(outcome, JobRecords(context, durable=self.durable))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after the triggerer; a trigger that failed by itself must not lead to a second job."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralError as error:
+            if JobRecords(context, durable=self.durable).available:
+                raise
+            raise AirflowFailException(
+                f"Waiting in the triggerer failed: {error}. {self._where_the_job_is(context)}"
+            ) from error
 
     def on_kill(self) -> None:
         """Say what goes on: there is no way to cancel a render from here."""
@@ -162,6 +187,16 @@ class ImageToVideoOperator(BaseOperator):
                 self.linked_project_id,
                 library_url(self.linked_project_id),
             )
+
+    def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
+        """Render, and mask what signs an image's address before Airflow stores the rendered fields.
+
+        `render_template_fields` is not called for mapped tasks; this is, for them too.
+        """
+        super()._do_render_template_fields(parent, *args, **kwargs)
+        for address in (self.image, self.end_image) if parent is self else ():
+            for secret in signatures_of(address):
+                mask_secret(secret)
 
     def _order(self, context: Context) -> Order:
         from magichour_provider.submission import Order
@@ -180,14 +215,43 @@ class ImageToVideoOperator(BaseOperator):
             check_catalog=self.check_catalog,
         )
 
+    def _get_job(self, context: Context, records: JobRecords, deadline: float) -> CreatedJob:
+        """The job to wait for: an earlier try's, or a new one, which is paid for here and nowhere else."""
+        from magichour_provider.api.models import CreatedJob
+        from magichour_provider.submission import fingerprint, open_stills, prepare
+
+        order = self._order(context)
+        stills = open_stills(order)
+        identity = fingerprint(order, stills) if records.available else ""
+        earlier = job_to_take_up(records, identity, self._look)
+        if earlier is not None and earlier.project_id is not None:
+            return CreatedJob(id=earlier.project_id, credits_charged=earlier.credits_charged)
+        json.dumps(self._trigger("not-submitted", deadline).serialize())
+        prepared = prepare(self.hook.get_client(), order, stills)
+        records.intend(identity, name=order.name, balance=prepared.balance)
+        with records.around_create():
+            job = self.hook.get_client().create_image_to_video(prepared.request)
+            records.submitted(job.id, job.credits_charged)
+        return job
+
+    def _look(self, project_id: str) -> Outcome | None:
+        from magichour_provider.api.errors import NotFoundError
+        from magichour_provider.waiting import outcome
+
+        try:
+            return outcome.of_project(self.hook.get_video(project_id))
+        except NotFoundError as error:
+            return outcome.of_error(project_id, error)
+
     def _announce(self, context: Context, job: CreatedJob) -> None:
         """Leave the job's id where a person and the next tasks find it, whatever happens from here on."""
         self.linked_project_id = job.id
-        self.log.info("Submitted job %s for %s credits: %s", job.id, job.credits_charged, library_url(job.id))
+        self.log.info("Job %s, %s credits: %s", job.id, job.credits_charged, library_url(job.id))
         if self.do_xcom_push:
             context["ti"].xcom_push("project_id", job.id)
 
-    def _submitted(self, order: Order, job: CreatedJob) -> dict[str, Any]:
+    def _submitted(self, context: Context, job: CreatedJob) -> dict[str, Any]:
+        order = self._order(context)
         return job_result(
             JobReference(job.id, self.model, self.resolution),
             status="queued",
@@ -218,20 +282,26 @@ class ImageToVideoOperator(BaseOperator):
         watch = Watch(job.id, deadline=deadline, started=time.time(), poll_interval=self.poll_interval)
         return wait(self.hook.get_client(max_attempts=1), watch)
 
-    def _finish(self, outcome: Outcome) -> dict[str, Any]:
+    def _finish(self, outcome: Outcome, records: JobRecords) -> dict[str, Any]:
         error = outcome.error()
-        if error is not None:
-            raise AirflowFailException(str(error)) from error
-        return JobReference(outcome.project_id, self.model, self.resolution).result(outcome)
+        if error is None:
+            result = JobReference(outcome.project_id, self.model, self.resolution).result(outcome)
+            records.done()
+            return result
+        if isinstance(error, WaitTimeoutError) and records.available:
+            raise error
+        raise AirflowFailException(str(error)) from error
 
     @contextmanager
-    def _no_second_submission(self, job: CreatedJob) -> Iterator[None]:
-        """Keep Airflow from retrying what is paid for: after the create, every failure is final."""
+    def _job_in_hand(self, job: CreatedJob, records: JobRecords) -> Iterator[None]:
+        """Where no record lets a new try take the job up, keep Airflow from a retry that would pay again."""
         try:
             yield
         except AirflowFailException:
             raise
         except (Exception, AirflowTaskTimeout) as error:
+            if records.available:
+                raise
             reason = error.what if isinstance(error, MagicHourError) else f"{type(error).__name__}: {error}"
             raise AirflowFailException(
                 f"Job {job.id} is submitted and goes on at Magic Hour ({library_url(job.id)}); its "
@@ -239,6 +309,14 @@ class ImageToVideoOperator(BaseOperator):
                 "retried, as that would pay for a second job: pass the project id to VideoJobSensor and "
                 "DownloadVideoOperator instead."
             ) from error
+
+    def _where_the_job_is(self, context: Context) -> str:
+        name = self.name or _job_name(context)
+        return (
+            f"The job named {name!r} goes on at Magic Hour and its credits are charged. This task is not "
+            "retried, as that would pay for a second job: its log and its XCom 'project_id' name the job, "
+            "which VideoJobSensor and DownloadVideoOperator take up for nothing."
+        )
 
 
 def _job_name(context: Context) -> str:

@@ -22,7 +22,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from magichour_provider.api.errors import DownloadError, MagicHourError, NotAVideoError, TargetError
+from magichour_provider.api.errors import (
+    DownloadError,
+    MagicHourError,
+    NotAVideoError,
+    TargetError,
+)
 from magichour_provider.storage.mp4 import Mp4Scanner
 from magichour_provider.storage.target import Target, resolve_target
 from magichour_provider.storage.writers import Writer, open_writer
@@ -157,6 +162,8 @@ def existing(target: Target) -> LandedFile | None:
 def _read_back(target: Target) -> Iterator[bytes]:
     with _explaining(target, missing_is_fine=True):
         if isinstance(target.place, Path):
+            if target.place.is_fifo() or target.place.is_socket() or target.place.is_char_device():
+                raise TargetError(f"{target.display} exists and is not a regular file.")
             handle = target.place.open("rb")
         else:
             filesystem, path = target.place.connect()

@@ -59,7 +59,7 @@ def locate(path: str, conn_id: str | None = None) -> Path | StorePath:
     """
     scheme = scheme_of(path)
     if scheme is None:
-        return Path(path)
+        return Path(path).expanduser()
     authority, slash, key = path.split("://", 1)[1].partition("/")
     if scheme in _LOCAL_SCHEMES:
         if authority not in ("", "localhost"):
@@ -73,7 +73,7 @@ def display(path: str) -> str:
     """`path` as a log or an error may show it: a URL loses its user-info, query and fragment."""
     scheme = scheme_of(path)
     if scheme is None:
-        return path
+        return path if "?" not in path else path.partition("?")[0] + "?..."
     query = r"[?#]" if scheme in ("http", "https") else r"\?"  # an object's key may hold a '#'
     authority, slash, rest = re.split(query, path.split("://", 1)[1], maxsplit=1)[0].partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{rest}"

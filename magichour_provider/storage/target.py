@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from magichour_provider.api.errors import TargetError, TransferError
@@ -18,12 +18,13 @@ class Target:
     """The file that a clip is to become.
 
     `path` is what downstream tasks open: an absolute local path, or a URL without the connection's id;
-    `display` is what logs and errors show.
+    `display` is what logs and errors show; `names_project`: the file's name is the project's own.
     """
 
     path: str
     display: str
     place: Path | StorePath = field(repr=False)
+    names_project: bool = False
 
     def failure(self, error: Exception) -> TransferError:
         """The error of the tree for what the file system or the store raised."""
@@ -48,7 +49,7 @@ def resolve_target(path: str, project_id: str, conn_id: str | None = None) -> Ta
     Raises TargetError, or TransferError where a store is out of reach for now.
     """
     shown = display(path)
-    if not path.strip():
+    if path.strip() in ("", "None"):
         raise TargetError("No target was given: the path is empty.")
     try:
         place = locate(path, conn_id)
@@ -59,7 +60,9 @@ def resolve_target(path: str, project_id: str, conn_id: str | None = None) -> Ta
         is_folder = path.endswith("/") or _is_folder(place)
     except Exception as error:
         raise target.failure(error) from error
-    return _target(_within(place, file_name(project_id))) if is_folder else target
+    if not is_folder:
+        return target
+    return replace(_target(_within(place, file_name(project_id))), names_project=True)
 
 
 def file_name(project_id: str) -> str:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.api.errors import DownloadError, LinkExpiredError, NetworkError
+from magichour_provider.api.errors import DownloadError, LinkExpiredError, NetworkError, TargetError
 from magichour_provider.storage.landing import IfExists, LandedFile, Landing, Target, existing
 from magichour_provider.storage.source import Remote, Upload
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "video/mp4"
+MAX_CLIP_BYTES = 16 << 30
+"""No clip of at most a minute comes near; a storage that never ends its answer does."""
 _ATTEMPTS = 3
 
 
@@ -47,10 +49,12 @@ def land(
 ) -> LandedFile:
     """Land a clip; `ask_link` gives a link to it, asked again once if the first is no longer good.
 
-    With `if_exists='skip'` a whole clip under the target's name is taken as it is; anything else there is
+    With `if_exists='skip'` this clip under the target's name is taken as it is; anything else there is
     refused, not replaced.
     """
-    if if_exists == "skip" and (landed := existing(target)) is not None:
+    landed = existing(target) if if_exists == "skip" else None
+    if landed is not None:
+        _check_same_clip(client, ask_link, target, landed)
         log.info("%s is there already (%d bytes).", target.display, landed.size)
         return landed
     try:
@@ -75,10 +79,27 @@ def describe(landed: LandedFile, project_id: str) -> dict[str, Any]:
     }
 
 
+def _check_same_clip(
+    client: MagicHourClient, ask_link: Callable[[], ClipLink], target: Target, landed: LandedFile
+) -> None:
+    """Refuse another job's clip: a name with the project's id is taken at its word, another by its size."""
+    if target.names_project:
+        return
+    with client.open_clip(ask_link()) as clip:
+        if clip.size is not None and clip.size != landed.size:
+            raise TargetError(
+                f"{target.display} holds another clip ({landed.size} bytes, and this one has {clip.size}), "
+                "and if_exists is 'skip'.",
+                remedy="Give a folder, a path with the project id in it, or if_exists='overwrite'.",
+            )
+
+
 def _fetch(client: MagicHourClient, link: ClipLink, target: Target, if_exists: IfExists) -> LandedFile:
     with Landing(target, if_exists=if_exists) as landing, client.open_clip(link) as clip:
         for chunk in clip.chunks():
             landing.write(chunk)
+            if landing.size > MAX_CLIP_BYTES:
+                raise DownloadError(f"The clip's storage sent more than {MAX_CLIP_BYTES} bytes.")
         if landing.size == 0:
             raise DownloadError("The clip's storage sent nothing.")
         landed = landing.publish(clip.size)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from magichour_provider.api.client import AsyncMagicHourClient
-from magichour_provider.api.errors import MagicHourError, NetworkError
+from magichour_provider.api.errors import MagicHourError
 from magichour_provider.waiting.outcome import Outcome
 from magichour_provider.waiting.watch import Watch
 
@@ -29,26 +29,53 @@ class Hub:
     _waiters: int = 0
 
     async def wait(self, watch: Watch, make_client: ClientFactory) -> Outcome:
-        """Sleep and look by turns until the job has ended or the watch's deadline has passed."""
-        async with self._shared(make_client) as client:
+        """Sleep and look by turns until the job has ended or the watch's deadline has passed.
+
+        Nothing but a cancellation ends the wait otherwise: a waiter that raised would fail a task whose job
+        is paid for.
+        """
+        async with self._present():
             while True:
                 await asyncio.sleep(watch.pause(time.time()))
-                ended = await _look(client, watch) or watch.overdue(time.time())
+                ended = await self._look(watch, make_client) or watch.overdue(time.time())
                 if ended is not None:
                     return ended
 
     @asynccontextmanager
-    async def _shared(self, make_client: ClientFactory) -> AsyncIterator[AsyncMagicHourClient]:
+    async def _present(self) -> AsyncIterator[None]:
         self._waiters += 1
         try:
-            if self._client is None:
-                self._client = asyncio.ensure_future(make_client())
-            # Shielded: a waiter that is cancelled here must not cancel the others' client.
-            yield await asyncio.shield(self._client)
+            yield
         finally:
             self._waiters -= 1
             if self._waiters == 0:
                 await self._close()
+
+    async def _look(self, watch: Watch, make_client: ClientFactory) -> Outcome | None:
+        remaining = max(1.0, watch.deadline - time.time())
+        try:
+            client = await self._get_client(make_client)
+            return watch.saw(await asyncio.wait_for(client.get_video(watch.project_id), remaining))
+        except asyncio.TimeoutError:
+            watch.stumbled("It took longer than the deadline allows.")
+        except MagicHourError as error:
+            return watch.missed(error, time.time())
+        except Exception as error:
+            watch.stumbled(f"{type(error).__name__} was raised.")
+        return None
+
+    async def _get_client(self, make_client: ClientFactory) -> AsyncMagicHourClient:
+        """The shared client. One that could not be made is made anew for the next look."""
+        making = self._client
+        if making is None:
+            making = self._client = asyncio.ensure_future(make_client())
+        try:
+            # Shielded: a waiter that is cancelled here must not cancel the others' client.
+            return await asyncio.shield(making)
+        except Exception:
+            if self._client is making:
+                self._client = None
+            raise
 
     async def _close(self) -> None:
         client, self._client = self._client, None
@@ -79,14 +106,3 @@ _hubs = _Hubs()
 def hub_for(account: str) -> Hub:
     """The running event loop's hub for an account, named by its connection id."""
     return _hubs.get(account)
-
-
-async def _look(client: AsyncMagicHourClient, watch: Watch) -> Outcome | None:
-    remaining = max(1.0, watch.deadline - time.time())
-    try:
-        project = await asyncio.wait_for(client.get_video(watch.project_id), remaining)
-    except asyncio.TimeoutError:
-        return watch.missed(NetworkError("The look took longer than the deadline allows."), time.time())
-    except MagicHourError as error:
-        return watch.missed(error, time.time())
-    return watch.saw(project)

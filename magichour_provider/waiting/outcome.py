@@ -14,6 +14,7 @@ from typing import Any
 from magichour_provider.api import errors, protocol
 from magichour_provider.api.models import ClipLink, ErrorCode, JobStatus, VideoProject
 
+_MESSAGE_LIMIT = 500
 _MODERATION = frozenset({ErrorCode.NSFW.value, ErrorCode.CONTENT_POLICY.value})
 
 
@@ -34,7 +35,8 @@ class Outcome:
 
     :param status: the job's last known status.
     :param end_seconds: length of the clip in seconds.
-    :param error_status: HTTP status, where the API refused to tell (`Ending.REFUSED`).
+    :param error_status: HTTP status, where the API refused to tell (`Ending.REFUSED`); None where the
+        connection cannot be used.
     :param error_code: the API's code for a failed job or a refused request.
     """
 
@@ -83,8 +85,13 @@ class Outcome:
                 f"{self.project_id}).",
                 project_id=self.project_id,
             )
+        if self.error_status is None:
+            return errors.ConfigurationError(
+                self.error_message or "The job cannot be asked for.",
+                consequence=f"{job} and its credits are unaffected by this.",
+            )
         return protocol.api_error(
-            status=self.error_status or 0,
+            status=self.error_status,
             code=self.error_code,
             message=self.error_message or "no explanation",
             request=f"GET /v1/video-projects/{self.project_id}",
@@ -117,7 +124,7 @@ def of_project(project: VideoProject) -> Outcome | None:
         end_seconds=project.end_seconds,
         credits_charged=project.credits_charged,
         error_code=project.error.code if project.error else None,
-        error_message=project.error.message if project.error else None,
+        error_message=(project.error.message or "")[:_MESSAGE_LIMIT] or None if project.error else None,
     )
 
 
@@ -125,7 +132,9 @@ def of_error(project_id: str, error: errors.MagicHourError) -> Outcome | None:
     """What a failed look says: the end of the wait, or None where looking again may help."""
     if isinstance(error, errors.NotFoundError):
         return Outcome(Ending.DELETED, project_id)
-    if isinstance(error, errors.APIError) and not error.retryable:
+    if error.retryable:
+        return None
+    if isinstance(error, errors.APIError):
         return Outcome(
             Ending.REFUSED,
             project_id,
@@ -133,9 +142,7 @@ def of_error(project_id: str, error: errors.MagicHourError) -> Outcome | None:
             error_code=error.code,
             error_message=error.message,
         )
-    if error.retryable:
-        return None
-    raise error
+    return Outcome(Ending.REFUSED, project_id, error_message=error.what)
 
 
 def clip_link_of(project: VideoProject) -> ClipLink:

@@ -17,6 +17,9 @@ from magichour_provider.waiting.schedule import pause_before_look
 
 log = logging.getLogger(__name__)
 
+LONGEST_SILENCE = 600.0
+"""Seconds that a server's `Retry-After` may keep a wait from looking."""
+
 
 @dataclass
 class Watch:
@@ -59,11 +62,15 @@ class Watch:
         if ended is not None:
             return ended
         if isinstance(error, APIError) and error.retry_after is not None:
-            self._not_before = now + error.retry_after
+            self._not_before = now + min(error.retry_after, LONGEST_SILENCE)
+        self.stumbled(error.what)
+        return None
+
+    def stumbled(self, why: str) -> None:
+        """Take in that a look came to nothing; the first of a row is logged."""
         self._failed_looks += 1
         if self._failed_looks == 1:
-            log.warning("Looking at job %s failed; the wait goes on. %s", self.project_id, error.what)
-        return None
+            log.warning("Looking at job %s failed; the wait goes on. %s", self.project_id, why)
 
     def overdue(self, now: float) -> Outcome | None:
         """The end of the wait once the deadline has passed."""

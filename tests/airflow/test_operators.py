@@ -135,7 +135,7 @@ class TestImageToVideo:
 
     def test_the_deadline_leaves_the_job_running_and_says_so(self, context, endless, magichour_sandbox):
         with pytest.raises(AirflowFailException, match="goes on at Magic Hour") as failed:
-            render(timeout=0.5).execute(context)
+            render(timeout=0.5, durable=False).execute(context)
         (job,) = jobs(magichour_sandbox)
         assert job["id"] in str(failed.value)
 
@@ -166,6 +166,30 @@ class TestImageToVideo:
         magichour_sandbox.control.faults([{"method": "POST", "path": "/v1/image-to-video", **fault}])
         with pytest.raises(error):
             render().execute(context)
+
+    @pytest.mark.parametrize("cut_off", [RuntimeError("disk"), AirflowTaskTimeout("time is up")])
+    def test_a_create_that_was_cut_off_is_final(self, context, magichour_sandbox, cut_off, monkeypatch):
+        operator = render()
+        client = operator.hook.get_client()
+        create = client.create_image_to_video
+
+        def create_and_be_cut_off(request):
+            create(request)
+            raise cut_off
+
+        monkeypatch.setattr(client, "create_image_to_video", create_and_be_cut_off)
+        with pytest.raises(AirflowFailException, match="may have been spent"):
+            operator.execute(context)
+        assert len(jobs(magichour_sandbox)) == 1
+
+    def test_a_trigger_that_failed_by_itself_does_not_lead_to_a_second_job(self, context):
+        failed = {"error": "Trigger failure", "traceback": None}
+        with pytest.raises(AirflowFailException, match="not retried"):
+            render().resume_execution("__fail__", failed, context)
+
+    def test_a_foreign_event_does_not_lead_to_a_second_job(self, context):
+        with pytest.raises(AirflowFailException, match="not retried"):
+            render().execute_complete(context, {"status": "success"})
 
     def test_a_kill_says_what_goes_on(self, context, submitted, capsys):
         operator = render()

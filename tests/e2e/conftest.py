@@ -53,8 +53,12 @@ class Run:
         return job
 
     def wait_for_jobs(self, count: int) -> None:
-        """Wait until this run has ordered `count` jobs."""
-        assert wait_until(lambda: len(self.jobs()) >= count, timeout=120), self.tasks()
+        """Wait until this run has ordered `count` jobs, or has failed, as its test will then say."""
+
+        def is_there() -> bool:
+            return len(self.jobs()) >= count or self._state() == "failed"
+
+        wait_until(is_there, timeout=120)
 
     def release(self) -> None:
         """Let the held jobs of this run complete; those that have ended stay as they are."""
@@ -65,6 +69,9 @@ class Run:
     def wait_for(self, task_id: str, state: str) -> Json:
         """Wait for a task's state; the task instance."""
         return self.airflow.wait_for_task_state(self.dag_id, self.run_id, task_id, state, timeout=120)
+
+    def _state(self) -> str:
+        return str(self.airflow.run(self.dag_id, self.run_id)["state"])
 
     def finish(self) -> str:
         """Wait for the end of the run; its state."""

@@ -154,6 +154,17 @@ def test_a_download_that_goes_wrong_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_another_jobs_clip_under_a_fixed_name_is_not_taken_for_this_one(hook, rendered, tmp_path):
+    target = str(tmp_path / "clip.mp4")
+    first = hook.download(rendered, target)
+    assert hook.download(rendered, target) == first
+    longer = hook.create_image_to_video("saved-items/a/b.png", 5, model="ltx-2.3", resolution="480p")
+    while hook.get_video(longer.id).clip_link is None:
+        pass
+    with pytest.raises(errors.TargetError, match="holds another clip"):
+        hook.download(longer.id, target)
+
+
 @pytest.mark.parametrize("if_exists", ["skip", "fail"])
 def test_what_is_not_a_clip_is_never_replaced_unasked(hook, rendered, tmp_path, if_exists):
     target = tmp_path / "report.csv"

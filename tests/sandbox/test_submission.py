@@ -10,7 +10,7 @@ from PIL import Image
 from magichour_provider.api import errors
 from magichour_provider.api.client import MagicHourClient
 from magichour_provider.api.settings import ClientSettings
-from magichour_provider.submission import Order, submit
+from magichour_provider.submission import Order, fingerprint, open_stills, prepare
 
 IMAGE = "dags_examples/images/grace_hopper.jpg"
 
@@ -19,6 +19,10 @@ IMAGE = "dags_examples/images/grace_hopper.jpg"
 def client(magichour_sandbox):
     with MagicHourClient(ClientSettings(magichour_sandbox.api_key, magichour_sandbox.url)) as client:
         yield client
+
+
+def submit(client, order):
+    return client.create_image_to_video(prepare(client, order, open_stills(order)).request)
 
 
 def order(**fields):
@@ -84,6 +88,11 @@ def files(tmp_path):
         ({"model": "wan-2.2", "audio": True}, errors.CatalogError, "audio"),
         ({"model": "wan-2.2", "end_image": IMAGE}, errors.CatalogError, "end image"),
         ({"model": "sora-2", "resolution": "720p", "end_seconds": 4}, errors.CatalogError, "9:16"),
+        ({"end_seconds": True}, errors.InvalidRequestError, "end_seconds"),
+        ({"image": ["a.jpg"]}, errors.InvalidRequestError, "image"),
+        ({"prompt": 5}, errors.InvalidRequestError, "prompt"),
+        ({"max_credits": 200.5}, errors.InvalidRequestError, "whole number"),
+        ({"max_credits": "inf"}, errors.InvalidRequestError, "max_credits"),
         ({"audio": "loud"}, errors.InvalidRequestError, "audio"),
         ({"max_credits": 119}, errors.BudgetError, "120"),
         ({"max_credits": 500, "model": "wan-3.0"}, errors.BudgetError, "not published"),
@@ -184,3 +193,29 @@ def test_an_image_that_changes_while_it_is_uploaded_is_not_rendered(
     with pytest.raises(errors.MagicHourError):
         submit(client, order(image=str(image)))
     assert magichour_sandbox.control.ledger()["jobs"] == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"end_seconds": 6},
+        {"prompt": "other"},
+        {"model": "ltx-2.5"},
+        {"resolution": "720p"},
+        {"audio": True},
+        {"end_image": IMAGE},
+        {"image": "https://example.com/b.png"},
+    ],
+)
+def test_whatever_changes_the_clip_changes_the_fingerprint(change):
+    one, other = order(), order(**change)
+    assert fingerprint(one, open_stills(one)) != fingerprint(other, open_stills(other))
+
+
+def test_what_does_not_change_the_clip_does_not_change_the_fingerprint(tmp_path):
+    copied = tmp_path / "other-name.jpg"
+    copied.write_bytes(open(IMAGE, "rb").read())  # noqa: PTH123, SIM115
+    orders = [order(), order(name="other", max_credits=500), order(image=str(copied))]
+    assert len({fingerprint(each, open_stills(each)) for each in orders}) == 1
+    signed = [order(image=f"https://example.com/a.png?sig={sig}") for sig in "ab"]
+    assert len({fingerprint(each, open_stills(each)) for each in signed}) == 1

@@ -166,17 +166,43 @@ def test_a_cancelled_waiter_leaves_the_others_waiting(settings, submit, magichou
     assert cancelled
 
 
-def test_a_connection_that_cannot_be_read_fails_its_waiters_and_not_the_next_ones(settings, submit):
+def test_a_connection_that_cannot_be_used_ends_the_wait_and_not_the_next_ones(settings, submit):
     async def no_client():
-        raise ConfigurationError("no password")
+        raise ConfigurationError("The connection has no password.")
 
     async def make_client():
         return AsyncMagicHourClient(settings)
 
     async def wait():
         hub = hub_for("mh")
-        with pytest.raises(ConfigurationError):
-            await hub.wait(watch(submit()), no_client)
-        return await hub.wait(watch(submit()), make_client)
+        return await hub.wait(watch(submit()), no_client), await hub.wait(watch(submit()), make_client)
 
-    assert asyncio.run(wait()).ending is Ending.COMPLETE
+    refused, complete = asyncio.run(wait())
+    assert refused.ending is Ending.REFUSED
+    assert "no password" in str(refused.error())
+    assert complete.ending is Ending.COMPLETE
+
+
+def test_a_look_up_that_fails_for_a_while_is_ridden_out_by_every_waiter(settings, submit):
+    tries = []
+
+    async def make_client():
+        tries.append(1)
+        await asyncio.sleep(0.05)
+        if len(tries) < 3:
+            raise OSError("the API server restarts")
+        return AsyncMagicHourClient(settings)
+
+    async def wait():
+        hub = hub_for("mh")
+        return await asyncio.gather(*(hub.wait(watch(submit()), make_client) for _ in range(5)))
+
+    assert {outcome.ending for outcome in asyncio.run(wait())} == {Ending.COMPLETE}
+
+
+def test_an_answer_without_end_is_cut_and_ridden_out(settings, submit, magichour_sandbox):
+    project_id = submit()
+    endless = '{"id": "' + "a" * (8 << 20)
+    magichour_sandbox.control.faults([{**LOOKS, "status": 200, "body": endless, "times": 2}])
+    for wait in (wait_in_worker, wait_in_triggerer):
+        assert wait(settings, watch(project_id))[0].ending is Ending.COMPLETE

@@ -15,7 +15,7 @@ LEVELS = [
     {"api"},
     {"waiting", "storage", "references", "timing", "connection_form"},
     {"compat"},
-    {"hooks", "submission", "links", "policies"},
+    {"hooks", "submission", "links", "policies", "durable"},
     {"triggers"},
     {"operators", "sensors"},
 ]

@@ -113,9 +113,39 @@ def test_an_unreadable_answer_is_named_by_its_fields_and_never_quoted():
     assert "SECRET" not in str(raised.value) + repr(raised.value.__context__)
 
 
-def test_a_redirect_is_not_followed_and_points_at_the_host():
-    with pytest.raises(errors.UnexpectedAnswerError, match="host"):
-        protocol.read(CREATE, answer(301, b"", location="https://elsewhere/"))
+@pytest.mark.parametrize(
+    ("call", "kind"), [(GET, errors.UnexpectedAnswerError), (CREATE, errors.SubmissionUnknownError)]
+)
+def test_a_redirect_is_not_followed_and_points_at_the_host(call, kind):
+    with pytest.raises(kind, match="host"):
+        protocol.read(call, answer(301, b"", location="https://elsewhere/"))
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b'{"a":' * 100_000])
+def test_a_body_that_is_nested_without_end_is_only_unreadable(body):
+    with pytest.raises(errors.SubmissionUnknownError):
+        protocol.read(CREATE, answer(500, body))
+    with pytest.raises(errors.UnexpectedAnswerError):
+        protocol.read(GET, answer(200, body))
+
+
+@pytest.mark.parametrize("identifier", [" \n", "None/..", "a/../b?x", "a" * 300])
+def test_a_created_job_with_an_id_that_cannot_be_used_has_an_unknown_outcome(identifier):
+    with pytest.raises(errors.SubmissionUnknownError):
+        protocol.read(CREATE, answer(200, {"id": identifier, "credits_charged": 1}))
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "/v1/account", "data:x", ""])
+def test_a_link_that_is_no_web_address_is_unreadable(url):
+    with pytest.raises(errors.UnexpectedAnswerError):
+        protocol.read(GET, answer(200, {**PROJECT, "downloads": [{"url": url}]}))
+
+
+def test_requests_and_answers_show_no_signed_address():
+    signed = "https://host/still.png?sig=SECRET"
+    request = ImageToVideoRequest(image_file_path=signed, end_image_file_path=signed, end_seconds=5)
+    call = protocol.create_image_to_video(request)
+    assert "SECRET" not in repr(request) + repr(call) + repr(answer(200, PROJECT))
 
 
 def test_unknown_fields_and_statuses_do_not_break_a_reader():

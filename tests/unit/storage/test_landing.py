@@ -9,6 +9,7 @@ import struct
 import subprocess
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +314,12 @@ def test_a_folder_that_appears_in_place_of_the_target_is_refused(tmp_path: Path)
         existing(target)
 
 
+def test_a_pipe_under_the_targets_name_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "clip.mp4")
+    with pytest.raises(TargetError, match="not a regular file"):
+        existing(resolve_target(str(tmp_path / "clip.mp4"), "p1"))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_write_access_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
@@ -326,12 +333,15 @@ def test_a_folder_without_write_access_is_refused(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
 
 
-@pytest.fixture
-def file_size_limit() -> Iterator[int]:
+@contextmanager
+def file_size_limit(limit: int) -> Iterator[None]:
+    """As short as can be: the limit holds for what pytest itself writes, too."""
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, old[1]))
-    yield 4096
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 def big_clip_chunks(clip: bytes, media_bytes: int) -> Iterator[bytes]:
@@ -351,10 +361,8 @@ def land_big_clip(target: Target, clip: bytes, media_bytes: int) -> LandedFile:
         return landing.publish()
 
 
-def test_a_write_that_the_system_refuses_leaves_no_half_file(
-    tmp_path: Path, clip: bytes, file_size_limit: int
-) -> None:
-    with pytest.raises(TargetError, match="file too large"):
+def test_a_write_that_the_system_refuses_leaves_no_half_file(tmp_path: Path, clip: bytes) -> None:
+    with pytest.raises(TargetError, match="file too large"), file_size_limit(1 << 20):
         land_big_clip(resolve_target(str(tmp_path / "clip.mp4"), "p1"), clip, 4 << 20)
     assert names_in(tmp_path) == []
 

@@ -1,0 +1,183 @@
+"""The record of a paid job, by which a new try takes the job up instead of paying for another.
+
+It lives in Airflow's task state store (3.3), per Dag run, task and map index; it survives retries, a killed
+worker and a Clear. The order must not be relaxed: `intent` before the create, `submitted` as soon as its
+answer is there, `done` as the last thing before the task succeeds. A record of `intent` without an id means
+that nobody can tell whether the create was taken: the task then fails, and only a person may go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from magichour_provider.api.errors import LIBRARY_URL, MagicHourError, SubmissionUnknownError
+from magichour_provider.compat import AirflowTaskTimeout, task_state_store
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from magichour_provider.waiting.outcome import Outcome
+
+log = logging.getLogger(__name__)
+
+KEY = "magichour_job"
+
+
+class Stage(str, Enum):
+    """How far a submission has come."""
+
+    INTENT = "intent"
+    SUBMITTED = "submitted"
+    DONE = "done"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one submission; ids, numbers and a hash.
+
+    :param fingerprint: hash of everything that changes the clip.
+    :param at: when it was written, ISO 8601.
+    :param max_tries: the task's own when it was written; a Clear raises it, a retry does not.
+    :param balance: the account's credits before the create.
+    """
+
+    stage: Stage
+    fingerprint: str
+    at: str
+    max_tries: int
+    name: str | None = None
+    balance: int | None = None
+    project_id: str | None = None
+    credits_charged: int | None = None
+
+
+class JobRecords:
+    """The record of the running task; without a store (below Airflow 3.3) it remembers nothing."""
+
+    def __init__(self, context: Context, *, durable: bool) -> None:
+        self._store = task_state_store(context) if durable else None
+        self._max_tries = int(getattr(context["ti"], "max_tries", 0) or 0)
+        self._record: Record | None = None
+        if durable and self._store is None:
+            log.info(
+                "This Airflow has no task state store: a new try cannot take up the job of an earlier one."
+            )
+
+    @property
+    def available(self) -> bool:
+        """Whether a new try will find what this one writes."""
+        return self._store is not None
+
+    def read(self) -> Record | None:
+        """Return what an earlier try has left."""
+        stored: Any = self._store.get(KEY) if self._store is not None else None
+        if not isinstance(stored, dict):
+            return None
+        self._record = Record(**{**stored, "stage": Stage(stored["stage"])})
+        return self._record
+
+    def cleared_since(self, record: Record) -> bool:
+        """Whether a person has cleared the task since the record was written."""
+        return self._max_tries > record.max_tries
+
+    def intend(self, fingerprint: str, *, name: str | None, balance: int | None) -> None:
+        """Write, before the create, that it is about to be sent."""
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._write(Record(Stage.INTENT, fingerprint, now, self._max_tries, name, balance))
+
+    def forget(self) -> None:
+        """Remove the record of a create that was not taken."""
+        if self._store is not None:
+            self._store.delete(KEY)
+
+    @contextmanager
+    def around_create(self) -> Iterator[None]:
+        """Remove the intent of a create that was not taken; let nothing else out but an unknown outcome."""
+        try:
+            yield
+        except SubmissionUnknownError:
+            raise
+        except MagicHourError:
+            self.forget()
+            raise
+        except (Exception, AirflowTaskTimeout) as error:
+            raise SubmissionUnknownError(
+                f"The create was cut off ({type(error).__name__}) after it may have been sent."
+            ) from error
+
+    def submitted(self, project_id: str, credits_charged: int | None) -> None:
+        """Write the paid job's id."""
+        if self._record is not None:
+            self._write(
+                replace(
+                    self._record,
+                    stage=Stage.SUBMITTED,
+                    project_id=project_id,
+                    credits_charged=credits_charged,
+                )
+            )
+
+    def done(self) -> None:
+        """Write that the task is about to succeed: from now on a Clear means a new clip."""
+        record = self._record or self.read()
+        if record is not None:
+            self._write(replace(record, stage=Stage.DONE, max_tries=self._max_tries))
+
+    def _write(self, record: Record) -> None:
+        self._record = record
+        if self._store is not None:
+            self._store.set(KEY, {**asdict(record), "stage": record.stage.value})
+
+
+def job_to_take_up(
+    records: JobRecords, fingerprint: str, look: Callable[[str], Outcome | None]
+) -> Record | None:
+    """The submission of an earlier try to go on with, or None to submit anew.
+
+    :param look: what has become of a job: None while it goes on.
+
+    Raises SubmissionUnknownError where an earlier create may have been taken and nobody knows its id.
+    """
+    record = records.read()
+    if record is None:
+        return None
+    cleared = records.cleared_since(record)
+    if record.fingerprint != fingerprint:
+        log.info("The request has changed since job %s was submitted: submitting anew.", record.project_id)
+        return None
+    if record.project_id is None:
+        if cleared:
+            log.warning(
+                "An earlier create has an unknown outcome, and the task was cleared: submitting anew."
+            )
+            return None
+        raise _unknown(record)
+    if record.stage is Stage.DONE and cleared:
+        log.info("The task had succeeded with job %s and was cleared: rendering anew.", record.project_id)
+        return None
+    outcome = look(record.project_id)
+    error = outcome.error() if outcome is not None else None
+    if error is not None:
+        log.warning("%s Submitting anew.", error.what)
+        return None
+    log.info("Taking up job %s of an earlier try (%s%s).", record.project_id, LIBRARY_URL, record.project_id)
+    return record
+
+
+def _unknown(record: Record) -> SubmissionUnknownError:
+    balance = f" The account had {record.balance} credits before." if record.balance is not None else ""
+    return SubmissionUnknownError(
+        f"An earlier try was cut off at {record.at} while it submitted the job named {record.name!r}, before "
+        f"its id could be kept.{balance}",
+        remedy=(
+            "Look for that name in the Magic Hour library (https://magichour.ai/my-library). If the clip is "
+            "there, pass its id to VideoJobSensor and DownloadVideoOperator; if not, clear this task, which "
+            "submits anew. It is not retried by itself, as that may pay a second time."
+        ),
+    )

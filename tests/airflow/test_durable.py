@@ -1,0 +1,215 @@
+"""A new try takes up what an earlier one has paid for: the operator, the sandbox, a store like Airflow's."""
+
+from __future__ import annotations
+
+import pytest
+
+from magichour_provider.compat import AirflowFailException, AirflowTaskTimeout
+from magichour_provider.durable import KEY
+from magichour_provider.operators.image_to_video import ImageToVideoOperator
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+IMAGE = "dags_examples/images/grace_hopper.jpg"
+CREATES = {"method": "POST", "path": "/v1/image-to-video"}
+
+
+class Store(dict):
+    """The task state store's three verbs."""
+
+    def set(self, key, value):
+        self[key] = value
+
+    def delete(self, key):
+        self.pop(key, None)
+
+
+class Killed(BaseException):
+    """The process is gone: nothing after this runs."""
+
+
+@pytest.fixture
+def tries(context):
+    """Make one try after the other of the same task instance; `cleared` tells Airflow's way to say so."""
+    store = Store()
+    context["task_state_store"] = store
+    context["ti"].max_tries = 2
+
+    def one(*, cleared=False, **options):
+        if cleared:
+            context["ti"].max_tries += 3
+        options = {
+            "end_seconds": 3,
+            "model": "ltx-2.3",
+            "resolution": "480p",
+            "poll_interval": 0.1,
+            **options,
+        }
+        return ImageToVideoOperator(task_id="render", **{"image": IMAGE, **options}).execute(context)
+
+    one.store = store
+    return one
+
+
+def jobs(sandbox):
+    return sandbox.control.ledger()["jobs"]
+
+
+def raising(error):
+    def stop(*args):
+        raise error
+
+    return stop
+
+
+def killed_while_waiting(tries, monkeypatch, **options):
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageToVideoOperator, "_wait", raising(Killed()))
+        with pytest.raises(Killed):
+            tries(**options)
+
+
+def test_a_try_that_was_killed_while_waiting_is_gone_on_with(tries, monkeypatch, magichour_sandbox):
+    killed_while_waiting(tries, monkeypatch)
+    result = tries()
+    (job,) = jobs(magichour_sandbox)
+    assert (result["project_id"], result["status"]) == (job["id"], "complete")
+
+
+def test_a_job_that_became_complete_meanwhile_is_taken_as_it_is(tries, monkeypatch, magichour_sandbox):
+    magichour_sandbox.control.behaviour(render_seconds=0)
+    killed_while_waiting(tries, monkeypatch)
+    assert tries()["project_id"] == jobs(magichour_sandbox)[0]["id"]
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+@pytest.mark.parametrize("status", ["error", "canceled"])
+def test_a_job_that_came_to_nothing_is_submitted_anew(tries, monkeypatch, magichour_sandbox, status):
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+    killed_while_waiting(tries, monkeypatch)
+    magichour_sandbox.control.set_job(jobs(magichour_sandbox)[0]["id"], status)
+    magichour_sandbox.control.behaviour(render_seconds=0)
+    assert tries()["status"] == "complete"
+    assert len(jobs(magichour_sandbox)) == 2
+
+
+def test_another_request_is_another_job(tries, monkeypatch, magichour_sandbox):
+    killed_while_waiting(tries, monkeypatch)
+    tries(prompt="changed")
+    assert len(jobs(magichour_sandbox)) == 2
+
+
+def test_another_name_is_the_same_job(tries, monkeypatch, magichour_sandbox):
+    killed_while_waiting(tries, monkeypatch)
+    tries(name="changed")
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_a_cleared_success_is_rendered_anew(tries, magichour_sandbox):
+    first = tries()
+    second = tries(cleared=True)
+    assert first["project_id"] != second["project_id"]
+    assert len(jobs(magichour_sandbox)) == 2
+
+
+def test_a_success_that_airflow_never_heard_of_is_not_paid_for_again(tries, magichour_sandbox):
+    """Killed after the last line of the task, before Airflow took its result: a retry, not a Clear."""
+    assert tries()["project_id"] == tries()["project_id"]
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_a_cleared_failure_takes_the_job_up(tries, monkeypatch, magichour_sandbox):
+    killed_while_waiting(tries, monkeypatch)
+    tries(cleared=True)
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_a_try_that_was_killed_inside_the_create_stops_the_next_one_until_a_person_clears_it(
+    tries, monkeypatch, magichour_sandbox
+):
+    from magichour_provider.api.client import MagicHourClient
+
+    create = MagicHourClient.create_image_to_video
+
+    def killed_after(client, request):
+        create(client, request)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MagicHourClient, "create_image_to_video", killed_after)
+        with pytest.raises(Killed):
+            tries()
+    for _ in range(2):
+        with pytest.raises(AirflowFailException, match="12000 credits before") as stopped:
+            tries()
+        assert jobs(magichour_sandbox)[0]["name"] in str(stopped.value)
+        assert "magichour.ai/my-library" in str(stopped.value)
+    assert len(jobs(magichour_sandbox)) == 1
+    tries(cleared=True)
+    assert len(jobs(magichour_sandbox)) == 2
+
+
+def test_a_create_of_unknown_outcome_stops_the_next_try_too(tries, magichour_sandbox):
+    magichour_sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
+    for _ in range(2):
+        with pytest.raises(AirflowFailException, match="library"):
+            tries()
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_a_create_that_was_not_taken_leaves_no_record(tries, magichour_sandbox):
+    magichour_sandbox.control.faults([{**CREATES, "status": 422, "body": {"message": "no"}, "times": 1}])
+    with pytest.raises(AirflowFailException, match="422"):
+        tries()
+    assert KEY not in tries.store
+    assert tries()["status"] == "complete"
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+@pytest.mark.parametrize("trouble", [RuntimeError("disk"), AirflowTaskTimeout("time is up")])
+def test_trouble_after_the_create_may_be_retried(tries, magichour_sandbox, monkeypatch, trouble):
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageToVideoOperator, "_announce", raising(trouble))
+        with pytest.raises(type(trouble)):
+            tries()
+    assert tries()["status"] == "complete"
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_a_passed_deadline_may_be_retried(tries, magichour_sandbox):
+    from magichour_provider.api.errors import WaitTimeoutError
+
+    magichour_sandbox.control.behaviour(render_seconds=1)
+    with pytest.raises(WaitTimeoutError):
+        tries(timeout=0.3)
+    assert tries()["status"] == "complete"
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_without_waiting_a_retry_returns_the_same_job_and_a_clear_a_new_one(tries, magichour_sandbox):
+    first = tries(wait_for_completion=False)
+    assert tries(wait_for_completion=False)["project_id"] == first["project_id"]
+    assert tries(wait_for_completion=False, cleared=True)["project_id"] != first["project_id"]
+
+
+def test_who_does_not_want_a_record_has_none(tries, magichour_sandbox):
+    tries(durable=False)
+    assert tries.store == {}
+
+
+def test_the_record_holds_ids_numbers_and_a_hash(tries, monkeypatch):
+    killed_while_waiting(
+        tries, monkeypatch, prompt="a secret prompt", image="https://example.com/a.png?sig=SECRET"
+    )
+    record = tries.store[KEY]
+    assert set(record) == {
+        "stage",
+        "fingerprint",
+        "at",
+        "max_tries",
+        "name",
+        "balance",
+        "project_id",
+        "credits_charged",
+    }
+    assert "secret" not in str(record).lower()
