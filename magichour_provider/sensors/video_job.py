@@ -15,6 +15,7 @@ from magichour_provider.compat import (
     BaseSensorOperator,
     PokeReturnValue,
     default_deferrable,
+    deferral_settles_after,
 )
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.policies import no_useless_retry
@@ -37,7 +38,8 @@ class VideoJobSensor(BaseSensorOperator):
 
     :param project_id: a project id, the output of `ImageToVideoOperator`, or a template of either.
     :param magichour_conn_id: the connection.
-    :param poke_interval: seconds between looks; None: adaptive when deferred, else 10.
+    :param poke_interval: seconds between looks; None: adaptive when deferred, else 10. In reschedule mode
+        at least `[workers] min_heartbeat_interval` + 2.
     :param timeout: seconds, or a timedelta, until the wait ends as `AirflowSensorTimeout`. With
         `execution_timeout` the earlier of both.
     :param deferrable: wait in the triggerer; default from `[operators] default_deferrable`.
@@ -66,6 +68,9 @@ class VideoJobSensor(BaseSensorOperator):
             timeout=timeout,
             **kwargs,
         )
+        if self.reschedule:
+            # Sooner, Airflow may find the task still running and fail it, as with a trigger.
+            self.poke_interval = max(self.poke_interval, deferral_settles_after())
         self.project_id = project_id
         self.magichour_conn_id = magichour_conn_id
         self.poll_interval = optional_seconds("poke_interval", poke_interval)

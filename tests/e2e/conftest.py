@@ -158,6 +158,7 @@ def runs(
         control.behaviour(render_seconds=HELD)
         held = [
             begin("worker-waits", "e2e_worker_waits"),
+            begin("killed", "e2e_killed"),
             begin("pipeline", "magichour_image_to_video"),
             begin("short", "magichour_render_and_download"),
             begin("failing", "e2e_pipeline"),

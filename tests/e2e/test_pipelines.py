@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -53,6 +55,25 @@ def test_waiting_in_a_worker_by_poking_by_rescheduling_and_in_the_operator(runs:
     assert_job(run.xcom("reschedule"), sensed)
     assert_job(run.xcom("render"), rendered)
     assert_clip(run.xcom("download"), rendered, run.folder, seconds=3)
+
+
+def test_a_killed_worker_leaves_a_job_that_the_next_try_takes_up(runs: Runs) -> None:
+    run = runs["killed"]
+    run.wait_for("render", "running")
+    os.kill(run.task("render")["pid"], signal.SIGKILL)
+    assert wait_until(lambda: run.tasks()[("render", -1)] == ("running", 2), timeout=120)
+    run.release()
+
+    assert run.finish() == "success"
+    assert run.tasks() == {("render", -1): ("success", 2)}
+    first = run.only_job()
+    assert_job(run.xcom("render"), first)
+
+    run.airflow.clear(run.dag_id, run.run_id)
+    assert wait_until(lambda: len(run.jobs()) == 2, timeout=120), "a cleared success is rendered anew"
+    run.release()
+    assert run.finish() == "success"
+    assert run.xcom("render")["project_id"] == run.jobs()[1]["id"] != first["id"]
 
 
 def test_the_pipeline_waits_in_the_triggerer_and_ends_with_a_clip_on_disk(runs: Runs) -> None:

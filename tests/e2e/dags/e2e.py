@@ -49,10 +49,13 @@ with DAG(dag_id="e2e_worker_waits", schedule=None, params=PARAMS, default_args=R
         task_id="submit", image="{{ params.image }}", wait_for_completion=False, **ORDER
     ).output
     VideoJobSensor(task_id="poke", project_id=job, mode="poke", poke_interval=1, deferrable=False)
-    # Longer than a worker may take to notice that its task has ended, or Airflow fails the task: the same
-    # race as for a trigger (airflow#71580).
-    VideoJobSensor(task_id="reschedule", project_id=job, mode="reschedule", poke_interval=8, deferrable=False)
+    VideoJobSensor(task_id="reschedule", project_id=job, mode="reschedule", poke_interval=1, deferrable=False)
     rendered = ImageToVideoOperator(
         task_id="render", image="{{ params.image }}", poll_interval=1, deferrable=False, **ORDER
     ).output
     DownloadVideoOperator(task_id="download", project_id=rendered, path="{{ params.folder }}/")
+
+with DAG(dag_id="e2e_killed", schedule=None, params=PARAMS, default_args=RETRIES):
+    ImageToVideoOperator(
+        task_id="render", image="{{ params.image }}", poll_interval=1, deferrable=False, **ORDER
+    )
