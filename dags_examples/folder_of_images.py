@@ -22,8 +22,11 @@ with DAG(
 
     @task
     def list_images(params: dict[str, str]) -> list[str]:
-        """Name every JPEG of the folder."""
-        return sorted(str(path) for path in Path(params["images"]).glob("*.jpg"))
+        """Name every image of the folder."""
+        files = Path(params["images"]).iterdir()
+        return sorted(
+            str(file) for file in files if file.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}
+        )
 
     render = ImageToVideoOperator.partial(
         task_id="render",

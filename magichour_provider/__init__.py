@@ -1,5 +1,43 @@
-"""Apache Airflow provider for Magic Hour (magichour.ai): image-to-video jobs in Dags."""
+"""Apache Airflow provider for Magic Hour (magichour.ai): image-to-video jobs in Dags.
+
+The public names load on first use, so that importing the package costs a Dag file nothing.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "DownloadVideoOperator",
+    "ImageToVideoOperator",
+    "MagicHourError",
+    "MagicHourHook",
+    "VideoJobSensor",
+    "VideoJobTrigger",
+]
+
+if TYPE_CHECKING:
+    from magichour_provider.api.errors import MagicHourError
+    from magichour_provider.hooks.magichour import MagicHourHook
+    from magichour_provider.operators.download import DownloadVideoOperator
+    from magichour_provider.operators.image_to_video import ImageToVideoOperator
+    from magichour_provider.sensors.video_job import VideoJobSensor
+    from magichour_provider.triggers.video_job import VideoJobTrigger
+
+_HOMES = {
+    "DownloadVideoOperator": "operators.download",
+    "ImageToVideoOperator": "operators.image_to_video",
+    "MagicHourError": "api.errors",
+    "MagicHourHook": "hooks.magichour",
+    "VideoJobSensor": "sensors.video_job",
+    "VideoJobTrigger": "triggers.video_job",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from magichour_provider.api.errors import MagicHourError, WaitTimeoutError
 from magichour_provider.compat import (
@@ -29,7 +29,7 @@ from magichour_provider.references import (
     library_url,
     signatures_of,
 )
-from magichour_provider.timing import FRAMEWORK_GRACE, deadline_of, optional_seconds, seconds
+from magichour_provider.timing import deadline_of, optional_seconds, seconds
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -154,7 +154,7 @@ class ImageToVideoOperator(BaseOperator):
                 records.done()
                 return result
             if self.deferrable:
-                self._defer(job, deadline)
+                self.defer(**self._trigger(job.id, deadline).as_deferral())
             return self._finish(self._wait(job, deadline), records)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,14 +265,6 @@ class ImageToVideoOperator(BaseOperator):
 
         return VideoJobTrigger(
             project_id, self.magichour_conn_id, deadline=deadline, poll_interval=self.poll_interval
-        )
-
-    def _defer(self, job: CreatedJob, deadline: float) -> NoReturn:
-        remaining = max(0.0, deadline - time.time())
-        self.defer(
-            trigger=self._trigger(job.id, deadline),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=remaining + FRAMEWORK_GRACE),
         )
 
     def _wait(self, job: CreatedJob, deadline: float) -> Outcome:

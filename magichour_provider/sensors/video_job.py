@@ -20,7 +20,7 @@ from magichour_provider.compat import (
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.policies import no_useless_retry
 from magichour_provider.references import DEFAULT_CONN_ID, JobReference
-from magichour_provider.timing import FRAMEWORK_GRACE, deadline_of, optional_seconds
+from magichour_provider.timing import deadline_of, optional_seconds
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -147,12 +147,7 @@ class VideoJobSensor(BaseSensorOperator):
             deadline=self._watch.deadline,
             poll_interval=self.poll_interval,
         )
-        remaining = max(0.0, self._watch.deadline - time.time())
-        self.defer(
-            trigger=trigger,
-            method_name="execute_complete",
-            timeout=timedelta(seconds=remaining + FRAMEWORK_GRACE),
-        )
+        self.defer(**trigger.as_deferral())
 
     def _finish(self, outcome: Outcome) -> dict[str, Any]:
         error = outcome.error()

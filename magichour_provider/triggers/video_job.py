@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from magichour_provider.compat import deferral_settles_after
 from magichour_provider.references import DEFAULT_CONN_ID
+from magichour_provider.timing import FRAMEWORK_GRACE
 
 
 class VideoJobTrigger(BaseTrigger):
@@ -50,6 +52,15 @@ class VideoJobTrigger(BaseTrigger):
                 "poll_interval": self.poll_interval,
             },
         )
+
+    def as_deferral(self) -> dict[str, Any]:
+        """Arguments for `BaseOperator.defer`. Airflow's own timeout is a net: it skips `execute_complete`."""
+        remaining = max(0.0, self.deadline - time.time())
+        return {
+            "trigger": self,
+            "method_name": "execute_complete",
+            "timeout": timedelta(seconds=remaining + FRAMEWORK_GRACE),
+        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the one event."""

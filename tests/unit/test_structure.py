@@ -88,3 +88,13 @@ def test_a_dag_file_loads_no_client_no_model_and_no_storage(module):
         for name in loaded
         if name.startswith(("magichour_provider.api.models", "magichour_provider.storage"))
     }
+
+
+def test_the_public_names_are_there_and_cost_nothing_until_they_are_used():
+    import magichour_provider
+
+    for name in magichour_provider.__all__:
+        assert getattr(magichour_provider, name).__name__ == name
+    with pytest.raises(AttributeError, match="no_such_name"):
+        magichour_provider.no_such_name  # noqa: B018
+    assert not {name for name in loaded_by("import magichour_provider") if "airflow" in name}
