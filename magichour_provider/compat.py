@@ -6,10 +6,12 @@ does not hide is decided below.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
+    AirflowNotFoundException,
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
@@ -33,8 +35,13 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+KEEP_FOR_EVER = timedelta.max
+"""How long the task state store keeps a record: `airflow.sdk.NEVER_EXPIRE`, which is there from 3.3 on."""
+
 __all__ = [
+    "KEEP_FOR_EVER",
     "AirflowFailException",
+    "AirflowNotFoundException",
     "AirflowSensorTimeout",
     "AirflowSkipException",
     "AirflowTaskTimeout",

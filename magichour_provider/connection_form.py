@@ -52,8 +52,11 @@ UI_FIELD_BEHAVIOUR: MappingProxyType[str, Any] = MappingProxyType(
 
 
 def wtforms_fields() -> dict[str, Any]:
-    """The extras as wtforms fields, for Airflow 3.0 and 3.1."""
-    from wtforms import BooleanField, IntegerField, StringField
+    """The extras as wtforms fields, for Airflow 3.0 and 3.1; none where wtforms is not installed."""
+    try:
+        from wtforms import BooleanField, IntegerField, StringField
+    except ImportError:
+        return {}
 
     kinds = {"integer": IntegerField, "string": StringField, "boolean": BooleanField}
     return {
@@ -65,5 +68,8 @@ def wtforms_fields() -> dict[str, Any]:
 
 
 def wtforms_behaviour() -> dict[str, Any]:
-    """What to hide and rename, in the spelling of Airflow 3.0 and 3.1."""
-    return {key.replace("-", "_"): value for key, value in UI_FIELD_BEHAVIOUR.items()}
+    """What to hide and rename, in the spelling of Airflow 3.0 and 3.1; without fields `extra` stays."""
+    behaviour = {key.replace("-", "_"): value for key, value in UI_FIELD_BEHAVIOUR.items()}
+    if not wtforms_fields():
+        behaviour["hidden_fields"] = [name for name in behaviour["hidden_fields"] if name != "extra"]
+    return behaviour

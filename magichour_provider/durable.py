@@ -2,22 +2,24 @@
 
 It lives in Airflow's task state store (3.3), per Dag run, task and map index; it survives retries, a killed
 worker and a Clear. The order must not be relaxed: `intent` before the create, `submitted` as soon as its
-answer is there, `done` as the last thing before the task succeeds. A record of `intent` without an id means
-that nobody can tell whether the create was taken: the task then fails, and only a person may go on.
+answer is there, `done` as the last thing before the task succeeds. A record without an id means that nobody
+can tell whether the create was taken: the task then fails, and goes on only when a person, once told,
+clears it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.api.errors import LIBRARY_URL, MagicHourError, SubmissionUnknownError
-from magichour_provider.compat import AirflowTaskTimeout, task_state_store
+from magichour_provider.api.errors import ImageError, MagicHourError, SubmissionUnknownError
+from magichour_provider.api.projects import LIBRARY_PAGE, library_url
+from magichour_provider.compat import KEEP_FOR_EVER, AirflowTaskTimeout, task_state_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -33,6 +35,7 @@ class Stage(str, Enum):
     """How far a submission has come."""
 
     INTENT = "intent"
+    UNKNOWN = "unknown"
     SUBMITTED = "submitted"
     DONE = "done"
 
@@ -41,9 +44,10 @@ class Stage(str, Enum):
 class Record:
     """What is known of one submission; ids, numbers and a hash.
 
+    :param stage: `unknown` is an intent without an id of which a person has been told.
     :param fingerprint: hash of everything that changes the clip.
-    :param at: when it was written, ISO 8601.
-    :param max_tries: the task's own when it was written; a Clear raises it, a retry does not.
+    :param at: when the create was about to be sent, ISO 8601.
+    :param max_tries: the task's own when this was written; a Clear changes it, a retry does not.
     :param balance: the account's credits before the create.
     """
 
@@ -55,6 +59,16 @@ class Record:
     balance: int | None = None
     project_id: str | None = None
     credits_charged: int | None = None
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Record:
+        """Read what this version or a later one has written; ValueError where it cannot be used."""
+        known = {field.name for field in fields(cls)}
+        values = {key: value for key, value in stored.items() if key in known}
+        try:
+            return cls(**{**values, "stage": Stage(values.get("stage"))})
+        except TypeError as error:
+            raise ValueError(str(error)) from None
 
 
 class JobRecords:
@@ -75,26 +89,28 @@ class JobRecords:
         return self._store is not None
 
     def read(self) -> Record | None:
-        """Return what an earlier try has left."""
+        """Return what an earlier try has left; SubmissionUnknownError where it cannot be read."""
         stored: Any = self._store.get(KEY) if self._store is not None else None
-        if not isinstance(stored, dict):
+        if stored is None:
             return None
-        self._record = Record(**{**stored, "stage": Stage(stored["stage"])})
+        try:
+            self._record = Record.of(stored)
+        except ValueError as error:
+            raise SubmissionUnknownError(f"The record of an earlier try cannot be read ({error}).") from None
         return self._record
 
     def cleared_since(self, record: Record) -> bool:
-        """Whether a person has cleared the task since the record was written."""
-        return self._max_tries > record.max_tries
+        """Whether a person has cleared the task since the record was written.
+
+        Airflow's Clear sets `max_tries` to the try's number plus the task's retries, and nothing else changes
+        it; where that happens to be the same number, a Clear is taken for a retry, and pays nothing.
+        """
+        return self._max_tries != record.max_tries
 
     def intend(self, fingerprint: str, *, name: str | None, balance: int | None) -> None:
         """Write, before the create, that it is about to be sent."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._write(Record(Stage.INTENT, fingerprint, now, self._max_tries, name, balance))
-
-    def forget(self) -> None:
-        """Remove the record of a create that was not taken."""
-        if self._store is not None:
-            self._store.delete(KEY)
 
     @contextmanager
     def around_create(self) -> Iterator[None]:
@@ -102,25 +118,42 @@ class JobRecords:
         try:
             yield
         except SubmissionUnknownError:
+            self.told()
             raise
         except MagicHourError:
             self.forget()
             raise
         except (Exception, AirflowTaskTimeout) as error:
+            self.told()
             raise SubmissionUnknownError(
                 f"The create was cut off ({type(error).__name__}) after it may have been sent."
             ) from error
 
-    def submitted(self, project_id: str, credits_charged: int | None) -> None:
-        """Write the paid job's id."""
+    def told(self) -> None:
+        """Write that a person is being told of the unknown outcome: a Clear from now on is their answer."""
         if self._record is not None:
-            self._write(
-                replace(
-                    self._record,
-                    stage=Stage.SUBMITTED,
-                    project_id=project_id,
-                    credits_charged=credits_charged,
-                )
+            self._write(replace(self._record, stage=Stage.UNKNOWN, max_tries=self._max_tries))
+
+    def forget(self) -> None:
+        """Remove the record of a create that was not taken."""
+        if self._store is not None:
+            self._store.delete(KEY)
+
+    def submitted(self, project_id: str, credits_charged: int | None) -> None:
+        """Write the paid job's id. A store that fails is no reason to let go of a job that is in hand."""
+        if self._record is None:
+            return
+        record = replace(
+            self._record, stage=Stage.SUBMITTED, project_id=project_id, credits_charged=credits_charged
+        )
+        try:
+            self._write(record)
+        except Exception:
+            log.exception(
+                "Job %s (%s credits, %s) is submitted and could not be recorded; going on with it.",
+                project_id,
+                credits_charged,
+                library_url(project_id),
             )
 
     def done(self) -> None:
@@ -132,14 +165,15 @@ class JobRecords:
     def _write(self, record: Record) -> None:
         self._record = record
         if self._store is not None:
-            self._store.set(KEY, {**asdict(record), "stage": record.stage.value})
+            self._store.set(KEY, {**asdict(record), "stage": record.stage.value}, retention=KEEP_FOR_EVER)
 
 
 def job_to_take_up(
-    records: JobRecords, fingerprint: str, look: Callable[[str], Outcome | None]
+    records: JobRecords, identify: Callable[[], str], look: Callable[[str], Outcome | None]
 ) -> Record | None:
     """The submission of an earlier try to go on with, or None to submit anew.
 
+    :param identify: the fingerprint of what is asked for now.
     :param look: what has become of a job: None while it goes on.
 
     Raises SubmissionUnknownError where an earlier create may have been taken and nobody knows its id.
@@ -148,26 +182,35 @@ def job_to_take_up(
     if record is None:
         return None
     cleared = records.cleared_since(record)
-    if record.fingerprint != fingerprint:
-        log.info("The request has changed since job %s was submitted: submitting anew.", record.project_id)
-        return None
     if record.project_id is None:
-        if cleared:
+        if record.stage is Stage.UNKNOWN and cleared:
             log.warning(
                 "An earlier create has an unknown outcome, and the task was cleared: submitting anew."
             )
             return None
+        records.told()
         raise _unknown(record)
     if record.stage is Stage.DONE and cleared:
         log.info("The task had succeeded with job %s and was cleared: rendering anew.", record.project_id)
+        return None
+    if _has_changed(record, identify):
+        log.info("The request has changed since job %s was submitted: submitting anew.", record.project_id)
         return None
     outcome = look(record.project_id)
     error = outcome.error() if outcome is not None else None
     if error is not None:
         log.warning("%s Submitting anew.", error.what)
         return None
-    log.info("Taking up job %s of an earlier try (%s%s).", record.project_id, LIBRARY_URL, record.project_id)
+    log.info("Taking up job %s of an earlier try (%s).", record.project_id, library_url(record.project_id))
     return record
+
+
+def _has_changed(record: Record, identify: Callable[[], str]) -> bool:
+    try:
+        return record.fingerprint != identify()
+    except ImageError as error:
+        log.warning("%s Going on with job %s, which was submitted with it.", error.what, record.project_id)
+        return False
 
 
 def _unknown(record: Record) -> SubmissionUnknownError:
@@ -176,8 +219,8 @@ def _unknown(record: Record) -> SubmissionUnknownError:
         f"An earlier try was cut off at {record.at} while it submitted the job named {record.name!r}, before "
         f"its id could be kept.{balance}",
         remedy=(
-            "Look for that name in the Magic Hour library (https://magichour.ai/my-library). If the clip is "
-            "there, pass its id to VideoJobSensor and DownloadVideoOperator; if not, clear this task, which "
-            "submits anew. It is not retried by itself, as that may pay a second time."
+            f"Look for that name in the Magic Hour library ({LIBRARY_PAGE}). If the clip is there, pass its "
+            "id to VideoJobSensor and DownloadVideoOperator; if not, clear this task, which submits anew. It "
+            "is not retried by itself, as that may pay a second time."
         ),
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus, urlsplit
 
-from magichour_provider.api.errors import LIBRARY_URL, InvalidRequestError
+from magichour_provider.api.errors import InvalidRequestError
+from magichour_provider.api.projects import is_project_id, library_url
 
 if TYPE_CHECKING:
     from magichour_provider.waiting.outcome import Outcome
@@ -26,14 +28,17 @@ class JobReference:
 
     @classmethod
     def of(cls, value: object) -> JobReference:
-        """Read a project id, or the dict that an operator of this provider returned."""
-        if isinstance(value, str) and value.strip():
-            return cls(value.strip())
-        if isinstance(value, Mapping) and isinstance(value.get("project_id"), str):
-            return cls(value["project_id"], value.get("model"), value.get("resolution"))
-        raise InvalidRequestError(
-            f"project_id is {value!r:.80}: give a project id, or the output of ImageToVideoOperator."
-        )
+        """Read a project id, or what an operator of this provider returned: a dict, or a template of it."""
+        given = _literal(value) if isinstance(value, str) and value.lstrip().startswith("{") else value
+        job = cls(given.strip()) if isinstance(given, str) else None
+        if isinstance(given, Mapping) and isinstance(given.get("project_id"), str):
+            job = cls(given["project_id"], given.get("model"), given.get("resolution"))
+        if job is None or not is_project_id(job.project_id):
+            raise InvalidRequestError(
+                f"{value!r:.80} is not the id of a Magic Hour project: give an id, or the output of "
+                "ImageToVideoOperator; did the task before this one return it?"
+            )
+        return job
 
     def result(self, outcome: Outcome) -> dict[str, Any]:
         """What operator and sensor return: small, plain JSON, without a signed URL."""
@@ -44,6 +49,14 @@ class JobReference:
             end_seconds=outcome.end_seconds,
             credits_charged=outcome.credits_charged,
         )
+
+
+def _literal(text: str) -> object:
+    """The value that a template has rendered as text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def job_result(
@@ -67,9 +80,13 @@ def job_result(
     }
 
 
-def library_url(project_id: str) -> str:
-    """The page of Magic Hour's library that shows the project to a person."""
-    return LIBRARY_URL + project_id
+def killed(project_id: str, credits_charged: int | None) -> str:
+    """What a killed task says: there is no way to cancel a render from here."""
+    price = "its credits" if credits_charged is None else f"its {credits_charged} credits"
+    return (
+        f"This task was killed; job {project_id} goes on at Magic Hour and {price} stay charged: "
+        f"{library_url(project_id)}"
+    )
 
 
 def signatures_of(address: object) -> set[str]:

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from magichour_provider.api import catalog
 from magichour_provider.api.catalog import Choice
@@ -21,12 +21,10 @@ from magichour_provider.api.errors import BudgetError, CatalogError, InvalidRequ
 if TYPE_CHECKING:
     from magichour_provider.api.client import MagicHourClient
     from magichour_provider.api.models import Account, ImageToVideoRequest
+    from magichour_provider.choices import CheckCatalog
     from magichour_provider.storage.source import Remote, Upload
 
 log = logging.getLogger(__name__)
-
-CheckCatalog = Literal["error", "warn", "off"]
-CATALOG_CHECKS: tuple[CheckCatalog, ...] = ("error", "warn", "off")
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Stills:
+class Images:
     """The images of an order, checked and readable."""
 
     image: Remote | Upload
@@ -88,37 +86,37 @@ class Prepared:
     balance: int | None
 
 
-def open_stills(order: Order) -> Stills:
+def open_images(order: Order) -> Images:
     """Find and check the images; ImageError where one cannot be used."""
     from magichour_provider.storage.source import open_source
 
-    return Stills(
+    return Images(
         open_source(order.image, order.image_conn_id),
         open_source(order.end_image, order.image_conn_id) if order.end_image else None,
     )
 
 
-def prepare(client: MagicHourClient, order: Order, stills: Stills) -> Prepared:
+def prepare(client: MagicHourClient, order: Order, images: Images) -> Prepared:
     """Check and upload; nothing is bought.
 
     Raises ImageError, CatalogError or BudgetError before anything is sent, then APIError or NetworkError.
     """
     account = _account(client)
-    _check_sizes(account, stills.image, stills.end_image)
-    _check_catalog(order, stills.image)
+    _check_sizes(account, images.image, images.end_image)
+    _check_catalog(order, images.image)
     _check_budget(order, account)
-    return Prepared(_request(client, order, stills), account.credits if account else None)
+    return Prepared(_request(client, order, images), account.credits if account else None)
 
 
-def fingerprint(order: Order, stills: Stills) -> str:
+def fingerprint(order: Order, images: Images) -> str:
     """Hash everything that changes the clip: the images' content, prompt, model, length, and so on.
 
     An image that Magic Hour fetches itself counts by its address without the query, which a signature
     changes with every try. The name changes nothing.
     """
     parts = {
-        "image": _content(stills.image),
-        "end_image": _content(stills.end_image) if stills.end_image else None,
+        "image": _content(images.image),
+        "end_image": _content(images.end_image) if images.end_image else None,
         "prompt": order.prompt,
         "model": order.model,
         "resolution": order.resolution,
@@ -196,13 +194,13 @@ def _check_budget(order: Order, account: Account | None) -> None:
     )
 
 
-def _request(client: MagicHourClient, order: Order, stills: Stills) -> ImageToVideoRequest:
+def _request(client: MagicHourClient, order: Order, images: Images) -> ImageToVideoRequest:
     from magichour_provider.api.models import ImageToVideoRequest
     from magichour_provider.storage.transfer import upload
 
     return ImageToVideoRequest(
-        image_file_path=upload(client, stills.image),
-        end_image_file_path=upload(client, stills.end_image) if stills.end_image else None,
+        image_file_path=upload(client, images.image),
+        end_image_file_path=upload(client, images.end_image) if images.end_image else None,
         end_seconds=order.end_seconds,
         prompt=order.prompt,
         model=order.model,

@@ -23,7 +23,7 @@ from live_airflow import LiveAirflow, LiveAirflowError
 from sandbox_process import SandboxError, sandbox
 
 from magichour_provider.api.catalog import Choice, estimate_credits
-from magichour_provider.api.errors import LIBRARY_URL
+from magichour_provider.api.projects import library_url
 from magichour_provider.api.protocol import DEFAULT_BASE_URL
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -150,7 +150,7 @@ class Progress:
 
     def __init__(self, airflow: LiveAirflow, *, is_sandbox: bool) -> None:
         self._airflow = airflow
-        self._page = "job " if is_sandbox else LIBRARY_URL
+        self._page = "job " if is_sandbox else library_url("")
         self._begin = time.monotonic()
 
     def __call__(self, task: Json, _before: str | None) -> None:

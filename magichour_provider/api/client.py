@@ -127,9 +127,7 @@ class MagicHourClient:
             try:
                 answer = self._once(call)
             except REQUEST_ERRORS as error:
-                connected = not isinstance(
-                    error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-                )
+                connected = not isinstance(error, _NEVER_CONNECTED)
                 pause = self._retry.after_failure(call, attempt, connected=connected)
                 if pause is None:
                     raise protocol.failure(call, error, connected=connected) from None

@@ -39,8 +39,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-LIBRARY_URL = "https://magichour.ai/my-library?videoId="
-"""Where a person finds a project; the id is appended (docs: integration/development-and-testing)."""
+from magichour_provider.api.projects import LIBRARY_PAGE
 
 
 class MagicHourError(Exception):
@@ -210,7 +209,7 @@ class SubmissionUnknownError(MagicHourError):
 
     default_consequence = "The job may exist and its credits may have been spent."
     default_remedy = (
-        "Look in the Magic Hour library (https://magichour.ai/my-library) before submitting again: "
+        f"Look in the Magic Hour library ({LIBRARY_PAGE}) before submitting again: "
         "trying again may pay a second time."
     )
 

@@ -21,10 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from magichour_provider.api.errors import LIBRARY_URL
-
-PROJECT_ID_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,199}"
-"""Ids are opaque, but one that could change a path, a log line or a file name is none."""
+from magichour_provider.api.projects import PROJECT_ID_PATTERN
 
 
 class JobStatus(str, Enum):
@@ -135,11 +132,6 @@ class VideoProject(_Answer):
     def clip_link(self) -> ClipLink | None:
         """The link to the clip, or None before the job is complete."""
         return self.downloads[0] if self.downloads else None
-
-    @property
-    def library_url(self) -> str:
-        """The page that shows the project to a person."""
-        return LIBRARY_URL + self.id
 
 
 class Account(_Answer):

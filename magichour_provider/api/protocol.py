@@ -21,7 +21,6 @@ from pydantic import BaseModel, ValidationError
 from magichour_provider import __version__
 from magichour_provider.api import errors
 from magichour_provider.api.models import (
-    PROJECT_ID_PATTERN,
     Account,
     CreatedJob,
     ImageToVideoRequest,
@@ -29,6 +28,7 @@ from magichour_provider.api.models import (
     UploadTargets,
     VideoProject,
 )
+from magichour_provider.api.projects import is_project_id
 
 DEFAULT_BASE_URL = "https://api.magichour.ai"
 USER_AGENT = f"airflow-provider-magichour/{__version__}"
@@ -120,7 +120,7 @@ def get_account() -> Call[Account]:
 
 
 def _project_path(project_id: str) -> str:
-    if project_id == "None" or not re.fullmatch(PROJECT_ID_PATTERN, project_id):
+    if not is_project_id(project_id):
         raise errors.InvalidRequestError(
             f"{project_id!r} is not the id of a Magic Hour project: "
             "did the task before this one return its project_id?"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from magichour_provider.api.catalog import DEFAULT_MODEL, Choice, default_resolution, estimate_credits
 from magichour_provider.api.client import AsyncMagicHourClient, MagicHourClient
-from magichour_provider.api.errors import MagicHourError, NotFoundError
+from magichour_provider.api.errors import ConfigurationError, MagicHourError, NotFoundError
 from magichour_provider.api.models import Account, CreatedJob, ImageToVideoRequest, VideoProject
-from magichour_provider.compat import BaseHook, get_async_connection
+from magichour_provider.compat import AirflowNotFoundException, BaseHook, get_async_connection
 from magichour_provider.connection_form import wtforms_behaviour, wtforms_fields
 from magichour_provider.hooks.connection import settings_of
 from magichour_provider.references import DEFAULT_CONN_ID
@@ -17,6 +19,7 @@ from magichour_provider.waiting.outcome import clip_link_of
 
 if TYPE_CHECKING:
     from magichour_provider.api.settings import ClientSettings
+    from magichour_provider.choices import IfExists
 
 _NO_SUCH_PROJECT = "connection-test"
 
@@ -61,9 +64,9 @@ class MagicHourHook(BaseHook):
 
     async def async_client(self, *, max_attempts: int | None = None) -> AsyncMagicHourClient:
         """Make an asynchronous client, which the caller closes; the connection is read without blocking."""
-        if self._settings is None:
-            self._settings = settings_of(await get_async_connection(self.magichour_conn_id))
-        return AsyncMagicHourClient(self._adjusted(self._settings, max_attempts))
+        with _defined(self.magichour_conn_id):
+            settings = settings_of(await get_async_connection(self.magichour_conn_id))
+        return AsyncMagicHourClient(self._adjusted(settings, max_attempts))
 
     def test_connection(self) -> tuple[bool, str]:
         """Try the API key and say what it opens; spends nothing."""
@@ -104,7 +107,7 @@ class MagicHourHook(BaseHook):
         path: str,
         *,
         path_conn_id: str | None = None,
-        if_exists: Literal["skip", "overwrite", "fail"] = "skip",
+        if_exists: IfExists = "skip",
     ) -> dict[str, Any]:
         """Land the clip of a finished job; see `DownloadVideoOperator` for arguments and result."""
         from magichour_provider.storage.target import resolve_target
@@ -135,7 +138,8 @@ class MagicHourHook(BaseHook):
 
     def _sync_settings(self) -> ClientSettings:
         if self._settings is None:
-            self._settings = settings_of(self.get_connection(self.magichour_conn_id))
+            with _defined(self.magichour_conn_id):
+                self._settings = settings_of(self.get_connection(self.magichour_conn_id))
         return self._settings
 
     @staticmethod
@@ -160,3 +164,14 @@ class MagicHourHook(BaseHook):
             client.get_video(_NO_SUCH_PROJECT)
         except NotFoundError:
             return
+
+
+@contextmanager
+def _defined(conn_id: str) -> Iterator[None]:
+    try:
+        yield
+    except AirflowNotFoundException as error:
+        raise ConfigurationError(
+            f"Connection {conn_id!r} is not defined.",
+            remedy="Add it: type magichour, password the API key; trying again cannot help before that.",
+        ) from error

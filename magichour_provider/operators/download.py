@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from magichour_provider.choices import IfExists, check_choice
 from magichour_provider.compat import BaseOperator
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.policies import no_useless_retry
@@ -42,13 +43,12 @@ class DownloadVideoOperator(BaseOperator):
         project_id: str | Mapping[str, Any] | XComArg,
         path: str,
         path_conn_id: str | None = None,
-        if_exists: Literal["skip", "overwrite", "fail"] = "skip",
+        if_exists: IfExists = "skip",
         magichour_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if if_exists not in ("skip", "overwrite", "fail"):
-            raise ValueError(f"if_exists must be 'skip', 'overwrite' or 'fail', not {if_exists!r}.")
+        check_choice("if_exists", if_exists, IfExists)
         self.project_id = project_id
         self.path = path
         self.path_conn_id = path_conn_id

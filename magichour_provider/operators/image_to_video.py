@@ -11,6 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from magichour_provider.api.errors import MagicHourError, WaitTimeoutError
+from magichour_provider.api.projects import library_url
+from magichour_provider.choices import CheckCatalog, check_choice
 from magichour_provider.compat import (
     AirflowFailException,
     AirflowTaskTimeout,
@@ -26,7 +28,7 @@ from magichour_provider.references import (
     DEFAULT_CONN_ID,
     JobReference,
     job_result,
-    library_url,
+    killed,
     signatures_of,
 )
 from magichour_provider.timing import deadline_of, optional_seconds, seconds
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
     from magichour_provider.api.models import CreatedJob
     from magichour_provider.hooks.magichour import MagicHourHook
-    from magichour_provider.submission import CheckCatalog, Order
+    from magichour_provider.submission import Order
     from magichour_provider.triggers.video_job import VideoJobTrigger
     from magichour_provider.waiting.outcome import Outcome
 
@@ -129,10 +131,10 @@ class ImageToVideoOperator(BaseOperator):
         self.poll_interval = optional_seconds("poll_interval", poll_interval)
         self.max_credits = max_credits
         self.durable = durable
-        if check_catalog not in ("error", "warn", "off"):
-            raise ValueError(f"check_catalog must be 'error', 'warn' or 'off', not {check_catalog!r}.")
+        check_choice("check_catalog", check_catalog, CheckCatalog)
         self.check_catalog = check_catalog
         self.linked_project_id: str | None = None
+        self._credits_charged: int | None = None
 
     @cached_property
     def hook(self) -> MagicHourHook:
@@ -143,14 +145,20 @@ class ImageToVideoOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit one job, or take up the one of an earlier try, and wait in the way that was asked for."""
-        deadline = deadline_of(time.time(), timedelta(seconds=self.timeout), self.execution_timeout)
+        self._job_name = self.name or job_name(context)
+        deadline = deadline_of(
+            time.time(),
+            timedelta(seconds=self.timeout),
+            self.execution_timeout,
+            in_worker=self.wait_for_completion and not self.deferrable,
+        )
         records = JobRecords(context, durable=self.durable)
         with no_useless_retry():
             job = self._get_job(context, records, deadline)
         with self._job_in_hand(job, records):
             self._announce(context, job)
             if not self.wait_for_completion:
-                result = self._submitted(context, job)
+                result = self._submitted(job)
                 records.done()
                 return result
             if self.deferrable:
@@ -164,6 +172,8 @@ class ImageToVideoOperator(BaseOperator):
         try:
             outcome = Outcome.from_event(event)
         except ValueError as error:
+            if JobRecords(context, durable=self.durable).available:
+                raise
             raise AirflowFailException(f"{error} {self._where_the_job_is(context)}") from error
         self.linked_project_id = outcome.project_id
         return self._finish(outcome, JobRecords(context, durable=self.durable))
@@ -182,11 +192,7 @@ class ImageToVideoOperator(BaseOperator):
     def on_kill(self) -> None:
         """Say what goes on: there is no way to cancel a render from here."""
         if self.linked_project_id:
-            self.log.warning(
-                "This task was killed; job %s goes on at Magic Hour and stays charged: %s",
-                self.linked_project_id,
-                library_url(self.linked_project_id),
-            )
+            self.log.warning("%s", killed(self.linked_project_id, self._credits_charged))
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
         """Render, and mask what signs an image's address before Airflow stores the rendered fields.
@@ -198,7 +204,7 @@ class ImageToVideoOperator(BaseOperator):
             for secret in signatures_of(address):
                 mask_secret(secret)
 
-    def _order(self, context: Context) -> Order:
+    def _order(self) -> Order:
         from magichour_provider.submission import Order
 
         return Order.of(
@@ -209,7 +215,7 @@ class ImageToVideoOperator(BaseOperator):
             model=self.model,
             resolution=self.resolution,
             audio=self.audio,
-            name=self.name or _job_name(context),
+            name=self._job_name,
             image_conn_id=self.image_conn_id,
             max_credits=self.max_credits,
             check_catalog=self.check_catalog,
@@ -218,20 +224,20 @@ class ImageToVideoOperator(BaseOperator):
     def _get_job(self, context: Context, records: JobRecords, deadline: float) -> CreatedJob:
         """The job to wait for: an earlier try's, or a new one, which is paid for here and nowhere else."""
         from magichour_provider.api.models import CreatedJob
-        from magichour_provider.submission import fingerprint, open_stills, prepare
+        from magichour_provider.submission import fingerprint, open_images, prepare
 
-        order = self._order(context)
-        stills = open_stills(order)
-        identity = fingerprint(order, stills) if records.available else ""
-        earlier = job_to_take_up(records, identity, self._look)
+        order = self._order()
+        earlier = job_to_take_up(records, lambda: fingerprint(order, open_images(order)), self._look)
         if earlier is not None and earlier.project_id is not None:
             return CreatedJob(id=earlier.project_id, credits_charged=earlier.credits_charged)
         json.dumps(self._trigger("not-submitted", deadline).serialize())
-        prepared = prepare(self.hook.get_client(), order, stills)
+        images = open_images(order)
+        identity = fingerprint(order, images) if records.available else ""
+        prepared = prepare(self.hook.get_client(), order, images)
         records.intend(identity, name=order.name, balance=prepared.balance)
         with records.around_create():
             job = self.hook.get_client().create_image_to_video(prepared.request)
-            records.submitted(job.id, job.credits_charged)
+        records.submitted(job.id, job.credits_charged)
         return job
 
     def _look(self, project_id: str) -> Outcome | None:
@@ -246,17 +252,17 @@ class ImageToVideoOperator(BaseOperator):
     def _announce(self, context: Context, job: CreatedJob) -> None:
         """Leave the job's id where a person and the next tasks find it, whatever happens from here on."""
         self.linked_project_id = job.id
+        self._credits_charged = job.credits_charged
         self.log.info("Job %s, %s credits: %s", job.id, job.credits_charged, library_url(job.id))
         if self.do_xcom_push:
             context["ti"].xcom_push("project_id", job.id)
 
-    def _submitted(self, context: Context, job: CreatedJob) -> dict[str, Any]:
-        order = self._order(context)
+    def _submitted(self, job: CreatedJob) -> dict[str, Any]:
         return job_result(
             JobReference(job.id, self.model, self.resolution),
             status="queued",
-            name=order.name,
-            end_seconds=order.end_seconds,
+            name=self._job_name,
+            end_seconds=float(self.end_seconds),
             credits_charged=job.credits_charged,
         )
 
@@ -303,7 +309,7 @@ class ImageToVideoOperator(BaseOperator):
             ) from error
 
     def _where_the_job_is(self, context: Context) -> str:
-        name = self.name or _job_name(context)
+        name = self.name or job_name(context)
         return (
             f"The job named {name!r} goes on at Magic Hour and its credits are charged. This task is not "
             "retried, as that would pay for a second job: its log and its XCom 'project_id' name the job, "
@@ -311,7 +317,7 @@ class ImageToVideoOperator(BaseOperator):
         )
 
 
-def _job_name(context: Context) -> str:
+def job_name(context: Context) -> str:
     """Name the job so that a person finds the task by it: Dag, task, map index, run."""
     ti = context["ti"]
     index = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from magichour_provider.api import catalog
-from magichour_provider.api.catalog import Audio, Choice, Tier
+from magichour_provider.api.catalog import Choice, Tier
+from magichour_provider.api.catalog_table import AUDIO_ALIASES, MODELS, Audio
 from magichour_provider.api.errors import CatalogError
 from magichour_provider.sandbox.behaviour import Behaviour
 from magichour_provider.sandbox.bodies import CreateBody
@@ -48,7 +49,7 @@ class Admission:
         self._check_plan(asked)
         choice = self._resolve_default(asked) if asked.model == catalog.DEFAULT_MODEL else asked
         choice = self._checked(choice)
-        base = catalog.AUDIO_ALIASES.get(choice.model, choice.model)
+        base = AUDIO_ALIASES.get(choice.model, choice.model)
         model = ROUTES.get(base, base)
         return Order(
             name=default_name if body.name is None else body.name,
@@ -112,8 +113,8 @@ def price(choice: Choice) -> int:
 
 
 def _always_sounds(model: str) -> bool:
-    vintages = catalog.MODELS.get(model, ())
-    return model in catalog.AUDIO_ALIASES or any(vintage.audio is Audio.ALWAYS for vintage in vintages)
+    vintages = MODELS.get(model, ())
+    return model in AUDIO_ALIASES or any(vintage.audio is Audio.ALWAYS for vintage in vintages)
 
 
 def _is_taken(choice: Choice) -> bool:

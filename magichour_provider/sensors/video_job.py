@@ -19,7 +19,7 @@ from magichour_provider.compat import (
 )
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.policies import no_useless_retry
-from magichour_provider.references import DEFAULT_CONN_ID, JobReference
+from magichour_provider.references import DEFAULT_CONN_ID, JobReference, killed
 from magichour_provider.timing import deadline_of, optional_seconds
 
 if TYPE_CHECKING:
@@ -88,20 +88,21 @@ class VideoJobSensor(BaseSensorOperator):
         """Wait in the way that was asked for."""
         with no_useless_retry():
             self._begin(context)
-            if not self.deferrable:
-                return super().execute(context)
             # Looked before deferring: a trigger that fires at once can fail the task (airflow#71580).
-            outcome = self._look()
+            outcome = self._look() if self.deferrable else super().execute(context)
             if outcome is None:
                 self._defer()
             return self._finish(outcome)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once."""
+        """Look once; done with the outcome, good or bad, so that `silent_fail` pokes no failed job."""
         outcome = self._look() or self._watch.overdue(time.time())
-        if outcome is None:
-            return PokeReturnValue(is_done=False)
-        return PokeReturnValue(is_done=True, xcom_value=self._finish(outcome))
+        return PokeReturnValue(is_done=outcome is not None, xcom_value=outcome)
+
+    def on_kill(self) -> None:
+        """Say what goes on: there is no way to cancel a render from here."""
+        if self.linked_project_id:
+            self.log.warning("%s", killed(self.linked_project_id, None))
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Take over from the triggerer: return the job's data, or raise what became of it."""
@@ -124,7 +125,12 @@ class VideoJobSensor(BaseSensorOperator):
         started = self._started(context)
         self._watch = Watch(
             self._job.project_id,
-            deadline=deadline_of(started, timedelta(seconds=self.timeout), self.execution_timeout),
+            deadline=deadline_of(
+                started,
+                timedelta(seconds=self.timeout),
+                self.execution_timeout,
+                in_worker=not self.deferrable and not self.reschedule,
+            ),
             started=started,
             poll_interval=self.poll_interval,
         )

@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 from magichour_provider.api.errors import (
     DownloadError,
@@ -28,19 +27,12 @@ from magichour_provider.api.errors import (
     NotAVideoError,
     TargetError,
 )
+from magichour_provider.choices import IfExists
 from magichour_provider.storage.mp4 import Mp4Scanner
-from magichour_provider.storage.target import Target, resolve_target
+from magichour_provider.storage.target import Target
 from magichour_provider.storage.writers import Writer, open_writer
 
-__all__ = ["IfExists", "LandedFile", "Landing", "Target", "existing", "resolve_target"]
-
 log = logging.getLogger(__name__)
-
-IfExists = Literal["skip", "overwrite", "fail"]
-"""What to do where the target exists: take a whole clip as it is, replace whatever is there, or refuse it.
-
-"skip" refuses, too, what is not a whole clip: only "overwrite" ever replaces anything.
-"""
 
 _CHUNK_BYTES = 1 << 20
 _STORE_BLOCK_BYTES = 8 << 20

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from magichour_provider.api.errors import DownloadError, LinkExpiredError, NetworkError, TargetError
-from magichour_provider.storage.landing import IfExists, LandedFile, Landing, Target, existing
+from magichour_provider.choices import IfExists
+from magichour_provider.storage.landing import LandedFile, Landing, existing
 from magichour_provider.storage.source import Remote, Upload
+from magichour_provider.storage.target import Target
 
 if TYPE_CHECKING:
     from magichour_provider.api.client import MagicHourClient

@@ -14,9 +14,13 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from magichour_provider.api.client import AsyncMagicHourClient
-from magichour_provider.api.errors import MagicHourError
+from magichour_provider.api.errors import AuthenticationError, MagicHourError
+from magichour_provider.api.models import VideoProject
 from magichour_provider.waiting.outcome import Outcome
 from magichour_provider.waiting.watch import Watch
+
+_FRESH_SECONDS = 5.0
+"""A client younger than this holds the connection as it is now."""
 
 ClientFactory = Callable[[], Awaitable[AsyncMagicHourClient]]
 
@@ -26,6 +30,7 @@ class Hub:
     """The waiters of one account on one event loop."""
 
     _client: asyncio.Future[AsyncMagicHourClient] | None = None
+    _made: float = 0.0
     _waiters: int = 0
 
     async def wait(self, watch: Watch, make_client: ClientFactory) -> Outcome:
@@ -54,8 +59,8 @@ class Hub:
     async def _look(self, watch: Watch, make_client: ClientFactory) -> Outcome | None:
         remaining = max(1.0, watch.deadline - time.time())
         try:
-            client = await self._get_client(make_client)
-            return watch.saw(await asyncio.wait_for(client.get_video(watch.project_id), remaining))
+            project = await asyncio.wait_for(self._ask(watch.project_id, make_client), remaining)
+            return watch.saw(project)
         except asyncio.TimeoutError:
             watch.stumbled("It took longer than the deadline allows.")
         except MagicHourError as error:
@@ -64,11 +69,24 @@ class Hub:
             watch.stumbled(f"{type(error).__name__} was raised.")
         return None
 
+    async def _ask(self, project_id: str, make_client: ClientFactory) -> VideoProject:
+        """Look by the shared client; one whose key is refused is made anew: the key may have changed."""
+        client = await self._get_client(make_client)
+        try:
+            return await client.get_video(project_id)
+        except AuthenticationError:
+            if time.monotonic() - self._made < _FRESH_SECONDS:
+                raise
+            self._client = None
+            await client.aclose()
+            return await (await self._get_client(make_client)).get_video(project_id)
+
     async def _get_client(self, make_client: ClientFactory) -> AsyncMagicHourClient:
         """The shared client. One that could not be made is made anew for the next look."""
         making = self._client
         if making is None:
             making = self._client = asyncio.ensure_future(make_client())
+            self._made = time.monotonic()
         try:
             # Shielded: a waiter that is cancelled here must not cancel the others' client.
             return await asyncio.shield(making)

@@ -13,6 +13,7 @@ from typing import Any
 
 from magichour_provider.api import errors, protocol
 from magichour_provider.api.models import ClipLink, ErrorCode, JobStatus, VideoProject
+from magichour_provider.api.projects import library_url
 
 _MESSAGE_LIMIT = 500
 _MODERATION = frozenset({ErrorCode.NSFW.value, ErrorCode.CONTENT_POLICY.value})
@@ -81,8 +82,8 @@ class Outcome:
         if self.ending is Ending.TIMEOUT:
             status = f"status {self.status}" if self.status else "status unknown"
             return errors.WaitTimeoutError(
-                f"{job} had not ended when the deadline passed ({status}, see {errors.LIBRARY_URL}"
-                f"{self.project_id}).",
+                f"{job} had not ended when the deadline passed ({status}, see "
+                f"{library_url(self.project_id)}).",
                 project_id=self.project_id,
             )
         if self.error_status is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from magichour_provider.compat import AirflowFailException, AirflowTaskTimeout
+from magichour_provider.compat import KEEP_FOR_EVER, AirflowFailException, AirflowTaskTimeout
 from magichour_provider.durable import KEY
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
@@ -17,7 +19,8 @@ CREATES = {"method": "POST", "path": "/v1/image-to-video"}
 class Store(dict):
     """The task state store's three verbs."""
 
-    def set(self, key, value):
+    def set(self, key, value, *, retention):
+        assert retention is KEEP_FOR_EVER
         self[key] = value
 
     def delete(self, key):
@@ -124,9 +127,9 @@ def test_a_cleared_failure_takes_the_job_up(tries, monkeypatch, magichour_sandbo
     assert len(jobs(magichour_sandbox)) == 1
 
 
-def test_a_try_that_was_killed_inside_the_create_stops_the_next_one_until_a_person_clears_it(
-    tries, monkeypatch, magichour_sandbox
-):
+@pytest.fixture
+def killed_in_create(connection, tries, monkeypatch):
+    """A first try that was killed after the server had taken the create."""
     from magichour_provider.api.client import MagicHourClient
 
     create = MagicHourClient.create_image_to_video
@@ -139,6 +142,12 @@ def test_a_try_that_was_killed_inside_the_create_stops_the_next_one_until_a_pers
         patch.setattr(MagicHourClient, "create_image_to_video", killed_after)
         with pytest.raises(Killed):
             tries()
+
+
+@pytest.mark.usefixtures("killed_in_create")
+def test_a_try_that_was_killed_inside_the_create_stops_the_next_ones_until_a_person_clears_it(
+    tries, magichour_sandbox
+):
     for _ in range(2):
         with pytest.raises(AirflowFailException, match="12000 credits before") as stopped:
             tries()
@@ -147,6 +156,66 @@ def test_a_try_that_was_killed_inside_the_create_stops_the_next_one_until_a_pers
     assert len(jobs(magichour_sandbox)) == 1
     tries(cleared=True)
     assert len(jobs(magichour_sandbox)) == 2
+
+
+@pytest.mark.usefixtures("killed_in_create")
+def test_a_clear_by_somebody_who_was_not_told_yet_tells_them_first(tries, magichour_sandbox):
+    with pytest.raises(AirflowFailException, match="clear this task"):
+        tries(cleared=True)
+    assert len(jobs(magichour_sandbox)) == 1
+    tries(cleared=True)
+    assert len(jobs(magichour_sandbox)) == 2
+
+
+@pytest.mark.usefixtures("killed_in_create")
+def test_a_changed_request_does_not_settle_an_unknown_outcome(tries, magichour_sandbox):
+    with pytest.raises(AirflowFailException, match="library"):
+        tries(prompt="changed")
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_a_paid_job_is_not_lost_with_its_image(tries, monkeypatch, magichour_sandbox, tmp_path):
+    image = tmp_path / "still.jpg"
+    image.write_bytes(Path(IMAGE).read_bytes())
+    killed_while_waiting(tries, monkeypatch, image=str(image))
+    image.unlink()
+    assert tries(image=str(image))["status"] == "complete"
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_a_clear_is_seen_when_the_dag_has_fewer_retries_by_now(tries, context, magichour_sandbox):
+    first = tries()
+    context["ti"].max_tries = 1  # the first try, and no retries any more
+    assert tries()["project_id"] != first["project_id"]
+
+
+def test_a_store_that_fails_after_the_create_does_not_let_go_of_the_job(
+    tries, monkeypatch, magichour_sandbox, caplog
+):
+    def broken(store, key, value, *, retention):
+        if value["stage"] == "submitted":
+            raise RuntimeError("the API server restarts")
+        store[key] = value
+
+    monkeypatch.setattr(Store, "set", broken)
+    result = tries()
+    (job,) = jobs(magichour_sandbox)
+    assert (result["project_id"], result["status"]) == (job["id"], "complete")
+    assert job["id"] in caplog.text
+    assert tries()["project_id"] == job["id"]
+
+
+def test_a_record_of_a_later_version_is_read(tries, magichour_sandbox):
+    first = tries()
+    tries.store[KEY]["something_new"] = 1
+    assert tries()["project_id"] == first["project_id"]
+
+
+def test_a_record_that_cannot_be_read_pays_for_nothing(tries, magichour_sandbox):
+    tries.store[KEY] = {"stage": "beyond"}
+    with pytest.raises(AirflowFailException, match="cannot be read"):
+        tries()
+    assert jobs(magichour_sandbox) == []
 
 
 def test_a_create_of_unknown_outcome_stops_the_next_try_too(tries, magichour_sandbox):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import signal
 import time
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
@@ -50,6 +52,22 @@ def deferred(operator, context):
     with pytest.raises(TaskDeferred) as raised:
         operator.execute(context)
     return raised.value
+
+
+@contextmanager
+def airflow_alarm(seconds):
+    """Airflow's own way to enforce `execution_timeout` in a worker."""
+
+    def time_is_up(*_):
+        raise AirflowTaskTimeout("Timeout")
+
+    old = signal.signal(signal.SIGALRM, time_is_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
 
 
 def jobs(sandbox):
@@ -167,6 +185,14 @@ class TestImageToVideo:
         with pytest.raises(error):
             render().execute(context)
 
+    def test_the_wait_in_a_worker_ends_before_airflows_alarm(self, context, endless):
+        operator = render(execution_timeout=timedelta(seconds=2), durable=False)
+        with (
+            pytest.raises(AirflowFailException, match="had not ended when the deadline passed"),
+            airflow_alarm(2),
+        ):
+            operator.execute(context)
+
     @pytest.mark.parametrize("cut_off", [RuntimeError("disk"), AirflowTaskTimeout("time is up")])
     def test_a_create_that_was_cut_off_is_final(self, context, magichour_sandbox, cut_off, monkeypatch):
         operator = render()
@@ -197,7 +223,7 @@ class TestImageToVideo:
         operator.on_kill()
         said = capsys.readouterr().out
         assert submitted in said
-        assert "stays charged" in said
+        assert "stay charged" in said
 
     @pytest.mark.parametrize(
         "options",
@@ -252,6 +278,31 @@ class TestSensor:
             sensor("cm1").execute_complete(context, event)
         with pytest.raises(AirflowSkipException):
             sensor("cm1", soft_fail=True).execute_complete(context, event)
+
+    def test_a_failed_job_is_not_poked_for_ever_when_failures_are_silent(
+        self, context, submitted, magichour_sandbox
+    ):
+        magichour_sandbox.control.set_job(submitted, "error")
+        with pytest.raises(AirflowFailException, match="refunded"):
+            sensor(submitted, silent_fail=True).execute(context)
+
+    def test_never_fail_does_not_hide_a_wrong_key(self, context, connection):
+        connection(password="wrong")
+        with pytest.raises(AirflowFailException, match="API key"):
+            sensor("cm1", never_fail=True).execute(context)
+
+    def test_a_connection_that_is_not_defined_is_an_error_at_once(self, context):
+        with pytest.raises(AirflowFailException, match="'elsewhere' is not defined"):
+            sensor("cm1", magichour_conn_id="elsewhere").execute(context)
+
+    def test_a_template_of_the_operators_output_is_read(self, context, magichour_sandbox):
+        job = render().execute(context)
+        assert sensor(str(job)).execute(context) == job
+
+    def test_the_wait_in_a_worker_ends_before_airflows_alarm(self, context, submitted):
+        waiting = sensor(submitted, execution_timeout=timedelta(seconds=1))
+        with pytest.raises(AirflowSensorTimeout, match="goes on"), airflow_alarm(1):
+            waiting.execute(context)
 
     @pytest.mark.parametrize("deferrable", [False, True])
     def test_soft_fail_does_not_hide_a_wrong_key(self, context, connection, deferrable):

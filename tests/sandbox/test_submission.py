@@ -10,7 +10,7 @@ from PIL import Image
 from magichour_provider.api import errors
 from magichour_provider.api.client import MagicHourClient
 from magichour_provider.api.settings import ClientSettings
-from magichour_provider.submission import Order, fingerprint, open_stills, prepare
+from magichour_provider.submission import Order, fingerprint, open_images, prepare
 
 IMAGE = "dags_examples/images/grace_hopper.jpg"
 
@@ -22,7 +22,7 @@ def client(magichour_sandbox):
 
 
 def submit(client, order):
-    return client.create_image_to_video(prepare(client, order, open_stills(order)).request)
+    return client.create_image_to_video(prepare(client, order, open_images(order)).request)
 
 
 def order(**fields):
@@ -209,13 +209,13 @@ def test_an_image_that_changes_while_it_is_uploaded_is_not_rendered(
 )
 def test_whatever_changes_the_clip_changes_the_fingerprint(change):
     one, other = order(), order(**change)
-    assert fingerprint(one, open_stills(one)) != fingerprint(other, open_stills(other))
+    assert fingerprint(one, open_images(one)) != fingerprint(other, open_images(other))
 
 
 def test_what_does_not_change_the_clip_does_not_change_the_fingerprint(tmp_path):
     copied = tmp_path / "other-name.jpg"
     copied.write_bytes(open(IMAGE, "rb").read())  # noqa: PTH123, SIM115
     orders = [order(), order(name="other", max_credits=500), order(image=str(copied))]
-    assert len({fingerprint(each, open_stills(each)) for each in orders}) == 1
+    assert len({fingerprint(each, open_images(each)) for each in orders}) == 1
     signed = [order(image=f"https://example.com/a.png?sig={sig}") for sig in "ab"]
-    assert len({fingerprint(each, open_stills(each)) for each in signed}) == 1
+    assert len({fingerprint(each, open_images(each)) for each in signed}) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 
 import pytest
@@ -206,3 +207,20 @@ def test_an_answer_without_end_is_cut_and_ridden_out(settings, submit, magichour
     magichour_sandbox.control.faults([{**LOOKS, "status": 200, "body": endless, "times": 2}])
     for wait in (wait_in_worker, wait_in_triggerer):
         assert wait(settings, watch(project_id))[0].ending is Ending.COMPLETE
+
+
+def test_a_key_that_was_changed_reaches_those_who_wait_already(
+    settings, submit, magichour_sandbox, monkeypatch
+):
+    monkeypatch.setattr("magichour_provider.waiting.hub._FRESH_SECONDS", 0.0)
+    keys = iter(["revoked", "revoked", settings.api_key])
+
+    async def make_client():
+        return AsyncMagicHourClient(dataclasses.replace(settings, api_key=next(keys)))
+
+    async def wait():
+        return await hub_for("mh").wait(watch(submit()), make_client)
+
+    assert asyncio.run(wait()).ending is Ending.REFUSED
+    keys = iter(["revoked", settings.api_key])
+    assert asyncio.run(wait()).ending is Ending.COMPLETE

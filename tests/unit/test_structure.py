@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "magichour_provider"
 
 LEVELS = [
     {"api"},
+    {"choices"},
     {"waiting", "storage", "references", "timing", "connection_form"},
     {"compat"},
     {"hooks", "submission", "links", "policies", "durable"},

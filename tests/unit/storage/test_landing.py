@@ -23,8 +23,8 @@ from magichour_provider.api.errors import (
     TargetError,
     TransferError,
 )
-from magichour_provider.storage.landing import LandedFile, Landing, Target, existing, resolve_target
-from magichour_provider.storage.target import file_name
+from magichour_provider.storage.landing import LandedFile, Landing, existing
+from magichour_provider.storage.target import Target, file_name, resolve_target
 
 from .conftest import STORE_CONN_ID, boxes_of, make_clip
 
