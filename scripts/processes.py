@@ -98,7 +98,9 @@ def signals_held() -> Iterator[None]:
     """Hold SIGINT and SIGTERM back while children are started or stopped, and deliver them after it.
 
     Without it a signal between the start of a process and its registration would orphan that process,
-    and a second Ctrl-C would cut the clean-up short. Does nothing outside the main thread.
+    and a second Ctrl-C would cut the clean-up short. Does nothing outside the main thread. A signal that the
+    process ignores, as a shell's background job does SIGINT, stays ignored, and never takes the place of one
+    that it heeds; children started meanwhile heed both.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -113,8 +115,9 @@ def signals_held() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if held:
-            signal.raise_signal(held[0])
+        heeded = [number for number in held if before[number] is not signal.SIG_IGN]
+        if heeded:
+            signal.raise_signal(heeded[0])
 
 
 def free_ports(count: int) -> list[int]:

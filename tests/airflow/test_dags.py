@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,17 @@ def test_a_wrong_key_fails_at_once(run_dag, connection, magichour_sandbox):
         "download": "upstream_failed",
     }
     assert creates(magichour_sandbox) == 0
+
+
+def test_the_signature_of_an_image_is_in_no_rendered_field(run_dag, magichour_sandbox):
+    signature = "c2lnbmF0dXJlLW9mLXRoZS1zdG9yZQ"
+    run = run_dag("tests/signed.py", signature=signature)
+    assert run.state == "success"
+    assert creates(magichour_sandbox) == 2
+    with sqlite3.connect(Path(os.environ["AIRFLOW_HOME"]) / "airflow.db") as database:
+        rendered = database.execute(
+            "select task_id, rendered_fields from rendered_task_instance_fields"
+        ).fetchall()
+    stored = {task_id: fields for task_id, fields in rendered if "still.png" in fields}
+    assert set(stored) == {"plain", "mapped"}
+    assert signature not in str(stored)

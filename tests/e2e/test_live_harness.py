@@ -42,6 +42,14 @@ time.sleep(600)
 """
 
 
+@pytest.fixture
+def heed_sigint() -> Iterator[None]:
+    """SIGINT as Python has it by default, here and in children, also in a shell's background job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveAirflow]:
     dags = tmp_path_factory.mktemp("dags")
@@ -135,6 +143,7 @@ def test_a_terminated_harness_leaves_no_process_and_no_file_outside_its_home(tmp
     assert list(user_home.iterdir()) == []
 
 
+@pytest.mark.usefixtures("heed_sigint")
 def test_an_airflow_interrupted_while_it_starts_leaves_no_process(tmp_path: Path) -> None:
     env = os.environ | {"PYTHONPATH": str(SCRIPTS)}
     command = [sys.executable, "-c", LIVE_SCRIPT, str(tmp_path / "home"), str(DAGS)]
@@ -188,8 +197,9 @@ def test_stop_ends_children_in_other_groups_and_those_that_ignore_sigterm(tmp_pa
     assert child.returncode == -signal.SIGKILL
 
 
+@pytest.mark.usefixtures("heed_sigint")
 def test_a_signal_that_is_held_arrives_after_the_work() -> None:
-    done = []
+    done: list[str] = []
 
     def work() -> None:
         with processes.signals_held():
@@ -199,6 +209,29 @@ def test_a_signal_that_is_held_arrives_after_the_work() -> None:
     with pytest.raises(KeyboardInterrupt):
         work()
     assert done == ["work"]
+
+
+@pytest.mark.usefixtures("heed_sigint")
+def test_an_ignored_signal_stays_ignored_and_hides_no_other() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    with pytest.raises(SystemExit), processes.sigterm_raises(), processes.signals_held():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+@pytest.mark.usefixtures("heed_sigint")
+def test_a_child_heeds_sigint_though_its_parent_ignores_it(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log = tmp_path / "child.log"
+    command = [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGINT))"]
+
+    with processes.signals_held():
+        processes.start(command, env=os.environ, log=log, cwd=tmp_path).wait()
+
+    assert "default_int_handler" in log.read_text()
 
 
 def test_free_ports_are_different_and_free() -> None:
