@@ -22,8 +22,12 @@ from airflow.providers.common.compat.sdk import (
     Connection,
     PokeReturnValue,
     conf,
-    mask_secret,
 )
+
+try:
+    from airflow.sdk.log import mask_secret
+except ImportError:  # Airflow 3.0
+    from airflow.sdk.execution_time.secrets_masker import mask_secret  # type: ignore[no-redef]
 
 try:
     from airflow.sdk.exceptions import TaskDeferralError
