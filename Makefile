@@ -22,7 +22,7 @@ INSTALL += $(addprefix -c ,$(CONSTRAINTS))
 export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest lint typecheck build wheel-check bench constraints clean
+.PHONY: help demo test test-oldest lint typecheck build wheel-check bench models constraints clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -61,6 +61,9 @@ install-wheel:
 
 bench: $(VENV)/.dev ## what importing the operators costs a Dag file
 	$(BIN)/python tests/benchmarks/import_cost.py
+
+models: $(VENV)/.dev ## write docs/models.md from the catalogue
+	$(BIN)/python scripts/models_table.py
 
 constraints: ## renew both constraints files (needs uv)
 	sh scripts/renew_constraints.sh

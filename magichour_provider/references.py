@@ -36,7 +36,8 @@ class JobReference:
         if job is None or not is_project_id(job.project_id):
             raise InvalidRequestError(
                 f"{value!r:.80} is not the id of a Magic Hour project: give an id, or the output of "
-                "ImageToVideoOperator; did the task before this one return it?"
+                "ImageToVideoOperator; did the task before this one return it?",
+                consequence="This task costs nothing.",
             )
         return job
 

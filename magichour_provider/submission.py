@@ -165,7 +165,7 @@ def _check_catalog(order: Order, image: Remote | Upload) -> None:
         return
     model = order.model or catalog.DEFAULT_MODEL
     if not catalog.is_known(model):
-        log.warning("Model %r is not in this provider's catalogue; Magic Hour will decide.", model)
+        log.warning("%s Magic Hour will decide.", _unknown_model(model))
     try:
         catalog.validate(_choice(order, resolution=order.resolution, image_size=image.image_size))
     except CatalogError as error:
@@ -176,10 +176,12 @@ def _check_catalog(order: Order, image: Remote | Upload) -> None:
 
 def _check_budget(order: Order, account: Account | None) -> None:
     cost = estimate(order, account)
+    model = order.model or catalog.DEFAULT_MODEL
     if order.max_credits is not None:
         if cost is None:
+            why = "" if catalog.is_known(model) else f"{_unknown_model(model)} "
             raise BudgetError(
-                f"max_credits is {order.max_credits}, and what this clip costs is not published: "
+                f"{why}max_credits is {order.max_credits}, and what this clip costs is not published: "
                 "name a model and a resolution of the catalogue that have a rate, or leave max_credits out.",
                 remedy="Trying again cannot help before that.",
             )
@@ -189,8 +191,16 @@ def _check_budget(order: Order, account: Account | None) -> None:
         needed = f"needs {cost}" if cost is not None else "needs credits"
         short = f", {cost - account.credits} short" if cost is not None else ""
         raise BudgetError(f"The clip {needed}, and the account has {account.credits}{short}.")
-    log.info(
-        "The clip will cost %s credits by the catalogue.", "an unknown number of" if cost is None else cost
+    if cost is None:
+        log.info("What the clip costs is not known before it is submitted.")
+    else:
+        log.info("The clip will cost %s credits by the catalogue.", cost)
+
+
+def _unknown_model(model: str) -> str:
+    near = catalog.nearest(model)
+    return (
+        f"Model {model!r} is not in this provider's catalogue{f'; did you mean {near!r}?' if near else '.'}"
     )
 
 

@@ -12,7 +12,10 @@ FRAMEWORK_GRACE = 60.0
 
 def seconds(name: str, value: float | timedelta) -> float:
     """Read a duration; ValueError unless it is positive."""
-    number = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    try:
+        number = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    except (TypeError, ValueError):
+        number = 0.0
     if not 0 < number <= LONGEST:
         raise ValueError(f"{name} must be a positive number of seconds or a timedelta, not {value!r}.")
     return number

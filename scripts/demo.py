@@ -40,7 +40,7 @@ SANDBOX_SECONDS, LIVE_SECONDS = 100.0, 1800.0
 NOTES = {
     ("submit", "running"): "a worker uploads the photograph and orders the clip",
     ("submit", "success"): "the clip is ordered and paid for, once",
-    ("wait", "running"): "a worker takes the first look, or the last",
+    ("wait", "running"): "a worker looks at the job",
     ("wait", "deferred"): "the triggerer waits, no worker is held",
     ("wait", "success"): "the clip is rendered",
     ("download", "running"): "a worker brings the clip home and checks it",
@@ -49,7 +49,7 @@ NOTES = {
     ("inspect", "success"): "and could work on with it",
 }
 STATE_NOTES = {
-    "scheduled": "the tasks before it are done",
+    "scheduled": "it is about to be queued",
     "queued": "it waits for a worker",
     "up_for_retry": "it failed and will be tried again",
     "upstream_failed": "a task before it failed",
@@ -135,7 +135,8 @@ def _run(magic_hour: MagicHour) -> None:
         _say("", f"is healthy after {airflow.startup_seconds:.0f} s")
         run_id = airflow.trigger(DAG_ID, {"image": str(IMAGE), "folder": str(DEMO / "clips")})
         _say("Image", _short(IMAGE))
-        _say("Dag", f"{DAG_ID}; to watch it: {airflow.base_url}/dags/{DAG_ID}/runs/{run_id}")
+        _say("Dag", f"{DAG_ID}; to watch it, while the demo runs:")
+        _say("", f"{airflow.base_url}/dags/{DAG_ID}/runs/{run_id}")
         print()
         limit = SANDBOX_SECONDS if magic_hour.is_sandbox else LIVE_SECONDS
         progress = Progress(airflow, is_sandbox=magic_hour.is_sandbox)
@@ -187,15 +188,16 @@ def _report(airflow: LiveAirflow, run_id: str, magic_hour: MagicHour) -> None:
     )
     _say("Cost", f"{job['credits_charged']} credits ({job['model']}, {job['resolution']})")
     if magic_hour.is_sandbox:
-        _say("", _ledger_line(magic_hour.url))
+        _say("", _ledger_line(magic_hour.url, job["credits_charged"]))
 
 
-def _ledger_line(url: str) -> str:
+def _ledger_line(url: str, credits_charged: int) -> str:
     ledger = httpx.get(f"{url}/__sandbox__/ledger", trust_env=False).raise_for_status().json()
     jobs = ledger["jobs"]
     credits_spent = sum(job["credits_charged"] for job in jobs)
-    word = "clip" if len(jobs) == 1 else "clips"
-    return f"the sandbox's ledger agrees: {len(jobs)} {word} ordered, {credits_spent} play credits"
+    if (len(jobs), credits_spent) != (1, credits_charged):
+        raise DemoError(f"The sandbox's ledger shows {len(jobs)} clips and {credits_spent} credits.")
+    return "the sandbox's ledger agrees: 1 clip ordered, and these are play credits"
 
 
 def _failure(airflow: LiveAirflow, run_id: str) -> str:

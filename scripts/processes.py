@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import psutil
 
@@ -106,7 +107,7 @@ def signals_held() -> Iterator[None]:
         yield
         return
     held: list[int] = []
-    before = {
+    before: dict[int, Any] = {
         number: signal.signal(number, lambda signum, _frame: held.append(signum))
         for number in (signal.SIGINT, signal.SIGTERM)
     }

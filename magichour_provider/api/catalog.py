@@ -8,6 +8,7 @@ The vintages themselves and their sources are in `catalog_table`.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -70,6 +71,12 @@ class Choice:
 def is_known(model: str) -> bool:
     """Whether the catalogue can say anything about `model`."""
     return model == DEFAULT_MODEL or model in MODELS or model in AUDIO_ALIASES
+
+
+def nearest(model: str) -> str | None:
+    """The known model that a misspelt name may mean."""
+    names = difflib.get_close_matches(model.lower(), [*MODELS, *AUDIO_ALIASES], n=1)
+    return names[0] if names else None
 
 
 def validate(choice: Choice) -> None:
@@ -142,7 +149,7 @@ def _schema_objections(choice: Choice) -> list[str]:
 def _objections(choice: Choice, vintage: Vintage) -> list[str]:
     objections = []
     if choice.end_seconds not in vintage.durations:
-        objections.append(f"end_seconds {choice.end_seconds:g} is none of {_ranges(vintage.durations)}")
+        objections.append(f"end_seconds {choice.end_seconds:g} is none of {ranges(vintage.durations)}")
     if choice.resolution is not None and choice.resolution not in vintage.resolutions:
         objections.append(f"resolution {choice.resolution!r} is none of {', '.join(vintage.resolutions)}")
     if choice.audio and vintage.audio is Audio.NO:
@@ -170,7 +177,7 @@ def _has_aspect(size: tuple[int, int], vintage: Vintage) -> bool:
     return any(abs(aspect / float(ratio) - 1) <= _ASPECT_TOLERANCE for ratio in vintage.aspect_ratios or ())
 
 
-def _ranges(durations: tuple[int, ...]) -> str:
+def ranges(durations: tuple[int, ...]) -> str:
     """`1-10, 15, 20`: three or more whole seconds in a row as one range."""
     runs: list[list[int]] = []
     for seconds in durations:

@@ -53,6 +53,7 @@ class MagicHourClient:
         self._headers = protocol.headers(settings.api_key)
         self._retry = protocol.RetryPolicy(max_attempts=settings.max_attempts)
         self._patience = settings.timeout
+        self._host = settings.base_url
         # No connection is kept: a create on one that the server has just closed could not be told
         # from a create that was taken, and would end as SubmissionUnknownError for nothing.
         limits = httpx.Limits(max_keepalive_connections=0)
@@ -130,7 +131,7 @@ class MagicHourClient:
                 connected = not isinstance(error, _NEVER_CONNECTED)
                 pause = self._retry.after_failure(call, attempt, connected=connected)
                 if pause is None:
-                    raise protocol.failure(call, error, connected=connected) from None
+                    raise protocol.failure(call, self._host, error, connected=connected) from None
             else:
                 pause = self._retry.after_answer(call, answer, attempt)
                 if pause is None:
@@ -161,6 +162,7 @@ class AsyncMagicHourClient:
         self._headers = protocol.headers(settings.api_key)
         self._retry = protocol.RetryPolicy(max_attempts=settings.max_attempts)
         self._patience = settings.timeout
+        self._host = settings.base_url
         limits = httpx.Limits(max_connections=max_connections, keepalive_expiry=30)
         self._http = HttpxAiohttpClient(**settings.options(), limits=limits)
 
@@ -236,7 +238,7 @@ class AsyncMagicHourClient:
                 connected = was_connected(error)
                 pause = self._retry.after_failure(call, attempt, connected=connected)
                 if pause is None:
-                    raise protocol.failure(call, error, connected=connected) from None
+                    raise protocol.failure(call, self._host, error, connected=connected) from None
             else:
                 pause = self._retry.after_answer(call, answer, attempt)
                 if pause is None:

@@ -274,7 +274,7 @@ class WaitTimeoutError(JobError):
 
     default_consequence = "The job goes on at Magic Hour and its credits stay charged."
     default_remedy = (
-        "Its clip can still be had, for nothing: by a new try of a durable task, or by its project id with "
+        "Its clip can still be had, for nothing: on Airflow 3.3 by a retry of this task, or by its id with "
         "VideoJobSensor and DownloadVideoOperator. A longer timeout avoids this."
     )
 

@@ -251,12 +251,15 @@ class RetryPolicy:
         return float(min(self.cap, self.base * 2 ** (attempt - 1)) * random.uniform(0.75, 1.25))  # noqa: S311
 
 
-def failure(call: Call[Any], cause: Exception, *, connected: bool) -> errors.MagicHourError:
+def failure(call: Call[Any], host: str, cause: Exception, *, connected: bool) -> errors.MagicHourError:
     """The error for a call that got no answer; `connected` tells whether it may have been received."""
     reason = str(cause) or type(cause).__name__
     if call.buys and connected:
-        return errors.SubmissionUnknownError(f"{call} was sent and no answer came ({reason}).")
-    return errors.NetworkError(f"{call} got no answer from Magic Hour ({reason}).")
+        return errors.SubmissionUnknownError(f"{call} was sent to {host} and no answer came ({reason}).")
+    return errors.NetworkError(
+        f"{host} gave no answer to {call} ({reason}).",
+        remedy="Check the connection's host; if it is right, trying again can help.",
+    )
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -75,7 +75,8 @@ def _extras(connection: Connection) -> ConnectionExtras:
         return ConnectionExtras.model_validate_json(connection.extra or "{}")
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'extra'}: {fault['msg']}"
+            f"{'.'.join(map(str, fault['loc'])) or 'extra'}: "
+            f"{'unknown' if fault['type'] == 'extra_forbidden' else fault['msg']}"
             for fault in error.errors(include_input=False, include_url=False)
         )
         known = ", ".join(ConnectionExtras.model_fields)

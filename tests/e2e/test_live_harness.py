@@ -215,10 +215,13 @@ def test_a_signal_that_is_held_arrives_after_the_work() -> None:
 def test_an_ignored_signal_stays_ignored_and_hides_no_other() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    with pytest.raises(SystemExit), processes.sigterm_raises(), processes.signals_held():
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGTERM)
+    def work() -> None:
+        with processes.sigterm_raises(), processes.signals_held():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
 
+    with pytest.raises(SystemExit):
+        work()
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 

@@ -65,7 +65,7 @@ def test_an_api_without_accounts_still_tells_a_good_key_from_a_bad_one(connect, 
     [
         ({"password": "wrong"}, "401"),
         ({"password": ""}, "no password"),
-        ({"host": "http://127.0.0.1:9", "extra": {"max_attempts": 1}}, "got no answer"),
+        ({"host": "http://127.0.0.1:9", "extra": {"max_attempts": 1}}, "gave no answer"),
         ({"extra": {"tiemout": 1}}, "tiemout"),
         ({"host": "ftp://example"}, "ftp://example"),
     ],

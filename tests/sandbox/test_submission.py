@@ -96,6 +96,7 @@ def files(tmp_path):
         ({"audio": "loud"}, errors.InvalidRequestError, "audio"),
         ({"max_credits": 119}, errors.BudgetError, "120"),
         ({"max_credits": 500, "model": "wan-3.0"}, errors.BudgetError, "not published"),
+        ({"max_credits": 500, "model": "LTX2.3"}, errors.BudgetError, "did you mean 'ltx-2.3'?"),
         ({"max_credits": -1}, errors.InvalidRequestError, "max_credits"),
     ],
 )

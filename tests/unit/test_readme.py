@@ -47,3 +47,9 @@ def test_every_command_of_make_exists():
 def test_every_relative_link_leads_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_the_page_of_models_is_what_the_catalogue_says():
+    import models_table
+
+    assert models_table.PAGE.read_text() == models_table.page(), "run: make models"
