@@ -11,8 +11,8 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
 HEAD = """# Models
 
 What the catalogue knows, by the newest documentation of each model; older versions of it are known too, and
-a combination is refused only if none takes it. Credits are for one second of output; a dash means that no rate
-is published, so that `max_credits` cannot be kept. `make models` writes this page.
+a combination is refused only if none takes it. Credits are for one second of output; a dash means that no
+rate is published, so that `max_credits` cannot be kept. `make models` writes this page.
 
 | model | seconds | resolutions | credits a second | audio | end image |
 |---|---|---|---|---|---|
