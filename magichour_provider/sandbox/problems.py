@@ -9,6 +9,7 @@ from magichour_provider.sandbox.behaviour import Behaviour
 CODES = {
     400: "invalid_request",
     401: "unauthorized",
+    402: "insufficient_credits",
     403: "forbidden",
     404: "not_found",
     422: "unprocessable_entity",
