@@ -96,7 +96,13 @@ class JobRecords:
         try:
             self._record = Record.of(stored)
         except ValueError as error:
-            raise SubmissionUnknownError(f"The record of an earlier try cannot be read ({error}).") from None
+            raise SubmissionUnknownError(
+                f"The record of an earlier try cannot be read ({error}).",
+                remedy=(
+                    f"Look for this task's job in the Magic Hour library ({LIBRARY_PAGE}); if there is none, "
+                    "run the task once with durable=False."
+                ),
+            ) from None
         return self._record
 
     def cleared_since(self, record: Record) -> bool:
