@@ -30,6 +30,7 @@ class Hub:
     """The waiters of one account on one event loop."""
 
     _client: asyncio.Future[AsyncMagicHourClient] | None = None
+    _outdated: list[AsyncMagicHourClient] = field(default_factory=list)
     _made: float = 0.0
     _waiters: int = 0
 
@@ -75,11 +76,18 @@ class Hub:
         try:
             return await client.get_video(project_id)
         except AuthenticationError:
-            if time.monotonic() - self._made < _FRESH_SECONDS:
-                raise
-            self._client = None
-            await client.aclose()
-            return await (await self._get_client(make_client)).get_video(project_id)
+            if self._is_current(client):
+                if time.monotonic() - self._made < _FRESH_SECONDS:
+                    raise
+                self._client = None
+                self._outdated.append(client)
+            client = await self._get_client(make_client)
+            return await client.get_video(project_id)
+
+    def _is_current(self, client: AsyncMagicHourClient) -> bool:
+        """Whether no other waiter has had this client made anew already."""
+        current = self._client
+        return current is not None and current.done() and current.result() is client
 
     async def _get_client(self, make_client: ClientFactory) -> AsyncMagicHourClient:
         """The shared client. One that could not be made is made anew for the next look."""
@@ -96,13 +104,15 @@ class Hub:
             raise
 
     async def _close(self) -> None:
-        client, self._client = self._client, None
-        if client is None:
-            return
-        if not client.done():
-            client.cancel()
-        elif not client.cancelled() and client.exception() is None:
-            await client.result().aclose()
+        """Close every client, the outdated ones only now, as a look by one may have been under way."""
+        making, self._client = self._client, None
+        clients, self._outdated = self._outdated, []
+        if making is not None and not making.done():
+            making.cancel()
+        elif making is not None and not making.cancelled() and making.exception() is None:
+            clients.append(making.result())
+        for client in clients:
+            await client.aclose()
 
 
 @dataclass

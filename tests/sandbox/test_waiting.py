@@ -224,3 +224,32 @@ def test_a_key_that_was_changed_reaches_those_who_wait_already(
     assert asyncio.run(wait()).ending is Ending.REFUSED
     keys = iter(["revoked", settings.api_key])
     assert asyncio.run(wait()).ending is Ending.COMPLETE
+
+
+def test_a_refusal_of_the_old_key_that_comes_late_does_not_end_the_wait(settings, submit, monkeypatch):
+    """Three look by the old client; the first refusal renews it, the others come after that."""
+    monkeypatch.setattr("magichour_provider.waiting.hub._FRESH_SECONDS", 0.2)
+    made = []
+
+    class Outdated(AsyncMagicHourClient):
+        looks = 0
+
+        async def get_video(self, project_id):
+            self.looks += 1
+            late = 0.3 + 0.1 * self.looks
+            try:
+                return await super().get_video(project_id)
+            finally:
+                await asyncio.sleep(late)
+
+    async def make_client():
+        kind, key = (AsyncMagicHourClient, settings.api_key) if made else (Outdated, "revoked")
+        made.append(kind(dataclasses.replace(settings, api_key=key)))
+        return made[-1]
+
+    async def wait():
+        hub = hub_for("mh")
+        return await asyncio.gather(*(hub.wait(watch(submit()), make_client) for _ in range(3)))
+
+    assert {outcome.ending for outcome in asyncio.run(wait())} == {Ending.COMPLETE}
+    assert [client._http.is_closed for client in made] == [True, True]
