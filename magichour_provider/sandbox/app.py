@@ -90,7 +90,7 @@ class Gate:
             return
         if rule.drop is not None:
             count(DROPPED)
-        await inject(rule, self._inner, scope, receive, counted)
+        await inject(rule, self._sandbox.faults.held, self._inner, scope, receive, counted)
 
 
 class _KeyCheck:

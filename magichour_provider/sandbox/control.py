@@ -31,13 +31,18 @@ class SandboxControl:
         self._client.close()
 
     def ledger(self) -> dict[str, Any]:
-        """Account, jobs with their charges, uploads, request counts, and the fault rules left."""
+        """Account, jobs with charges, uploads, request counts, fault rules left, requests being held."""
         return self._ask("GET", "/ledger")
 
     def faults(self, rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Replace the fault rules; `[]` clears them."""
         left: list[dict[str, Any]] = self._ask("POST", "/faults", [dict(rule) for rule in rules])["faults"]
         return left
+
+    def release(self) -> list[dict[str, Any]]:
+        """Let all requests go on that a `hold` rule keeps; which they were."""
+        released: list[dict[str, Any]] = self._ask("POST", "/release")["released"]
+        return released
 
     def set_job(
         self, project_id: str, status: str, *, code: str | None = None, message: str | None = None

@@ -79,6 +79,14 @@ async def set_faults(request: Request, sandbox: Running) -> JSONResponse:
     return JSONResponse({"faults": sandbox.faults.remaining()})
 
 
+@router.post("/release")
+async def release(sandbox: Running) -> JSONResponse:
+    """Let all requests go on that a `hold` rule keeps."""
+    released = sandbox.faults.held.entries()
+    sandbox.faults.held.release()
+    return JSONResponse({"released": released})
+
+
 @router.post("/jobs/{id}")
 async def set_job(id: str, request: Request, sandbox: Running) -> JSONResponse:
     """Set the state of a job from outside, whatever it was."""

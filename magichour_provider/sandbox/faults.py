@@ -21,11 +21,11 @@ from magichour_provider.sandbox.problems import CODES
 
 Origin = Literal["api", "storage"]
 
-_KINDS = ("status", "delay", "drop", "truncate")
+_KINDS = ("status", "delay", "drop", "truncate", "hold")
 
 
 class FaultRule(BaseModel):
-    """Which requests go wrong, how often, and how: exactly one of status, delay, drop, truncate."""
+    """Which requests go wrong, how often, and how: exactly one of `_KINDS`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,6 +45,9 @@ class FaultRule(BaseModel):
     """Close the connection without an answer, before the request is handled or after."""
     truncate: int | None = Field(default=None, ge=0)
     """Bytes of the body that are sent before the connection is cut."""
+    hold: Literal["before", "after"] | None = None
+    """Answer nothing until the requests are released; a client that leaves before that, held before the
+    request is handled, leaves nothing done."""
 
     @model_validator(mode="after")
     def _is_one_fault(self) -> FaultRule:
@@ -80,6 +83,7 @@ class Faults:
 
     def __init__(self) -> None:
         self._rules: list[FaultRule] = []
+        self.held = Held()
 
     def replace(self, rules: Sequence[Any]) -> None:
         """Put `rules` in the place of all that were there. Raises ValueError that says what is wrong."""
@@ -105,6 +109,37 @@ class Faults:
         return [rule.model_dump(exclude_defaults=True) for rule in self._rules]
 
 
+class Held:
+    """The requests that are being held, until they are released or their clients leave."""
+
+    def __init__(self) -> None:
+        self._requests: list[dict[str, str]] = []
+        self._released = asyncio.Event()
+
+    def entries(self) -> list[dict[str, str]]:
+        """Method, path and `hold` of each, oldest first."""
+        return list(self._requests)
+
+    def release(self) -> None:
+        """Let all of them go on."""
+        self._released.set()
+        self._released = asyncio.Event()
+
+    async def keep(self, rule: FaultRule, scope: Scope, receive: Receive) -> bool:
+        """Hold one request, whose body has been read; whether its client is still there when that ends."""
+        entry = {"method": scope["method"], "path": scope["path"], "hold": str(rule.hold)}
+        self._requests.append(entry)
+        leaving = asyncio.ensure_future(_disconnected(receive))
+        releasing = asyncio.ensure_future(self._released.wait())
+        try:
+            done, _ = await asyncio.wait((leaving, releasing), return_when=asyncio.FIRST_COMPLETED)
+            return leaving not in done
+        finally:
+            leaving.cancel()
+            releasing.cancel()
+            self._requests.remove(entry)
+
+
 class AbortableProtocol(H11Protocol):
     """uvicorn's HTTP protocol, with the TCP transport in `scope["state"]["transport"]`."""
 
@@ -114,9 +149,13 @@ class AbortableProtocol(H11Protocol):
         self.app_state = {**self.app_state, "transport": transport}
 
 
-async def inject(rule: FaultRule, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+async def inject(
+    rule: FaultRule, held: Held, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+) -> None:
     """Handle one request as `rule` says; a dropped one sends nothing."""
-    if rule.drop == "before":
+    if rule.hold is not None:
+        await _hold(rule, held, app, scope, receive, send)
+    elif rule.drop == "before":
         await _hang_up(scope, receive)
     elif rule.drop == "after":
         await app(scope, receive, _swallow)
@@ -130,6 +169,50 @@ async def inject(rule: FaultRule, app: ASGIApp, scope: Scope, receive: Receive, 
         await _hang_up(scope, receive)
     else:
         await rule.answer()(scope, receive, send)
+
+
+async def _hold(
+    rule: FaultRule, held: Held, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+) -> None:
+    request = await _whole(receive)
+    answer: list[Message] = []
+
+    async def collect(message: Message) -> None:
+        answer.append(message)
+
+    if rule.hold == "after":
+        await app(scope, _Replay(request, receive), collect)
+    if not await held.keep(rule, scope, receive):
+        return
+    if rule.hold == "before":
+        await app(scope, _Replay(request, receive), collect)
+    for message in answer:
+        await send(message)
+
+
+async def _whole(receive: Receive) -> list[Message]:
+    """The messages that make up the request's body."""
+    messages = [await receive()]
+    while messages[-1].get("more_body"):
+        messages.append(await receive())
+    return messages
+
+
+class _Replay:
+    """A `receive` that gives again what has been read, and then what comes."""
+
+    def __init__(self, messages: Sequence[Message], receive: Receive) -> None:
+        self._messages = list(messages)
+        self._receive = receive
+
+    async def __call__(self) -> Message:
+        return self._messages.pop(0) if self._messages else await self._receive()
+
+
+async def _disconnected(receive: Receive) -> None:
+    """Return when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class _CutBody:
@@ -163,5 +246,4 @@ async def _swallow(_message: Message) -> None:
 async def _hang_up(scope: Scope, receive: Receive) -> None:
     """Close the connection at once, and wait until the server has noticed."""
     scope["state"]["transport"].abort()
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    await _disconnected(receive)

@@ -66,6 +66,7 @@ class Sandbox:
     def reset(self) -> None:
         """Back to the start: account, behaviour, clock; no jobs, files, faults or counts."""
         self._abandon()
+        self.faults.held.release()
         self.store.clear()
         self._start()
 
@@ -173,6 +174,7 @@ class Sandbox:
             ],
             "requests": self.requests.entries(),
             "faults": self.faults.remaining(),
+            "held": self.faults.held.entries(),
         }
 
     def _source(self, reference: str) -> Source:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from PIL import Image
+from processes import wait_until
 
 CREATE = "/v1/image-to-video"
 ANY_PROJECT = "/v1/video-projects/*"
@@ -196,3 +198,36 @@ def test_a_bad_rule_is_refused_in_words_and_changes_nothing(magic, rule, words):
 @pytest.mark.parametrize("body", [b"{}", b"nonsense"])
 def test_rules_come_as_a_list(magic, body):
     assert magic.files.post(f"{magic.server.url}/__sandbox__/faults", content=body).status_code == 422
+
+
+def held(magic):
+    return [(entry["path"], entry["hold"]) for entry in magic.control.ledger()["held"]]
+
+
+def leave_while_held(magic, when):
+    """Order a clip, and hang up while the request is held `when`."""
+    body = {"assets": {"image_file_path": "https://example.com/a.png"}, "end_seconds": 5}
+    magic.control.faults([{"path": CREATE, "hold": when, "times": 1}])
+    with pytest.raises(httpx.ReadTimeout):
+        magic.api.post(CREATE, json=body, timeout=1)
+    assert wait_until(lambda: not held(magic), timeout=10)
+
+
+@pytest.mark.parametrize(("when", "jobs"), [("before", 0), ("after", 1)])
+def test_a_client_that_leaves_while_its_request_is_held(magic, when, jobs):
+    leave_while_held(magic, when)
+    assert len(magic.control.ledger()["jobs"]) == jobs
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_held_request_is_answered_once_it_is_released(magic, when):
+    body = {"assets": {"image_file_path": "https://example.com/a.png"}, "end_seconds": 5}
+    magic.control.faults([{"path": CREATE, "hold": when}])
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(magic.api.post, CREATE, json=body)
+        assert wait_until(lambda: held(magic) == [(CREATE, when)], timeout=10)
+        assert len(magic.control.ledger()["jobs"]) == (0 if when == "before" else 1)
+        assert not answer.done()
+        assert [entry["path"] for entry in magic.control.release()] == [CREATE]
+        assert answer.result().json()["id"] == magic.control.ledger()["jobs"][0]["id"]
+    assert held(magic) == []
