@@ -1,0 +1,153 @@
+"""`kill -9` of the task's own process at each point of a submission, in every mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from report import Report
+from scene import CREATE, DEFERRABLE, MAPPED, PUT, SYNCHRONOUS, UPLOAD, Scene, Seen
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
+
+SECTION = "killed"
+Played = Callable[["Kill"], list[Seen]]
+
+NOT_KNOWN = ("before its id could be kept", "The account had 12000 credits before", "clear this task")
+"""What a person is told whose clip may have been paid for."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place in the life of a task: where it is held or stops, and what a new try makes of it.
+
+    :param hold: the sandbox's rule that keeps the task there; `stop_at`: the Dag's own delay; None of both:
+        while it waits in the worker.
+    :param known: whether the new try can tell what became of the create.
+    :param paid: creates that were charged by the time of the kill.
+    """
+
+    what: str
+    hold: tuple[tuple[str, str], ...] = ()
+    stop_at: str = ""
+    known: bool = True
+    paid: int = 1
+
+    def reach(self, scene: Scene) -> None:
+        """Begin, and wait until the task is there."""
+        scene.begin(stop_at=self.stop_at, hold=dict(self.hold) or None)
+        if self.hold:
+            scene.until_held()
+        elif self.stop_at:
+            scene.until_signed("stopped")
+        else:
+            scene.until_waiting_in_the_worker()
+
+
+def _held(request: dict[str, str], when: str) -> tuple[tuple[str, str], ...]:
+    return (*request.items(), ("hold", when))
+
+
+BEFORE_UPLOAD = Point("before the upload", hold=_held(UPLOAD, "before"), paid=0)
+AFTER_UPLOAD = Point("after the upload", hold=_held(PUT, "after"), paid=0)
+NOT_TAKEN = Point(
+    "while the create is in flight and not taken", hold=_held(CREATE, "before"), known=False, paid=0
+)
+TAKEN = Point("while the create is in flight and taken", hold=_held(CREATE, "after"), known=False)
+ANSWERED = Point("after the answer, before the record", stop_at="answer", known=False)
+RECORDED = Point("after the record", stop_at="record")
+WAITING = Point("while it waits in the worker")
+RESUMED = Point("on resume", stop_at="resume")
+
+SUBMISSION = (BEFORE_UPLOAD, AFTER_UPLOAD, NOT_TAKEN, TAKEN, ANSWERED, RECORDED)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill."""
+
+    point: Point
+    mode: str
+    with_supervisor: bool = False
+
+    @property
+    def id(self) -> str:
+        """A name that no other has."""
+        return f"{self.mode} {self.what}"
+
+    @property
+    def what(self) -> str:
+        """What is done, in the page's words."""
+        victim = "the task's process and its supervisor" if self.with_supervisor else "the task's process"
+        return f"{victim} killed {self.point.what}"
+
+    @property
+    def clips(self) -> int:
+        """How many clips are asked for."""
+        return 3 if self.mode == MAPPED else 1
+
+    def play(self, scene: Scene) -> list[Seen]:
+        """Kill, let things go on; and where the task fails, clear it as its message says."""
+        self.point.reach(scene)
+        victim = scene.until_others_are_deferred() if self.mode == MAPPED else scene.until_in("running")
+        scene.kill(victim, with_supervisor=self.with_supervisor)
+        if self.point is RESUMED:
+            assert [job["status"] for job in scene.jobs()] == ["complete"]
+        scene.finish()
+        index = victim["map_index"]
+        seen = [scene.seen(self.what, clips=self.clips, map_index=index)]
+        if not self.point.known and self.mode != MAPPED:
+            scene.clear()
+            scene.finish()
+            seen.append(scene.seen(f"{self.what}; then cleared by a person", clips=1 + self.point.paid))
+        return seen
+
+
+KILLS = [
+    *(Kill(point, SYNCHRONOUS) for point in (*SUBMISSION, WAITING)),
+    *(Kill(point, DEFERRABLE) for point in (*SUBMISSION, RESUMED)),
+    *(Kill(point, MAPPED) for point in (TAKEN, RECORDED)),
+    *(Kill(point, SYNCHRONOUS, with_supervisor=True) for point in (TAKEN, RECORDED)),
+]
+
+
+def _named(kills: list[Kill]) -> list[object]:
+    return [pytest.param(kill, id=kill.id) for kill in kills]
+
+
+@pytest.mark.parametrize("scenario", _named([kill for kill in KILLS if kill.point.known]))
+def test_a_killed_task_ends_with_the_clip_that_was_paid_for_once(
+    scenario: Kill, played: Played, report: Report
+) -> None:
+    (seen,) = played(scenario)
+    row = seen.row
+    assert (row.ends, row.paid, row.rendered) == ("success, try 2", scenario.clips, scenario.clips)
+    assert ("Taking up job" in seen.said) == bool(scenario.point.paid)
+    report.add(SECTION, row)
+
+
+@pytest.mark.parametrize("scenario", _named([kill for kill in KILLS if not kill.point.known]))
+def test_a_task_killed_where_nobody_can_tell_says_so_and_pays_nothing_more(
+    scenario: Kill, played: Played, report: Report
+) -> None:
+    seen, *_ = played(scenario)
+    row, paid = seen.row, scenario.clips - 1 + scenario.point.paid
+    assert (row.ends, row.paid, row.rendered) == ("failed, try 2", paid, paid)
+    assert [part for part in NOT_KNOWN if part not in seen.said] == []
+    assert f"breaking_{scenario.mode.split(',')[0]}" in seen.said, "the job's name begins with the Dag's"
+    assert "https://magichour.ai/my-library" in seen.said
+    report.add(SECTION, row)
+
+
+@pytest.mark.parametrize(
+    "scenario", _named([kill for kill in KILLS if not kill.point.known and kill.mode != MAPPED])
+)
+def test_who_was_told_and_clears_the_task_orders_the_clip_that_they_did_not_find(
+    scenario: Kill, played: Played, report: Report
+) -> None:
+    _, seen = played(scenario)
+    row, clips = seen.row, 1 + scenario.point.paid
+    assert (row.ends, row.clips, row.paid, row.rendered) == ("success, try 3", clips, clips, clips)
+    assert "submitting anew" in seen.said
+    report.add(SECTION, row)
