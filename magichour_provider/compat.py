@@ -6,6 +6,7 @@ does not hide is decided below.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,7 @@ __all__ = [
     "default_deferrable",
     "deferral_settles_after",
     "get_async_connection",
+    "is_deferred",
     "mask_secret",
     "task_state_store",
 ]
@@ -89,3 +91,24 @@ def get_async_connection(conn_id: str) -> Awaitable[Connection]:
 def task_state_store(context: Context) -> Any | None:
     """What a task can remember across its tries and a Clear; None below Airflow 3.3."""
     return context.get("task_state_store")
+
+
+async def is_deferred(ti: Any) -> bool:
+    """Whether a task instance is deferred at this moment; asked from the triggerer (Airflow 3.3)."""
+    states = await asyncio.to_thread(
+        task_states, ti.dag_id, ti.run_id, [ti.task_id], map_index=ti.map_index if ti.map_index >= 0 else None
+    )
+    name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
+    return states.get(name) == "deferred"
+
+
+def task_states(
+    dag_id: str, run_id: str, task_ids: list[str], *, map_index: int | None = None
+) -> dict[str, str | None]:
+    """States of a run's task instances; a mapped one is called `<task id>_<map index>`."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=dag_id, run_ids=[run_id], task_ids=task_ids, map_index=map_index
+    )
+    return {name: None if state is None else str(state) for name, state in states.get(run_id, {}).items()}

@@ -86,7 +86,8 @@ def killed(project_id: str, credits_charged: int | None) -> str:
     price = "its credits" if credits_charged is None else f"its {credits_charged} credits"
     return (
         f"This task was killed; job {project_id} goes on at Magic Hour and {price} stay charged: "
-        f"{library_url(project_id)}"
+        f"{library_url(project_id)} VideoJobSensor and DownloadVideoOperator take it up for nothing, and so "
+        "does a new run of a task that has a record of it (Airflow 3.3)."
     )
 
 

@@ -162,7 +162,7 @@ class ImageToVideoOperator(BaseOperator):
                 records.done()
                 return result
             if self.deferrable:
-                self.defer(**self._trigger(job.id, deadline).as_deferral())
+                self.defer(**self._trigger(job.id, deadline, job.credits_charged).as_deferral())
             return self._finish(self._wait(job, deadline), records)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
@@ -268,11 +268,17 @@ class ImageToVideoOperator(BaseOperator):
             credits_charged=job.credits_charged,
         )
 
-    def _trigger(self, project_id: str, deadline: float) -> VideoJobTrigger:
+    def _trigger(
+        self, project_id: str, deadline: float, credits_charged: int | None = None
+    ) -> VideoJobTrigger:
         from magichour_provider.triggers.video_job import VideoJobTrigger
 
         return VideoJobTrigger(
-            project_id, self.magichour_conn_id, deadline=deadline, poll_interval=self.poll_interval
+            project_id,
+            self.magichour_conn_id,
+            deadline=deadline,
+            poll_interval=self.poll_interval,
+            credits_charged=credits_charged,
         )
 
     def _wait(self, job: CreatedJob, deadline: float) -> Outcome:

@@ -76,6 +76,7 @@ class VideoJobSensor(BaseSensorOperator):
         self.poll_interval = optional_seconds("poke_interval", poke_interval)
         self.deferrable = default_deferrable() if deferrable is None else deferrable
         self.linked_project_id: str | None = None
+        self._credits_charged: int | None = None
 
     @cached_property
     def hook(self) -> MagicHourHook:
@@ -102,7 +103,7 @@ class VideoJobSensor(BaseSensorOperator):
     def on_kill(self) -> None:
         """Say what goes on: there is no way to cancel a render from here."""
         if self.linked_project_id:
-            self.log.warning("%s", killed(self.linked_project_id, None))
+            self.log.warning("%s", killed(self.linked_project_id, self._credits_charged))
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Take over from the triggerer: return the job's data, or raise what became of it."""
@@ -111,6 +112,7 @@ class VideoJobSensor(BaseSensorOperator):
         outcome = Outcome.from_event(event)
         self._job = JobReference.of(self.project_id)
         self.linked_project_id = outcome.project_id
+        self._credits_charged = outcome.credits_charged
         if self.soft_fail or self.never_fail:
             # Airflow turns every AirflowException of a resumed sensor into a skip (airflow#71255).
             return self._finish(outcome)
@@ -142,7 +144,9 @@ class VideoJobSensor(BaseSensorOperator):
     def _look(self) -> Outcome | None:
         from magichour_provider.waiting.blocking import look
 
-        return look(self.hook.get_client(max_attempts=1), self._watch)
+        ended = look(self.hook.get_client(max_attempts=1), self._watch)
+        self._credits_charged = self._watch.credits_charged
+        return ended
 
     def _defer(self) -> NoReturn:
         from magichour_provider.triggers.video_job import VideoJobTrigger
@@ -152,6 +156,7 @@ class VideoJobSensor(BaseSensorOperator):
             self.magichour_conn_id,
             deadline=self._watch.deadline,
             poll_interval=self.poll_interval,
+            credits_charged=self._credits_charged,
         )
         self.defer(**trigger.as_deferral())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -10,9 +12,12 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from magichour_provider.compat import deferral_settles_after
-from magichour_provider.references import DEFAULT_CONN_ID
+from magichour_provider.compat import deferral_settles_after, is_deferred
+from magichour_provider.references import DEFAULT_CONN_ID, killed
 from magichour_provider.timing import FRAMEWORK_GRACE
+
+log = logging.getLogger(__name__)
+_farewells: set[asyncio.Task[None]] = set()
 
 
 class VideoJobTrigger(BaseTrigger):
@@ -25,6 +30,7 @@ class VideoJobTrigger(BaseTrigger):
     :param magichour_conn_id: the connection.
     :param deadline: epoch seconds; absolute, so that a restarted triggerer grants no new time.
     :param poll_interval: seconds between looks; None: adaptive.
+    :param credits_charged: what the job has cost, in credits, for the line that a killed task leaves.
     """
 
     def __init__(
@@ -34,12 +40,14 @@ class VideoJobTrigger(BaseTrigger):
         *,
         deadline: float,
         poll_interval: float | None = None,
+        credits_charged: int | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.project_id = project_id
         self.magichour_conn_id = magichour_conn_id
         self.deadline = deadline
         self.poll_interval = poll_interval
+        self.credits_charged = credits_charged
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Name the class and the arguments that make this trigger anew."""
@@ -50,6 +58,7 @@ class VideoJobTrigger(BaseTrigger):
                 "magichour_conn_id": self.magichour_conn_id,
                 "deadline": self.deadline,
                 "poll_interval": self.poll_interval,
+                "credits_charged": self.credits_charged,
             },
         )
 
@@ -79,3 +88,26 @@ class VideoJobTrigger(BaseTrigger):
         make_client = partial(MagicHourHook(self.magichour_conn_id).async_client, max_attempts=1)
         outcome = await hub_for(self.magichour_conn_id).wait(watch, make_client)
         yield TriggerEvent(outcome.as_event())  # type: ignore[no-untyped-call]
+
+    async def on_kill(self) -> None:
+        """Say what goes on, if a person has ended the task: a render cannot be cancelled from here.
+
+        Airflow cuts this off after about a second, so it goes on by itself and is waited for behind a shield;
+        the set keeps it from being collected. Airflow also calls this when another triggerer has taken the
+        trigger over and nobody has killed anything (airflow#73454).
+        """
+        farewell = asyncio.create_task(self._say_what_goes_on())
+        _farewells.add(farewell)
+        farewell.add_done_callback(_farewells.discard)
+        await asyncio.shield(farewell)
+
+    async def _say_what_goes_on(self) -> None:
+        try:
+            still_waits = await is_deferred(self.task_instance)
+        except Exception:
+            log.warning(
+                "Job %s: whether its task was killed cannot be found out.", self.project_id, exc_info=True
+            )
+            return
+        if not still_waits:
+            log.warning("%s", killed(self.project_id, self.credits_charged))

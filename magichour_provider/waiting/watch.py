@@ -29,6 +29,8 @@ class Watch:
     :param poll_interval: seconds between looks; None: adaptive.
     :param started: epoch seconds at which the wait began.
     :param quiet_until: epoch seconds before which the wait neither looks nor ends.
+
+    `status` and `credits_charged` are the job's, as the last look showed them.
     """
 
     project_id: str
@@ -37,6 +39,7 @@ class Watch:
     poll_interval: float | None = None
     quiet_until: float = 0.0
     status: str | None = None
+    credits_charged: int | None = None
     _not_before: float = 0.0
     _failed_looks: int = 0
     _warned: set[str] = field(default_factory=set)
@@ -49,6 +52,7 @@ class Watch:
     def saw(self, project: VideoProject) -> Outcome | None:
         """Take in what a look showed; an Outcome ends the wait."""
         self._failed_looks = 0
+        self.credits_charged = project.credits_charged
         status = outcome.status_text(project)
         if status != self.status:
             log.info("Job %s is %s.", self.project_id, status)

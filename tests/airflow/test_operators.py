@@ -121,7 +121,13 @@ class TestImageToVideo:
         deferral = deferred(render(deferrable=True, timeout=100, prompt="secret prompt"), context)
         path, kwargs = deferral.trigger.serialize()
         assert path == f"{VideoJobTrigger.__module__}.VideoJobTrigger"
-        assert set(kwargs) == {"project_id", "magichour_conn_id", "deadline", "poll_interval"}
+        assert set(kwargs) == {
+            "project_id",
+            "magichour_conn_id",
+            "deadline",
+            "poll_interval",
+            "credits_charged",
+        }
         assert before + 100 <= kwargs["deadline"] <= time.time() + 100
         assert "secret" not in json.dumps(kwargs)
         assert deferral.timeout > timedelta(seconds=100)

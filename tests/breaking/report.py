@@ -67,6 +67,6 @@ class Report:
 
 
 _HEADER = (
-    "| what happened | mode | the task ends as | clips asked for | clips paid for | clips rendered | what it says |\n"
+    "| what happened | mode | the task ends as | clips asked for | paid for | rendered | what it says |\n"
     "|---|---|---|---|---|---|---|\n"
 )

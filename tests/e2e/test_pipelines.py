@@ -242,6 +242,7 @@ def assert_waits_in_the_triggerer(run: Any, task_id: str) -> None:
         "project_id": run.only_job()["id"],
         "magichour_conn_id": "magichour_default",
         "poll_interval": None,
+        "credits_charged": run.only_job()["credits_charged"],
     }
 
 
