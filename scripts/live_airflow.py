@@ -4,9 +4,10 @@
         run_id = airflow.trigger("my_dag")
         assert airflow.wait_for_run("my_dag", run_id) == "success"
 
-SQLite and LocalExecutor. Everything Airflow writes is below `home`; the caller's AIRFLOW_* variables and
-~/airflow play no part. The parts are started one by one rather than by `airflow standalone`, whose end
-leaves its scheduler behind, and so that a test can kill and restart each of them.
+LocalExecutor, and SQLite unless another database is given. Everything Airflow writes is below `home`; the
+caller's AIRFLOW_* variables and ~/airflow play no part. The parts are started one by one rather than by
+`airflow standalone`, whose end leaves its scheduler behind, and so that a test can kill, freeze and restart
+each of them, and start more.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class LiveAirflow(AirflowRest):
 
     :param home: AIRFLOW_HOME, made where it is missing. An earlier run's database in it is used again.
     :param dags_folder: where the Dag files are.
+    :param database: SQLAlchemy's URL of the metadata database (`postgres.py`); None: SQLite in `home`.
     :param env: variables for every part, over those set here (AIRFLOW_CONN_..., AIRFLOW__SECTION__KEY).
     :param python: the interpreter whose environment holds Airflow.
 
@@ -60,6 +62,7 @@ class LiveAirflow(AirflowRest):
         home: Path,
         dags_folder: Path,
         *,
+        database: str | None = None,
         env: Mapping[str, str] | None = None,
         python: str | Path = sys.executable,
     ) -> None:
@@ -74,7 +77,10 @@ class LiveAirflow(AirflowRest):
         self._cleanup = ExitStack()
         port, *log_ports = processes.free_ports(3)
         super().__init__(f"http://127.0.0.1:{port}")
-        self.env = _environment(self.home, dags_folder.resolve(), port, log_ports) | dict(env or {})
+        self.env = _environment(self.home, dags_folder.resolve(), port, log_ports)
+        if database is not None:
+            self.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = database
+        self.env |= dict(env or {})
 
     def __enter__(self) -> LiveAirflow:
         begin = time.monotonic()
@@ -105,9 +111,22 @@ class LiveAirflow(AirflowRest):
             self.processes.clear()
             self.close()
 
+    def start(self, name: str) -> None:
+        """Start one more part, such as a `triggerer-2`, and wait until it is healthy."""
+        self._start(name)
+        self.wait_until_healthy()
+
     def kill(self, name: str) -> None:
         """End one part and all its children with SIGKILL, as a crash would."""
         processes.kill([self.processes.pop(name)])
+
+    def freeze(self, name: str) -> None:
+        """Stop one part and all its children where they are, until `thaw`."""
+        processes.freeze(self.processes[name])
+
+    def thaw(self, name: str) -> None:
+        """Let a frozen part go on."""
+        processes.thaw(self.processes[name])
 
     def restart(self, name: str) -> None:
         """Start one part anew, ending it first where it still runs, and wait until it is healthy."""
@@ -116,6 +135,11 @@ class LiveAirflow(AirflowRest):
                 processes.stop([self.processes.pop(name)])
         self._start(name)
         self.wait_until_healthy()
+
+    def triggerer_id(self, name: str = "triggerer") -> int | None:
+        """Id by which Airflow knows the running triggerer of that name; None while it has yet to register."""
+        job = self._triggerer_job(name)
+        return None if job is None else int(job["id"])
 
     def airflow(self, *arguments: str) -> str:
         """Run an `airflow` command in this Airflow's environment; what it prints.
@@ -163,7 +187,7 @@ class LiveAirflow(AirflowRest):
     def _start(self, name: str) -> None:
         with processes.signals_held():
             self._started_at[name] = datetime.now(timezone.utc)
-            self.processes[name] = self._spawn(name, PARTS[name])
+            self.processes[name] = self._spawn(name, PARTS[_kind(name)])
 
     def _spawn(self, name: str, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
         command = [self._python, "-m", "airflow", *arguments]
@@ -180,16 +204,24 @@ class LiveAirflow(AirflowRest):
         except httpx.HTTPError:
             return ["api-server"]
         database = [] if health["metadatabase"]["status"] == "healthy" else ["metadatabase"]
-        parts = [part for part in _HEALTH_NAMES if part in self.processes]
+        parts = [part for part in self.processes if _kind(part) in _HEALTH_NAMES]
         return database + [part for part in parts if not self._has_new_heartbeat(part, health)]
 
     def _has_new_heartbeat(self, part: str, health: Json) -> bool:
-        name = _HEALTH_NAMES[part]
+        name = _HEALTH_NAMES[_kind(part)]
         status = health.get(name) or {}
         beat = status.get(f"latest_{name}_heartbeat")
+        if name == "triggerer":  # where there are several, `health` tells of the last one to beat
+            beat = (self._triggerer_job(part) or {}).get("latest_heartbeat")
         if status.get("status") != "healthy" or not beat:
             return False
-        return datetime.fromisoformat(beat.replace("Z", "+00:00")) >= self._started_at[part]
+        return _time(beat) >= self._started_at[part]
+
+    def _triggerer_job(self, part: str) -> Json | None:
+        """The first triggerer to have registered since that part was started: they are started one by one."""
+        jobs = self.request("GET", "/jobs", params={"job_type": "TriggererJob", "limit": 100})["jobs"]
+        later = [job for job in jobs if _time(job["start_date"]) >= self._started_at[part]]
+        return min(later, key=lambda job: _time(job["start_date"]), default=None)
 
     def _log_of(self, name: str) -> Path:
         return self.parts_logs_dir / f"{name}.log"
@@ -197,6 +229,15 @@ class LiveAirflow(AirflowRest):
     def _log_tail(self, name: str) -> str:
         path = self._log_of(name)
         return f"--- the end of {path}:\n{processes.tail(path)}"
+
+
+def _kind(name: str) -> str:
+    """What a part is: `triggerer-2` is a triggerer."""
+    return name if name in PARTS else name.rpartition("-")[0]
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def _environment(home: Path, dags_folder: Path, port: int, log_ports: list[int]) -> dict[str, str]:

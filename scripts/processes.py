@@ -24,8 +24,13 @@ import psutil
 _LOOK_SECONDS = 0.1
 
 
-def start(command: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Path) -> subprocess.Popen[bytes]:
-    """Start `command` as the leader of a new session; what it prints is appended to the file `log`."""
+def start(
+    command: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Path, user: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Start `command` as the leader of a new session; what it prints is appended to the file `log`.
+
+    :param user: whom to run it as, where the caller is root.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -36,6 +41,7 @@ def start(command: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Pat
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            user=user,
         )
 
 
@@ -49,6 +55,7 @@ def stop(children: Iterable[subprocess.Popen[bytes]], *, grace: float = 10.0) ->
     leaders = list(children)
     for child in leaders:
         _signal_all(_group_of(child), signal.SIGTERM)
+        thaw(child)
     wait_until(lambda: not _living(leaders), timeout=grace)
     kill(leaders)
 
@@ -65,6 +72,16 @@ def kill(children: Iterable[subprocess.Popen[bytes]]) -> None:
     wait_until(none_left, timeout=10.0)
     for child in leaders:
         child.wait()
+
+
+def freeze(child: subprocess.Popen[bytes]) -> None:
+    """Stop a whole session where it is (SIGSTOP), until `thaw`."""
+    _signal_all(session_members(child.pid), signal.SIGSTOP)
+
+
+def thaw(child: subprocess.Popen[bytes]) -> None:
+    """Let a session go on after `freeze`."""
+    _signal_all(session_members(child.pid), signal.SIGCONT)
 
 
 def wait_until(condition: Callable[[], bool], *, timeout: float, every: float = _LOOK_SECONDS) -> bool:
