@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import pytest
 from live_airflow import LiveAirflow
+from postgres import postgres
 from report import WRITE, Report
 from scene import Scene, Seen, stage
 
@@ -64,7 +65,8 @@ def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
     }
     with (
-        LiveAirflow(tmp_path_factory.mktemp("airflow"), dags, env=env) as airflow,
+        postgres() as database,
+        LiveAirflow(tmp_path_factory.mktemp("airflow"), dags, env=env, database=database) as airflow,
         ThreadPoolExecutor(AT_ONCE) as pool,
     ):
         plays = {name: pool.submit(_play, scenario, airflow, signs) for name, scenario in scenarios.items()}

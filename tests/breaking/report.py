@@ -1,4 +1,4 @@
-"""The table of `docs/reliability.md`: what each breaking test saw, one row each.
+"""The tables of `docs/reliability.md`: what each breaking test saw, one row each.
 
 A run compares what it saw with what the page says; `make reliability` writes the page anew.
 """
@@ -36,7 +36,7 @@ class Row:
 
     def line(self) -> str:
         """The row in Markdown."""
-        return "| " + " | ".join(str(cell) or "-" for cell in astuple(self)) + " |"
+        return "| " + " | ".join(str(cell) for cell in astuple(self)) + " |"
 
 
 @dataclass
@@ -44,24 +44,36 @@ class Report:
     """The rows that this run has seen, by section of the page."""
 
     rows: dict[str, list[Row]] = field(default_factory=dict)
+    _places: dict[Row, int] = field(default_factory=dict)
 
-    def add(self, section: str, row: Row) -> None:
-        """Take one row down."""
+    def add(self, section: str, row: Row, *, place: int = 0) -> None:
+        """Take one row down; a section is written by `place`, and then in the order of the tests."""
         self.rows.setdefault(section, []).append(row)
+        self._places[row] = place
 
     def missing(self) -> list[str]:
         """The rows that the page does not have as they were seen."""
-        page = PAGE.read_text(encoding="utf-8")
-        return [row.line() for rows in self.rows.values() for row in rows if row.line() not in page]
+        return [
+            row.line() for section, rows in self.rows.items() for row in rows if row.line() not in _lines(section)
+        ]
+
+    def left_over(self) -> list[str]:
+        """The rows of the page that nobody has seen, in the sections that were looked at."""
+        return [
+            line
+            for section, rows in self.rows.items()
+            for line in _lines(section)
+            if line not in {row.line() for row in rows}
+        ]
 
     def write(self) -> None:
         """Put the rows of each section that was seen between its markers in the page."""
         text = PAGE.read_text(encoding="utf-8")
         for section, rows in self.rows.items():
-            begin, end = f"<!-- {section}: begin -->\n", f"<!-- {section}: end -->"
+            begin, end = _markers(section)
             head, _, rest = text.partition(begin)
             _, _, tail = rest.partition(end)
-            lines = "".join(f"{row.line()}\n" for row in sorted(rows, key=lambda row: (row.what, row.mode)))
+            lines = "".join(f"{row.line()}\n" for row in sorted(rows, key=lambda row: self._places[row]))
             text = f"{head}{begin}{_HEADER}{lines}{end}{tail}"
         PAGE.write_text(text, encoding="utf-8")
 
@@ -70,3 +82,14 @@ _HEADER = (
     "| what happened | mode | the task ends as | clips asked for | paid for | rendered | what it says |\n"
     "|---|---|---|---|---|---|---|\n"
 )
+
+
+def _lines(section: str) -> list[str]:
+    """The rows of a section, as the page has them."""
+    begin, end = _markers(section)
+    _, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    return rest.partition(end)[0].splitlines()[len(_HEADER.splitlines()) :]
+
+
+def _markers(section: str) -> tuple[str, str]:
+    return f"<!-- {section}: begin -->\n", f"<!-- {section}: end -->"

@@ -30,7 +30,13 @@ PUT = {"path": "/api-assets/*", "method": "PUT", "origin": "storage"}
 CREATE = {"path": "/v1/image-to-video", "method": "POST"}
 
 SYNCHRONOUS, DEFERRABLE, MAPPED = "synchronous", "deferrable", "mapped, deferrable"
-_DAGS = {SYNCHRONOUS: "breaking_synchronous", DEFERRABLE: "breaking_deferrable", MAPPED: "breaking_mapped"}
+TIMED = "synchronous, with execution_timeout"
+_DAGS = {
+    SYNCHRONOUS: "breaking_synchronous",
+    DEFERRABLE: "breaking_deferrable",
+    MAPPED: "breaking_mapped",
+    TIMED: "breaking_timed",
+}
 _GOES_ON = ("queued", "rendering")
 
 
@@ -54,7 +60,7 @@ class Scene:
     dag_id: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.dag_id = _DAGS.get(self.mode, self.mode)
+        self.dag_id = _DAGS[self.mode]
 
     # -- Beginning
 
@@ -101,10 +107,11 @@ class Scene:
         return next(task for task in self.tasks() if task["state"] == "running")
 
     def finish(self) -> None:
-        """Let every job complete and wait for the end of the run."""
+        """Wait for the end of the run; a job completes once it is looked at from now on, or at the end."""
+        looks = {job["id"]: job["polls"] for job in self.jobs()}
 
         def is_over() -> bool:
-            self.complete_jobs()
+            self.complete_jobs(lambda job: job["polls"] > looks.get(job["id"], 0))
             return self.airflow.run(self.dag_id, self.name)["state"] in FINISHED_RUN
 
         self.until(is_over, "the run is over")
@@ -112,10 +119,10 @@ class Scene:
 
     # -- Doing
 
-    def complete_jobs(self) -> None:
-        """Let the jobs complete that go on."""
+    def complete_jobs(self, which: Callable[[Json], bool] = lambda job: True) -> None:
+        """Let the jobs complete that go on, or those of them that are chosen."""
         for job in self.jobs():
-            if job["status"] in _GOES_ON:
+            if job["status"] in _GOES_ON and which(job):
                 self.sandbox.control.set_job(job["id"], "complete")
 
     def kill(self, task: Json, *, with_supervisor: bool = False) -> None:
@@ -163,7 +170,7 @@ class Scene:
         said = self.said(task)
         row = Row(
             what=what,
-            mode=self.mode if self.mode in _DAGS else SYNCHRONOUS,
+            mode=self.mode,
             ends=f"{task['state']}, try {task['try_number']}",
             clips=clips,
             paid=sum(job["credits_charged"] > 0 for job in jobs),

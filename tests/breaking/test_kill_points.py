@@ -107,8 +107,9 @@ class Kill:
 
 
 KILLS = [
-    *(Kill(point, SYNCHRONOUS) for point in (*SUBMISSION, WAITING)),
-    *(Kill(point, DEFERRABLE) for point in (*SUBMISSION, RESUMED)),
+    *(Kill(point, mode) for point in SUBMISSION for mode in (SYNCHRONOUS, DEFERRABLE)),
+    Kill(WAITING, SYNCHRONOUS),
+    Kill(RESUMED, DEFERRABLE),
     *(Kill(point, MAPPED) for point in (TAKEN, RECORDED)),
     *(Kill(point, SYNCHRONOUS, with_supervisor=True) for point in (TAKEN, RECORDED)),
 ]
@@ -126,7 +127,7 @@ def test_a_killed_task_ends_with_the_clip_that_was_paid_for_once(
     row = seen.row
     assert (row.ends, row.paid, row.rendered) == ("success, try 2", scenario.clips, scenario.clips)
     assert ("Taking up job" in seen.said) == bool(scenario.point.paid)
-    report.add(SECTION, row)
+    report.add(SECTION, row, place=KILLS.index(scenario))
 
 
 @pytest.mark.parametrize("scenario", _named([kill for kill in KILLS if not kill.point.known]))
@@ -139,7 +140,7 @@ def test_a_task_killed_where_nobody_can_tell_says_so_and_pays_nothing_more(
     assert [part for part in NOT_KNOWN if part not in seen.said] == []
     assert f"breaking_{scenario.mode.split(',')[0]}" in seen.said, "the job's name begins with the Dag's"
     assert "https://magichour.ai/my-library" in seen.said
-    report.add(SECTION, row)
+    report.add(SECTION, row, place=KILLS.index(scenario))
 
 
 @pytest.mark.parametrize(
@@ -152,4 +153,4 @@ def test_who_was_told_and_clears_the_task_orders_the_clip_that_they_did_not_find
     row, clips = seen.row, 1 + scenario.point.paid
     assert (row.ends, row.clips, row.paid, row.rendered) == ("success, try 3", clips, clips, clips)
     assert "submitting anew" in seen.said
-    report.add(SECTION, row)
+    report.add(SECTION, row, place=KILLS.index(scenario))

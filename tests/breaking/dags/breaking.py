@@ -105,5 +105,5 @@ with DAG(dag_id="breaking_deferrable", **DAG_OPTIONS):
 with DAG(dag_id="breaking_mapped", **DAG_OPTIONS):
     BreakableOperator.partial(**ORDER, deferrable=True).expand(end_seconds=[3, 4, 5])
 
-with DAG(dag_id="breaking_timeout", **DAG_OPTIONS):
+with DAG(dag_id="breaking_timed", **DAG_OPTIONS):
     BreakableOperator(**ORDER, end_seconds=3, deferrable=False, execution_timeout=timedelta(seconds=15))
