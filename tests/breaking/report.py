@@ -34,9 +34,9 @@ class Row:
     rendered: int
     message: str
 
-    def line(self) -> str:
-        """The row in Markdown."""
-        return "| " + " | ".join(str(cell) for cell in astuple(self)) + " |"
+    def cells(self) -> tuple[str, ...]:
+        """The row as text, without what the task said."""
+        return tuple(str(cell) for cell in astuple(self)[:-1])
 
 
 @dataclass
@@ -51,44 +51,61 @@ class Report:
         self.rows.setdefault(section, []).append(row)
         self._places[row] = place
 
-    def missing(self) -> list[str]:
+    def missing(self) -> list[Line]:
         """The rows that the page does not have as they were seen."""
-        return [
-            row.line() for section, rows in self.rows.items() for row in rows if row.line() not in _lines(section)
-        ]
+        return [line for section in self.rows for line in self._seen(section) if line not in _read(section)]
 
-    def left_over(self) -> list[str]:
+    def left_over(self) -> list[Line]:
         """The rows of the page that nobody has seen, in the sections that were looked at."""
-        return [
-            line
-            for section, rows in self.rows.items()
-            for line in _lines(section)
-            if line not in {row.line() for row in rows}
-        ]
+        return [line for section in self.rows for line in _read(section) if line not in self._seen(section)]
 
     def write(self) -> None:
         """Put the rows of each section that was seen between its markers in the page."""
         text = PAGE.read_text(encoding="utf-8")
-        for section, rows in self.rows.items():
+        for section in self.rows:
             begin, end = _markers(section)
             head, _, rest = text.partition(begin)
             _, _, tail = rest.partition(end)
-            lines = "".join(f"{row.line()}\n" for row in sorted(rows, key=lambda row: self._places[row]))
-            text = f"{head}{begin}{_HEADER}{lines}{end}{tail}"
+            text = f"{head}{begin}{_table(self._seen(section))}{end}{tail}"
         PAGE.write_text(text, encoding="utf-8")
 
+    def _seen(self, section: str) -> list[Line]:
+        rows = sorted(self.rows[section], key=lambda row: self._places[row])
+        return [(row.cells(), row.message) for row in rows]
+
+
+Line = tuple[tuple[str, ...], str]
+"""The cells of a row, and what the task said."""
 
 _HEADER = (
-    "| what happened | mode | the task ends as | clips asked for | paid for | rendered | what it says |\n"
+    "| what happened | mode | the task ends as | clips asked for | paid for | rendered | it says |\n"
     "|---|---|---|---|---|---|---|\n"
 )
+_SAYINGS = "\nWhat it says:\n\n"
 
 
-def _lines(section: str) -> list[str]:
-    """The rows of a section, as the page has them."""
+def _table(lines: list[Line]) -> str:
+    """The rows in Markdown, and below them the messages, which the last column counts."""
+    messages = list(dict.fromkeys(message for _, message in lines if message))
+    text = _HEADER
+    for cells, message in lines:
+        number = f"({messages.index(message) + 1})" if message else ""
+        text += f"| {' | '.join(cells)} | {number} |\n"
+    sayings = "".join(f"{number}. {message}\n" for number, message in enumerate(messages, 1))
+    return text + (f"{_SAYINGS}{sayings}" if messages else "")
+
+
+def _read(section: str) -> list[Line]:
+    """The rows of a section and their messages, as the page has them."""
     begin, end = _markers(section)
     _, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
-    return rest.partition(end)[0].splitlines()[len(_HEADER.splitlines()) :]
+    table, _, sayings = rest.partition(end)[0].removeprefix(_HEADER).partition(_SAYINGS)
+    messages = dict(line.split(". ", 1) for line in sayings.splitlines())
+    lines: list[Line] = []
+    for line in table.splitlines():
+        *cells, number = (cell.strip() for cell in line.strip("|").split("|"))
+        lines.append((tuple(cells), messages.get(number.strip("()"), "")))
+    return lines
 
 
 def _markers(section: str) -> tuple[str, str]:

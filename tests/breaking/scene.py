@@ -30,7 +30,7 @@ PUT = {"path": "/api-assets/*", "method": "PUT", "origin": "storage"}
 CREATE = {"path": "/v1/image-to-video", "method": "POST"}
 
 SYNCHRONOUS, DEFERRABLE, MAPPED = "synchronous", "deferrable", "mapped, deferrable"
-TIMED = "synchronous, with execution_timeout"
+TIMED = "synchronous, with a timeout"
 _DAGS = {
     SYNCHRONOUS: "breaking_synchronous",
     DEFERRABLE: "breaking_deferrable",
@@ -42,10 +42,16 @@ _GOES_ON = ("queued", "rendering")
 
 @dataclass(frozen=True)
 class Seen:
-    """What became of the task: the row for the page, and all that the task said."""
+    """What became of the task.
+
+    :param row: the row for the page.
+    :param said: what the task told the person in its last try, with its ids.
+    :param unnamed: the jobs that no try's log names.
+    """
 
     row: Row
     said: str
+    unnamed: tuple[str, ...]
 
 
 @dataclass
@@ -175,21 +181,31 @@ class Scene:
             clips=clips,
             paid=sum(job["credits_charged"] > 0 for job in jobs),
             rendered=sum(job["status"] == "complete" for job in jobs),
-            message=shortened(said, self.name),
+            message=anonymous(said, self.name),
         )
         if task["state"] == "success" and self._result(map_index) is not None:
             assert self._result(map_index)["project_id"] in {job["id"] for job in jobs}
-        return Seen(row, said)
+        log = " ".join(self.log(task, number) for number in range(1, task["try_number"] + 1))
+        return Seen(row, said, tuple(job["id"] for job in jobs if job["id"] not in log))
 
     def said(self, task: Json) -> str:
         """What the provider told the person in the task's last try: the error, else what it noticed."""
-        path = f"/dags/{self.dag_id}/dagRuns/{self.name}/taskInstances/{TASK}/logs/{task['try_number']}"
-        params = {"map_index": task["map_index"], "full_content": True}
-        messages = self.airflow.request("GET", path, params=params)["content"]
+        messages = self._messages(task, task["try_number"])
         errors = [error for message in messages for error in message.get("error_detail") or ()]
-        if errors:
-            return str(errors[0]["exc_value"])
+        ours = [error["exc_value"] for error in errors if error["exc_type"] != _AIRFLOWS_OWN]
+        if ours:
+            return str(ours[0])
         return " ".join(dict.fromkeys(message["event"] for message in messages if _is_telling(message)))
+
+    def log(self, task: Json, try_number: int) -> str:
+        """All that one try has logged."""
+        return self.airflow.log(self.dag_id, self.name, TASK, try_number, task["map_index"])
+
+    def _messages(self, task: Json, try_number: int) -> list[Json]:
+        path = f"/dags/{self.dag_id}/dagRuns/{self.name}/taskInstances/{TASK}/logs/{try_number}"
+        params = {"map_index": task["map_index"], "full_content": True}
+        messages: list[Json] = self.airflow.request("GET", path, params=params)["content"]
+        return messages
 
     def _result(self, map_index: int) -> Any:
         return self.airflow.xcom(self.dag_id, self.name, TASK, map_index=map_index)
@@ -219,15 +235,16 @@ def awaken(process: psutil.Process) -> None:
     process.send_signal(signal.SIGCONT)
 
 
-def shortened(said: str, run_id: str) -> str:
-    """A message without what differs from run to run, as far as its second sentence."""
+def anonymous(said: str, run_id: str) -> str:
+    """A message without what differs from run to run."""
     text = said.replace(run_id, "...")
     for pattern, instead in _VARIABLE:
         text = pattern.sub(instead, text)
-    sentences = re.split(r"(?<=\.) (?=[A-Z])", text)
-    return " ".join(sentences[:2]).replace("|", "/").replace("\n", " ")[:300]
+    return text.replace("\n", " ")
 
 
+_AIRFLOWS_OWN = "AirflowRuntimeError"
+"""What a task meets that has no business to run any more."""
 _VARIABLE = [
     (re.compile(r" ?\(?https?://\S*/my-library\?\S*\)?"), ""),
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.+Z]+"), "..."),

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 SECTION = "killed"
 Played = Callable[["Kill"], list[Seen]]
 
-NOT_KNOWN = ("before its id could be kept", "The account had 12000 credits before", "clear this task")
+NOT_KNOWN = ("before its id could be kept", "12000 credits", "clear this task")
 """What a person is told whose clip may have been paid for."""
 
 
@@ -83,8 +83,7 @@ class Kill:
     @property
     def what(self) -> str:
         """What is done, in the page's words."""
-        victim = "the task's process and its supervisor" if self.with_supervisor else "the task's process"
-        return f"{victim} killed {self.point.what}"
+        return f"{self.point.what}{', its supervisor too' if self.with_supervisor else ''}"
 
     @property
     def clips(self) -> int:

@@ -41,7 +41,7 @@ class Frozen:
         scene.complete_jobs()
         return [
             scene.seen(
-                "the worker frozen between upload and create, until the next try has succeeded; then it goes on"
+                "not killed, but frozen with its supervisor between upload and create, until the next try has succeeded"
             )
         ]
 
@@ -57,7 +57,7 @@ class Late:
         """Let the time run out, and clear the task as its message says."""
         scene.begin(hold={**CREATE, "hold": "after"})
         scene.finish()
-        what = "`execution_timeout` passes while the create is in flight and taken"
+        what = "not killed: `execution_timeout` passes while the create is in flight and taken"
         first = scene.seen(what)
         scene.clear()
         scene.finish()
