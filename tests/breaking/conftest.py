@@ -27,12 +27,12 @@ class Scenario(Protocol):
     """One way to break things, as data; `play` returns what was seen at each of its ends."""
 
     @property
-    def id(self) -> str: ...  # noqa: D102
+    def id(self) -> str: ...
 
     @property
-    def mode(self) -> str: ...  # noqa: D102
+    def mode(self) -> str: ...
 
-    def play(self, scene: Scene) -> list[Seen]: ...  # noqa: D102
+    def play(self, scene: Scene) -> list[Seen]: ...
 
 
 Played = Callable[[Scenario], list[Seen]]
@@ -53,7 +53,7 @@ def report() -> Iterator[Report]:
 
 
 @pytest.fixture(scope="session")
-def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
+def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Played:
     """What was seen of a scenario. All that this session's tests ask for are played before the first test."""
     scenarios = _wanted(request.session.items)
     dags = tmp_path_factory.mktemp("dags")
@@ -70,7 +70,7 @@ def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         ThreadPoolExecutor(AT_ONCE) as pool,
     ):
         plays = {name: pool.submit(_play, scenario, airflow, signs) for name, scenario in scenarios.items()}
-    yield lambda scenario: plays[scenario.id].result()
+    return lambda scenario: plays[scenario.id].result()
 
 
 def _play(scenario: Scenario, airflow: LiveAirflow, signs: Path) -> list[Seen]:

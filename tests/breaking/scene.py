@@ -107,7 +107,9 @@ class Scene:
     def until_others_are_deferred(self) -> Json:
         """Wait until all mapped tasks but one are deferred; the one that runs."""
         self.until(
-            lambda: sorted(task["state"] or "" for task in self.tasks()) == ["deferred", "deferred", "running"],
+            lambda: (
+                sorted(task["state"] or "" for task in self.tasks()) == ["deferred", "deferred", "running"]
+            ),
             "all but one are deferred",
         )
         return next(task for task in self.tasks() if task["state"] == "running")

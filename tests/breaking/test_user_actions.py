@@ -87,6 +87,7 @@ class Action:
             scene.until_waiting_in_the_worker()
         else:
             scene.until_in("deferred")
+            scene.until(lambda: scene.jobs()[0]["polls"], "the triggerer looks at the job")
         if self.moment == SUCCEEDED:
             scene.finish()
 
@@ -146,7 +147,9 @@ def test_what_a_person_does_to_a_task_never_pays_twice_for_a_clip(
     expected = [(end.ends, end.clips, end.paid, end.unnamed) for end in scenario.ends]
     assert [_end(each) for each in seen] == expected
     assert all(each.row.rendered == each.row.paid for each in seen), "what was paid for is there in the end"
-    assert [each.said for each, end in zip(seen, scenario.ends, strict=True) if end.says not in each.said] == []
+    assert [
+        each.said for each, end in zip(seen, scenario.ends, strict=True) if end.says not in each.said
+    ] == []
     for each in seen:
         report.add(SECTION, each.row)
 

@@ -91,19 +91,18 @@ ORDER: dict[str, Any] = {
     "poll_interval": 1,
 }
 DAG_OPTIONS: dict[str, Any] = {
-    "schedule": None,
     "params": PARAMS,
     "default_args": {"retries": 2, "retry_delay": timedelta(seconds=1)},
 }
 
-with DAG(dag_id="breaking_synchronous", **DAG_OPTIONS):
+with DAG(dag_id="breaking_synchronous", schedule=None, **DAG_OPTIONS):
     BreakableOperator(**ORDER, end_seconds=3, deferrable=False)
 
-with DAG(dag_id="breaking_deferrable", **DAG_OPTIONS):
+with DAG(dag_id="breaking_deferrable", schedule=None, **DAG_OPTIONS):
     BreakableOperator(**ORDER, end_seconds=3, deferrable=True)
 
-with DAG(dag_id="breaking_mapped", **DAG_OPTIONS):
+with DAG(dag_id="breaking_mapped", schedule=None, **DAG_OPTIONS):
     BreakableOperator.partial(**ORDER, deferrable=True).expand(end_seconds=[3, 4, 5])
 
-with DAG(dag_id="breaking_timed", **DAG_OPTIONS):
+with DAG(dag_id="breaking_timed", schedule=None, **DAG_OPTIONS):
     BreakableOperator(**ORDER, end_seconds=3, deferrable=False, execution_timeout=timedelta(seconds=15))
