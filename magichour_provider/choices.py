@@ -11,6 +11,10 @@ IfExists = Literal["skip", "overwrite", "fail"]
 """What to do where a target exists: leave this clip as it is, replace whatever is there, or refuse."""
 
 
+OnUnknownCost = Literal["allow", "fail"]
+"""What to do with a clip whose rate is not published."""
+
+
 def check_choice(name: str, value: object, choices: object) -> None:
     """Raise ValueError unless `value` is one of the literal type `choices`."""
     if value not in get_args(choices):

@@ -57,12 +57,15 @@ __all__ = [
     "Connection",
     "PokeReturnValue",
     "TaskDeferralError",
+    "all_xcoms",
     "default_deferrable",
     "deferral_settles_after",
     "get_async_connection",
+    "has_retry_policies",
     "is_deferred",
     "mask_secret",
     "task_state_store",
+    "task_states",
 ]
 
 
@@ -86,6 +89,13 @@ def get_async_connection(conn_id: str) -> Awaitable[Connection]:
     from airflow.providers.common.compat.connection import get_async_connection as look_up
 
     return look_up(conn_id)
+
+
+def has_retry_policies() -> bool:
+    """Whether a task can carry a retry policy (Airflow 3.3)."""
+    import airflow.sdk
+
+    return "ExceptionRetryPolicy" in airflow.sdk.__all__
 
 
 def task_state_store(context: Context) -> Any | None:
@@ -112,3 +122,10 @@ def task_states(
         dag_id=dag_id, run_ids=[run_id], task_ids=task_ids, map_index=map_index
     )
     return {name: None if state is None else str(state) for name, state in states.get(run_id, {}).items()}
+
+
+def all_xcoms(key: str, dag_id: str, run_id: str, task_id: str) -> list[Any]:
+    """The XComs of a task, of all its map indexes."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    return XCom.get_all(key=key, dag_id=dag_id, run_id=run_id, task_id=task_id) or []

@@ -49,6 +49,8 @@ class Record:
     :param at: when the create was about to be sent, ISO 8601.
     :param max_tries: the task's own when this was written; a Clear changes it, a retry does not.
     :param balance: the account's credits before the create.
+    :param cost: what the clip costs by the catalogue, in credits.
+    :param spent: credits of this task's earlier jobs in this run, as far as they were not refunded.
     """
 
     stage: Stage
@@ -57,6 +59,8 @@ class Record:
     max_tries: int
     name: str | None = None
     balance: int | None = None
+    cost: int | None = None
+    spent: int = 0
     project_id: str | None = None
     credits_charged: int | None = None
 
@@ -78,6 +82,8 @@ class JobRecords:
         self._store = task_state_store(context) if durable else None
         self._max_tries = int(getattr(context["ti"], "max_tries", 0) or 0)
         self._record: Record | None = None
+        self._earlier: Record | None = None
+        self._spent = 0
         if durable and self._store is None:
             log.info(
                 "This Airflow has no task state store: a new try cannot take up the job of an earlier one."
@@ -94,7 +100,7 @@ class JobRecords:
         if stored is None:
             return None
         try:
-            self._record = Record.of(stored)
+            self._record = self._earlier = Record.of(stored)
         except ValueError as error:
             raise SubmissionUnknownError(
                 f"The record of an earlier try cannot be read ({error}).",
@@ -103,7 +109,24 @@ class JobRecords:
                     "run the task once with durable=False."
                 ),
             ) from None
+        self._spent = self._record.spent + (self._record.credits_charged or 0)
         return self._record
+
+    @property
+    def spent(self) -> int:
+        """Credits of all jobs of this task in this run that are known and not refunded."""
+        return self._spent
+
+    @property
+    def perhaps_spent(self) -> int:
+        """Credits of a create of unknown outcome."""
+        record = self._record
+        return record.cost or 0 if record is not None and record.project_id is None else 0
+
+    def refunded(self, credits_charged: int | None) -> None:
+        """Take in what the job costs by now: 0 once it is refunded."""
+        if self._record is not None and credits_charged is not None:
+            self._spent = self._record.spent + credits_charged
 
     def cleared_since(self, record: Record) -> bool:
         """Whether a person has cleared the task since the record was written.
@@ -113,10 +136,12 @@ class JobRecords:
         """
         return self._max_tries != record.max_tries
 
-    def intend(self, fingerprint: str, *, name: str | None, balance: int | None) -> None:
+    def intend(
+        self, fingerprint: str, *, name: str | None, balance: int | None = None, cost: int | None = None
+    ) -> None:
         """Write, before the create, that it is about to be sent."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._write(Record(Stage.INTENT, fingerprint, now, self._max_tries, name, balance))
+        self._write(Record(Stage.INTENT, fingerprint, now, self._max_tries, name, balance, cost, self._spent))
 
     @contextmanager
     def around_create(self) -> Iterator[None]:
@@ -141,8 +166,10 @@ class JobRecords:
             self._write(replace(self._record, stage=Stage.UNKNOWN, max_tries=self._max_tries))
 
     def forget(self) -> None:
-        """Remove the record of a create that was not taken."""
-        if self._store is not None:
+        """Put back what was there before a create that was not taken."""
+        if self._earlier is not None:
+            self._write(self._earlier)
+        elif self._store is not None:
             self._store.delete(KEY)
 
     def submitted(self, project_id: str, credits_charged: int | None) -> None:
@@ -152,6 +179,7 @@ class JobRecords:
         record = replace(
             self._record, stage=Stage.SUBMITTED, project_id=project_id, credits_charged=credits_charged
         )
+        self._spent = record.spent + (credits_charged or 0)
         try:
             self._write(record)
         except Exception:
@@ -175,16 +203,22 @@ class JobRecords:
 
 
 def job_to_take_up(
-    records: JobRecords, identify: Callable[[], str], look: Callable[[str], Outcome | None]
+    records: JobRecords,
+    record: Record | None,
+    *,
+    identify: Callable[[], str],
+    look: Callable[[str], Outcome | None],
+    balances: Callable[[Record], str],
 ) -> Record | None:
     """The submission of an earlier try to go on with, or None to submit anew.
 
+    :param record: what that try has left.
     :param identify: the fingerprint of what is asked for now.
     :param look: what has become of a job: None while it goes on.
+    :param balances: what the account's balance says about a create of unknown outcome.
 
     Raises SubmissionUnknownError where an earlier create may have been taken and nobody knows its id.
     """
-    record = records.read()
     if record is None:
         return None
     cleared = records.cleared_since(record)
@@ -195,7 +229,7 @@ def job_to_take_up(
             )
             return None
         records.told()
-        raise _unknown(record)
+        raise _unknown(record, balances(record))
     if record.stage is Stage.DONE and cleared:
         log.info("The task had succeeded with job %s and was cleared: rendering anew.", record.project_id)
         return None
@@ -204,7 +238,8 @@ def job_to_take_up(
         return None
     outcome = look(record.project_id)
     error = outcome.error() if outcome is not None else None
-    if error is not None:
+    if outcome is not None and error is not None:
+        records.refunded(outcome.credits_charged)
         log.warning("%s Submitting anew.", error.what)
         return None
     log.info("Taking up job %s of an earlier try (%s).", record.project_id, library_url(record.project_id))
@@ -219,11 +254,10 @@ def _has_changed(record: Record, identify: Callable[[], str]) -> bool:
         return False
 
 
-def _unknown(record: Record) -> SubmissionUnknownError:
-    balance = f" The account had {record.balance} credits before." if record.balance is not None else ""
+def _unknown(record: Record, balances: str) -> SubmissionUnknownError:
     return SubmissionUnknownError(
         f"An earlier try was cut off at {record.at} while it submitted the job named {record.name!r}, before "
-        f"its id could be kept.{balance}",
+        f"its id could be kept.{balances}",
         remedy=(
             f"Look for that name in the Magic Hour library ({LIBRARY_PAGE}). If the clip is there, pass its "
             "id to VideoJobSensor and DownloadVideoOperator; if not, clear this task, which submits anew. It "

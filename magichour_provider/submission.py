@@ -11,16 +11,24 @@ import json
 import logging
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from magichour_provider.api import catalog
 from magichour_provider.api.catalog import Choice
-from magichour_provider.api.errors import BudgetError, CatalogError, InvalidRequestError, NotFoundError
+from magichour_provider.api.errors import (
+    CatalogError,
+    InvalidRequestError,
+    MagicHourError,
+    NotFoundError,
+    SubmissionUnknownError,
+)
+from magichour_provider.budget import Limits, check_balance, unknown_model
 
 if TYPE_CHECKING:
     from magichour_provider.api.client import MagicHourClient
-    from magichour_provider.api.models import Account, ImageToVideoRequest
+    from magichour_provider.api.models import Account, CreatedJob, ImageToVideoRequest
     from magichour_provider.choices import CheckCatalog
     from magichour_provider.storage.source import Remote, Upload
 
@@ -32,7 +40,7 @@ class Order:
     """What the user asked for, with its types; `of` reads it from rendered templates.
 
     :param end_seconds: length of the clip in seconds.
-    :param max_credits: the most that the clip may cost, in credits.
+    :param limits: what it may cost, in credits.
     """
 
     image: str = field(repr=False)
@@ -44,7 +52,7 @@ class Order:
     audio: bool | None = None
     name: str | None = None
     image_conn_id: str | None = None
-    max_credits: int | None = None
+    limits: Limits = field(default_factory=Limits)
     check_catalog: CheckCatalog = "error"
 
     @classmethod
@@ -62,7 +70,11 @@ class Order:
             end_seconds,
             **{key: _text(key, arguments.get(key)) for key in texts},
             audio=_flag("audio", arguments.get("audio")),
-            max_credits=_whole_number("max_credits", arguments.get("max_credits")),
+            limits=Limits(
+                _whole_number("max_credits", arguments.get("max_credits")),
+                _whole_number("max_credits_per_run", arguments.get("max_credits_per_run")),
+                arguments.get("on_unknown_cost"),
+            ),
             check_catalog=arguments.get("check_catalog", "error"),
         )
 
@@ -76,13 +88,14 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """An order that has passed every check and whose images are at Magic Hour: one call is left.
+class Checked:
+    """An order that has passed every check; nothing has been sent yet.
 
-    :param balance: the account's credits before that call; None where the API does not tell.
+    :param cost: credits by the catalogue; None where that is not known.
+    :param balance: the account's credits; None where the API does not tell.
     """
 
-    request: ImageToVideoRequest
+    cost: int | None
     balance: int | None
 
 
@@ -96,16 +109,77 @@ def open_images(order: Order) -> Images:
     )
 
 
-def prepare(client: MagicHourClient, order: Order, images: Images) -> Prepared:
-    """Check and upload; nothing is bought.
+def check(client: MagicHourClient, order: Order, images: Images) -> Checked:
+    """Check all that can be checked before anything is sent.
 
-    Raises ImageError, CatalogError or BudgetError before anything is sent, then APIError or NetworkError.
+    Raises ImageError, CatalogError or BudgetError; APIError or NetworkError where the account cannot be read.
     """
     account = _account(client)
     _check_sizes(account, images.image, images.end_image)
     _check_catalog(order, images.image)
-    _check_budget(order, account)
-    return Prepared(_request(client, order, images), account.credits if account else None)
+    cost = estimate(order, account)
+    order.limits.check(cost, order.model or catalog.DEFAULT_MODEL)
+    if account is not None:
+        check_balance(cost, account)
+    return Checked(cost, account.credits if account else None)
+
+
+def upload_images(client: MagicHourClient, order: Order, images: Images) -> ImageToVideoRequest:
+    """Bring the images to Magic Hour; the request is what the one call that is left sends."""
+    from magichour_provider.api.models import ImageToVideoRequest
+    from magichour_provider.storage.transfer import upload
+
+    return ImageToVideoRequest(
+        image_file_path=upload(client, images.image),
+        end_image_file_path=upload(client, images.end_image) if images.end_image else None,
+        end_seconds=order.end_seconds,
+        prompt=order.prompt,
+        model=order.model,
+        resolution=order.resolution,
+        audio=order.audio,
+        name=order.name,
+    )
+
+
+def submit(
+    client: MagicHourClient,
+    request: ImageToVideoRequest,
+    *,
+    balances: Callable[[], str],
+    before_each: Callable[[], None] | None = None,
+) -> CreatedJob:
+    """Make the one call that costs credits.
+
+    :param balances: what the account's balance says, asked where nobody can tell whether it was taken.
+    :param before_each: called before each time that it is sent; what it raises stops it.
+
+    Raises SubmissionUnknownError, or an APIError or NetworkError where it was not taken.
+    """
+    try:
+        return client.create_image_to_video(request, before_each=before_each)
+    except SubmissionUnknownError as error:
+        raise SubmissionUnknownError(f"{error.what}{balances()}") from None
+
+
+def balance_now(client: MagicHourClient) -> int | None:
+    """The account's credits; None where nobody can tell."""
+    try:
+        return client.get_account().credits
+    except MagicHourError:
+        return None
+
+
+def compare_balances(before: int | None, now: int | None, cost: int | None) -> str:
+    """What the account's balance says about a create of unknown outcome: a hint, as others spend, too."""
+    if before is None:
+        return ""
+    if now is None:
+        return f" The account had {before} credits before; it cannot be read now."
+    change = (
+        f"{before - now} fewer" if now < before else f"{now - before} more" if now > before else "as many"
+    )
+    price = f"; the clip costs {cost}" if cost is not None else ""
+    return f" The account had {before} credits before, and has {now} now, {change}{price}."
 
 
 def fingerprint(order: Order, images: Images) -> str:
@@ -165,59 +239,13 @@ def _check_catalog(order: Order, image: Remote | Upload) -> None:
         return
     model = order.model or catalog.DEFAULT_MODEL
     if not catalog.is_known(model):
-        log.warning("%s Magic Hour will decide.", _unknown_model(model))
+        log.warning("%s Magic Hour will decide.", unknown_model(model))
     try:
         catalog.validate(_choice(order, resolution=order.resolution, image_size=image.image_size))
     except CatalogError as error:
         if order.check_catalog == "error":
             raise
         log.warning("%s Submitting all the same, as check_catalog is 'warn'.", error.what)
-
-
-def _check_budget(order: Order, account: Account | None) -> None:
-    cost = estimate(order, account)
-    model = order.model or catalog.DEFAULT_MODEL
-    if order.max_credits is not None:
-        if cost is None:
-            why = "" if catalog.is_known(model) else f"{_unknown_model(model)} "
-            raise BudgetError(
-                f"{why}max_credits is {order.max_credits}, and what this clip costs is not published: "
-                "name a model and a resolution of the catalogue that have a rate, or leave max_credits out.",
-                remedy="Trying again cannot help before that.",
-            )
-        if cost > order.max_credits:
-            raise BudgetError(f"The clip costs {cost} credits, and max_credits is {order.max_credits}.")
-    if account is not None and account.credits < (cost if cost is not None else 1):
-        needed = f"needs {cost}" if cost is not None else "needs credits"
-        short = f", {cost - account.credits} short" if cost is not None else ""
-        raise BudgetError(f"The clip {needed}, and the account has {account.credits}{short}.")
-    if cost is None:
-        log.info("What the clip costs is not known before it is submitted.")
-    else:
-        log.info("The clip will cost %s credits by the catalogue.", cost)
-
-
-def _unknown_model(model: str) -> str:
-    near = catalog.nearest(model)
-    return (
-        f"Model {model!r} is not in this provider's catalogue{f'; did you mean {near!r}?' if near else '.'}"
-    )
-
-
-def _request(client: MagicHourClient, order: Order, images: Images) -> ImageToVideoRequest:
-    from magichour_provider.api.models import ImageToVideoRequest
-    from magichour_provider.storage.transfer import upload
-
-    return ImageToVideoRequest(
-        image_file_path=upload(client, images.image),
-        end_image_file_path=upload(client, images.end_image) if images.end_image else None,
-        end_seconds=order.end_seconds,
-        prompt=order.prompt,
-        model=order.model,
-        resolution=order.resolution,
-        audio=order.audio,
-        name=order.name,
-    )
 
 
 def _choice(order: Order, *, resolution: str | None, image_size: tuple[int, int] | None = None) -> Choice:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -63,9 +63,14 @@ class MagicHourClient:
         """Ask for one upload URL per image."""
         return self._send(protocol.create_upload_targets(extensions))
 
-    def create_image_to_video(self, request: ImageToVideoRequest) -> CreatedJob:
-        """Submit a job. Deducts credits; SubmissionUnknownError where nobody can tell whether it did."""
-        return self._send(protocol.create_image_to_video(request))
+    def create_image_to_video(
+        self, request: ImageToVideoRequest, *, before_each: Callable[[], None] | None = None
+    ) -> CreatedJob:
+        """Submit a job. Deducts credits; SubmissionUnknownError where nobody can tell whether it did.
+
+        :param before_each: called before each time that the request is sent; what it raises stops it.
+        """
+        return self._send(protocol.create_image_to_video(request), before_each)
 
     def get_video(self, project_id: str) -> VideoProject:
         """Look at a job."""
@@ -121,10 +126,12 @@ class MagicHourClient:
     ) -> None:
         self.close()
 
-    def _send(self, call: protocol.Call[T]) -> T:
+    def _send(self, call: protocol.Call[T], before_each: Callable[[], None] | None = None) -> T:
         attempt = 0
         while True:
             attempt += 1
+            if before_each is not None:
+                before_each()
             try:
                 answer = self._once(call)
             except REQUEST_ERRORS as error:

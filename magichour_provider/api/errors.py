@@ -17,6 +17,7 @@
     │   └── ServerError               5xx
     ├── NetworkError                  no answer, and nothing was bought by asking
     ├── UnexpectedAnswerError         an answer that does not follow the API's contract
+    ├── TaskStoppedError              the task was told to stop, by a person or by its machine
     ├── SubmissionUnknownError        the create was sent and its outcome is unknown
     ├── JobError                      a job exists and did not come to a clip
     │   ├── JobFailedError            status `error`
@@ -201,6 +202,13 @@ class UnexpectedAnswerError(MagicHourError):
     default_remedy = "Check the connection's host; trying again may help."
 
 
+class TaskStoppedError(MagicHourError):
+    """The task was told to stop, by a person or by its machine, and has stopped."""
+
+    retryable = True
+    default_remedy = "Trying again goes on from here."
+
+
 class SubmissionUnknownError(MagicHourError):
     """The create was sent and no usable answer came: the job may exist and may have been charged.
 
@@ -272,6 +280,7 @@ class JobNotCompleteError(JobError):
 class WaitTimeoutError(JobError):
     """The deadline passed before the job ended; nothing can cancel it from here."""
 
+    retryable = True
     default_consequence = "The job goes on at Magic Hour and its credits stay charged."
     default_remedy = (
         "Its clip can still be had, for nothing: on Airflow 3.3 by a retry of this task, or by its id with "

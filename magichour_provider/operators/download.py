@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from magichour_provider.choices import IfExists, check_choice
 from magichour_provider.compat import BaseOperator
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.policies import no_useless_retry
+from magichour_provider.policies import give_retry_policy, no_useless_retry
 from magichour_provider.references import DEFAULT_CONN_ID, JobReference
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class DownloadVideoOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        give_retry_policy(self)
         check_choice("if_exists", if_exists, IfExists)
         self.project_id = project_id
         self.path = path
@@ -65,7 +66,7 @@ class DownloadVideoOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Land the clip and describe it."""
-        with no_useless_retry():
+        with no_useless_retry(self):
             job = JobReference.of(self.project_id)
             self.linked_project_id = job.project_id
             return self.hook.download(

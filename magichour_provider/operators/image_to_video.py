@@ -10,9 +10,10 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.api.errors import MagicHourError, WaitTimeoutError
+from magichour_provider.alarm import HeldAlarm
+from magichour_provider.api.errors import MagicHourError, TaskStoppedError
 from magichour_provider.api.projects import library_url
-from magichour_provider.choices import CheckCatalog, check_choice
+from magichour_provider.choices import CheckCatalog, OnUnknownCost, check_choice
 from magichour_provider.compat import (
     AirflowFailException,
     AirflowTaskTimeout,
@@ -21,9 +22,9 @@ from magichour_provider.compat import (
     default_deferrable,
     mask_secret,
 )
-from magichour_provider.durable import JobRecords, job_to_take_up
+from magichour_provider.durable import JobRecords
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.policies import no_useless_retry
+from magichour_provider.policies import for_good, give_retry_policy, no_useless_retry
 from magichour_provider.references import (
     DEFAULT_CONN_ID,
     JobReference,
@@ -38,11 +39,14 @@ if TYPE_CHECKING:
 
     from magichour_provider.api.models import CreatedJob
     from magichour_provider.hooks.magichour import MagicHourHook
+    from magichour_provider.purchase import Purchase
     from magichour_provider.submission import Order
     from magichour_provider.triggers.video_job import VideoJobTrigger
     from magichour_provider.waiting.outcome import Outcome
 
 _NAME_LIMIT = 100
+_CREATE_GRACE = 30.0
+"""Seconds by which `execution_timeout` may come late for a create that is in flight."""
 
 
 class ImageToVideoOperator(BaseOperator):
@@ -70,6 +74,11 @@ class ImageToVideoOperator(BaseOperator):
         `execution_timeout` the earlier of both.
     :param poll_interval: seconds between looks; None: adaptive.
     :param max_credits: refuse to submit a clip that costs more credits than this.
+    :param max_credits_per_run: refuse to submit a clip with which the tasks of this Dag run that have this
+        argument would spend more credits than this, all together (Airflow 3.3, `durable`).
+    :param on_unknown_cost: what to do with a clip whose rate is not published: `fail` or `allow`; None:
+        `fail` where there is a limit. Until it is submitted, such a clip counts for the run's limit with
+        `max_credits`, or with nothing.
     :param durable: keep a record of the paid job in the task state store (Airflow 3.3).
     :param check_catalog: what to do where no known version of the model takes this request: `error`,
         `warn` (submit all the same) or `off`.
@@ -88,6 +97,7 @@ class ImageToVideoOperator(BaseOperator):
         "image_conn_id",
         "magichour_conn_id",
         "max_credits",
+        "max_credits_per_run",
     )
     operator_extra_links = (VideoProjectLink(),)
     ui_color = "#d9d2ff"
@@ -110,11 +120,14 @@ class ImageToVideoOperator(BaseOperator):
         timeout: float | timedelta = 3600,
         poll_interval: float | timedelta | None = None,
         max_credits: int | str | None = None,
+        max_credits_per_run: int | str | None = None,
+        on_unknown_cost: OnUnknownCost | None = None,
         durable: bool = True,
         check_catalog: CheckCatalog = "error",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        give_retry_policy(self)
         self.image = image
         self.end_seconds = end_seconds
         self.end_image = end_image
@@ -130,11 +143,18 @@ class ImageToVideoOperator(BaseOperator):
         self.timeout = seconds("timeout", timeout)
         self.poll_interval = optional_seconds("poll_interval", poll_interval)
         self.max_credits = max_credits
+        self.max_credits_per_run = max_credits_per_run
+        self.has_run_budget = max_credits_per_run is not None
+        if on_unknown_cost is not None:
+            check_choice("on_unknown_cost", on_unknown_cost, OnUnknownCost)
+        self.on_unknown_cost = on_unknown_cost
         self.durable = durable
         check_choice("check_catalog", check_catalog, CheckCatalog)
         self.check_catalog = check_catalog
         self.linked_project_id: str | None = None
         self._credits_charged: int | None = None
+        self._purchase: Purchase | None = None
+        self._killed = False
 
     @cached_property
     def hook(self) -> MagicHourHook:
@@ -153,17 +173,24 @@ class ImageToVideoOperator(BaseOperator):
             in_worker=self.wait_for_completion and not self.deferrable,
         )
         records = JobRecords(context, durable=self.durable)
-        with no_useless_retry():
-            job = self._get_job(context, records, deadline)
-        with self._job_in_hand(job, records):
-            self._announce(context, job)
-            if not self.wait_for_completion:
-                result = self._submitted(job)
-                records.done()
-                return result
-            if self.deferrable:
-                self.defer(**self._trigger(job.id, deadline, job.credits_charged).as_deferral())
-            return self._finish(self._wait(job, deadline), records)
+        with HeldAlarm(_CREATE_GRACE) as alarm:
+            with no_useless_retry(self):
+                self._purchase = self._make_purchase(context, records, alarm, deadline)
+                job = self._purchase.get_job()
+            with self._job_in_hand(job, records):
+                alarm.release()
+                self._announce(context, job)
+                return self._go_on(context, job, records, deadline)
+
+    def _go_on(
+        self, context: Context, job: CreatedJob, records: JobRecords, deadline: float
+    ) -> dict[str, Any]:
+        if not self.wait_for_completion:
+            self._end(records, job.id)
+            return self._submitted(job)
+        if self.deferrable:
+            self.defer(**self._trigger(job.id, deadline, job.credits_charged).as_deferral())
+        return self._finish(context, self._wait(job, deadline), records)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Take over from the triggerer: return the job's data, or raise what became of it."""
@@ -176,7 +203,7 @@ class ImageToVideoOperator(BaseOperator):
                 raise
             raise AirflowFailException(f"{error} {self._where_the_job_is(context)}") from error
         self.linked_project_id = outcome.project_id
-        return self._finish(outcome, JobRecords(context, durable=self.durable))
+        return self._finish(context, outcome, JobRecords(context, durable=self.durable))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after the triggerer; a trigger that failed by itself must not lead to a second job."""
@@ -190,9 +217,17 @@ class ImageToVideoOperator(BaseOperator):
             ) from error
 
     def on_kill(self) -> None:
-        """Say what goes on: there is no way to cancel a render from here."""
+        """Send no create any more, and say what goes on: there is no way to cancel a render from here.
+
+        Airflow leaves the process some five seconds after this, in which a create that is in flight may
+        still be answered, and recorded.
+        """
+        self._killed = True
+        said = self._purchase.stop() if self._purchase is not None else None
         if self.linked_project_id:
-            self.log.warning("%s", killed(self.linked_project_id, self._credits_charged))
+            said = killed(self.linked_project_id, self._credits_charged)
+        if said is not None:
+            self.log.warning("%s", said)
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
         """Render, and mask what signs an image's address before Airflow stores the rendered fields.
@@ -218,36 +253,27 @@ class ImageToVideoOperator(BaseOperator):
             name=self._job_name,
             image_conn_id=self.image_conn_id,
             max_credits=self.max_credits,
+            max_credits_per_run=self.max_credits_per_run,
+            on_unknown_cost=self.on_unknown_cost,
             check_catalog=self.check_catalog,
         )
 
-    def _get_job(self, context: Context, records: JobRecords, deadline: float) -> CreatedJob:
-        """The job to wait for: an earlier try's, or a new one, which is paid for here and nowhere else."""
-        from magichour_provider.api.models import CreatedJob
-        from magichour_provider.submission import fingerprint, open_images, prepare
+    def _make_purchase(
+        self, context: Context, records: JobRecords, alarm: HeldAlarm, deadline: float
+    ) -> Purchase:
+        from magichour_provider.purchase import Purchase, check_run_budget
+        from magichour_provider.xcom_board import run_budget_of
 
         order = self._order()
-        earlier = job_to_take_up(records, lambda: fingerprint(order, open_images(order)), self._look)
-        if earlier is not None and earlier.project_id is not None:
-            return CreatedJob(id=earlier.project_id, credits_charged=earlier.credits_charged)
-        json.dumps(self._trigger("not-submitted", deadline).serialize())
-        images = open_images(order)
-        identity = fingerprint(order, images) if records.available else ""
-        prepared = prepare(self.hook.get_client(), order, images)
-        records.intend(identity, name=order.name, balance=prepared.balance)
-        with records.around_create():
-            job = self.hook.get_client().create_image_to_video(prepared.request)
-        records.submitted(job.id, job.credits_charged)
-        return job
-
-    def _look(self, project_id: str) -> Outcome | None:
-        from magichour_provider.api.errors import NotFoundError
-        from magichour_provider.waiting import outcome
-
-        try:
-            return outcome.of_project(self.hook.get_video(project_id))
-        except NotFoundError as error:
-            return outcome.of_error(project_id, error)
+        check_run_budget(order, records)
+        return Purchase(
+            order,
+            records,
+            self.hook,
+            alarm,
+            check_deferral=lambda: _must_be_json(self._trigger("not-submitted", deadline).serialize()),
+            run_budget=run_budget_of(self, context, order.limits.max_credits_per_run, deadline),
+        )
 
     def _announce(self, context: Context, job: CreatedJob) -> None:
         """Leave the job's id where a person and the next tasks find it, whatever happens from here on."""
@@ -288,15 +314,38 @@ class ImageToVideoOperator(BaseOperator):
         watch = Watch(job.id, deadline=deadline, started=time.time(), poll_interval=self.poll_interval)
         return wait(self.hook.get_client(max_attempts=1), watch)
 
-    def _finish(self, outcome: Outcome, records: JobRecords) -> dict[str, Any]:
+    def _finish(self, context: Context, outcome: Outcome, records: JobRecords) -> dict[str, Any]:
         error = outcome.error()
+        if self.has_run_budget:
+            self._settle(context, outcome, records)
         if error is None:
             result = JobReference(outcome.project_id, self.model, self.resolution).result(outcome)
-            records.done()
+            self._end(records, outcome.project_id)
             return result
-        if isinstance(error, WaitTimeoutError) and records.available:
+        if not error.retryable:
+            raise for_good(self, error)
+        if records.available:
             raise error
         raise AirflowFailException(str(error)) from error
+
+    def _end(self, records: JobRecords, project_id: str) -> None:
+        """Write that the task succeeds; one that was told to stop does not, and keeps its job."""
+        if self._killed and records.available:
+            raise TaskStoppedError(
+                f"This task was told to stop while job {project_id} was in hand.",
+                consequence="The job and its credits are unaffected by this.",
+                remedy="A new run of this task takes it up for nothing.",
+            )
+        records.done()
+
+    def _settle(self, context: Context, outcome: Outcome, records: JobRecords) -> None:
+        """Write down for the budget of the run what the job has cost in the end: nothing, if refunded."""
+        from magichour_provider.xcom_board import run_budget_of
+
+        budget = run_budget_of(self, context, None, 0.0)
+        if records.read() is not None and budget is not None:
+            records.refunded(outcome.credits_charged)
+            budget.spent(records.spent)
 
     @contextmanager
     def _job_in_hand(self, job: CreatedJob, records: JobRecords) -> Iterator[None]:
@@ -323,6 +372,10 @@ class ImageToVideoOperator(BaseOperator):
             "retried, as that would pay for a second job: its log and its XCom 'project_id' name the job, "
             "which VideoJobSensor and DownloadVideoOperator take up for nothing."
         )
+
+
+def _must_be_json(arguments: object) -> None:
+    json.dumps(arguments)
 
 
 def job_name(context: Context) -> str:

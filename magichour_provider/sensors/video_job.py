@@ -18,7 +18,7 @@ from magichour_provider.compat import (
     deferral_settles_after,
 )
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.policies import no_useless_retry
+from magichour_provider.policies import give_retry_policy, no_useless_retry
 from magichour_provider.references import DEFAULT_CONN_ID, JobReference, killed
 from magichour_provider.timing import deadline_of, optional_seconds
 
@@ -68,6 +68,7 @@ class VideoJobSensor(BaseSensorOperator):
             timeout=timeout,
             **kwargs,
         )
+        give_retry_policy(self)
         if self.reschedule:
             # Sooner, Airflow may find the task still running and fail it, as with a trigger.
             self.poke_interval = max(self.poke_interval, deferral_settles_after())
@@ -87,7 +88,7 @@ class VideoJobSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait in the way that was asked for."""
-        with no_useless_retry():
+        with no_useless_retry(self):
             self._begin(context)
             # Looked before deferring: a trigger that fires at once can fail the task (airflow#71580).
             outcome = self._look() if self.deferrable else super().execute(context)
@@ -116,7 +117,7 @@ class VideoJobSensor(BaseSensorOperator):
         if self.soft_fail or self.never_fail:
             # Airflow turns every AirflowException of a resumed sensor into a skip (airflow#71255).
             return self._finish(outcome)
-        with no_useless_retry():
+        with no_useless_retry(self):
             return self._finish(outcome)
 
     def _begin(self, context: Context) -> None:

@@ -5,11 +5,16 @@ import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from magichour_provider.api.errors import MagicHourError
+from magichour_provider.compat import AirflowFailException, has_retry_policies
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,3 +87,23 @@ class TaskInstance:
 @pytest.fixture
 def context() -> dict[str, Any]:
     return {"ti": TaskInstance()}
+
+
+@pytest.fixture
+def fails_for_good() -> Any:
+    """Expect an error that Airflow does not retry: one of ours that our policy fails, or Airflow's own."""
+
+    @contextmanager
+    def expect(match: str = "") -> Iterator[pytest.ExceptionInfo[Exception]]:
+        with pytest.raises((AirflowFailException, MagicHourError), match=match) as raised:
+            yield raised
+        if has_retry_policies() and isinstance(raised.value, MagicHourError):
+            from airflow.sdk import RetryAction
+
+            from magichour_provider.retry_policy import MagicHourRetryPolicy
+
+            assert MagicHourRetryPolicy().evaluate(raised.value, 1, 3).action is RetryAction.FAIL
+        else:
+            assert isinstance(raised.value, AirflowFailException)
+
+    return expect

@@ -27,6 +27,8 @@ from magichour_provider.triggers.video_job import VideoJobTrigger
 pytestmark = pytest.mark.usefixtures("connection")
 
 IMAGE = "dags_examples/images/grace_hopper.jpg"
+CREATES = {"method": "POST", "path": "/v1/image-to-video"}
+CREATES = {"method": "POST", "path": "/v1/image-to-video"}
 LOOKS = {"method": "GET", "path": "/v1/video-projects/*"}
 
 
@@ -153,74 +155,85 @@ class TestImageToVideo:
         assert (result["project_id"], result["credits_charged"], result["model"]) == ("cm1", 72, "ltx-2.3")
 
     @pytest.mark.parametrize("ending", ["failed", "canceled", "deleted", "timeout", "refused"])
-    def test_no_ending_without_a_clip_is_retried(self, context, ending):
-        with pytest.raises(AirflowFailException, match="cm1"):
+    def test_no_ending_without_a_clip_is_retried(self, context, ending, fails_for_good):
+        with fails_for_good(match="cm1"):
             render().execute_complete(context, {"ending": ending, "project_id": "cm1"})
 
-    def test_the_deadline_leaves_the_job_running_and_says_so(self, context, endless, magichour_sandbox):
-        with pytest.raises(AirflowFailException, match="goes on at Magic Hour") as failed:
+    def test_the_deadline_leaves_the_job_running_and_says_so(
+        self, context, endless, magichour_sandbox, fails_for_good
+    ):
+        with fails_for_good(match="goes on at Magic Hour") as failed:
             render(timeout=0.5, durable=False).execute(context)
         (job,) = jobs(magichour_sandbox)
         assert job["id"] in str(failed.value)
 
     @pytest.mark.parametrize("trouble", [RuntimeError("disk"), AirflowTaskTimeout("time is up")])
-    def test_trouble_after_the_create_is_final(self, context, endless, magichour_sandbox, trouble):
+    def test_trouble_after_the_create_is_final(
+        self, context, endless, magichour_sandbox, trouble, fails_for_good
+    ):
         def broken(key, value):
             raise trouble
 
         context["ti"].xcom_push = broken
-        with pytest.raises(AirflowFailException, match="It is not retried") as failed:
+        with fails_for_good(match="It is not retried") as failed:
             render().execute(context)
         (job,) = jobs(magichour_sandbox)
         assert job["id"] in str(failed.value)
         assert "72 credits" in str(failed.value)
 
     @pytest.mark.parametrize(
-        ("fault", "error"),
+        "fault",
         [
-            ({"status": 502, "body": "<html>"}, AirflowFailException),
-            ({"drop": "after"}, AirflowFailException),
-            ({"status": 422, "body": {"message": "no"}}, AirflowFailException),
-            ({"status": 429, "headers": {"Retry-After": "3600"}}, errors.RateLimitError),
+            {"status": 502, "body": "<html>"},
+            {"drop": "after"},
+            {"status": 422, "body": {"message": "no"}},
         ],
     )
-    def test_only_a_create_that_was_not_taken_may_be_retried_by_airflow(
-        self, context, magichour_sandbox, fault, error
+    def test_a_create_that_may_have_been_taken_or_was_refused_is_final(
+        self, context, magichour_sandbox, fault, fails_for_good
     ):
-        magichour_sandbox.control.faults([{"method": "POST", "path": "/v1/image-to-video", **fault}])
-        with pytest.raises(error):
+        magichour_sandbox.control.faults([{**CREATES, **fault}])
+        with fails_for_good():
             render().execute(context)
 
-    def test_the_wait_in_a_worker_ends_before_airflows_alarm(self, context, endless):
+    def test_a_create_that_was_not_taken_may_be_retried_by_airflow(self, context, magichour_sandbox):
+        fault = {"status": 429, "headers": {"Retry-After": "3600"}}
+        magichour_sandbox.control.faults([{**CREATES, **fault}])
+        with pytest.raises(errors.RateLimitError):
+            render().execute(context)
+
+    def test_the_wait_in_a_worker_ends_before_airflows_alarm(self, context, endless, fails_for_good):
         operator = render(execution_timeout=timedelta(seconds=2), durable=False)
         with (
-            pytest.raises(AirflowFailException, match="had not ended when the deadline passed"),
+            fails_for_good(match="had not ended when the deadline passed"),
             airflow_alarm(2),
         ):
             operator.execute(context)
 
     @pytest.mark.parametrize("cut_off", [RuntimeError("disk"), AirflowTaskTimeout("time is up")])
-    def test_a_create_that_was_cut_off_is_final(self, context, magichour_sandbox, cut_off, monkeypatch):
+    def test_a_create_that_was_cut_off_is_final(
+        self, context, magichour_sandbox, cut_off, monkeypatch, fails_for_good
+    ):
         operator = render()
         client = operator.hook.get_client()
         create = client.create_image_to_video
 
-        def create_and_be_cut_off(request):
-            create(request)
+        def create_and_be_cut_off(request, **options):
+            create(request, **options)
             raise cut_off
 
         monkeypatch.setattr(client, "create_image_to_video", create_and_be_cut_off)
-        with pytest.raises(AirflowFailException, match="may have been spent"):
+        with fails_for_good(match="may have been spent"):
             operator.execute(context)
         assert len(jobs(magichour_sandbox)) == 1
 
-    def test_a_trigger_that_failed_by_itself_does_not_lead_to_a_second_job(self, context):
+    def test_a_trigger_that_failed_by_itself_does_not_lead_to_a_second_job(self, context, fails_for_good):
         failed = {"error": "Trigger failure", "traceback": None}
-        with pytest.raises(AirflowFailException, match="not retried"):
+        with fails_for_good(match="not retried"):
             render().resume_execution("__fail__", failed, context)
 
-    def test_a_foreign_event_does_not_lead_to_a_second_job(self, context):
-        with pytest.raises(AirflowFailException, match="not retried"):
+    def test_a_foreign_event_does_not_lead_to_a_second_job(self, context, fails_for_good):
+        with fails_for_good(match="not retried"):
             render().execute_complete(context, {"status": "success"})
 
     def test_a_kill_says_what_goes_on(self, context, submitted, capsys):
@@ -258,10 +271,10 @@ class TestSensor:
     @pytest.mark.parametrize("deferrable", [False, True])
     @pytest.mark.parametrize("status", ["error", "canceled"])
     def test_a_job_without_a_clip_fails_or_skips(
-        self, context, submitted, magichour_sandbox, deferrable, status
+        self, context, submitted, magichour_sandbox, deferrable, status, fails_for_good
     ):
         magichour_sandbox.control.set_job(submitted, status)
-        with pytest.raises(AirflowFailException, match="refunded"):
+        with fails_for_good(match="refunded"):
             sensor(submitted, deferrable=deferrable).execute(context)
         for skip in ("soft_fail", "never_fail"):
             with pytest.raises(AirflowSkipException):
@@ -276,7 +289,8 @@ class TestSensor:
             sensor(submitted, timeout=0.000001, mode=mode, soft_fail=True).execute(context)
 
     @pytest.mark.parametrize(
-        ("ending", "error"), [("timeout", AirflowSensorTimeout), ("failed", AirflowFailException)]
+        ("ending", "error"),
+        [("timeout", AirflowSensorTimeout), ("failed", (errors.JobFailedError, AirflowFailException))],
     )
     def test_resumed_it_ends_as_in_every_other_mode(self, context, ending, error):
         event = {"ending": ending, "project_id": "cm1"}
@@ -286,19 +300,19 @@ class TestSensor:
             sensor("cm1", soft_fail=True).execute_complete(context, event)
 
     def test_a_failed_job_is_not_poked_for_ever_when_failures_are_silent(
-        self, context, submitted, magichour_sandbox
+        self, context, submitted, magichour_sandbox, fails_for_good
     ):
         magichour_sandbox.control.set_job(submitted, "error")
-        with pytest.raises(AirflowFailException, match="refunded"):
+        with fails_for_good(match="refunded"):
             sensor(submitted, silent_fail=True).execute(context)
 
-    def test_never_fail_does_not_hide_a_wrong_key(self, context, connection):
+    def test_never_fail_does_not_hide_a_wrong_key(self, context, connection, fails_for_good):
         connection(password="wrong")
-        with pytest.raises(AirflowFailException, match="API key"):
+        with fails_for_good(match="API key"):
             sensor("cm1", never_fail=True).execute(context)
 
-    def test_a_connection_that_is_not_defined_is_an_error_at_once(self, context):
-        with pytest.raises(AirflowFailException, match="'elsewhere' is not defined"):
+    def test_a_connection_that_is_not_defined_is_an_error_at_once(self, context, fails_for_good):
+        with fails_for_good(match="'elsewhere' is not defined"):
             sensor("cm1", magichour_conn_id="elsewhere").execute(context)
 
     def test_a_template_of_the_operators_output_is_read(self, context, magichour_sandbox):
@@ -311,22 +325,22 @@ class TestSensor:
             waiting.execute(context)
 
     @pytest.mark.parametrize("deferrable", [False, True])
-    def test_soft_fail_does_not_hide_a_wrong_key(self, context, connection, deferrable):
+    def test_soft_fail_does_not_hide_a_wrong_key(self, context, connection, deferrable, fails_for_good):
         connection(password="wrong")
         for soft_fail in (False, True):
-            with pytest.raises(AirflowFailException, match="API key"):
+            with fails_for_good(match="API key"):
                 sensor("cm1", deferrable=deferrable, soft_fail=soft_fail).execute(context)
         refused = {"ending": "refused", "project_id": "cm1", "error_status": 401}
         with pytest.raises(errors.AuthenticationError):
             sensor("cm1", soft_fail=True).execute_complete(context, refused)
 
-    def test_an_unknown_job_is_an_error_at_once(self, context):
-        with pytest.raises(AirflowFailException, match="not one of this account's"):
+    def test_an_unknown_job_is_an_error_at_once(self, context, fails_for_good):
+        with fails_for_good(match="not one of this account's"):
             sensor("unknown").execute(context)
 
     @pytest.mark.parametrize("project_id", ["", None, "None", 5, {"id": "cm1"}, ["cm1"]])
-    def test_what_is_no_job_is_an_error_at_once(self, context, project_id):
-        with pytest.raises(AirflowFailException, match="project"):
+    def test_what_is_no_job_is_an_error_at_once(self, context, project_id, fails_for_good):
+        with fails_for_good(match="project"):
             sensor(project_id).execute(context)
 
 
@@ -338,20 +352,22 @@ class TestDownload:
         assert clip["duration"] == pytest.approx(3, abs=0.05)
 
     def test_a_running_job_may_be_retried_and_a_failed_one_not(
-        self, context, submitted, magichour_sandbox, tmp_path
+        self, context, submitted, magichour_sandbox, tmp_path, fails_for_good
     ):
         download = DownloadVideoOperator(task_id="d", project_id=submitted, path=f"{tmp_path}/")
         with pytest.raises(errors.JobNotCompleteError):
             download.execute(context)
         magichour_sandbox.control.set_job(submitted, "error")
-        with pytest.raises(AirflowFailException):
+        with fails_for_good():
             download.execute(context)
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_target_that_cannot_be_written_fails_at_once(self, context, magichour_sandbox, tmp_path):
+    def test_a_target_that_cannot_be_written_fails_at_once(
+        self, context, magichour_sandbox, tmp_path, fails_for_good
+    ):
         job = render().execute(context)
         (tmp_path / "file").touch()
-        with pytest.raises(AirflowFailException, match="downloading it again costs nothing"):
+        with fails_for_good(match="downloading it again costs nothing"):
             DownloadVideoOperator(task_id="d", project_id=job, path=str(tmp_path / "file" / "x.mp4")).execute(
                 context
             )

@@ -37,8 +37,8 @@ async def cancelled_again_and_again(killed, states):
     on_kill = asyncio.create_task(killed.on_kill())
     while not states.asked:
         await asyncio.sleep(0.01)
+    on_kill.cancel()
     with pytest.raises(asyncio.CancelledError):
-        on_kill.cancel()
         await on_kill
     states.told.set()
     await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))

@@ -10,7 +10,7 @@ from PIL import Image
 from magichour_provider.api import errors
 from magichour_provider.api.client import MagicHourClient
 from magichour_provider.api.settings import ClientSettings
-from magichour_provider.submission import Order, fingerprint, open_images, prepare
+from magichour_provider.submission import Order, check, fingerprint, open_images, upload_images
 
 IMAGE = "dags_examples/images/grace_hopper.jpg"
 
@@ -22,7 +22,9 @@ def client(magichour_sandbox):
 
 
 def submit(client, order):
-    return client.create_image_to_video(prepare(client, order, open_images(order)).request)
+    images = open_images(order)
+    check(client, order, images)
+    return client.create_image_to_video(upload_images(client, order, images))
 
 
 def order(**fields):
@@ -127,7 +129,7 @@ def test_a_wrong_key_is_found_before_anything_is_uploaded(magichour_sandbox):
 
 def test_a_balance_that_cannot_pay_is_said_with_what_is_missing(client, magichour_sandbox):
     magichour_sandbox.control.account(credits=20)
-    with pytest.raises(errors.BudgetError, match="needs 120, and the account has 20, 100 short"):
+    with pytest.raises(errors.BudgetError, match="needs 120 credits, and the account has 20, 100 short"):
         submit(client, order())
     assert magichour_sandbox.control.ledger()["uploads"] == []
 

@@ -27,7 +27,7 @@ from magichour_provider.api.models import ImageToVideoRequest, JobStatus
 from magichour_provider.api.settings import ClientSettings
 from magichour_provider.sandbox import Behaviour, SandboxServer, Settings
 from magichour_provider.sandbox import server as sandbox_server
-from magichour_provider.submission import Order, open_images, prepare
+from magichour_provider.submission import Order, check, open_images, upload_images
 
 SPEC = json.loads(Path(__file__).with_name("openapi-image-to-video.json").read_text())
 IMAGE = "dags_examples/images/grace_hopper.jpg"
@@ -221,7 +221,9 @@ class Wire:
     def prepared(self, **fields: Any) -> ImageToVideoRequest:
         order = Order.of(image=IMAGE, **fields)
         with MagicHourClient(ClientSettings(self.server.api_key, self.server.url)) as client:
-            return prepare(client, order, open_images(order)).request
+            images = open_images(order)
+            check(client, order, images)
+            return upload_images(client, order, images)
 
     def checked(self) -> list[tuple[tuple[str, str], int]]:
         """Operations and statuses since the test began; fails where one exchange breaks the contract."""

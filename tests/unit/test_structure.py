@@ -14,9 +14,10 @@ PACKAGE = Path(__file__).parents[2] / "magichour_provider"
 LEVELS = [
     {"api"},
     {"choices"},
-    {"waiting", "storage", "references", "timing", "connection_form"},
+    {"waiting", "storage", "references", "timing", "connection_form", "budget", "run_budget", "alarm"},
     {"compat"},
-    {"hooks", "submission", "links", "policies", "durable"},
+    {"hooks", "submission", "links", "retry_policy", "durable"},
+    {"policies", "xcom_board", "purchase"},
     {"triggers"},
     {"operators", "sensors"},
 ]

@@ -1,0 +1,155 @@
+"""One task's way from an order to a job in hand. Credits are spent here and nowhere else.
+
+The order of things must not be relaxed: the record of an earlier try is read before anything else; every
+check and every upload comes before the record of the intent; and that before the one create.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from magichour_provider.api.errors import InvalidRequestError, NotFoundError, TaskStoppedError
+from magichour_provider.api.models import CreatedJob
+from magichour_provider.api.projects import LIBRARY_PAGE
+from magichour_provider.durable import JobRecords, Record, job_to_take_up
+from magichour_provider.submission import (
+    Checked,
+    Images,
+    Order,
+    balance_now,
+    check,
+    compare_balances,
+    fingerprint,
+    open_images,
+    submit,
+    upload_images,
+)
+from magichour_provider.waiting import outcome
+
+if TYPE_CHECKING:
+    from magichour_provider.alarm import HeldAlarm
+    from magichour_provider.api.models import ImageToVideoRequest
+    from magichour_provider.hooks.magichour import MagicHourHook
+    from magichour_provider.run_budget import RunBudget
+    from magichour_provider.waiting.outcome import Outcome
+
+
+@dataclass
+class Purchase:
+    """The job of one task: that of an earlier try, or a new one.
+
+    :param run_budget: this task's part in the budget of its run, if there is one.
+    :param alarm: held while the create is in flight.
+    :param check_deferral: raises where waiting could not begin; called before anything is paid.
+    """
+
+    order: Order
+    records: JobRecords
+    hook: MagicHourHook
+    alarm: HeldAlarm
+    check_deferral: Callable[[], None]
+    run_budget: RunBudget | None = None
+    _sending: bool = False
+    _stopped: bool = False
+
+    def get_job(self) -> CreatedJob:
+        """Take up the job of an earlier try, or buy one."""
+        record = self.records.read()
+        if self.run_budget is not None:
+            self.run_budget.begin(self.records.spent, self.records.perhaps_spent)
+        earlier = job_to_take_up(
+            self.records, record, identify=self._identify, look=self._look, balances=self._balances_since
+        )
+        if earlier is not None and earlier.project_id is not None:
+            return CreatedJob(id=earlier.project_id, credits_charged=earlier.credits_charged)
+        return self._buy()
+
+    def stop(self) -> str:
+        """Send no create from now on; what that means."""
+        self._stopped = True
+        if not self._sending:
+            return "This task was killed before its job was submitted: nothing was paid."
+        return (
+            f"This task was killed while it submitted the job named {self.order.name!r}. If the answer still "
+            f"comes, the next run takes the job up; if not, look for that name in the Magic Hour library "
+            f"({LIBRARY_PAGE})."
+        )
+
+    def _buy(self) -> CreatedJob:
+        self.check_deferral()
+        images = open_images(self.order)
+        identity = fingerprint(self.order, images) if self.records.available else ""
+        checked = check(self.hook.get_client(), self.order, images)
+        request = self._upload(images, checked)
+        with self._within_run_budget(checked):
+            self.records.intend(
+                identity, name=self.order.name, balance=checked.balance, cost=self._price(checked)
+            )
+            self.alarm.hold()
+            with self.records.around_create():
+                job = self._send(request, checked)
+            self.records.submitted(job.id, job.credits_charged)
+        if self.run_budget is not None:
+            self.run_budget.spent(self.records.spent)
+        return job
+
+    def _upload(self, images: Images, checked: Checked) -> ImageToVideoRequest:
+        if self.run_budget is not None:
+            self.run_budget.check(self._price(checked))
+        return upload_images(self.hook.get_client(), self.order, images)
+
+    @contextmanager
+    def _within_run_budget(self, checked: Checked) -> Iterator[None]:
+        if self.run_budget is None:
+            yield
+            return
+        with self.run_budget.reserved(self._price(checked)):
+            yield
+
+    def _send(self, request: ImageToVideoRequest, checked: Checked) -> CreatedJob:
+        self._sending = True
+        try:
+            return submit(
+                self.hook.get_client(),
+                request,
+                balances=lambda: self._balances(checked.balance, checked.cost),
+                before_each=self._heed_stop,
+            )
+        finally:
+            self._sending = False
+
+    def _heed_stop(self) -> None:
+        if self._stopped:
+            raise TaskStoppedError("This task was told to stop before its job was submitted.")
+
+    def _price(self, checked: Checked) -> int:
+        """What the clip counts for until it is submitted."""
+        return checked.cost if checked.cost is not None else self.order.limits.max_credits or 0
+
+    def _identify(self) -> str:
+        return fingerprint(self.order, open_images(self.order))
+
+    def _look(self, project_id: str) -> Outcome | None:
+        try:
+            return outcome.of_project(self.hook.get_video(project_id))
+        except NotFoundError as error:
+            return outcome.of_error(project_id, error)
+
+    def _balances_since(self, record: Record) -> str:
+        return self._balances(record.balance, record.cost)
+
+    def _balances(self, before: int | None, cost: int | None) -> str:
+        now = balance_now(self.hook.get_client(max_attempts=1)) if before is not None else None
+        return compare_balances(before, now, cost)
+
+
+def check_run_budget(order: Order, records: JobRecords) -> None:
+    """Refuse a budget for the run where nothing can be counted. Raises InvalidRequestError."""
+    if order.limits.max_credits_per_run is not None and not records.available:
+        raise InvalidRequestError(
+            "max_credits_per_run counts what the tasks of the run have recorded: it needs durable=True, and "
+            "the task state store of Airflow 3.3."
+        )
