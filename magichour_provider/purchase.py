@@ -44,6 +44,7 @@ class Purchase:
     :param run_budget: this task's part in the budget of its run, if there is one.
     :param alarm: held while the create is in flight.
     :param check_deferral: raises where waiting could not begin; called before anything is paid.
+    :param is_stopped: whether the task was told to stop: then no create is sent any more.
     """
 
     order: Order
@@ -51,9 +52,9 @@ class Purchase:
     hook: MagicHourHook
     alarm: HeldAlarm
     check_deferral: Callable[[], None]
+    is_stopped: Callable[[], bool]
     run_budget: RunBudget | None = None
     _sending: bool = False
-    _stopped: bool = False
 
     def get_job(self) -> CreatedJob:
         """Take up the job of an earlier try, or buy one."""
@@ -67,9 +68,8 @@ class Purchase:
             return CreatedJob(id=earlier.project_id, credits_charged=earlier.credits_charged)
         return self._buy()
 
-    def stop(self) -> str:
-        """Send no create from now on; what that means."""
-        self._stopped = True
+    def killed(self) -> str:
+        """What a kill means at this point, at which no job is in hand."""
         if not self._sending:
             return "This task was killed before its job was submitted: nothing was paid."
         return (
@@ -122,7 +122,7 @@ class Purchase:
             self._sending = False
 
     def _heed_stop(self) -> None:
-        if self._stopped:
+        if self.is_stopped():
             raise TaskStoppedError("This task was told to stop before its job was submitted.")
 
     def _price(self, checked: Checked) -> int:

@@ -12,10 +12,13 @@ from magichour_provider.api.errors import InvalidRequestError
 from magichour_provider.api.projects import is_project_id, library_url
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
+
     from magichour_provider.waiting.outcome import Outcome
 
 DEFAULT_CONN_ID = "magichour_default"
 _SECRET_CHARS = 12
+_NAME_LIMIT = 100
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,13 @@ def job_result(
         "credits_charged": credits_charged,
         "url": library_url(job.project_id),
     }
+
+
+def job_name(context: Context) -> str:
+    """Name a job so that a person finds the task by it: Dag, task, map index, run."""
+    ti = context["ti"]
+    index = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
+    return f"{ti.dag_id} {ti.task_id}{index} {ti.run_id}"[:_NAME_LIMIT]
 
 
 def killed(project_id: str, credits_charged: int | None) -> str:

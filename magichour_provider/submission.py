@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_TEXTS = ("image", "end_image", "prompt", "model", "resolution", "name", "image_conn_id")
+_LIMITS = ("max_credits", "max_credits_per_run", "on_unknown_cost")
+_OTHERS = ("end_seconds", "audio", "check_catalog", *_LIMITS)
+
 
 @dataclass(frozen=True)
 class Order:
@@ -55,6 +59,11 @@ class Order:
     limits: Limits = field(default_factory=Limits)
     check_catalog: CheckCatalog = "error"
 
+    @staticmethod
+    def arguments() -> tuple[str, ...]:
+        """The names that `of` takes."""
+        return _TEXTS + _OTHERS
+
     @classmethod
     def of(cls, **arguments: Any) -> Order:
         """Read arguments that may be strings, as templates render them; InvalidRequestError else."""
@@ -64,11 +73,10 @@ class Order:
         end_seconds = _number("end_seconds", arguments.get("end_seconds"))
         if end_seconds is None:
             raise InvalidRequestError("end_seconds is missing: give the clip's length in seconds.")
-        texts = ("end_image", "prompt", "model", "resolution", "name", "image_conn_id")
         return cls(
             image,
             end_seconds,
-            **{key: _text(key, arguments.get(key)) for key in texts},
+            **{key: _text(key, arguments.get(key)) for key in _TEXTS if key != "image"},
             audio=_flag("audio", arguments.get("audio")),
             limits=Limits(
                 _whole_number("max_credits", arguments.get("max_credits")),

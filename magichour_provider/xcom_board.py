@@ -12,7 +12,9 @@ from magichour_provider.run_budget import RunBudget
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from magichour_provider.durable import JobRecords
     from magichour_provider.run_budget import Name
+    from magichour_provider.waiting.outcome import Outcome
 
 KEY = "magichour_credits"
 
@@ -56,6 +58,14 @@ def run_budget_of(task: Any, context: Context, limit: int | None, deadline: floa
         return None
     name = (task.task_id, _map_index(context))
     return RunBudget(math.inf if limit is None else limit, XComBoard(context, task), name, deadline)
+
+
+def settle(task: Any, context: Context, records: JobRecords, outcome: Outcome) -> None:
+    """Write down what a job has cost in the end: nothing, if it was refunded."""
+    budget = run_budget_of(task, context, None, 0.0)
+    if budget is not None and records.read() is not None:
+        records.refunded(outcome.credits_charged)
+        budget.spent(records.spent)
 
 
 def _map_index(context: Context) -> int:

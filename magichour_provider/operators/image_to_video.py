@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from magichour_provider.alarm import HeldAlarm
-from magichour_provider.api.errors import MagicHourError, TaskStoppedError
+from magichour_provider.api.errors import TaskStoppedError
 from magichour_provider.api.projects import library_url
 from magichour_provider.choices import CheckCatalog, OnUnknownCost, check_choice
 from magichour_provider.compat import (
     AirflowFailException,
-    AirflowTaskTimeout,
     BaseOperator,
     TaskDeferralError,
     default_deferrable,
@@ -28,11 +27,13 @@ from magichour_provider.policies import for_good, give_retry_policy, no_useless_
 from magichour_provider.references import (
     DEFAULT_CONN_ID,
     JobReference,
+    job_name,
     job_result,
     killed,
     signatures_of,
 )
 from magichour_provider.timing import deadline_of, optional_seconds, seconds
+from magichour_provider.unrecorded import job_elsewhere, job_in_hand
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -40,11 +41,9 @@ if TYPE_CHECKING:
     from magichour_provider.api.models import CreatedJob
     from magichour_provider.hooks.magichour import MagicHourHook
     from magichour_provider.purchase import Purchase
-    from magichour_provider.submission import Order
     from magichour_provider.triggers.video_job import VideoJobTrigger
     from magichour_provider.waiting.outcome import Outcome
 
-_NAME_LIMIT = 100
 _CREATE_GRACE = 30.0
 """Seconds by which `execution_timeout` may come late for a create that is in flight."""
 
@@ -165,7 +164,6 @@ class ImageToVideoOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit one job, or take up the one of an earlier try, and wait in the way that was asked for."""
-        self._job_name = self.name or job_name(context)
         deadline = deadline_of(
             time.time(),
             timedelta(seconds=self.timeout),
@@ -177,44 +175,26 @@ class ImageToVideoOperator(BaseOperator):
             with no_useless_retry(self):
                 self._purchase = self._make_purchase(context, records, alarm, deadline)
                 job = self._purchase.get_job()
-            with self._job_in_hand(job, records):
-                alarm.release()
+            with job_in_hand(job, records):
                 self._announce(context, job)
+                alarm.release()
                 return self._go_on(context, job, records, deadline)
-
-    def _go_on(
-        self, context: Context, job: CreatedJob, records: JobRecords, deadline: float
-    ) -> dict[str, Any]:
-        if not self.wait_for_completion:
-            self._end(records, job.id)
-            return self._submitted(job)
-        if self.deferrable:
-            self.defer(**self._trigger(job.id, deadline, job.credits_charged).as_deferral())
-        return self._finish(context, self._wait(job, deadline), records)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Take over from the triggerer: return the job's data, or raise what became of it."""
         from magichour_provider.waiting.outcome import Outcome
 
-        try:
+        records = JobRecords(context, durable=self.durable)
+        with job_elsewhere(self.name or job_name(context), records, ValueError):
             outcome = Outcome.from_event(event)
-        except ValueError as error:
-            if JobRecords(context, durable=self.durable).available:
-                raise
-            raise AirflowFailException(f"{error} {self._where_the_job_is(context)}") from error
         self.linked_project_id = outcome.project_id
-        return self._finish(context, outcome, JobRecords(context, durable=self.durable))
+        return self._finish(context, outcome, records)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after the triggerer; a trigger that failed by itself must not lead to a second job."""
-        try:
+        records = JobRecords(context, durable=self.durable)
+        with job_elsewhere(self.name or job_name(context), records, TaskDeferralError):
             return super().resume_execution(next_method, next_kwargs, context)
-        except TaskDeferralError as error:
-            if JobRecords(context, durable=self.durable).available:
-                raise
-            raise AirflowFailException(
-                f"Waiting in the triggerer failed: {error}. {self._where_the_job_is(context)}"
-            ) from error
 
     def on_kill(self) -> None:
         """Send no create any more, and say what goes on: there is no way to cancel a render from here.
@@ -223,11 +203,10 @@ class ImageToVideoOperator(BaseOperator):
         still be answered, and recorded.
         """
         self._killed = True
-        said = self._purchase.stop() if self._purchase is not None else None
         if self.linked_project_id:
-            said = killed(self.linked_project_id, self._credits_charged)
-        if said is not None:
-            self.log.warning("%s", said)
+            self.log.warning("%s", killed(self.linked_project_id, self._credits_charged))
+        elif self._purchase is not None:
+            self.log.warning("%s", self._purchase.killed())
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
         """Render, and mask what signs an image's address before Airflow stores the rendered fields.
@@ -239,32 +218,15 @@ class ImageToVideoOperator(BaseOperator):
             for secret in signatures_of(address):
                 mask_secret(secret)
 
-    def _order(self) -> Order:
-        from magichour_provider.submission import Order
-
-        return Order.of(
-            image=self.image,
-            end_seconds=self.end_seconds,
-            end_image=self.end_image,
-            prompt=self.prompt,
-            model=self.model,
-            resolution=self.resolution,
-            audio=self.audio,
-            name=self._job_name,
-            image_conn_id=self.image_conn_id,
-            max_credits=self.max_credits,
-            max_credits_per_run=self.max_credits_per_run,
-            on_unknown_cost=self.on_unknown_cost,
-            check_catalog=self.check_catalog,
-        )
-
     def _make_purchase(
         self, context: Context, records: JobRecords, alarm: HeldAlarm, deadline: float
     ) -> Purchase:
         from magichour_provider.purchase import Purchase, check_run_budget
+        from magichour_provider.submission import Order
         from magichour_provider.xcom_board import run_budget_of
 
-        order = self._order()
+        order = Order.of(**{field: getattr(self, field) for field in Order.arguments()})
+        order = replace(order, name=order.name or job_name(context))
         check_run_budget(order, records)
         return Purchase(
             order,
@@ -272,6 +234,7 @@ class ImageToVideoOperator(BaseOperator):
             self.hook,
             alarm,
             check_deferral=lambda: _must_be_json(self._trigger("not-submitted", deadline).serialize()),
+            is_stopped=lambda: self._killed,
             run_budget=run_budget_of(self, context, order.limits.max_credits_per_run, deadline),
         )
 
@@ -285,11 +248,21 @@ class ImageToVideoOperator(BaseOperator):
         if self.do_xcom_push:
             context["ti"].xcom_push("project_id", job.id)
 
-    def _submitted(self, job: CreatedJob) -> dict[str, Any]:
+    def _go_on(
+        self, context: Context, job: CreatedJob, records: JobRecords, deadline: float
+    ) -> dict[str, Any]:
+        if not self.wait_for_completion:
+            self._end(records, job.id)
+            return self._submitted(context, job)
+        if self.deferrable:
+            self.defer(**self._trigger(job.id, deadline, job.credits_charged).as_deferral())
+        return self._finish(context, self._wait(job, deadline), records)
+
+    def _submitted(self, context: Context, job: CreatedJob) -> dict[str, Any]:
         return job_result(
             JobReference(job.id, self.model, self.resolution),
             status="queued",
-            name=self._job_name,
+            name=self.name or job_name(context),
             end_seconds=float(self.end_seconds),
             credits_charged=job.credits_charged,
         )
@@ -317,16 +290,16 @@ class ImageToVideoOperator(BaseOperator):
     def _finish(self, context: Context, outcome: Outcome, records: JobRecords) -> dict[str, Any]:
         error = outcome.error()
         if self.has_run_budget:
-            self._settle(context, outcome, records)
+            from magichour_provider.xcom_board import settle
+
+            settle(self, context, records, outcome)
         if error is None:
             result = JobReference(outcome.project_id, self.model, self.resolution).result(outcome)
             self._end(records, outcome.project_id)
             return result
-        if not error.retryable:
-            raise for_good(self, error)
-        if records.available:
-            raise error
-        raise AirflowFailException(str(error)) from error
+        if not records.available:
+            raise AirflowFailException(str(error)) from error
+        raise error if error.retryable else for_good(self, error)
 
     def _end(self, records: JobRecords, project_id: str) -> None:
         """Write that the task succeeds; one that was told to stop does not, and keeps its job."""
@@ -338,48 +311,6 @@ class ImageToVideoOperator(BaseOperator):
             )
         records.done()
 
-    def _settle(self, context: Context, outcome: Outcome, records: JobRecords) -> None:
-        """Write down for the budget of the run what the job has cost in the end: nothing, if refunded."""
-        from magichour_provider.xcom_board import run_budget_of
-
-        budget = run_budget_of(self, context, None, 0.0)
-        if records.read() is not None and budget is not None:
-            records.refunded(outcome.credits_charged)
-            budget.spent(records.spent)
-
-    @contextmanager
-    def _job_in_hand(self, job: CreatedJob, records: JobRecords) -> Iterator[None]:
-        """Where no record lets a new try take the job up, keep Airflow from a retry that would pay again."""
-        try:
-            yield
-        except AirflowFailException:
-            raise
-        except (Exception, AirflowTaskTimeout) as error:
-            if records.available:
-                raise
-            reason = error.what if isinstance(error, MagicHourError) else f"{type(error).__name__}: {error}"
-            raise AirflowFailException(
-                f"Job {job.id} is submitted and goes on at Magic Hour ({library_url(job.id)}); its "
-                f"{job.credits_charged} credits are charged. Then this task failed: {reason}. It is not "
-                "retried, as that would pay for a second job: pass the project id to VideoJobSensor and "
-                "DownloadVideoOperator instead."
-            ) from error
-
-    def _where_the_job_is(self, context: Context) -> str:
-        name = self.name or job_name(context)
-        return (
-            f"The job named {name!r} goes on at Magic Hour and its credits are charged. This task is not "
-            "retried, as that would pay for a second job: its log and its XCom 'project_id' name the job, "
-            "which VideoJobSensor and DownloadVideoOperator take up for nothing."
-        )
-
 
 def _must_be_json(arguments: object) -> None:
     json.dumps(arguments)
-
-
-def job_name(context: Context) -> str:
-    """Name the job so that a person finds the task by it: Dag, task, map index, run."""
-    ti = context["ti"]
-    index = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
-    return f"{ti.dag_id} {ti.task_id}{index} {ti.run_id}"[:_NAME_LIMIT]

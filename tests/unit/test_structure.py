@@ -17,7 +17,7 @@ LEVELS = [
     {"waiting", "storage", "references", "timing", "connection_form", "budget", "run_budget", "alarm"},
     {"compat"},
     {"hooks", "submission", "links", "retry_policy", "durable"},
-    {"policies", "xcom_board", "purchase"},
+    {"policies", "xcom_board", "purchase", "unrecorded"},
     {"triggers"},
     {"operators", "sensors"},
 ]
