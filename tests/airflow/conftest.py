@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from magichour_provider.api.errors import MagicHourError
-from magichour_provider.compat import AirflowFailException, has_retry_policies
+from magichour_provider.compat import KEEP_FOR_EVER, AirflowFailException, has_retry_policies
+from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
 ROOT = Path(__file__).parents[2]
+IMAGE = "dags_examples/images/grace_hopper.jpg"
 
 
 @pytest.fixture(scope="session")
@@ -107,3 +109,38 @@ def fails_for_good() -> Any:
             assert isinstance(raised.value, AirflowFailException)
 
     return expect
+
+
+class Store(dict):
+    """The task state store's three verbs."""
+
+    def set(self, key, value, *, retention):
+        assert retention is KEEP_FOR_EVER
+        self[key] = value
+
+    def delete(self, key):
+        self.pop(key, None)
+
+
+@pytest.fixture
+def tries(context):
+    """Make one try after the other of the same task instance; `cleared` tells Airflow's way to say so."""
+    store = Store()
+    context["task_state_store"] = store
+    context["ti"].max_tries = 2
+
+    def one(*, cleared=False, **options):
+        if cleared:
+            context["ti"].max_tries += 3
+        options = {
+            "end_seconds": 3,
+            "model": "ltx-2.3",
+            "resolution": "480p",
+            "poll_interval": 0.1,
+            **options,
+        }
+        one.operator = ImageToVideoOperator(task_id="render", **{"image": IMAGE, **options})
+        return one.operator.execute(context)
+
+    one.store = store
+    return one

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from magichour_provider.compat import KEEP_FOR_EVER, AirflowTaskTimeout
+from magichour_provider.compat import AirflowTaskTimeout
 from magichour_provider.durable import KEY
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
@@ -16,42 +16,8 @@ IMAGE = "dags_examples/images/grace_hopper.jpg"
 CREATES = {"method": "POST", "path": "/v1/image-to-video"}
 
 
-class Store(dict):
-    """The task state store's three verbs."""
-
-    def set(self, key, value, *, retention):
-        assert retention is KEEP_FOR_EVER
-        self[key] = value
-
-    def delete(self, key):
-        self.pop(key, None)
-
-
 class Killed(BaseException):
     """The process is gone: nothing after this runs."""
-
-
-@pytest.fixture
-def tries(context):
-    """Make one try after the other of the same task instance; `cleared` tells Airflow's way to say so."""
-    store = Store()
-    context["task_state_store"] = store
-    context["ti"].max_tries = 2
-
-    def one(*, cleared=False, **options):
-        if cleared:
-            context["ti"].max_tries += 3
-        options = {
-            "end_seconds": 3,
-            "model": "ltx-2.3",
-            "resolution": "480p",
-            "poll_interval": 0.1,
-            **options,
-        }
-        return ImageToVideoOperator(task_id="render", **{"image": IMAGE, **options}).execute(context)
-
-    one.store = store
-    return one
 
 
 def jobs(sandbox):
@@ -197,7 +163,7 @@ def test_a_store_that_fails_after_the_create_does_not_let_go_of_the_job(
             raise RuntimeError("the API server restarts")
         store[key] = value
 
-    monkeypatch.setattr(Store, "set", broken)
+    monkeypatch.setattr(type(tries.store), "set", broken)
     result = tries()
     (job,) = jobs(magichour_sandbox)
     assert (result["project_id"], result["status"]) == (job["id"], "complete")
@@ -284,3 +250,30 @@ def test_the_record_holds_ids_numbers_and_a_hash(tries, monkeypatch):
         "credits_charged",
     }
     assert "secret" not in str(record).lower()
+
+
+def test_what_was_known_before_a_create_that_was_not_taken_is_known_after_it(
+    tries, magichour_sandbox, fails_for_good
+):
+    first = tries()
+    record = dict(tries.store[KEY])
+    magichour_sandbox.control.faults([{**CREATES, "status": 422, "body": {"message": "no"}, "times": 1}])
+    with fails_for_good(match="422"):
+        tries(cleared=True)
+    assert tries.store[KEY] == record
+    assert tries()["project_id"] != first["project_id"], "the Clear still holds for the next try"
+
+
+def test_an_unknown_outcome_says_what_the_balance_does(tries, magichour_sandbox, fails_for_good):
+    magichour_sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
+    hint = "12000 credits before, and has 11928 now, 72 fewer; the clip costs 72"
+    for _ in range(2):
+        with fails_for_good(match=hint):
+            tries()
+    magichour_sandbox.control.account(credits=12_000)
+    with fails_for_good(match="has 12000 now, as many"):
+        tries()
+    magichour_sandbox.control.faults([{"path": "/v1/account", "status": 500}])
+    with fails_for_good(match="cannot be read now"):
+        tries()
+    assert len(jobs(magichour_sandbox)) == 1

@@ -100,6 +100,9 @@ def files(tmp_path):
         ({"max_credits": 500, "model": "wan-3.0"}, errors.BudgetError, "not published"),
         ({"max_credits": 500, "model": "LTX2.3"}, errors.BudgetError, "did you mean 'ltx-2.3'?"),
         ({"max_credits": -1}, errors.InvalidRequestError, "max_credits"),
+        ({"max_credits_per_run": 119}, errors.BudgetError, "max_credits_per_run is 119"),
+        ({"max_credits_per_run": 500, "model": "wan-3.0"}, errors.BudgetError, "not published"),
+        ({"on_unknown_cost": "fail", "model": "wan-3.0"}, errors.BudgetError, "on_unknown_cost='allow'"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_uploaded_or_paid(
@@ -116,6 +119,14 @@ def test_bad_input_is_refused_before_anything_is_uploaded_or_paid(
     assert not refused.value.retryable
     ledger = magichour_sandbox.control.ledger()
     assert (ledger["jobs"], ledger["uploads"]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "limits", [{}, {"on_unknown_cost": "allow"}, {"on_unknown_cost": "allow", "max_credits": 1}]
+)
+def test_a_clip_of_unknown_cost_is_submitted_where_the_user_allows_it(client, magichour_sandbox, limits):
+    submit(client, order(model="wan-3.0", **limits))
+    assert spent(magichour_sandbox) > 0
 
 
 def test_a_wrong_key_is_found_before_anything_is_uploaded(magichour_sandbox):

@@ -1,0 +1,110 @@
+"""What a task that is killed, or whose time is up, has paid for, and what it says."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+
+import pytest
+
+from magichour_provider.api.errors import TaskStoppedError
+from magichour_provider.compat import AirflowTaskTimeout
+from magichour_provider.durable import KEY
+from magichour_provider.operators.image_to_video import ImageToVideoOperator
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+CREATES = {"method": "POST", "path": "/v1/image-to-video"}
+
+
+def jobs(sandbox):
+    return sandbox.control.ledger()["jobs"]
+
+
+def kill_when_it_sleeps(tries, monkeypatch):
+    """Kill the task in the pause before its create is sent again."""
+    from magichour_provider.api import client
+
+    monkeypatch.setattr(client.time, "sleep", lambda _: tries.operator.on_kill())
+
+
+def test_a_killed_task_sends_its_create_no_more(tries, magichour_sandbox, monkeypatch, capsys):
+    magichour_sandbox.control.faults([{**CREATES, "status": 503, "times": 1}])
+    with monkeypatch.context() as patch:
+        kill_when_it_sleeps(tries, patch)
+        with pytest.raises(TaskStoppedError, match="no credits were spent"):
+            tries()
+    assert jobs(magichour_sandbox) == []
+    assert KEY not in tries.store
+    assert (
+        "This task was killed while it submitted the job named 'a_dag a_task a_run'"
+        in capsys.readouterr().out
+    )
+    assert tries()["status"] == "complete"
+
+
+def test_a_task_that_is_killed_during_its_upload_pays_nothing(tries, magichour_sandbox, monkeypatch, capsys):
+    from magichour_provider import purchase
+
+    upload = purchase.upload_images
+
+    def killed_in(client, order, images):
+        tries.operator.on_kill()
+        return upload(client, order, images)
+
+    monkeypatch.setattr(purchase, "upload_images", killed_in)
+    with pytest.raises(TaskStoppedError, match="no credits were spent"):
+        tries()
+    assert jobs(magichour_sandbox) == []
+    assert "killed before its job was submitted: nothing was paid" in capsys.readouterr().out
+
+
+def test_a_task_that_is_killed_while_its_clip_completes_leaves_it_to_the_next_run(
+    tries, magichour_sandbox, monkeypatch
+):
+    wait = ImageToVideoOperator._wait
+
+    def killed_in(operator, job, deadline):
+        operator.on_kill()
+        return wait(operator, job, deadline)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageToVideoOperator, "_wait", killed_in)
+        with pytest.raises(TaskStoppedError, match="takes it up for nothing"):
+            tries()
+    assert tries(cleared=True)["project_id"] == jobs(magichour_sandbox)[0]["id"]
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_a_time_limit_that_passes_during_the_create_does_not_lose_the_job(tries, magichour_sandbox):
+    magichour_sandbox.control.faults([{**CREATES, "delay": 1.0, "times": 1}])
+    with pytest.raises(AirflowTaskTimeout), alarm_once_the_create_is_sent(0.2):
+        tries()
+    (job,) = jobs(magichour_sandbox)
+    assert tries.store[KEY]["project_id"] == job["id"]
+    assert tries()["project_id"] == job["id"]
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+@contextmanager
+def alarm_once_the_create_is_sent(seconds):
+    """Airflow's way to enforce `execution_timeout`; the limit passes while the create is in flight."""
+    from magichour_provider.api.client import MagicHourClient
+
+    create = MagicHourClient.create_image_to_video
+
+    def alarmed(client, request, **options):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        return create(client, request, **options)
+
+    def time_is_up(*_):
+        raise AirflowTaskTimeout("Timeout")
+
+    before = signal.signal(signal.SIGALRM, time_is_up)
+    MagicHourClient.create_image_to_video = alarmed
+    try:
+        yield
+    finally:
+        MagicHourClient.create_image_to_video = create
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
