@@ -10,25 +10,33 @@ clears it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.api.errors import ImageError, MagicHourError, SubmissionUnknownError
+from magichour_provider.api.errors import MagicHourError, SubmissionUnknownError
 from magichour_provider.api.projects import LIBRARY_PAGE, library_url
 from magichour_provider.compat import KEEP_FOR_EVER, AirflowTaskTimeout, task_state_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from magichour_provider.waiting.outcome import Outcome
 
 log = logging.getLogger(__name__)
 
 KEY = "magichour_job"
+FOUND_KEY = "magichour_found_job"
+"""Where a person may put the id of a job that a task has paid for without knowing its id."""
+
+REMEDY = (
+    f"Look for that name in the Magic Hour library ({LIBRARY_PAGE}). If the clip is there, put its project "
+    f"id into this task's state store under {FOUND_KEY!r} and clear the task, which then takes it up; if "
+    "not, just clear the task, which submits anew. It is not retried by itself, as that may pay a second time."
+)
+"""What to do about a create of unknown outcome."""
 
 
 class Stage(str, Enum):
@@ -148,9 +156,9 @@ class JobRecords:
         """Remove the intent of a create that was not taken; let nothing else out but an unknown outcome."""
         try:
             yield
-        except SubmissionUnknownError:
+        except SubmissionUnknownError as error:
             self.told()
-            raise
+            raise SubmissionUnknownError(f"{error.what}{self._job_named()}", remedy=self._remedy()) from None
         except MagicHourError:
             self.forget()
             raise
@@ -158,12 +166,33 @@ class JobRecords:
             self.told()
             raise SubmissionUnknownError(
                 f"The create was cut off ({type(error).__name__}) after it may have been sent."
+                f"{self._job_named()}",
+                remedy=self._remedy(),
             ) from error
+
+    def _job_named(self) -> str:
+        return f" The job is named {self._record.name!r}." if self._record is not None else ""
+
+    def _remedy(self) -> str | None:
+        return REMEDY if self.available else None
 
     def told(self) -> None:
         """Write that a person is being told of the unknown outcome: a Clear from now on is their answer."""
         if self._record is not None:
             self._write(replace(self._record, stage=Stage.UNKNOWN, max_tries=self._max_tries))
+
+    def found_by_a_person(self) -> str | None:
+        """The id that a person has left for a create of unknown outcome."""
+        found: Any = self._store.get(FOUND_KEY) if self._store is not None else None
+        return None if found is None else str(found).strip()
+
+    def adopt(self, record: Record, project_id: str) -> Record:
+        """Make the job that a person has found the record's own."""
+        adopted = replace(record, stage=Stage.SUBMITTED, project_id=project_id)
+        self._write(adopted)
+        if self._store is not None:
+            self._store.delete(FOUND_KEY)
+        return adopted
 
     def forget(self) -> None:
         """Put back what was there before a create that was not taken."""
@@ -200,67 +229,3 @@ class JobRecords:
         self._record = record
         if self._store is not None:
             self._store.set(KEY, {**asdict(record), "stage": record.stage.value}, retention=KEEP_FOR_EVER)
-
-
-def job_to_take_up(
-    records: JobRecords,
-    record: Record | None,
-    *,
-    identify: Callable[[], str],
-    look: Callable[[str], Outcome | None],
-    balances: Callable[[Record], str],
-) -> Record | None:
-    """The submission of an earlier try to go on with, or None to submit anew.
-
-    :param record: what that try has left.
-    :param identify: the fingerprint of what is asked for now.
-    :param look: what has become of a job: None while it goes on.
-    :param balances: what the account's balance says about a create of unknown outcome.
-
-    Raises SubmissionUnknownError where an earlier create may have been taken and nobody knows its id.
-    """
-    if record is None:
-        return None
-    cleared = records.cleared_since(record)
-    if record.project_id is None:
-        if record.stage is Stage.UNKNOWN and cleared:
-            log.warning(
-                "An earlier create has an unknown outcome, and the task was cleared: submitting anew."
-            )
-            return None
-        records.told()
-        raise _unknown(record, balances(record))
-    if record.stage is Stage.DONE and cleared:
-        log.info("The task had succeeded with job %s and was cleared: rendering anew.", record.project_id)
-        return None
-    if _has_changed(record, identify):
-        log.info("The request has changed since job %s was submitted: submitting anew.", record.project_id)
-        return None
-    outcome = look(record.project_id)
-    error = outcome.error() if outcome is not None else None
-    if outcome is not None and error is not None:
-        records.refunded(outcome.credits_charged)
-        log.warning("%s Submitting anew.", error.what)
-        return None
-    log.info("Taking up job %s of an earlier try (%s).", record.project_id, library_url(record.project_id))
-    return record
-
-
-def _has_changed(record: Record, identify: Callable[[], str]) -> bool:
-    try:
-        return record.fingerprint != identify()
-    except ImageError as error:
-        log.warning("%s Going on with job %s, which was submitted with it.", error.what, record.project_id)
-        return False
-
-
-def _unknown(record: Record, balances: str) -> SubmissionUnknownError:
-    return SubmissionUnknownError(
-        f"An earlier try was cut off at {record.at} while it submitted the job named {record.name!r}, before "
-        f"its id could be kept.{balances}",
-        remedy=(
-            f"Look for that name in the Magic Hour library ({LIBRARY_PAGE}). If the clip is there, pass its "
-            "id to VideoJobSensor and DownloadVideoOperator; if not, clear this task, which submits anew. It "
-            "is not retried by itself, as that may pay a second time."
-        ),
-    )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from magichour_provider.api.errors import InvalidRequestError, NotFoundError, TaskStoppedError
 from magichour_provider.api.models import CreatedJob
 from magichour_provider.api.projects import LIBRARY_PAGE
-from magichour_provider.durable import JobRecords, Record, job_to_take_up
+from magichour_provider.durable import JobRecords, Record
 from magichour_provider.submission import (
     Checked,
     Images,
@@ -27,11 +27,12 @@ from magichour_provider.submission import (
     submit,
     upload_images,
 )
+from magichour_provider.taking_up import job_to_take_up
 from magichour_provider.waiting import outcome
 
 if TYPE_CHECKING:
     from magichour_provider.alarm import HeldAlarm
-    from magichour_provider.api.models import ImageToVideoRequest
+    from magichour_provider.api.models import ImageToVideoRequest, VideoProject
     from magichour_provider.hooks.magichour import MagicHourHook
     from magichour_provider.run_budget import RunBudget
     from magichour_provider.waiting.outcome import Outcome
@@ -44,6 +45,7 @@ class Purchase:
     :param run_budget: this task's part in the budget of its run, if there is one.
     :param alarm: held while the create is in flight.
     :param check_deferral: raises where waiting could not begin; called before anything is paid.
+    :param taken_up: what an earlier try's job, which is gone on with, looked like.
     :param is_stopped: whether the task was told to stop: then no create is sent any more.
     """
 
@@ -54,6 +56,7 @@ class Purchase:
     check_deferral: Callable[[], None]
     is_stopped: Callable[[], bool]
     run_budget: RunBudget | None = None
+    taken_up: VideoProject | None = None
     _sending: bool = False
 
     def get_job(self) -> CreatedJob:
@@ -66,6 +69,7 @@ class Purchase:
         )
         if earlier is not None and earlier.project_id is not None:
             return CreatedJob(id=earlier.project_id, credits_charged=earlier.credits_charged)
+        self.taken_up = None
         return self._buy()
 
     def killed(self) -> str:
@@ -134,7 +138,8 @@ class Purchase:
 
     def _look(self, project_id: str) -> Outcome | None:
         try:
-            return outcome.of_project(self.hook.get_video(project_id))
+            self.taken_up = self.hook.get_video(project_id)
+            return outcome.of_project(self.taken_up)
         except NotFoundError as error:
             return outcome.of_error(project_id, error)
 

@@ -14,6 +14,7 @@ from magichour_provider.api.projects import is_project_id, library_url
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from magichour_provider.api.models import VideoProject
     from magichour_provider.waiting.outcome import Outcome
 
 DEFAULT_CONN_ID = "magichour_default"
@@ -43,6 +44,18 @@ class JobReference:
                 consequence="This task costs nothing.",
             )
         return job
+
+    def describe(self, project: VideoProject) -> dict[str, Any]:
+        """What an operator returns of a job that may still go on."""
+        from magichour_provider.waiting.outcome import status_text
+
+        return job_result(
+            self,
+            status=status_text(project),
+            name=project.name,
+            end_seconds=project.end_seconds,
+            credits_charged=project.credits_charged,
+        )
 
     def result(self, outcome: Outcome) -> dict[str, Any]:
         """What operator and sensor return: small, plain JSON, without a signed URL."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,6 +22,7 @@ from magichour_provider.api.errors import (
     NotFoundError,
     SubmissionUnknownError,
 )
+from magichour_provider.arguments import flag, number, text
 from magichour_provider.budget import Limits, check_balance, unknown_model
 
 if TYPE_CHECKING:
@@ -67,20 +66,20 @@ class Order:
     @classmethod
     def of(cls, **arguments: Any) -> Order:
         """Read arguments that may be strings, as templates render them; InvalidRequestError else."""
-        image = _text("image", arguments.get("image"))
+        image = text("image", arguments.get("image"))
         if image is None:
             raise InvalidRequestError("image is empty: give a path, a URL or an uploaded file_path.")
-        end_seconds = _number("end_seconds", arguments.get("end_seconds"))
+        end_seconds = number("end_seconds", arguments.get("end_seconds"))
         if end_seconds is None:
             raise InvalidRequestError("end_seconds is missing: give the clip's length in seconds.")
         return cls(
             image,
             end_seconds,
-            **{key: _text(key, arguments.get(key)) for key in _TEXTS if key != "image"},
-            audio=_flag("audio", arguments.get("audio")),
+            **{key: text(key, arguments.get(key)) for key in _TEXTS if key != "image"},
+            audio=flag("audio", arguments.get("audio")),
             limits=Limits(
-                _whole_number("max_credits", arguments.get("max_credits")),
-                _whole_number("max_credits_per_run", arguments.get("max_credits_per_run")),
+                whole_number("max_credits", arguments.get("max_credits")),
+                whole_number("max_credits_per_run", arguments.get("max_credits_per_run")),
                 arguments.get("on_unknown_cost"),
             ),
             check_catalog=arguments.get("check_catalog", "error"),
@@ -265,51 +264,3 @@ def _choice(order: Order, *, resolution: str | None, image_size: tuple[int, int]
         end_image=order.end_image is not None,
         image_size=image_size,
     )
-
-
-def _text(name: str, value: Any) -> str | None:
-    """Read a string or a path; an empty one, and the `None` that a template renders to, is none."""
-    text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if text is None or (isinstance(text, str) and text.strip() in ("", "None")):
-        return None
-    if not isinstance(text, str):
-        raise InvalidRequestError(f"{name} must be a string, not {type(value).__name__}.")
-    return text.strip() if name in ("image", "end_image") else text
-
-
-def _number(name: str, value: Any) -> float | None:
-    if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
-        return None
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise InvalidRequestError(f"{name} must be a positive number, not {value!r:.80}.")
-    return number
-
-
-def _whole_number(name: str, value: Any) -> int | None:
-    number = _number(name, value)
-    if number is not None and not number.is_integer():
-        raise InvalidRequestError(f"{name} must be a whole number, not {value!r:.80}.")
-    return None if number is None else int(number)
-
-
-def _flag(name: str, value: Any) -> bool | None:
-    if value is None or isinstance(value, bool):
-        return value
-    words = {
-        "true": True,
-        "1": True,
-        "yes": True,
-        "false": False,
-        "0": False,
-        "no": False,
-        "": None,
-        "none": None,
-    }
-    try:
-        return words[str(value).strip().lower()]
-    except KeyError:
-        raise InvalidRequestError(f"{name} must be true or false, not {value!r:.80}.") from None

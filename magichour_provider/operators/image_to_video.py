@@ -259,8 +259,12 @@ class ImageToVideoOperator(BaseOperator):
         return self._finish(context, self._wait(job, deadline), records)
 
     def _submitted(self, context: Context, job: CreatedJob) -> dict[str, Any]:
+        reference = JobReference(job.id, self.model, self.resolution)
+        seen = self._purchase.taken_up if self._purchase is not None else None
+        if seen is not None:
+            return reference.describe(seen)
         return job_result(
-            JobReference(job.id, self.model, self.resolution),
+            reference,
             status="queued",
             name=self.name or job_name(context),
             end_seconds=float(self.end_seconds),

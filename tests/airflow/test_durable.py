@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from magichour_provider.compat import AirflowTaskTimeout
-from magichour_provider.durable import KEY
+from magichour_provider.durable import FOUND_KEY, KEY
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -126,7 +126,7 @@ def test_a_try_that_was_killed_inside_the_create_stops_the_next_ones_until_a_per
 
 @pytest.mark.usefixtures("killed_in_create")
 def test_a_clear_by_somebody_who_was_not_told_yet_tells_them_first(tries, magichour_sandbox, fails_for_good):
-    with fails_for_good(match="clear this task"):
+    with fails_for_good(match="just clear the task"):
         tries(cleared=True)
     assert len(jobs(magichour_sandbox)) == 1
     tries(cleared=True)
@@ -277,3 +277,30 @@ def test_an_unknown_outcome_says_what_the_balance_does(tries, magichour_sandbox,
     with fails_for_good(match="cannot be read now"):
         tries()
     assert len(jobs(magichour_sandbox)) == 1
+
+
+@pytest.mark.usefixtures("killed_in_create")
+def test_a_job_that_a_person_has_found_is_taken_up(tries, magichour_sandbox, fails_for_good):
+    with fails_for_good(match=FOUND_KEY):
+        tries()
+    (job,) = jobs(magichour_sandbox)
+    tries.store[FOUND_KEY] = job["id"]
+    assert tries(cleared=True)["project_id"] == job["id"]
+    assert len(jobs(magichour_sandbox)) == 1
+    assert FOUND_KEY not in tries.store
+
+
+@pytest.mark.usefixtures("killed_in_create")
+@pytest.mark.parametrize("found", ["cmNotOfThisAccount", "https://magichour.ai/my-library", 5])
+def test_a_mistyped_id_pays_for_nothing(tries, magichour_sandbox, fails_for_good, found):
+    tries.store[FOUND_KEY] = found
+    with fails_for_good(match="is not the id of a job of this account"):
+        tries(cleared=True)
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_a_job_taken_up_without_waiting_is_told_as_it_is(tries, monkeypatch, magichour_sandbox):
+    killed_while_waiting(tries, monkeypatch)
+    magichour_sandbox.control.set_job(jobs(magichour_sandbox)[0]["id"], "complete")
+    result = tries(wait_for_completion=False, name="another name")
+    assert (result["status"], result["name"]) == ("complete", "a_dag a_task a_run")
