@@ -34,7 +34,7 @@ FOUND_KEY = "magichour_found_job"
 REMEDY = (
     f"Look for that name in the Magic Hour library ({LIBRARY_PAGE}). If the clip is there, put its project "
     f"id into this task's state store under {FOUND_KEY!r} and clear the task, which then takes it up; if "
-    "not, just clear the task, which submits anew. It is not retried by itself, as that may pay a second time."
+    "not, just clear the task, which submits anew. It is not retried by itself: that may pay a second time."
 )
 """What to do about a create of unknown outcome."""
 

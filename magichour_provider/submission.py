@@ -22,7 +22,7 @@ from magichour_provider.api.errors import (
     NotFoundError,
     SubmissionUnknownError,
 )
-from magichour_provider.arguments import flag, number, text
+from magichour_provider.arguments import flag, number, text, whole_number
 from magichour_provider.budget import Limits, check_balance, unknown_model
 
 if TYPE_CHECKING:
