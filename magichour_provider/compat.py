@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 KEEP_FOR_EVER = timedelta.max
 """How long the task state store keeps a record: `airflow.sdk.NEVER_EXPIRE`, which is there from 3.3 on."""
 
+_ENDED = frozenset({"success", "failed", "skipped", "removed", "restarting"})
+
 __all__ = [
     "KEEP_FOR_EVER",
     "AirflowFailException",
@@ -61,6 +63,7 @@ __all__ = [
     "default_deferrable",
     "deferral_settles_after",
     "get_async_connection",
+    "has_been_ended",
     "has_retry_policies",
     "is_deferred",
     "mask_secret",
@@ -110,6 +113,17 @@ async def is_deferred(ti: Any) -> bool:
     )
     name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
     return states.get(name) == "deferred"
+
+
+def has_been_ended(context: Context) -> bool:
+    """Whether a person has marked this running task; it is told of that only some seconds later."""
+    ti = context["ti"]
+    index = -1 if ti.map_index is None else ti.map_index
+    try:
+        states = task_states(ti.dag_id, ti.run_id, [ti.task_id], map_index=index if index >= 0 else None)
+    except Exception:
+        return False  # it is SIGTERM that tells for certain
+    return states.get(ti.task_id if index < 0 else f"{ti.task_id}_{index}") in _ENDED
 
 
 def task_states(

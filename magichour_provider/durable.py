@@ -151,6 +151,11 @@ class JobRecords:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._write(Record(Stage.INTENT, fingerprint, now, self._max_tries, name, balance, cost, self._spent))
 
+    def renew(self) -> None:
+        """Write the intent again; raises where this try may not write any more."""
+        if self._record is not None:
+            self._write(self._record)
+
     @contextmanager
     def around_create(self) -> Iterator[None]:
         """Remove the intent of a create that was not taken; let nothing else out but an unknown outcome."""

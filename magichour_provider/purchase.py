@@ -6,6 +6,7 @@ check and every upload comes before the record of the intent; and that before th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class Purchase:
     :param check_deferral: raises where waiting could not begin; called before anything is paid.
     :param taken_up: what an earlier try's job, which is gone on with, looked like.
     :param is_stopped: whether the task was told to stop: then no create is sent any more.
+    :param deadline: epoch seconds after which nobody would wait for the job.
     """
 
     order: Order
@@ -55,9 +57,11 @@ class Purchase:
     alarm: HeldAlarm
     check_deferral: Callable[[], None]
     is_stopped: Callable[[], bool]
+    deadline: float
     run_budget: RunBudget | None = None
     taken_up: VideoProject | None = None
     _sending: bool = False
+    _sent: bool = False
 
     def get_job(self) -> CreatedJob:
         """Take up the job of an earlier try, or buy one."""
@@ -120,14 +124,29 @@ class Purchase:
                 self.hook.get_client(),
                 request,
                 balances=lambda: self._balances(checked.balance, checked.cost),
-                before_each=self._heed_stop,
+                before_each=self._make_sure,
             )
         finally:
             self._sending = False
 
-    def _heed_stop(self) -> None:
+    def _make_sure(self) -> None:
+        """Raise TaskStoppedError where the create must not be sent, or not again."""
         if self.is_stopped():
             raise TaskStoppedError("This task was told to stop before its job was submitted.")
+        if time.time() >= self.deadline:
+            raise TaskStoppedError("The deadline passed before the job was submitted.")
+        if self._sent:
+            self._renew_intent()
+        self._sent = True
+
+    def _renew_intent(self) -> None:
+        """Airflow refuses to store what comes from a task that it has given up, or cleared, meanwhile."""
+        try:
+            self.records.renew()
+        except Exception as error:
+            raise TaskStoppedError(
+                f"The intent to submit a job cannot be recorded ({type(error).__name__}: {error})."
+            ) from error
 
     def _price(self, checked: Checked) -> int:
         """What the clip counts for until it is submitted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from magichour_provider.compat import (
     BaseOperator,
     TaskDeferralError,
     default_deferrable,
+    has_been_ended,
     mask_secret,
 )
 from magichour_provider.durable import JobRecords
@@ -234,7 +236,8 @@ class ImageToVideoOperator(BaseOperator):
             self.hook,
             alarm,
             check_deferral=lambda: _must_be_json(self._trigger("not-submitted", deadline).serialize()),
-            is_stopped=lambda: self._killed,
+            is_stopped=lambda: self._killed or has_been_ended(context),
+            deadline=deadline if self.wait_for_completion else math.inf,
             run_budget=run_budget_of(self, context, order.limits.max_credits_per_run, deadline),
         )
 

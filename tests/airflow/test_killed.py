@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
+from magichour_provider import compat
 from magichour_provider.api.errors import TaskStoppedError
 from magichour_provider.compat import AirflowTaskTimeout
 from magichour_provider.durable import KEY
@@ -41,6 +42,42 @@ def test_a_killed_task_sends_its_create_no_more(tries, magichour_sandbox, monkey
         in capsys.readouterr().out
     )
     assert tries()["status"] == "complete"
+
+
+@pytest.mark.parametrize(("state", "paid"), [("failed", 0), ("success", 0), ("running", 1), (None, 1)])
+def test_a_task_that_was_marked_and_not_told_yet_pays_nothing(
+    tries, magichour_sandbox, monkeypatch, state, paid
+):
+    monkeypatch.setattr(compat, "task_states", lambda *_, **__: {"a_task": state, "a_task_1": "failed"})
+    with nullcontext() if paid else pytest.raises(TaskStoppedError):
+        tries()
+    assert len(jobs(magichour_sandbox)) == paid
+
+
+def test_a_try_that_airflow_has_given_up_sends_its_create_no_second_time(
+    tries, magichour_sandbox, monkeypatch
+):
+    magichour_sandbox.control.faults([{**CREATES, "status": 503, "times": 1}])
+    write = type(tries.store).set
+    written = []
+
+    def refused(store, key, value, *, retention):
+        written.append(value["stage"])
+        if written == ["intent", "intent"]:
+            raise RuntimeError("Task instance not found")
+        write(store, key, value, retention=retention)
+
+    monkeypatch.setattr(type(tries.store), "set", refused)
+    with pytest.raises(TaskStoppedError, match="cannot be recorded"):
+        tries()
+    assert jobs(magichour_sandbox) == []
+
+
+def test_nothing_is_paid_for_after_the_deadline(tries, magichour_sandbox, monkeypatch):
+    magichour_sandbox.control.faults([{"path": "/v1/files/upload-urls", "delay": 0.6}])
+    with pytest.raises(TaskStoppedError, match="deadline passed before the job was submitted"):
+        tries(timeout=0.5)
+    assert jobs(magichour_sandbox) == []
 
 
 def test_a_task_that_is_killed_during_its_upload_pays_nothing(tries, magichour_sandbox, monkeypatch, capsys):

@@ -7,9 +7,10 @@ import json
 import signal
 import time
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
+from airflow.exceptions import AirflowRescheduleException
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from magichour_provider.api import errors
@@ -287,6 +288,21 @@ class TestSensor:
             sensor(submitted, timeout=0.000001, mode=mode).execute(context)
         with pytest.raises(AirflowSkipException):
             sensor(submitted, timeout=0.000001, mode=mode, soft_fail=True).execute(context)
+
+    @pytest.mark.parametrize(
+        ("limits", "over"),
+        [
+            ({"timeout": 50}, True),
+            ({"timeout": 200}, False),
+            ({"timeout": 200, "execution_timeout": timedelta(seconds=50)}, True),
+            ({"timeout": 200, "execution_timeout": timedelta(seconds=150)}, False),
+        ],
+    )
+    def test_reschedule_counts_both_limits_from_the_first_poke(self, context, submitted, limits, over):
+        begun = datetime.now(timezone.utc) - timedelta(seconds=100)
+        context["ti"].get_first_reschedule_date = lambda _: begun
+        with pytest.raises(AirflowSensorTimeout if over else AirflowRescheduleException):
+            sensor(submitted, mode="reschedule", poke_interval=30, **limits).execute(context)
 
     @pytest.mark.parametrize(
         ("ending", "error"),
