@@ -32,7 +32,8 @@ FOUND_KEY = "magichour_found_job"
 """Where a person may put the id of a job that a task has paid for without knowing its id."""
 
 REMEDY = (
-    f"Look for that name in the Magic Hour library ({LIBRARY_PAGE}). If the clip is there, put its project "
+    f"Look for that name in the Magic Hour library ({LIBRARY_PAGE}), or for a job in the log of the try that "
+    "was cut off. If there is one, put its project "
     f"id into this task's state store under {FOUND_KEY!r} and clear the task, which then takes it up; if "
     "not, just clear the task, which submits anew. It is not retried by itself: that may pay a second time."
 )

@@ -57,7 +57,7 @@ def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """What was seen of a scenario. All that this session's tests ask for are played before the first test."""
     scenarios = _wanted(request.session.items)
     dags = tmp_path_factory.mktemp("dags")
-    shutil.copy(HERE / "dags" / "breaking.py", dags)
+    shutil.copytree(HERE / "dags", dags, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     signs = tmp_path_factory.mktemp("signs")
     env = {
         "AIRFLOW__CORE__PARALLELISM": "12",

@@ -36,6 +36,8 @@ _DAGS = {
     DEFERRABLE: "breaking_deferrable",
     MAPPED: "breaking_mapped",
     TIMED: "breaking_timed",
+    "mapped, many": "breaking_budget_many",
+    "mapped, few": "breaking_budget_few",
 }
 _GOES_ON = ("queued", "rendering")
 
@@ -70,10 +72,10 @@ class Scene:
 
     # -- Beginning
 
-    def begin(self, *, stop_at: str = "", hold: dict[str, str] | None = None) -> None:
-        """Start the run; `hold` is a fault rule for its first such request."""
+    def begin(self, *, stop_at: str = "", hold: dict[str, str] | None = None, times: int = 1) -> None:
+        """Start the run; `hold` is a fault rule for so many of its first such requests."""
         if hold is not None:
-            self.sandbox.control.faults([{**hold, "times": 1}])
+            self.sandbox.control.faults([{**hold, "times": times}])
         connection = {"connection_id": self.name, "conn_type": "magichour", "host": self.sandbox.url}
         self.airflow.request("POST", "/connections", json={**connection, "password": self.sandbox.api_key})
         conf = {"conn_id": self.name, "image": str(IMAGE), "signs": str(self.signs), "stop_at": stop_at}
