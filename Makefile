@@ -22,7 +22,7 @@ INSTALL += $(addprefix -c ,$(CONSTRAINTS))
 export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest lint typecheck build wheel-check bench models constraints clean
+.PHONY: help demo test test-oldest lint typecheck build wheel-check bench reliability models constraints clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -31,8 +31,12 @@ help: ## list these targets
 demo: $(VENV)/.demo ## a photograph becomes a clip under a real Airflow (LIVE=1: at Magic Hour, asks before it spends)
 	@LIVE="$(LIVE)" $(BIN)/python scripts/demo.py
 
-test: $(VENV)/.dev ## every test, the slow ones last (PYTEST_ARGS=...)
-	$(BIN)/python -m pytest $(wildcard tests/unit tests/sandbox tests/airflow) tests/e2e $(PYTEST_ARGS)
+test: $(VENV)/.dev ## every test, the slow ones last (with PYTEST_ARGS=... all but the breaking ones)
+	$(BIN)/python -m pytest tests/unit tests/sandbox tests/airflow tests/e2e $(PYTEST_ARGS)
+	$(if $(PYTEST_ARGS),,$(BIN)/python -m pytest tests/breaking)
+
+reliability: $(VENV)/.dev ## kill, freeze, mark and clear everything under a live Airflow, and write docs/reliability.md
+	WRITE_RELIABILITY=1 $(BIN)/python -m pytest tests/breaking
 
 test-oldest: ## the unit and dag.test() tests on the oldest supported Airflow
 	@$(MAKE) --no-print-directory VENV=.venv-oldest CONSTRAINTS=constraints-airflow-3.0.txt .venv-oldest/.dev

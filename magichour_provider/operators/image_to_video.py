@@ -245,9 +245,10 @@ class ImageToVideoOperator(BaseOperator):
         """Leave the job's id where a person and the next tasks find it, whatever happens from here on."""
         self.linked_project_id = job.id
         self._credits_charged = job.credits_charged
-        self.log.info(
-            "Job %s is submitted for %s credits: %s", job.id, job.credits_charged, library_url(job.id)
-        )
+        if self._purchase is None or self._purchase.taken_up is None:
+            self.log.info(
+                "Job %s is submitted for %s credits: %s", job.id, job.credits_charged, library_url(job.id)
+            )
         if self.do_xcom_push:
             context["ti"].xcom_push("project_id", job.id)
 
