@@ -157,6 +157,11 @@ class Scene:
         """Clear the task, as a person does in the UI."""
         self.airflow.clear(self.dag_id, self.name, [TASK])
 
+    def store(self, key: str, value: str) -> None:
+        """Put something into the task's state store, as a person does in the UI."""
+        path = f"/dags/{self.dag_id}/dagRuns/{self.name}/taskInstances/{TASK}/state-store/{key}"
+        self.airflow.request("PUT", path, json={"value": value})
+
     def until_gone(self, task: Json) -> None:
         """Wait until the process of a task instance has ended."""
         self.until(lambda: not _exists(task["pid"]), "the task's process is gone")

@@ -9,12 +9,14 @@ import pytest
 from report import Report
 from scene import CREATE, DEFERRABLE, MAPPED, PUT, SYNCHRONOUS, UPLOAD, Scene, Seen
 
+from magichour_provider.durable import FOUND_KEY
+
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 
 SECTION = "killed"
 Played = Callable[["Kill"], list[Seen]]
 
-NOT_KNOWN = ("before its id could be kept", "12000 credits", "clear this task")
+NOT_KNOWN = ("before its id could be kept", "12000 credits", "magichour_found_job", "just clear the task")
 """What a person is told whose clip may have been paid for."""
 
 
@@ -90,19 +92,35 @@ class Kill:
         """How many clips are asked for."""
         return 3 if self.mode == MAPPED else 1
 
+    @property
+    def is_told(self) -> bool:
+        """Whether a person is told that nobody can tell, and does something about it here."""
+        return not self.point.known and self.mode != MAPPED
+
+    @property
+    def is_found(self) -> bool:
+        """Whether that person finds the job in the library, and leaves its id with the task."""
+        return self.is_told and self.mode == DEFERRABLE and self.point.paid == 1
+
     def play(self, scene: Scene) -> list[Seen]:
-        """Kill, let things go on; and where the task fails, clear it as its message says."""
+        """Kill, let things go on; and where the task fails, do as its message says."""
         self.point.reach(scene)
         victim = scene.until_others_are_deferred() if self.mode == MAPPED else scene.until_in("running")
         scene.kill(victim, with_supervisor=self.with_supervisor)
         scene.finish()
         index = victim["map_index"]
         seen = [scene.seen(self.what, clips=self.clips, map_index=index)]
-        if not self.point.known and self.mode != MAPPED:
-            scene.clear()
-            scene.finish()
-            seen.append(scene.seen(f"{self.what}; then cleared by a person", clips=1 + self.point.paid))
-        return seen
+        return [*seen, self._settle(scene)] if self.is_told else seen
+
+    def _settle(self, scene: Scene) -> Seen:
+        if self.is_found:
+            (job,) = scene.jobs()
+            scene.store(FOUND_KEY, job["id"])
+        scene.clear()
+        scene.finish()
+        if self.is_found:
+            return scene.seen(f"{self.what}; then found by a person, and cleared")
+        return scene.seen(f"{self.what}; then cleared by a person", clips=1 + self.point.paid)
 
 
 KILLS = [
@@ -142,9 +160,18 @@ def test_a_task_killed_where_nobody_can_tell_says_so_and_pays_nothing_more(
     report.add(SECTION, row, place=KILLS.index(scenario))
 
 
-@pytest.mark.parametrize(
-    "scenario", _named([kill for kill in KILLS if not kill.point.known and kill.mode != MAPPED])
-)
+@pytest.mark.parametrize("scenario", _named([kill for kill in KILLS if kill.is_found]))
+def test_who_was_told_and_finds_the_job_gets_its_clip_for_what_was_paid(
+    scenario: Kill, played: Played, report: Report
+) -> None:
+    _, seen = played(scenario)
+    row = seen.row
+    assert (row.ends, row.paid, row.rendered) == ("success, try 3", 1, 1)
+    assert "Taking up job" in seen.said
+    report.add(SECTION, row, place=KILLS.index(scenario))
+
+
+@pytest.mark.parametrize("scenario", _named([kill for kill in KILLS if kill.is_told and not kill.is_found]))
 def test_who_was_told_and_clears_the_task_orders_the_clip_that_they_did_not_find(
     scenario: Kill, played: Played, report: Report
 ) -> None:

@@ -50,7 +50,7 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Late:
-    """`execution_timeout` passes while the create is in flight and taken, and is answered after that or never.
+    """`execution_timeout` passes while the create is in flight and taken; it is answered later, or never.
 
     :param answered: whether it is, within the 30 seconds that the provider gives it.
     """

@@ -108,7 +108,7 @@ class Action:
 
 GOES_ON = "goes on at Magic Hour"
 TAKEN_UP = "Taking up job"
-UNKNOWN = "clear this task"
+UNKNOWN = "just clear the task"
 
 FAILED = End("failed, try 1", says=GOES_ON)
 ANSWERED = End("failed, try 1")

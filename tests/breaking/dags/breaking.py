@@ -102,7 +102,7 @@ with DAG(dag_id="breaking_deferrable", schedule=None, **DAG_OPTIONS):
     BreakableOperator(**ORDER, end_seconds=3, deferrable=True)
 
 with DAG(dag_id="breaking_mapped", schedule=None, **DAG_OPTIONS):
-    BreakableOperator.partial(**ORDER, deferrable=True).expand(end_seconds=[3, 4, 5])
+    BreakableOperator.partial(**ORDER, end_seconds=3, deferrable=True).expand(prompt=["near", "far", "away"])
 
 with DAG(dag_id="breaking_timed", schedule=None, **DAG_OPTIONS):
     BreakableOperator(**ORDER, end_seconds=3, deferrable=False, execution_timeout=timedelta(seconds=15))
