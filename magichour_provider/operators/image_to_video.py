@@ -11,7 +11,6 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.alarm import HeldAlarm
 from magichour_provider.api.errors import TaskStoppedError
 from magichour_provider.api.projects import library_url
 from magichour_provider.choices import CheckCatalog, OnUnknownCost, check_choice
@@ -25,6 +24,8 @@ from magichour_provider.compat import (
 )
 from magichour_provider.durable import JobRecords
 from magichour_provider.links import VideoProjectLink
+from magichour_provider.paying.alarm import HeldAlarm
+from magichour_provider.paying.unrecorded import job_elsewhere, job_in_hand
 from magichour_provider.policies import for_good, give_retry_policy, no_useless_retry
 from magichour_provider.references import (
     DEFAULT_CONN_ID,
@@ -35,14 +36,13 @@ from magichour_provider.references import (
     signatures_of,
 )
 from magichour_provider.timing import deadline_of, optional_seconds, seconds
-from magichour_provider.unrecorded import job_elsewhere, job_in_hand
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from magichour_provider.api.models import CreatedJob
     from magichour_provider.hooks.magichour import MagicHourHook
-    from magichour_provider.purchase import Purchase
+    from magichour_provider.paying.purchase import Purchase
     from magichour_provider.triggers.video_job import VideoJobTrigger
     from magichour_provider.waiting.outcome import Outcome
 
@@ -223,9 +223,9 @@ class ImageToVideoOperator(BaseOperator):
     def _make_purchase(
         self, context: Context, records: JobRecords, alarm: HeldAlarm, deadline: float
     ) -> Purchase:
-        from magichour_provider.purchase import Purchase, check_run_budget
-        from magichour_provider.submission import Order
-        from magichour_provider.xcom_board import run_budget_of
+        from magichour_provider.paying.purchase import Purchase, check_run_budget
+        from magichour_provider.paying.submission import Order
+        from magichour_provider.paying.xcom_board import run_budget_of
 
         order = Order.of(**{field: getattr(self, field) for field in Order.arguments()})
         order = replace(order, name=order.name or job_name(context))
@@ -298,7 +298,7 @@ class ImageToVideoOperator(BaseOperator):
     def _finish(self, context: Context, outcome: Outcome, records: JobRecords) -> dict[str, Any]:
         error = outcome.error()
         if self.has_run_budget:
-            from magichour_provider.xcom_board import settle
+            from magichour_provider.paying.xcom_board import settle
 
             settle(self, context, records, outcome)
         if error is None:

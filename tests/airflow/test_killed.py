@@ -81,7 +81,7 @@ def test_nothing_is_paid_for_after_the_deadline(tries, magichour_sandbox, monkey
 
 
 def test_a_task_that_is_killed_during_its_upload_pays_nothing(tries, magichour_sandbox, monkeypatch, capsys):
-    from magichour_provider import purchase
+    from magichour_provider.paying import purchase
 
     upload = purchase.upload_images
 

@@ -10,7 +10,7 @@ from PIL import Image
 from magichour_provider.api import errors
 from magichour_provider.api.client import MagicHourClient
 from magichour_provider.api.settings import ClientSettings
-from magichour_provider.submission import Order, check, fingerprint, open_images, upload_images
+from magichour_provider.paying.submission import Order, check, fingerprint, open_images, upload_images
 
 IMAGE = "dags_examples/images/grace_hopper.jpg"
 

@@ -25,9 +25,9 @@ from magichour_provider.api.catalog import IMAGE_EXTENSIONS, Tier
 from magichour_provider.api.client import AsyncMagicHourClient, MagicHourClient
 from magichour_provider.api.models import ImageToVideoRequest, JobStatus
 from magichour_provider.api.settings import ClientSettings
+from magichour_provider.paying.submission import Order, check, open_images, upload_images
 from magichour_provider.sandbox import Behaviour, SandboxServer, Settings
 from magichour_provider.sandbox import server as sandbox_server
-from magichour_provider.submission import Order, check, open_images, upload_images
 
 SPEC = json.loads(Path(__file__).with_name("openapi-image-to-video.json").read_text())
 IMAGE = "dags_examples/images/grace_hopper.jpg"

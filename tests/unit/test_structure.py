@@ -14,21 +14,11 @@ PACKAGE = Path(__file__).parents[2] / "magichour_provider"
 LEVELS = [
     {"api"},
     {"choices"},
-    {
-        "waiting",
-        "storage",
-        "references",
-        "timing",
-        "connection_form",
-        "alarm",
-        "arguments",
-        "budget",
-        "run_budget",
-    },
+    {"waiting", "storage", "references", "timing", "connection_form"},
     {"compat"},
-    {"hooks", "submission", "links", "retry_policy", "durable", "taking_up"},
-    {"policies", "xcom_board", "purchase", "unrecorded"},
-    {"triggers"},
+    {"hooks", "links", "retry_policy", "durable"},
+    {"policies"},
+    {"paying", "triggers"},
     {"operators", "sensors"},
 ]
 """From the bottom to the top; a room imports from its own level and from those below."""

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from magichour_provider.compat import all_xcoms, task_states
-from magichour_provider.run_budget import RunBudget
+from magichour_provider.paying.run_budget import RunBudget
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from magichour_provider.durable import JobRecords
-    from magichour_provider.run_budget import Name
+    from magichour_provider.paying.run_budget import Name
     from magichour_provider.waiting.outcome import Outcome
 
 KEY = "magichour_credits"

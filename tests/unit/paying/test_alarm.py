@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from magichour_provider.alarm import HeldAlarm
+from magichour_provider.paying.alarm import HeldAlarm
 
 
 class Rang(BaseException):

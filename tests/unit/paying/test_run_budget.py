@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from magichour_provider.api.errors import BudgetError, NetworkError, SubmissionUnknownError
-from magichour_provider.run_budget import RunBudget
+from magichour_provider.paying.run_budget import RunBudget
 
 COST = 100
 

@@ -16,7 +16,7 @@ from magichour_provider.api.errors import InvalidRequestError, NotFoundError, Ta
 from magichour_provider.api.models import CreatedJob
 from magichour_provider.api.projects import LIBRARY_PAGE
 from magichour_provider.durable import JobRecords, Record
-from magichour_provider.submission import (
+from magichour_provider.paying.submission import (
     Checked,
     Images,
     Order,
@@ -28,14 +28,14 @@ from magichour_provider.submission import (
     submit,
     upload_images,
 )
-from magichour_provider.taking_up import job_to_take_up
+from magichour_provider.paying.taking_up import job_to_take_up
 from magichour_provider.waiting import outcome
 
 if TYPE_CHECKING:
-    from magichour_provider.alarm import HeldAlarm
     from magichour_provider.api.models import ImageToVideoRequest, VideoProject
     from magichour_provider.hooks.magichour import MagicHourHook
-    from magichour_provider.run_budget import RunBudget
+    from magichour_provider.paying.alarm import HeldAlarm
+    from magichour_provider.paying.run_budget import RunBudget
     from magichour_provider.waiting.outcome import Outcome
 
 

@@ -22,8 +22,8 @@ from magichour_provider.api.errors import (
     NotFoundError,
     SubmissionUnknownError,
 )
-from magichour_provider.arguments import flag, number, text, whole_number
-from magichour_provider.budget import Limits, check_balance, unknown_model
+from magichour_provider.paying.arguments import flag, number, text, whole_number
+from magichour_provider.paying.budget import Limits, check_balance, unknown_model
 
 if TYPE_CHECKING:
     from magichour_provider.api.client import MagicHourClient
