@@ -72,6 +72,7 @@ class LiveAirflow(AirflowRest):
         self.parts_logs_dir = self.home / "logs" / "parts"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.startup_seconds: float | None = None
+        self._orphaned: list[subprocess.Popen[bytes]] = []
         self._started_at: dict[str, datetime] = {}
         self._python = str(python)
         self._cleanup = ExitStack()
@@ -107,8 +108,9 @@ class LiveAirflow(AirflowRest):
     def stop(self) -> None:
         """End every part that still runs; called by `__exit__`."""
         with processes.signals_held():
-            processes.stop(self.processes.values())
+            processes.stop([*self.processes.values(), *self._orphaned])
             self.processes.clear()
+            self._orphaned.clear()
             self.close()
 
     def start(self, name: str) -> None:
@@ -116,9 +118,15 @@ class LiveAirflow(AirflowRest):
         self._start(name)
         self.wait_until_healthy()
 
-    def kill(self, name: str) -> None:
-        """End one part and all its children with SIGKILL, as a crash would."""
-        processes.kill([self.processes.pop(name)])
+    def kill(self, name: str, *, with_children: bool = True) -> None:
+        """End one part with SIGKILL, as a crash would, and all its children, which else live on until `stop`."""
+        child = self.processes.pop(name)
+        if with_children:
+            processes.kill([child])
+            return
+        self._orphaned.append(child)
+        child.kill()
+        child.wait()
 
     def freeze(self, name: str) -> None:
         """Stop one part and all its children where they are, until `thaw`."""
