@@ -113,13 +113,13 @@ class LiveAirflow(AirflowRest):
             self._orphaned.clear()
             self.close()
 
-    def start(self, name: str) -> None:
-        """Start one more part, such as a `triggerer-2`, and wait until it is healthy."""
-        self._start(name)
+    def start(self, name: str, *arguments: str) -> None:
+        """Start one more part, such as a `triggerer-2`, with more arguments; wait until it is healthy."""
+        self._start(name, *arguments)
         self.wait_until_healthy()
 
     def kill(self, name: str, *, with_children: bool = True) -> None:
-        """End one part with SIGKILL, as a crash would, and all its children, which else live on until `stop`."""
+        """End one part with SIGKILL, as a crash would; else its children live on until `stop`."""
         child = self.processes.pop(name)
         if with_children:
             processes.kill([child])
@@ -192,10 +192,10 @@ class LiveAirflow(AirflowRest):
             raise LiveAirflowError(f"airflow db migrate failed.\n{self._log_tail('db-migrate')}")
         del self.processes["db-migrate"]
 
-    def _start(self, name: str) -> None:
+    def _start(self, name: str, *arguments: str) -> None:
         with processes.signals_held():
             self._started_at[name] = datetime.now(timezone.utc)
-            self.processes[name] = self._spawn(name, PARTS[_kind(name)])
+            self.processes[name] = self._spawn(name, (*PARTS[_kind(name)], *arguments))
 
     def _spawn(self, name: str, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
         command = [self._python, "-m", "airflow", *arguments]

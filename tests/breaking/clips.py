@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ CREATE = {"path": "/v1/image-to-video", "method": "POST", "times": 1}
 
 _IMAGE = Path(__file__).parents[2] / "dags_examples" / "images" / "grace_hopper.jpg"
 _PATIENCE = 120.0
+LOOK = {"path": "/v1/video-projects/*", "method": "GET"}
+"""A fault rule for every look at a job."""
 _GOES_ON = ("queued", "rendering")
 
 
@@ -59,6 +60,11 @@ class Clips:
     def until_all(self, state: str, count: int) -> None:
         """Wait until there are so many tasks, all of them in this state."""
         self.until(lambda: self.states() == {state: count}, f"all are {state}")
+
+    def until_rendering(self, count: int) -> None:
+        """Wait until so many tasks are deferred and the triggerer has looked at each job."""
+        self.until_all("deferred", count)
+        self.until_watched()
 
     def until_watched(self) -> None:
         """Wait until the triggerer looks at every job, again from now on."""
@@ -119,11 +125,9 @@ class Clips:
         return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.log*")))
 
     def error(self, *, try_number: int) -> str:
-        """What the provider says in the error of the only task's try, as far as it is the same in every run."""
-        said = re.findall(r"magichour_provider\S*Error: (.*)", self.log(try_number=try_number))
-        if not said:
-            said = re.findall(r"    \w*Error: (.*)", self.log(try_number=try_number))
-        return said[-1] if said else ""
+        """The last error of the only task's try, as far as it is the same in every run."""
+        said = re.findall(r"^    \w+: (.*)", self.log(try_number=try_number), re.MULTILINE)
+        return re.sub(r" at \S+ while", " at ... while", said[-1]).split(" named ")[0] if said else ""
 
     def row(self, what: str, *, message: str = "") -> Row:
         """What became of the clips and of the money, for the page."""

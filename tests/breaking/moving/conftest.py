@@ -33,8 +33,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveAirflow]:
         "AIRFLOW__CORE__PARALLELISM": "8",
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
         "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
-        # A task's request to an api-server that is away is sent again for 20 seconds.
-        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "5",
+        # A task's request to an api-server that is away is sent again for 30 seconds.
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "7",
         "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MIN": "5",
         "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "5",
         "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",

@@ -1,11 +1,16 @@
-"""Two triggerers, one of which is frozen until the other has taken its triggers over, and then comes back."""
+"""Two triggerers, one of which is frozen until the other has taken its triggers over, and then comes back.
+
+The one that comes back is told to cancel its triggers as though a person had acted on their tasks
+(apache/airflow#73454).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pytest
-from clips import MANY, ONE, SECTION, Clips
+from clips import LOOK, MANY, ONE, SECTION, Clips
 from live_airflow import LiveAirflow
 from report import Report
 
@@ -14,96 +19,127 @@ from magichour_provider.references import library_url
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
 
 CLIPS = 20
-NAMES = ("triggerer", "triggerer-2")
+CAPACITY = 10
+"""How many triggers the first triggerer takes; one of them is that of the clip that ends meanwhile."""
 CANCELLED = "Trigger cancelled by user action, invoking on_kill"
 KILLED = "was killed"
 Begin = Callable[..., Clips]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _second_triggerer(airflow: LiveAirflow) -> Iterator[None]:
-    airflow.start("triggerer-2")
-    yield
-    airflow.kill("triggerer-2")
+@dataclass(frozen=True)
+class Return:
+    """What the frozen triggerer came back to.
+
+    :param rendering: clips that were still rendering, and have ended since then.
+    :param ended: a clip that had ended, and whose task had succeeded.
+    :param marked: a clip whose task a person then marked as failed.
+    """
+
+    rendering: Clips
+    ended: Clips
+    marked: Clips
+    states_then: dict[str, int]
+    cancelled: int
 
 
-def test_a_triggerer_that_comes_back_takes_nothing_for_killed(
-    airflow: LiveAirflow, begin: Begin, report: Report
-) -> None:
-    clips = begin(MANY, "adopted")
-    frozen, taken = freeze_until_taken_over(airflow, clips)
-    airflow.thaw(frozen)
-    clips.until(lambda: clips.written().count(CANCELLED) == taken, "the frozen triggerer has cancelled")
+@pytest.fixture(scope="module")
+def after_return(airflow: LiveAirflow, begin: Begin) -> Iterator[Return]:
+    """The whole story, played once."""
+    airflow.kill("triggerer")
+    airflow.start("triggerer", "--capacity", str(CAPACITY))
+    ended = begin(ONE, "ended-meanwhile")
+    ended.until_rendering(1)
+    rendering = begin(MANY, "rendered-meanwhile")
+    freeze_until_taken_over(airflow, rendering, ended)
+    assert ended.finish() == "success"
+
+    ended.sandbox.control.faults(
+        [{**LOOK, "delay": 5}]
+    )  # the cancel comes before the look that would show it
+    airflow.thaw("triggerer")
+    ended.until(lambda: CANCELLED in ended.written(), "the trigger of the ended clip is cancelled")
+    rendering.until(lambda: rendering.written().count(CANCELLED) >= CAPACITY - 1, "the others are cancelled")
     airflow.wait_until_healthy()
-    clips.until_watched()
-    assert clips.states() == {"deferred": CLIPS}
+    states, cancelled = rendering.states(), rendering.written().count(CANCELLED)
+
+    airflow.kill("triggerer-2")
+    marked = begin(ONE, "marked-as-failed")
+    marked.until_rendering(1)
+    airflow.set_state(marked.dag_id, marked.run_id, "render", "failed")
+    marked.until(lambda: KILLED in marked.log(), "the task's log says that it was killed")
+    marked.until(lambda: not marked.watchers(), "the trigger is gone")
+    yield Return(rendering, ended, marked, states, cancelled)
+    airflow.restart("triggerer")
+
+
+def freeze_until_taken_over(airflow: LiveAirflow, *runs: Clips) -> None:
+    """Let two triggerers share the clips, and freeze the first until the second has all."""
+
+    def watchers() -> dict[int, int]:
+        each = [run.watchers() for run in runs]
+        return {one: sum(counts.get(one, 0) for counts in each) for one in {key for c in each for key in c}}
+
+    runs[0].until_all("deferred", CLIPS)
+    first = airflow.triggerer_id("triggerer")
+    runs[0].until(lambda: watchers() == {first: CAPACITY}, "the first triggerer is full")
+    airflow.start("triggerer-2")
+    second = airflow.triggerer_id("triggerer-2")
+    rest = CLIPS + 1 - CAPACITY
+    runs[0].until(lambda: watchers() == {first: CAPACITY, second: rest}, "both triggerers have clips")
+    runs[0].until_watched()
+
+    airflow.freeze("triggerer")
+    runs[0].until(lambda: watchers() == {second: CLIPS + 1}, "the other triggerer has all clips")
+    runs[0].until_watched()
+
+
+def test_a_triggerer_that_comes_back_takes_no_waiting_task_for_killed(
+    airflow: LiveAirflow, after_return: Return, report: Report
+) -> None:
+    clips = after_return.rendering
+    assert after_return.states_then == {"deferred": CLIPS}
+    assert after_return.cancelled == CAPACITY - 1
 
     assert clips.finish() == "success"
     assert KILLED not in clips.written()
-    assert KILLED not in parts_said(airflow)
     clips.assert_each_has_its_own_job()
     row = clips.row(
         "one of two triggerers is frozen while 20 clips render, and comes back while they still do"
     )
-    assert row.ends == "success, try 1"
     assert row.clips == row.paid == row.rendered == CLIPS
     report.add(SECTION, row)
 
 
 def test_a_triggerer_that_comes_back_takes_no_finished_task_for_killed(
-    airflow: LiveAirflow, begin: Begin, report: Report
+    after_return: Return, report: Report
 ) -> None:
-    clips = begin(MANY, "adopted-and-finished")
-    frozen, taken = freeze_until_taken_over(airflow, clips)
-    assert clips.finish() == "success"
-    airflow.thaw(frozen)
-    clips.until(lambda: clips.written().count(CANCELLED) == taken, "the frozen triggerer has cancelled")
-    airflow.wait_until_healthy()
-
-    clips.assert_each_has_its_own_job()
-    row = clips.row(
-        "one of two triggerers is frozen while 20 clips render, and comes back when they are done"
-    )
-    assert row.ends == "success, try 1"
-    assert row.clips == row.paid == row.rendered == CLIPS
-    report.add(SECTION, row)
+    clips = after_return.ended
     assert KILLED not in clips.written()
 
+    clips.assert_each_has_its_own_job()
+    row = clips.row("one of two triggerers is frozen, and comes back when the clip is done")
+    assert row.ends == "success, try 1"
+    report.add(SECTION, row)
 
-def test_a_deferred_task_that_a_person_fails_says_once_what_goes_on(begin: Begin, report: Report) -> None:
-    clips = begin(ONE, "marked")
-    clips.until_all("deferred", 1)
-    clips.until_watched()
+
+def test_a_deferred_task_that_a_person_fails_says_once_what_goes_on(
+    airflow: LiveAirflow, after_return: Return, report: Report
+) -> None:
+    clips = after_return.marked
     (job,) = clips.jobs()
-
-    clips.airflow.set_state(clips.dag_id, clips.run_id, "render", "failed")
-    clips.until(lambda: KILLED in clips.log(), "the task's log says that it was killed")
-    clips.until(lambda: not clips.watchers(), "the trigger is gone")
-    assert clips.finish() == "failed"
+    assert job["status"] in ("queued", "rendering")
+    clips.complete()
 
     (line,) = [line for line in clips.log().splitlines() if KILLED in line]
     for part in (job["id"], library_url(job["id"]), f"{job['credits_charged']} credits"):
         assert part in line
-    row = clips.row("a deferred task is marked as failed, with two triggerers", message=KILLED)
+    row = clips.row(
+        "a person marks the deferred task as failed", message="This task was killed; job ... goes on"
+    )
     assert (row.ends, row.paid, row.rendered) == ("failed, try 1", 1, 1)
+    report.add(SECTION, row)
 
 
-def freeze_until_taken_over(airflow: LiveAirflow, clips: Clips) -> tuple[str, int]:
-    """Freeze the triggerer that has more of the clips until the other has all: its name, and how many it had."""
-    clips.until_all("deferred", CLIPS)
-    clips.until_watched()
-    ids = {airflow.triggerer_id(name): name for name in NAMES}
-    watchers = clips.watchers()
-    assert watchers.keys() == ids.keys(), "the clips are spread over both triggerers"
-    busier = max(watchers, key=lambda each: watchers[each])
-    (other,) = watchers.keys() - {busier}
-
-    airflow.freeze(ids[busier])
-    clips.until(lambda: clips.watchers() == {other: CLIPS}, "the other triggerer has all clips")
-    clips.until_watched()
-    return ids[busier], watchers[busier]
-
-
-def parts_said(airflow: LiveAirflow) -> str:
-    """All that the triggerers themselves have written."""
-    return "".join((airflow.parts_logs_dir / f"{name}.log").read_text(encoding="utf-8") for name in NAMES)
+def test_the_triggerers_themselves_say_nothing_of_a_kill(airflow: LiveAirflow, after_return: Return) -> None:
+    for name in ("triggerer", "triggerer-2"):
+        assert KILLED not in (airflow.parts_logs_dir / f"{name}.log").read_text(encoding="utf-8")

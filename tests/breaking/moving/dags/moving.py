@@ -22,13 +22,12 @@ ORDER: dict[str, Any] = {
     "deferrable": True,
 }
 DAG_OPTIONS: dict[str, Any] = {
-    "schedule": None,
     "params": {"conn_id": "", "image": ""},
     "default_args": {"retries": 2, "retry_delay": timedelta(seconds=1)},
 }
 
-with DAG(dag_id="moving_many", **DAG_OPTIONS):
+with DAG(dag_id="moving_many", schedule=None, **DAG_OPTIONS):
     ImageToVideoOperator.partial(**ORDER).expand(prompt=[f"Clip {number}" for number in range(CLIPS)])
 
-with DAG(dag_id="moving_one", **DAG_OPTIONS):
+with DAG(dag_id="moving_one", schedule=None, **DAG_OPTIONS):
     ImageToVideoOperator(**ORDER)
