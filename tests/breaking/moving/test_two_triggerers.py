@@ -6,7 +6,7 @@ The one that comes back is told to cancel its triggers as though a person had ac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -43,8 +43,8 @@ class Return:
 
 
 @pytest.fixture(scope="module")
-def after_return(airflow: LiveAirflow, begin: Begin) -> Iterator[Return]:
-    """The whole story, played once."""
+def after_return(airflow: LiveAirflow, begin: Begin) -> Return:
+    """The whole story, played once; it leaves Airflow with the first triggerer, of small capacity."""
     airflow.kill("triggerer")
     airflow.start("triggerer", "--capacity", str(CAPACITY))
     ended = begin(ONE, "ended-meanwhile")
@@ -68,8 +68,7 @@ def after_return(airflow: LiveAirflow, begin: Begin) -> Iterator[Return]:
     airflow.set_state(marked.dag_id, marked.run_id, "render", "failed")
     marked.until(lambda: KILLED in marked.log(), "the task's log says that it was killed")
     marked.until(lambda: not marked.watchers(), "the trigger is gone")
-    yield Return(rendering, ended, marked, states, cancelled)
-    airflow.restart("triggerer")
+    return Return(rendering, ended, marked, states, cancelled)
 
 
 def freeze_until_taken_over(airflow: LiveAirflow, *runs: Clips) -> None:
