@@ -95,6 +95,24 @@ def test_a_deferred_task_outlives_the_triggerer_that_was_killed(airflow: LiveAir
     assert airflow.wait_for_run("harness", run_id) == "success"
 
 
+def test_a_second_triggerer_is_known_frozen_thawed_and_killed_by_itself(airflow: LiveAirflow) -> None:
+    airflow.start("triggerer-2")
+    second = airflow.processes["triggerer-2"].pid
+    members = [psutil.Process(pid) for pid in processes.session_members(second)]
+    assert None is not airflow.triggerer_id("triggerer") != airflow.triggerer_id("triggerer-2") is not None
+
+    airflow.freeze("triggerer-2")
+    assert len(members) > 1, "the triggerer and its runner"
+    assert {member.status() for member in members} == {psutil.STATUS_STOPPED}
+    assert airflow.processes["triggerer"].poll() is None
+    airflow.thaw("triggerer-2")
+    assert psutil.STATUS_STOPPED not in {member.status() for member in members}
+
+    airflow.kill("triggerer-2")
+    assert processes.session_members(second) == []
+    airflow.wait_until_healthy()
+
+
 def test_a_task_marked_as_failed_runs_again_after_it_was_cleared(airflow: LiveAirflow) -> None:
     run_id = airflow.trigger("harness", {"seconds": 600})
     airflow.wait_for_task_state("harness", run_id, "nap", "deferred")
@@ -182,6 +200,33 @@ def test_the_callers_airflow_plays_no_part(tmp_path: Path, monkeypatch: pytest.M
     assert "AIRFLOW_CONN_MAGICHOUR_DEFAULT" not in airflow.env
     assert airflow.env["AIRFLOW__CORE__PARALLELISM"] == "2"
     airflow.close()
+
+
+def test_the_children_of_a_part_that_was_killed_alone_end_with_airflow(tmp_path: Path) -> None:
+    log = tmp_path / "orphan.log"
+    airflow = LiveAirflow(tmp_path, DAGS)
+    part = processes.start([sys.executable, "-c", STUBBORN_SCRIPT], env=os.environ, log=log, cwd=tmp_path)
+    airflow.processes["scheduler"] = part
+    assert processes.wait_until(lambda: log.read_text().count("ready") == 2, timeout=30)
+
+    airflow.kill("scheduler", with_children=False)
+    assert part.returncode == -signal.SIGKILL
+    assert len(processes.session_members(part.pid)) == 1
+    airflow.stop()
+
+    assert processes.session_members(part.pid) == []
+
+
+def test_stop_ends_a_frozen_child_without_force(tmp_path: Path) -> None:
+    log = tmp_path / "child.log"
+    script = "import time; print('ready', flush=True); time.sleep(600)"
+    child = processes.start([sys.executable, "-c", script], env=os.environ, log=log, cwd=tmp_path)
+    assert processes.wait_until(lambda: "ready" in log.read_text(), timeout=30)
+
+    processes.freeze(child)
+    processes.stop([child])
+
+    assert child.returncode == -signal.SIGTERM
 
 
 def test_stop_ends_children_in_other_groups_and_those_that_ignore_sigterm(tmp_path: Path) -> None:
