@@ -75,8 +75,14 @@ def kill(children: Iterable[subprocess.Popen[bytes]]) -> None:
 
 
 def freeze(child: subprocess.Popen[bytes]) -> None:
-    """Stop a whole session where it is (SIGSTOP), until `thaw`."""
-    _signal_all(session_members(child.pid), signal.SIGSTOP)
+    """Stop a whole session where it is (SIGSTOP), until `thaw`; returns when it stands still."""
+
+    def stands_still() -> bool:
+        moving = [pid for pid in session_members(child.pid) if not _is_stopped(pid)]
+        _signal_all(moving, signal.SIGSTOP)
+        return not moving
+
+    wait_until(stands_still, timeout=10.0)
 
 
 def thaw(child: subprocess.Popen[bytes]) -> None:
@@ -184,6 +190,13 @@ def _process_group_of(pid: int) -> int | None:
         return os.getpgid(pid)
     except (ProcessLookupError, PermissionError):
         return None
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.Error:
+        return True
 
 
 def _is_zombie(pid: int) -> bool:
