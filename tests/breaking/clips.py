@@ -13,6 +13,7 @@ from live_airflow import LiveAirflow
 from processes import wait_until
 from report import Row
 
+from magichour_provider.durable import KEY
 from magichour_provider.sandbox.server import SandboxServer
 
 SECTION = "moving parts"
@@ -144,14 +145,20 @@ class Clips:
         )
 
     def assert_each_has_its_own_job(self) -> None:
-        """Every task returned a job of this run, paid and rendered, and no two the same."""
+        """Every task returned and recorded a job of this run, paid and rendered, and no two the same."""
+        indexes = [task["map_index"] for task in self.tasks()]
+        results = [self.airflow.xcom(self.dag_id, self.run_id, TASK, map_index=each) for each in indexes]
+        records = [self._record(each) for each in indexes]
         jobs = {job["id"]: job for job in self.jobs()}
-        results = [
-            self.airflow.xcom(self.dag_id, self.run_id, TASK, map_index=task["map_index"])
-            for task in self.tasks()
-        ]
         assert sorted(result["project_id"] for result in results) == sorted(jobs)
+        assert records == [("done", result["project_id"]) for result in results]
         assert all(job["credits_charged"] > 0 and job["status"] == "complete" for job in jobs.values())
+
+    def _record(self, map_index: int) -> tuple[str, str | None]:
+        path = f"/dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/{TASK}/state-store"
+        found = self.airflow.request("GET", path, params={"map_index": map_index})["task_state_store"]
+        (record,) = [entry["value"] for entry in found if entry["key"] == KEY]
+        return record["stage"], record["project_id"]
 
     def _state(self) -> str:
         return str(self.airflow.run(self.dag_id, self.run_id)["state"])
