@@ -11,7 +11,6 @@ import pytest
 from clips import Clips
 from live_airflow import LiveAirflow
 from postgres import postgres
-from report import Report
 
 from magichour_provider.sandbox.behaviour import Behaviour
 from magichour_provider.sandbox.server import SandboxServer
@@ -42,12 +41,6 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveAirflow]:
     home = tmp_path_factory.mktemp("airflow")
     with postgres() as database, LiveAirflow(home, dags, database=database, env=env) as airflow:
         yield airflow
-
-
-@pytest.fixture(scope="session")
-def report() -> Report:
-    """A stand-in until the folder above has it."""
-    return Report()
 
 
 @pytest.fixture(scope="session")
