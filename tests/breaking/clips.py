@@ -12,6 +12,7 @@ from airflow_rest import FINISHED_RUN, Json
 from live_airflow import LiveAirflow
 from processes import wait_until
 from report import Row
+from scene import anonymous
 
 from magichour_provider.durable import KEY
 from magichour_provider.sandbox.server import SandboxServer
@@ -126,9 +127,9 @@ class Clips:
         return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.log*")))
 
     def error(self, *, try_number: int) -> str:
-        """The last error of the only task's try, as far as it is the same in every run."""
+        """The last error of the only task's try, without what differs from run to run."""
         said = re.findall(r"^    \w+: (.*)", self.log(try_number=try_number), re.MULTILINE)
-        return re.sub(r" at \S+ while", " at ... while", said[-1]).split(" named ")[0] if said else ""
+        return anonymous(said[-1], self.run_id) if said else ""
 
     def row(self, what: str, *, message: str = "") -> Row:
         """What became of the clips and of the money, for the page."""
