@@ -33,7 +33,7 @@ _SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
     "synchronous_commit": "off",
-    # A scheduler that is killed in a transaction leaves it, with its locks, to the workers that it had forked.
+    # A scheduler killed in a transaction leaves it, and its locks, to the workers that it had forked.
     "idle_in_transaction_session_timeout": "15s",
     "timezone": "UTC",
     "log_timezone": "UTC",
