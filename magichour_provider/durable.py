@@ -93,6 +93,7 @@ class JobRecords:
         self._record: Record | None = None
         self._earlier: Record | None = None
         self._spent = 0
+        self._unsaved = False
         if durable and self._store is None:
             log.info(
                 "This Airflow has no task state store: a new try cannot take up the job of an earlier one."
@@ -183,9 +184,16 @@ class JobRecords:
         return REMEDY if self.available else None
 
     def told(self) -> None:
-        """Write that a person is being told of the unknown outcome: a Clear from now on is their answer."""
-        if self._record is not None:
+        """Write that a person is being told of the unknown outcome: a Clear from now on is their answer.
+
+        Where that cannot be written, they are told all the same, and the next try tells them again.
+        """
+        if self._record is None:
+            return
+        try:
             self._write(replace(self._record, stage=Stage.UNKNOWN, max_tries=self._max_tries))
+        except Exception:
+            log.exception("That the outcome of the create is unknown could not be recorded.")
 
     def found_by_a_person(self) -> str | None:
         """The id that a person has left for a create of unknown outcome."""
@@ -218,12 +226,18 @@ class JobRecords:
         try:
             self._write(record)
         except Exception:
+            self._unsaved = True
             log.exception(
                 "Job %s (%s credits, %s) is submitted and could not be recorded; going on with it.",
                 project_id,
                 credits_charged,
                 library_url(project_id),
             )
+
+    def save(self) -> None:
+        """Write the paid job's id if that has failed before; raises where it fails again."""
+        if self._unsaved and self._record is not None:
+            self._write(self._record)
 
     def done(self) -> None:
         """Write that the task is about to succeed: from now on a Clear means a new clip."""

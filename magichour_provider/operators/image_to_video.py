@@ -250,7 +250,10 @@ class ImageToVideoOperator(BaseOperator):
                 "Job %s is submitted for %s credits: %s", job.id, job.credits_charged, library_url(job.id)
             )
         if self.do_xcom_push:
-            context["ti"].xcom_push("project_id", job.id)
+            try:
+                context["ti"].xcom_push("project_id", job.id)
+            except Exception:  # the job is in hand, and its id in the record and the log
+                self.log.exception("The XCom 'project_id' could not be written; going on.")
 
     def _go_on(
         self, context: Context, job: CreatedJob, records: JobRecords, deadline: float
@@ -259,6 +262,7 @@ class ImageToVideoOperator(BaseOperator):
             self._end(records, job.id)
             return self._submitted(context, job)
         if self.deferrable:
+            records.save()
             self.defer(**self._trigger(job.id, deadline, job.credits_charged).as_deferral())
         return self._finish(context, self._wait(job, deadline), records)
 

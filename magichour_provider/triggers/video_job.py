@@ -7,14 +7,16 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from magichour_provider.compat import deferral_settles_after, is_deferred
 from magichour_provider.references import DEFAULT_CONN_ID, killed
 from magichour_provider.timing import FRAMEWORK_GRACE
+
+if TYPE_CHECKING:
+    from magichour_provider.api.client import AsyncMagicHourClient
 
 log = logging.getLogger(__name__)
 _farewells: set[asyncio.Task[None]] = set()
@@ -73,7 +75,6 @@ class VideoJobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the one event."""
-        from magichour_provider.hooks.magichour import MagicHourHook
         from magichour_provider.waiting.hub import hub_for
         from magichour_provider.waiting.watch import Watch
 
@@ -85,8 +86,7 @@ class VideoJobTrigger(BaseTrigger):
             poll_interval=self.poll_interval,
             quiet_until=now + deferral_settles_after(),
         )
-        make_client = partial(MagicHourHook(self.magichour_conn_id).async_client, max_attempts=1)
-        outcome = await hub_for(self.magichour_conn_id).wait(watch, make_client)
+        outcome = await hub_for(self.magichour_conn_id).wait(watch, self._make_client)
         yield TriggerEvent(outcome.as_event())  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
@@ -94,7 +94,8 @@ class VideoJobTrigger(BaseTrigger):
 
         Airflow cuts this off after about a second, so it goes on by itself and is waited for behind a shield;
         the set keeps it from being collected. Airflow also calls this when another triggerer has taken the
-        trigger over and nobody has killed anything (airflow#73454).
+        trigger over and nobody has killed anything (airflow#73454): the task waits on then, or has ended with
+        its job.
         """
         farewell = asyncio.create_task(self._say_what_goes_on())
         _farewells.add(farewell)
@@ -104,10 +105,27 @@ class VideoJobTrigger(BaseTrigger):
     async def _say_what_goes_on(self) -> None:
         try:
             still_waits = await is_deferred(self.task_instance)
-        except Exception:
+        except Exception as error:
             log.warning(
-                "Job %s: whether its task was killed cannot be found out.", self.project_id, exc_info=True
+                "Job %s: whether its task was killed cannot be found out (%s).", self.project_id, error
             )
             return
-        if not still_waits:
+        if not still_waits and await self._goes_on():
             log.warning("%s", killed(self.project_id, self.credits_charged))
+
+    async def _goes_on(self) -> bool:
+        """Whether the job has not ended, as far as is known; one that has is nothing to tell of."""
+        from magichour_provider.api.errors import MagicHourError
+        from magichour_provider.waiting import outcome
+        from magichour_provider.waiting.hub import hub_for
+
+        try:
+            project = await hub_for(self.magichour_conn_id).look(self.project_id, self._make_client)
+        except MagicHourError:
+            return True
+        return outcome.of_project(project) is None
+
+    async def _make_client(self) -> AsyncMagicHourClient:
+        from magichour_provider.hooks.magichour import MagicHourHook
+
+        return await MagicHourHook(self.magichour_conn_id).async_client(max_attempts=1)

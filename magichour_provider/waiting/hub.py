@@ -47,6 +47,11 @@ class Hub:
                 if ended is not None:
                     return ended
 
+    async def look(self, project_id: str, make_client: ClientFactory) -> VideoProject:
+        """Look once, by the shared client. Raises MagicHourError."""
+        async with self._present():
+            return await self._ask(project_id, make_client)
+
     @asynccontextmanager
     async def _present(self) -> AsyncIterator[None]:
         self._waiters += 1

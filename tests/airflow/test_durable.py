@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 
 from magichour_provider.compat import AirflowTaskTimeout
 from magichour_provider.durable import FOUND_KEY, KEY
@@ -304,3 +305,45 @@ def test_a_job_taken_up_without_waiting_is_told_as_it_is(tries, monkeypatch, mag
     magichour_sandbox.control.set_job(jobs(magichour_sandbox)[0]["id"], "complete")
     result = tries(wait_for_completion=False, name="another name")
     assert (result["status"], result["name"]) == ("complete", "a_dag a_task a_run")
+
+
+def test_an_unknown_outcome_is_told_although_it_cannot_be_recorded(
+    tries, monkeypatch, magichour_sandbox, fails_for_good
+):
+    magichour_sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
+    write = type(tries.store).set
+
+    def broken(store, key, value, *, retention):
+        if value["stage"] == "unknown":
+            raise RuntimeError("the API server is gone")
+        write(store, key, value, retention=retention)
+
+    monkeypatch.setattr(type(tries.store), "set", broken)
+    with fails_for_good(match="Look for that name in the Magic Hour library"):
+        tries()
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_an_xcom_that_cannot_be_written_is_no_reason_to_let_go_of_the_job(
+    tries, context, monkeypatch, magichour_sandbox
+):
+    monkeypatch.setattr(context["ti"], "xcom_push", raising(RuntimeError("the API server is gone")))
+    assert tries()["status"] == "complete"
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_a_job_that_could_not_be_recorded_is_recorded_before_the_task_defers(
+    tries, monkeypatch, magichour_sandbox
+):
+    write, refused = type(tries.store).set, []
+
+    def broken_once(store, key, value, *, retention):
+        if value["stage"] == "submitted" and not refused:
+            refused.append(value)
+            raise RuntimeError("the API server restarts")
+        write(store, key, value, retention=retention)
+
+    monkeypatch.setattr(type(tries.store), "set", broken_once)
+    with pytest.raises(TaskDeferred):
+        tries(deferrable=True)
+    assert tries.store[KEY]["project_id"] == jobs(magichour_sandbox)[0]["id"]

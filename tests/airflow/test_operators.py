@@ -170,12 +170,12 @@ class TestImageToVideo:
 
     @pytest.mark.parametrize("trouble", [RuntimeError("disk"), AirflowTaskTimeout("time is up")])
     def test_trouble_after_the_create_is_final(
-        self, context, endless, magichour_sandbox, trouble, fails_for_good
+        self, context, endless, magichour_sandbox, monkeypatch, trouble, fails_for_good
     ):
-        def broken(key, value):
+        def broken(*_):
             raise trouble
 
-        context["ti"].xcom_push = broken
+        monkeypatch.setattr(ImageToVideoOperator, "_go_on", broken)
         with fails_for_good(match="It is not retried") as failed:
             render().execute(context)
         (job,) = jobs(magichour_sandbox)

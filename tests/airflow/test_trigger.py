@@ -26,10 +26,21 @@ def states(monkeypatch):
     return answer
 
 
-def trigger(map_index=-1):
-    made = VideoJobTrigger("clxProject1", deadline=0.0, credits_charged=120)
-    made.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id="render", map_index=map_index)
-    return made
+@pytest.fixture
+def trigger(connection, magichour_sandbox):
+    """Make the trigger of a task whose job renders; `job` is that job."""
+    from magichour_provider.hooks.magichour import MagicHourHook
+
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+    job = MagicHourHook().create_image_to_video("https://example.com/a.png", 5)
+
+    def make(map_index=-1):
+        made = VideoJobTrigger(job.id, deadline=0.0, credits_charged=120)
+        made.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id="render", map_index=map_index)
+        return made
+
+    make.job = job.id
+    return make
 
 
 async def cancelled_again_and_again(killed, states):
@@ -44,21 +55,41 @@ async def cancelled_again_and_again(killed, states):
     await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))
 
 
+def said(caplog):
+    return [each.getMessage() for each in caplog.records if each.name == VideoJobTrigger.__module__]
+
+
 @pytest.mark.parametrize(("map_index", "name"), [(-1, "render"), (3, "render_3")])
 def test_a_killed_task_names_job_page_and_credits_although_airflow_cuts_it_off(
-    states, caplog, map_index, name
+    trigger, states, caplog, map_index, name
 ):
     states.states = {name: "failed", "render_1": "deferred"}
     asyncio.run(cancelled_again_and_again(trigger(map_index), states))
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert "clxProject1 goes on" in said
-    assert "its 120 credits stay charged" in said
-    assert "https://magichour.ai/my-library?videoId=clxProject1" in said
+    (line,) = said(caplog)
+    assert f"{trigger.job} goes on" in line
+    assert "its 120 credits stay charged" in line
+    assert f"https://magichour.ai/my-library?videoId={trigger.job}" in line
     assert states.asked == [("d", "r", ["render"], None if map_index < 0 else map_index)]
 
 
 @pytest.mark.parametrize(("map_index", "name"), [(-1, "render"), (3, "render_3")])
-def test_a_task_that_is_still_deferred_was_not_killed(states, caplog, map_index, name):
+def test_a_task_that_is_still_deferred_was_not_killed(trigger, states, caplog, map_index, name):
     states.states = {name: "deferred"}
     asyncio.run(cancelled_again_and_again(trigger(map_index), states))
-    assert caplog.records == []
+    assert said(caplog) == []
+
+
+def test_a_task_whose_job_has_ended_under_another_triggerer_was_not_killed(
+    trigger, states, caplog, magichour_sandbox
+):
+    magichour_sandbox.control.set_job(trigger.job, "complete")
+    states.states = {"render": "success"}
+    asyncio.run(cancelled_again_and_again(trigger(), states))
+    assert said(caplog) == []
+
+
+def test_a_kill_while_magic_hour_cannot_be_reached_is_told(trigger, states, caplog, magichour_sandbox):
+    magichour_sandbox.control.faults([{"path": "/v1/video-projects/*", "status": 503}])
+    states.states = {"render": "failed"}
+    asyncio.run(cancelled_again_and_again(trigger(), states))
+    assert len(said(caplog)) == 1
