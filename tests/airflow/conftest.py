@@ -96,7 +96,7 @@ def fails_for_good() -> Any:
     """Expect an error that Airflow does not retry: one of ours that our policy fails, or Airflow's own."""
 
     @contextmanager
-    def expect(match: str = "") -> Iterator[pytest.ExceptionInfo[Exception]]:
+    def expect(match: str | None = None) -> Iterator[pytest.ExceptionInfo[Exception]]:
         with pytest.raises((AirflowFailException, MagicHourError), match=match) as raised:
             yield raised
         if has_retry_policies() and isinstance(raised.value, MagicHourError):
