@@ -10,7 +10,7 @@ clears it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
@@ -122,6 +122,10 @@ class JobRecords:
         self._spent = self._record.spent + (self._record.credits_charged or 0)
         return self._record
 
+    def current(self) -> Record | None:
+        """The record as this process knows it, else as it is stored."""
+        return self._record or self.read()
+
     @property
     def spent(self) -> int:
         """Credits of all jobs of this task in this run that are known and not refunded."""
@@ -133,10 +137,14 @@ class JobRecords:
         record = self._record
         return record.cost or 0 if record is not None and record.project_id is None else 0
 
-    def refunded(self, credits_charged: int | None) -> None:
-        """Take in what the job costs by now: 0 once it is refunded."""
+    def charged(self, credits_charged: int | None) -> None:
+        """Take in what the job costs by now, in credits: 0 once it is refunded."""
         if self._record is not None and credits_charged is not None:
             self._spent = self._record.spent + credits_charged
+
+    def write_off(self) -> None:
+        """Count a create of unknown outcome as spent, as the task goes on to another."""
+        self._spent += self.perhaps_spent
 
     def cleared_since(self, record: Record) -> bool:
         """Whether a person has cleared the task since the record was written.
@@ -159,29 +167,27 @@ class JobRecords:
             self._write(self._record)
 
     @contextmanager
-    def around_create(self) -> Iterator[None]:
-        """Remove the intent of a create that was not taken; let nothing else out but an unknown outcome."""
+    def around_create(self, balances: Callable[[], str]) -> Iterator[None]:
+        """Remove the intent of a create that was not taken; let nothing else out but an unknown outcome.
+
+        :param balances: what the account's balance says about that, for the person who is told.
+        """
         try:
             yield
         except SubmissionUnknownError as error:
-            self.told()
-            raise SubmissionUnknownError(f"{error.what}{self._job_named()}", remedy=self._remedy()) from None
+            raise self._unknown(error.what, balances) from None
         except MagicHourError:
             self.forget()
             raise
         except (Exception, AirflowTaskTimeout) as error:
-            self.told()
-            raise SubmissionUnknownError(
-                f"The create was cut off ({type(error).__name__}) after it may have been sent."
-                f"{self._job_named()}",
-                remedy=self._remedy(),
-            ) from error
+            cut_off = f"The create was cut off ({type(error).__name__}) after it may have been sent."
+            raise self._unknown(cut_off, balances) from error
 
-    def _job_named(self) -> str:
-        return f" The job is named {self._record.name!r}." if self._record is not None else ""
-
-    def _remedy(self) -> str | None:
-        return REMEDY if self.available else None
+    def _unknown(self, what: str, balances: Callable[[], str]) -> SubmissionUnknownError:
+        self.told()
+        named = f" The job is named {self._record.name!r}." if self._record is not None else ""
+        remedy = REMEDY if self.available else None
+        return SubmissionUnknownError(f"{what}{named}{balances()}", remedy=remedy)
 
     def told(self) -> None:
         """Write that a person is being told of the unknown outcome: a Clear from now on is their answer.
@@ -200,20 +206,27 @@ class JobRecords:
         found: Any = self._store.get(FOUND_KEY) if self._store is not None else None
         return None if found is None else str(found).strip()
 
-    def adopt(self, record: Record, project_id: str) -> Record:
+    def adopt(self, record: Record, project_id: str, credits_charged: int | None) -> Record:
         """Make the job that a person has found the record's own."""
-        adopted = replace(record, stage=Stage.SUBMITTED, project_id=project_id)
+        adopted = replace(
+            record, stage=Stage.SUBMITTED, project_id=project_id, credits_charged=credits_charged
+        )
         self._write(adopted)
+        self._earlier = adopted
+        self.charged(credits_charged or 0)
         if self._store is not None:
             self._store.delete(FOUND_KEY)
         return adopted
 
     def forget(self) -> None:
         """Put back what was there before a create that was not taken."""
-        if self._earlier is not None:
-            self._write(self._earlier)
-        elif self._store is not None:
-            self._store.delete(KEY)
+        try:
+            if self._earlier is not None:
+                self._write(self._earlier)
+            elif self._store is not None:
+                self._store.delete(KEY)
+        except Exception:
+            log.exception("That the create was not taken could not be recorded.")
 
     def submitted(self, project_id: str, credits_charged: int | None) -> None:
         """Write the paid job's id. A store that fails is no reason to let go of a job that is in hand."""
@@ -225,6 +238,7 @@ class JobRecords:
         self._spent = record.spent + (credits_charged or 0)
         try:
             self._write(record)
+            self._unsaved = False
         except Exception:
             self._unsaved = True
             log.exception(
@@ -234,16 +248,27 @@ class JobRecords:
                 library_url(project_id),
             )
 
-    def save(self) -> None:
-        """Write the paid job's id if that has failed before; raises where it fails again."""
-        if self._unsaved and self._record is not None:
-            self._write(self._record)
+    def know(self, project_id: str, credits_charged: int | None) -> None:
+        """Write a job's id where the record lacks it, as it could not be written before."""
+        record = self.current()
+        if record is not None and (record.project_id is None or self._unsaved):
+            self.submitted(project_id, credits_charged)
 
-    def done(self) -> None:
-        """Write that the task is about to succeed: from now on a Clear means a new clip."""
-        record = self._record or self.read()
-        if record is not None:
-            self._write(replace(record, stage=Stage.DONE, max_tries=self._max_tries))
+    def done(self, project_id: str, credits_charged: int | None) -> None:
+        """Write that the task is about to succeed with a job: from now on a Clear means a new clip."""
+        record = self.current()
+        if record is None:
+            return
+        price = record.credits_charged if credits_charged is None else credits_charged
+        self._write(
+            replace(
+                record,
+                stage=Stage.DONE,
+                max_tries=self._max_tries,
+                project_id=project_id,
+                credits_charged=price,
+            )
+        )
 
     def _write(self, record: Record) -> None:
         self._record = record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 DEFAULT_CONN_ID = "magichour_default"
 _SECRET_CHARS = 12
 _NAME_LIMIT = 100
+_RUN_LIMIT = 50
+_HASH_CHARS = 6
 
 
 @dataclass(frozen=True)
@@ -98,20 +101,24 @@ def job_result(
 
 
 def job_name(context: Context) -> str:
-    """Name a job so that a person finds the task by it: Dag, task, map index, run."""
+    """Name a job so that a person finds the task by it: Dag, task, map index and run, in 100 characters.
+
+    Where that is too long, the ids of Dag and task are shortened, and a very long run id.
+    """
     ti = context["ti"]
     index = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
-    return f"{ti.dag_id} {ti.task_id}{index} {ti.run_id}"[:_NAME_LIMIT]
+    rest = f"{index} {_shortened(ti.run_id, _RUN_LIMIT)}"
+    room = _NAME_LIMIT - len(rest) - len(" ")
+    task = _shortened(ti.task_id, max(room // 2, room - len(ti.dag_id)))
+    return f"{_shortened(ti.dag_id, room - len(task))} {task}{rest}"
 
 
-def killed(project_id: str, credits_charged: int | None) -> str:
-    """What a killed task says: there is no way to cancel a render from here."""
-    price = "its credits" if credits_charged is None else f"its {credits_charged} credits"
-    return (
-        f"This task was killed; job {project_id} goes on at Magic Hour and {price} stay charged: "
-        f"{library_url(project_id)} VideoJobSensor and DownloadVideoOperator take it up for nothing, and so "
-        "does a new run of a task that has a record of it (Airflow 3.3)."
-    )
+def _shortened(text: str, limit: int) -> str:
+    """The text, or as much of it as fits before a hash of the whole."""
+    if len(text) <= limit:
+        return text
+    mark = "~" + hashlib.sha256(text.encode()).hexdigest()[:_HASH_CHARS]
+    return text[: limit - len(mark)] + mark
 
 
 def signatures_of(address: object) -> set[str]:

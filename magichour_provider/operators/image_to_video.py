@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from magichour_provider.api.errors import TaskStoppedError
-from magichour_provider.api.projects import library_url
 from magichour_provider.choices import CheckCatalog, OnUnknownCost, check_choice
 from magichour_provider.compat import (
     AirflowFailException,
@@ -23,6 +21,7 @@ from magichour_provider.compat import (
     mask_secret,
 )
 from magichour_provider.durable import JobRecords
+from magichour_provider.killing import killed, say
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.paying.alarm import HeldAlarm
 from magichour_provider.paying.unrecorded import job_elsewhere, job_in_hand
@@ -32,7 +31,6 @@ from magichour_provider.references import (
     JobReference,
     job_name,
     job_result,
-    killed,
     signatures_of,
 )
 from magichour_provider.timing import deadline_of, optional_seconds, seconds
@@ -46,8 +44,8 @@ if TYPE_CHECKING:
     from magichour_provider.triggers.video_job import VideoJobTrigger
     from magichour_provider.waiting.outcome import Outcome
 
-_CREATE_GRACE = 30.0
-"""Seconds by which `execution_timeout` may come late for a create that is in flight."""
+_CREATE_GRACE = 65.0
+"""Seconds by which `execution_timeout` may come late for a create in flight: an answer may take 60."""
 
 
 class ImageToVideoOperator(BaseOperator):
@@ -168,7 +166,7 @@ class ImageToVideoOperator(BaseOperator):
         """Submit one job, or take up the one of an earlier try, and wait in the way that was asked for."""
         deadline = deadline_of(
             time.time(),
-            timedelta(seconds=self.timeout),
+            timedelta(seconds=self.timeout) if self.wait_for_completion else timedelta.max,
             self.execution_timeout,
             in_worker=self.wait_for_completion and not self.deferrable,
         )
@@ -190,6 +188,7 @@ class ImageToVideoOperator(BaseOperator):
         with job_elsewhere(self.name or job_name(context), records, ValueError):
             outcome = Outcome.from_event(event)
         self.linked_project_id = outcome.project_id
+        records.know(outcome.project_id, outcome.credits_charged)
         return self._finish(context, outcome, records)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -206,9 +205,9 @@ class ImageToVideoOperator(BaseOperator):
         """
         self._killed = True
         if self.linked_project_id:
-            self.log.warning("%s", killed(self.linked_project_id, self._credits_charged))
+            say(self.log, killed(self.linked_project_id, self._credits_charged))
         elif self._purchase is not None:
-            self.log.warning("%s", self._purchase.killed())
+            say(self.log, self._purchase.killed())
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
         """Render, and mask what signs an image's address before Airflow stores the rendered fields.
@@ -230,25 +229,24 @@ class ImageToVideoOperator(BaseOperator):
         order = Order.of(**{field: getattr(self, field) for field in Order.arguments()})
         order = replace(order, name=order.name or job_name(context))
         check_run_budget(order, records)
-        return Purchase(
+        purchase = Purchase(
             order,
             records,
             self.hook,
             alarm,
             check_deferral=lambda: _must_be_json(self._trigger("not-submitted", deadline).serialize()),
             is_stopped=lambda: self._killed or has_been_ended(context),
-            deadline=deadline if self.wait_for_completion else math.inf,
-            run_budget=run_budget_of(self, context, order.limits.max_credits_per_run, deadline),
+            deadline=deadline,
         )
+        purchase.run_budget = run_budget_of(
+            self, context, order.limits.max_credits_per_run, purchase.make_sure
+        )
+        return purchase
 
     def _announce(self, context: Context, job: CreatedJob) -> None:
         """Leave the job's id where a person and the next tasks find it, whatever happens from here on."""
         self.linked_project_id = job.id
         self._credits_charged = job.credits_charged
-        if self._purchase is None or self._purchase.taken_up is None:
-            self.log.info(
-                "Job %s is submitted for %s credits: %s", job.id, job.credits_charged, library_url(job.id)
-            )
         if self.do_xcom_push:
             try:
                 context["ti"].xcom_push("project_id", job.id)
@@ -259,10 +257,10 @@ class ImageToVideoOperator(BaseOperator):
         self, context: Context, job: CreatedJob, records: JobRecords, deadline: float
     ) -> dict[str, Any]:
         if not self.wait_for_completion:
-            self._end(records, job.id)
+            self._end(records, job.id, job.credits_charged)
             return self._submitted(context, job)
         if self.deferrable:
-            records.save()
+            records.know(job.id, job.credits_charged)
             self.defer(**self._trigger(job.id, deadline, job.credits_charged).as_deferral())
         return self._finish(context, self._wait(job, deadline), records)
 
@@ -307,13 +305,13 @@ class ImageToVideoOperator(BaseOperator):
             settle(self, context, records, outcome)
         if error is None:
             result = JobReference(outcome.project_id, self.model, self.resolution).result(outcome)
-            self._end(records, outcome.project_id)
+            self._end(records, outcome.project_id, outcome.credits_charged)
             return result
         if not records.available:
             raise AirflowFailException(str(error)) from error
         raise error if error.retryable else for_good(self, error)
 
-    def _end(self, records: JobRecords, project_id: str) -> None:
+    def _end(self, records: JobRecords, project_id: str, credits_charged: int | None) -> None:
         """Write that the task succeeds; one that was told to stop does not, and keeps its job."""
         if self._killed and records.available:
             raise TaskStoppedError(
@@ -321,7 +319,7 @@ class ImageToVideoOperator(BaseOperator):
                 consequence="The job and its credits are unaffected by this.",
                 remedy="A new run of this task takes it up for nothing.",
             )
-        records.done()
+        records.done(project_id, credits_charged)
 
 
 def _must_be_json(arguments: object) -> None:

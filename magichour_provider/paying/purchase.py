@@ -6,29 +6,34 @@ check and every upload comes before the record of the intent; and that before th
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from magichour_provider.api.errors import InvalidRequestError, NotFoundError, TaskStoppedError
+from magichour_provider.api.errors import (
+    InvalidRequestError,
+    MagicHourError,
+    NotFoundError,
+    SubmissionUnknownError,
+    TaskStoppedError,
+)
 from magichour_provider.api.models import CreatedJob
-from magichour_provider.api.projects import LIBRARY_PAGE
-from magichour_provider.durable import JobRecords, Record
+from magichour_provider.api.projects import LIBRARY_PAGE, library_url
+from magichour_provider.durable import JobRecords, Record, Stage
+from magichour_provider.killing import killed
 from magichour_provider.paying.submission import (
     Checked,
-    Images,
     Order,
     balance_now,
     check,
     compare_balances,
     fingerprint,
     open_images,
-    submit,
     upload_images,
 )
-from magichour_provider.paying.taking_up import job_to_take_up
+from magichour_provider.paying.taking_up import Look, job_to_take_up
 from magichour_provider.waiting import outcome
 
 if TYPE_CHECKING:
@@ -36,19 +41,21 @@ if TYPE_CHECKING:
     from magichour_provider.hooks.magichour import MagicHourHook
     from magichour_provider.paying.alarm import HeldAlarm
     from magichour_provider.paying.run_budget import RunBudget
-    from magichour_provider.waiting.outcome import Outcome
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
 class Purchase:
     """The job of one task: that of an earlier try, or a new one.
 
-    :param run_budget: this task's part in the budget of its run, if there is one.
     :param alarm: held while the create is in flight.
     :param check_deferral: raises where waiting could not begin; called before anything is paid.
-    :param taken_up: what an earlier try's job, which is gone on with, looked like.
     :param is_stopped: whether the task was told to stop: then no create is sent any more.
     :param deadline: epoch seconds after which nobody would wait for the job.
+    :param run_budget: this task's part in the budget of its run, if there is one.
+
+    `job` is there from the moment that it is known; `taken_up` is what an earlier try's job looked like.
     """
 
     order: Order
@@ -59,27 +66,35 @@ class Purchase:
     is_stopped: Callable[[], bool]
     deadline: float
     run_budget: RunBudget | None = None
-    taken_up: VideoProject | None = None
-    _sending: bool = False
-    _sent: bool = False
+    job: CreatedJob | None = field(default=None, init=False)
+    taken_up: VideoProject | None = field(default=None, init=False)
+    _in_flight: bool = field(default=False, init=False)
+    _times_sent: int = field(default=0, init=False)
 
     def get_job(self) -> CreatedJob:
         """Take up the job of an earlier try, or buy one."""
         record = self.records.read()
         if self.run_budget is not None:
             self.run_budget.begin(self.records.spent, self.records.perhaps_spent)
+        if record is not None and record.project_id is not None and record.stage is not Stage.DONE:
+            self.job = CreatedJob(id=record.project_id, credits_charged=record.credits_charged)
         earlier = job_to_take_up(
             self.records, record, identify=self._identify, look=self._look, balances=self._balances_since
         )
+        if self.run_budget is not None:
+            self.run_budget.spent(self.records.spent)
         if earlier is not None and earlier.project_id is not None:
-            return CreatedJob(id=earlier.project_id, credits_charged=earlier.credits_charged)
-        self.taken_up = None
+            self.job = CreatedJob(id=earlier.project_id, credits_charged=earlier.credits_charged)
+            return self.job
+        self.job = self.taken_up = None
         return self._buy()
 
     def killed(self) -> str:
-        """What a kill means at this point, at which no job is in hand."""
-        if not self._sending:
-            return "This task was killed before its job was submitted: nothing was paid."
+        """What a kill means at this point."""
+        if self.job is not None:
+            return killed(self.job.id, self.job.credits_charged)
+        if not self._in_flight:
+            return "This task was killed before it submitted a job: this try has paid nothing."
         return (
             f"This task was killed while it submitted the job named {self.order.name!r}. If the answer still "
             f"comes, the next run takes the job up; if not, look for that name in the Magic Hour library "
@@ -91,53 +106,49 @@ class Purchase:
         images = open_images(self.order)
         identity = fingerprint(self.order, images) if self.records.available else ""
         checked = check(self.hook.get_client(), self.order, images)
-        request = self._upload(images, checked)
-        with self._within_run_budget(checked):
-            self.records.intend(
-                identity, name=self.order.name, balance=checked.balance, cost=self._price(checked)
-            )
-            self.alarm.hold()
-            with self.records.around_create():
-                job = self._send(request, checked)
-            self.records.submitted(job.id, job.credits_charged)
-        if self.run_budget is not None:
-            self.run_budget.spent(self.records.spent)
-        return job
-
-    def _upload(self, images: Images, checked: Checked) -> ImageToVideoRequest:
         if self.run_budget is not None:
             self.run_budget.check(self._price(checked))
-        return upload_images(self.hook.get_client(), self.order, images)
-
-    @contextmanager
-    def _within_run_budget(self, checked: Checked) -> Iterator[None]:
+        request = upload_images(self.hook.get_client(), self.order, images)
         if self.run_budget is None:
-            yield
-            return
+            return self._submit(request, identity, checked)
         with self.run_budget.reserved(self._price(checked)):
-            yield
+            job = self._submit(request, identity, replace(checked, balance=self._balance_now()))
+        self.run_budget.spent(self.records.spent)
+        return job
 
-    def _send(self, request: ImageToVideoRequest, checked: Checked) -> CreatedJob:
-        self._sending = True
+    def _submit(self, request: ImageToVideoRequest, identity: str, checked: Checked) -> CreatedJob:
+        self.alarm.hold()
+        self.records.intend(
+            identity, name=self.order.name, balance=checked.balance, cost=self._price(checked)
+        )
+        with self.records.around_create(lambda: self._balances(checked.balance, checked.cost)):
+            self.job = job = self._send(request)
+        log.info("Job %s is submitted for %s credits: %s", job.id, job.credits_charged, library_url(job.id))
+        self.records.submitted(job.id, job.credits_charged)
+        return job
+
+    def _send(self, request: ImageToVideoRequest) -> CreatedJob:
         try:
-            return submit(
-                self.hook.get_client(),
-                request,
-                balances=lambda: self._balances(checked.balance, checked.cost),
-                before_each=self._make_sure,
-            )
-        finally:
-            self._sending = False
+            return self.hook.get_client().create_image_to_video(request, before_each=self._before_each)
+        except SubmissionUnknownError:
+            raise
+        except MagicHourError:
+            self._in_flight = False
+            raise
 
-    def _make_sure(self) -> None:
-        """Raise TaskStoppedError where the create must not be sent, or not again."""
+    def _before_each(self) -> None:
+        self.make_sure()
+        if self._times_sent:
+            self._renew_intent()
+        self._times_sent += 1
+        self._in_flight = True
+
+    def make_sure(self) -> None:
+        """Raise TaskStoppedError where no create must be sent any more."""
         if self.is_stopped():
             raise TaskStoppedError("This task was told to stop before its job was submitted.")
         if time.time() >= self.deadline:
             raise TaskStoppedError("The deadline passed before the job was submitted.")
-        if self._sent:
-            self._renew_intent()
-        self._sent = True
 
     def _renew_intent(self) -> None:
         """Airflow refuses to store what comes from a task that it has given up, or cleared, meanwhile."""
@@ -155,19 +166,21 @@ class Purchase:
     def _identify(self) -> str:
         return fingerprint(self.order, open_images(self.order))
 
-    def _look(self, project_id: str) -> Outcome | None:
+    def _look(self, project_id: str) -> Look:
         try:
-            self.taken_up = self.hook.get_video(project_id)
-            return outcome.of_project(self.taken_up)
+            self.taken_up = project = self.hook.get_video(project_id)
         except NotFoundError as error:
-            return outcome.of_error(project_id, error)
+            return Look(outcome.of_error(project_id, error), None)
+        return Look(outcome.of_project(project), project.credits_charged)
 
     def _balances_since(self, record: Record) -> str:
         return self._balances(record.balance, record.cost)
 
     def _balances(self, before: int | None, cost: int | None) -> str:
-        now = balance_now(self.hook.get_client(max_attempts=1)) if before is not None else None
-        return compare_balances(before, now, cost)
+        return compare_balances(before, self._balance_now() if before is not None else None, cost)
+
+    def _balance_now(self) -> int | None:
+        return balance_now(self.hook.get_client(max_attempts=1))
 
 
 def check_run_budget(order: Order, records: JobRecords) -> None:

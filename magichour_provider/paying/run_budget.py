@@ -15,15 +15,16 @@ that dies in between leaves no entry until the next one, and what its task has s
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import count
 from typing import Any, Protocol
 
-from magichour_provider.api.errors import BudgetError, SubmissionUnknownError
+from magichour_provider.api.errors import BudgetError, MagicHourError, SubmissionUnknownError
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,12 @@ class Entry:
     spent: int = 0
     reserved: int = 0
     waiting: bool = False
+
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> Entry:
+        """Read what this version or a later one has written."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in stored.items() if key in known})
 
     @property
     def name(self) -> Name:
@@ -72,7 +79,7 @@ class RunBudget:
 
     :param limit: credits that all tasks together may spend; infinity: this one only writes down what it does.
     :param name: this task.
-    :param deadline: epoch seconds after which it waits for the others no longer.
+    :param make_sure: called while it waits for the others; what it raises ends the wait.
     """
 
     def __init__(
@@ -80,13 +87,14 @@ class RunBudget:
         limit: float,
         board: Board,
         name: Name,
-        deadline: float,
+        make_sure: Callable[[], None],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._limit = limit
         self._board = board
         self._entry = Entry(*name)
-        self._deadline = deadline
+        self._written: Entry | None = None
+        self._make_sure = make_sure
         self._sleep = sleep
 
     def begin(self, spent: int, reserved: int = 0) -> None:
@@ -109,15 +117,17 @@ class RunBudget:
             yield
         except SubmissionUnknownError:
             raise
-        except Exception:
+        except MagicHourError:
             self._write(reserved=0)
             raise
 
     def _reserve(self, cost: int) -> None:
         for attempt in count():
-            self._write(reserved=cost, waiting=False)
+            self._write(reserved=cost)
             others = self._others()
             if sum(other.spent + other.reserved for other, _ in others) + self._mine(cost) <= self._limit:
+                if self._entry.waiting:
+                    self._write(waiting=False)
                 return
             self._write(reserved=0, waiting=True)
             self._refuse_beyond(self._settled(others), cost)
@@ -158,9 +168,11 @@ class RunBudget:
         The states are read before and after: a task that ran before is one whose reservation may still
         come free; one that runs after and has no entry has not got as far as to write it.
         """
+        if math.isinf(self._limit):
+            return []
         for look in count():
             before = self._board.running()
-            entries = [Entry(**stored) for stored in self._board.read()]
+            entries = [Entry.of(stored) for stored in self._board.read()]
             silent = (before | self._board.running()) - {entry.name for entry in entries}
             if not silent - {self._entry.name}:
                 break
@@ -168,15 +180,15 @@ class RunBudget:
         return [(entry, entry.name in before) for entry in entries if entry.name != self._entry.name]
 
     def _pause(self, look: int) -> None:
-        if time.time() >= self._deadline:
+        try:
+            self._make_sure()
+        except MagicHourError:
             self._write(reserved=0, waiting=False)
-            raise BudgetError(
-                "The other tasks of this run have not settled what they spend before the deadline.",
-                remedy="Clear this task once they have ended.",
-            )
+            raise
         self._sleep(min(_LONGEST, _SHORTEST * 1.3**look) * random.uniform(0.7, 1.3))  # noqa: S311
 
     def _write(self, **changes: Any) -> None:
         changed = replace(self._entry, **changes)
-        self._entry = changed
-        self._board.write(asdict(changed))
+        if changed != self._written:
+            self._board.write(asdict(changed))
+        self._entry = self._written = changed

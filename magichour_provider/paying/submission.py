@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +19,13 @@ from magichour_provider.api.errors import (
     InvalidRequestError,
     MagicHourError,
     NotFoundError,
-    SubmissionUnknownError,
 )
 from magichour_provider.paying.arguments import flag, number, text, whole_number
 from magichour_provider.paying.budget import Limits, check_balance, unknown_model
 
 if TYPE_CHECKING:
     from magichour_provider.api.client import MagicHourClient
-    from magichour_provider.api.models import Account, CreatedJob, ImageToVideoRequest
+    from magichour_provider.api.models import Account, ImageToVideoRequest
     from magichour_provider.choices import CheckCatalog
     from magichour_provider.storage.source import Remote, Upload
 
@@ -148,26 +146,6 @@ def upload_images(client: MagicHourClient, order: Order, images: Images) -> Imag
     )
 
 
-def submit(
-    client: MagicHourClient,
-    request: ImageToVideoRequest,
-    *,
-    balances: Callable[[], str],
-    before_each: Callable[[], None] | None = None,
-) -> CreatedJob:
-    """Make the one call that costs credits.
-
-    :param balances: what the account's balance says, asked where nobody can tell whether it was taken.
-    :param before_each: called before each time that it is sent; what it raises stops it.
-
-    Raises SubmissionUnknownError, or an APIError or NetworkError where it was not taken.
-    """
-    try:
-        return client.create_image_to_video(request, before_each=before_each)
-    except SubmissionUnknownError as error:
-        raise SubmissionUnknownError(f"{error.what}{balances()}") from None
-
-
 def balance_now(client: MagicHourClient) -> int | None:
     """The account's credits; None where nobody can tell."""
     try:
@@ -202,7 +180,7 @@ def fingerprint(order: Order, images: Images) -> str:
         "model": order.model,
         "resolution": order.resolution,
         "end_seconds": order.end_seconds,
-        "audio": order.audio,
+        "audio": bool(order.audio),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

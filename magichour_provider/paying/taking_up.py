@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from magichour_provider.api.errors import ImageError, SubmissionUnknownError
@@ -28,19 +29,31 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a look at a job has shown.
+
+    :param ended: how it ended; None while it goes on.
+    :param credits_charged: what it costs, in credits: 0 once it is refunded; None where nobody can tell.
+    """
+
+    ended: Outcome | None
+    credits_charged: int | None
+
+
 def job_to_take_up(
     records: JobRecords,
     record: Record | None,
     *,
     identify: Callable[[], str],
-    look: Callable[[str], Outcome | None],
+    look: Callable[[str], Look],
     balances: Callable[[Record], str],
 ) -> Record | None:
     """The submission of an earlier try to go on with, or None to submit anew.
 
     :param record: what that try has left.
     :param identify: the fingerprint of what is asked for now.
-    :param look: what has become of a job: None while it goes on.
+    :param look: what has become of a job.
     :param balances: what the account's balance says about a create of unknown outcome.
 
     Raises SubmissionUnknownError where an earlier create may have been taken and nobody knows its id.
@@ -56,6 +69,7 @@ def job_to_take_up(
             log.warning(
                 "An earlier create has an unknown outcome, and the task was cleared: submitting anew."
             )
+            records.write_off()
             return None
         records.told()
         raise _unknown(record, balances(record))
@@ -65,27 +79,25 @@ def job_to_take_up(
     if _has_changed(record, identify):
         log.info("The request has changed since job %s was submitted: submitting anew.", record.project_id)
         return None
-    outcome = look(record.project_id)
-    error = outcome.error() if outcome is not None else None
-    if outcome is not None and error is not None:
-        records.refunded(outcome.credits_charged)
+    seen = look(record.project_id)
+    error = seen.ended.error() if seen.ended is not None else None
+    if error is not None:
+        records.charged(seen.credits_charged)
         log.warning("%s Submitting anew.", error.what)
         return None
     log.info("Taking up job %s of an earlier try (%s).", record.project_id, library_url(record.project_id))
     return record
 
 
-def _adopted(
-    records: JobRecords, record: Record, found: str, look: Callable[[str], Outcome | None]
-) -> Record:
-    outcome = look(found) if is_project_id(found) else None
-    if not is_project_id(found) or (outcome is not None and outcome.ending is Ending.DELETED):
+def _adopted(records: JobRecords, record: Record, found: str, look: Callable[[str], Look]) -> Record:
+    seen = look(found) if is_project_id(found) else None
+    if seen is None or (seen.ended is not None and seen.ended.ending is Ending.DELETED):
         raise SubmissionUnknownError(
             f"{found!r:.80}, which stands in this task's state store under {FOUND_KEY!r}, is not the id of a "
             "job of this account.",
             remedy="Correct it, or remove it, and clear this task.",
         )
-    return records.adopt(record, found)
+    return records.adopt(record, found, seen.credits_charged)
 
 
 def _has_changed(record: Record, identify: Callable[[], str]) -> bool:

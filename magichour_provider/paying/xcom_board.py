@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.compat import all_xcoms, task_states
+from magichour_provider.api.errors import InvalidRequestError
+from magichour_provider.compat import KEEP_FOR_EVER, all_xcoms, task_state_store, task_states
 from magichour_provider.paying.run_budget import RunBudget
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from magichour_provider.waiting.outcome import Outcome
 
 KEY = "magichour_credits"
+_ARGUMENT = "max_credits_per_run"
 
 
 class XComBoard:
@@ -24,12 +26,18 @@ class XComBoard:
 
     def __init__(self, context: Context, task: Any) -> None:
         self._ti = context["ti"]
-        self._task_ids = sorted(
-            {task.task_id, *(each.task_id for each in task.dag.tasks if _takes_part(each))}
-        )
+        self._store = task_state_store(context)
+        others = {each.task_id for each in task.dag.tasks if _takes_part(each)}
+        self._task_ids = sorted({task.task_id} | others)
 
     def write(self, entry: dict[str, Any]) -> None:
-        """Write this task's entry over its last one."""
+        """Write this task's entry over its last one.
+
+        The task state store refuses a try that Airflow has given up, or a person has cleared, meanwhile; an
+        XCom would be taken from it, over what the new try has written.
+        """
+        if self._store is not None:
+            self._store.set(KEY, entry, retention=KEEP_FOR_EVER)
         self._ti.xcom_push(KEY, entry)
 
     def read(self) -> Iterator[dict[str, Any]]:
@@ -48,32 +56,54 @@ class XComBoard:
                 yield task_id, -1 if name == task_id else int(name[len(task_id) + 1 :])
 
 
-def run_budget_of(task: Any, context: Context, limit: int | None, deadline: float) -> RunBudget | None:
+def run_budget_of(
+    task: Any, context: Context, limit: int | None, make_sure: Callable[[], None]
+) -> RunBudget | None:
     """The task's part in the budget of its run; None where it was given none.
 
     One that was given a template, which came to nothing, writes down what it spends, as the others wait for
-    its entry.
+    its entry. Raises InvalidRequestError where the others cannot know that it takes part.
     """
     if not task.has_run_budget:
         return None
-    name = (task.task_id, _map_index(context))
-    return RunBudget(math.inf if limit is None else limit, XComBoard(context, task), name, deadline)
+    if not _takes_part(task.dag.get_task(task.task_id)):
+        raise InvalidRequestError(
+            f"max_credits_per_run of the mapped task {task.task_id!r} cannot be seen by the other tasks of "
+            "the run: give it by partial(), or by default_args, not by expand_kwargs()."
+        )
+    index = context["ti"].map_index
+    name = (task.task_id, -1 if index is None else index)
+    return RunBudget(math.inf if limit is None else limit, XComBoard(context, task), name, make_sure)
 
 
 def settle(task: Any, context: Context, records: JobRecords, outcome: Outcome) -> None:
     """Write down what a job has cost in the end: nothing, if it was refunded."""
-    budget = run_budget_of(task, context, None, 0.0)
-    if budget is not None and records.read() is not None:
-        records.refunded(outcome.credits_charged)
+    budget = run_budget_of(task, context, None, lambda: None)
+    if budget is not None and records.current() is not None:
+        records.charged(outcome.credits_charged)
         budget.spent(records.spent)
 
 
-def _map_index(context: Context) -> int:
-    index = context["ti"].map_index
-    return -1 if index is None else index
-
-
 def _takes_part(task: Any) -> bool:
-    """Whether a task of the Dag, mapped or not, has a budget for the run."""
-    partial_kwargs = getattr(task, "partial_kwargs", {})
-    return getattr(task, "has_run_budget", False) or partial_kwargs.get("max_credits_per_run") is not None
+    """Whether a task of the Dag, mapped or not, has a budget for the run.
+
+    Airflow applies default_args to the arguments of a mapped operator's own only when it is unmapped.
+    """
+    if getattr(task, "has_run_budget", False):
+        return True
+    if not hasattr(task, "partial_kwargs") or _ARGUMENT not in task.template_fields:
+        return False
+    return any(given.get(_ARGUMENT) is not None for given in _given_to(task))
+
+
+def _given_to(task: Any) -> Iterator[Mapping[str, Any]]:
+    yield task.partial_kwargs
+    expanded = getattr(task.expand_input, "value", None)
+    if isinstance(expanded, Mapping):
+        yield expanded
+    if task.dag is not None:
+        yield task.dag.default_args
+    group = task.task_group
+    while group is not None:
+        yield group.default_args
+        group = group.parent_group

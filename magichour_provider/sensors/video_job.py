@@ -17,9 +17,10 @@ from magichour_provider.compat import (
     default_deferrable,
     deferral_settles_after,
 )
+from magichour_provider.killing import killed, say
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.policies import give_retry_policy, no_useless_retry
-from magichour_provider.references import DEFAULT_CONN_ID, JobReference, killed
+from magichour_provider.references import DEFAULT_CONN_ID, JobReference
 from magichour_provider.timing import deadline_of, optional_seconds
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class VideoJobSensor(BaseSensorOperator):
     def on_kill(self) -> None:
         """Say what goes on: there is no way to cancel a render from here."""
         if self.linked_project_id:
-            self.log.warning("%s", killed(self.linked_project_id, self._credits_charged))
+            say(self.log, killed(self.linked_project_id, self._credits_charged))
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Take over from the triggerer: return the job's data, or raise what became of it."""

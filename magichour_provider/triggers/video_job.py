@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from magichour_provider.compat import deferral_settles_after, is_deferred
-from magichour_provider.references import DEFAULT_CONN_ID, killed
+from magichour_provider.killing import killed
+from magichour_provider.references import DEFAULT_CONN_ID
 from magichour_provider.timing import FRAMEWORK_GRACE
 
 if TYPE_CHECKING:
@@ -110,18 +111,21 @@ class VideoJobTrigger(BaseTrigger):
                 "Job %s: whether its task was killed cannot be found out (%s).", self.project_id, error
             )
             return
-        if not still_waits and await self._goes_on():
+        if still_waits:
+            return
+        if await self._goes_on():
             log.warning("%s", killed(self.project_id, self.credits_charged))
+        else:
+            log.info("This task waits no longer for job %s, which has ended.", self.project_id)
 
     async def _goes_on(self) -> bool:
-        """Whether the job has not ended, as far as is known; one that has is nothing to tell of."""
-        from magichour_provider.api.errors import MagicHourError
+        """Whether the job has not ended, as far as is known."""
         from magichour_provider.waiting import outcome
         from magichour_provider.waiting.hub import hub_for
 
         try:
             project = await hub_for(self.magichour_conn_id).look(self.project_id, self._make_client)
-        except MagicHourError:
+        except Exception:
             return True
         return outcome.of_project(project) is None
 

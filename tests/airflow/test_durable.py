@@ -347,3 +347,24 @@ def test_a_job_that_could_not_be_recorded_is_recorded_before_the_task_defers(
     with pytest.raises(TaskDeferred):
         tries(deferrable=True)
     assert tries.store[KEY]["project_id"] == jobs(magichour_sandbox)[0]["id"]
+
+
+def test_a_job_that_could_never_be_recorded_is_recorded_when_its_task_ends(
+    tries, context, monkeypatch, magichour_sandbox
+):
+    write = type(tries.store).set
+
+    def broken(store, key, value, *, retention):
+        if value["stage"] == "submitted":
+            raise RuntimeError("the API server restarts")
+        write(store, key, value, retention=retention)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tries.store), "set", broken)
+        with pytest.raises(TaskDeferred):
+            tries(deferrable=True)
+    (job,) = jobs(magichour_sandbox)
+    event = {"ending": "complete", "project_id": job["id"], "status": "complete", "credits_charged": 70}
+    tries.operator.execute_complete(context, event)
+    record = tries.store[KEY]
+    assert (record["stage"], record["project_id"], record["credits_charged"]) == ("done", job["id"], 70)

@@ -93,7 +93,26 @@ def test_a_task_that_is_killed_during_its_upload_pays_nothing(tries, magichour_s
     with pytest.raises(TaskStoppedError, match="no credits were spent"):
         tries()
     assert jobs(magichour_sandbox) == []
-    assert "killed before its job was submitted: nothing was paid" in capsys.readouterr().out
+    assert "killed before it submitted a job: this try has paid nothing" in capsys.readouterr().out
+
+
+def test_a_task_that_is_killed_once_its_create_is_answered_names_the_job(
+    tries, magichour_sandbox, monkeypatch, capsys
+):
+    from magichour_provider.durable import JobRecords
+
+    submitted = JobRecords.submitted
+
+    def killed_in(records, *job):
+        tries.operator.on_kill()
+        submitted(records, *job)
+
+    monkeypatch.setattr(JobRecords, "submitted", killed_in)
+    with pytest.raises(TaskStoppedError):
+        tries()
+    (job,) = jobs(magichour_sandbox)
+    assert f"This task was killed; job {job['id']} goes on" in capsys.readouterr().out
+    assert tries.store[KEY]["project_id"] == job["id"]
 
 
 def test_a_task_that_is_killed_while_its_clip_completes_leaves_it_to_the_next_run(

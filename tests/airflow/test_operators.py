@@ -117,7 +117,7 @@ class TestImageToVideo:
         render(wait_for_completion=False).execute(context)
         (job,) = jobs(magichour_sandbox)
         assert job["name"].startswith("a_dag a_task[7] rrr")
-        assert len(job["name"]) == 100
+        assert len(job["name"]) <= 100
 
     def test_it_defers_with_ids_and_numbers_only(self, context, endless):
         before = time.time()

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "magichour_provider"
 LEVELS = [
     {"api"},
     {"choices"},
-    {"waiting", "storage", "references", "timing", "connection_form"},
+    {"waiting", "storage", "references", "timing", "connection_form", "killing"},
     {"compat"},
     {"hooks", "links", "retry_policy", "durable"},
     {"policies"},

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from magichour_provider.api.errors import BudgetError, NetworkError, SubmissionUnknownError
+from magichour_provider.api.errors import BudgetError, NetworkError, SubmissionUnknownError, TaskStoppedError
 from magichour_provider.paying.run_budget import RunBudget
 
 COST = 100
@@ -53,7 +53,13 @@ class Place:
 def budget(board, index=0, *, limit=1000, patience=60.0, spent=0):
     name = ("render", index)
     board.alive.add(name)
-    made = RunBudget(limit, board.of(name), name, time.time() + patience, lambda _: time.sleep(0.001))
+    deadline = time.time() + patience
+
+    def make_sure():
+        if time.time() >= deadline:
+            raise TaskStoppedError("The deadline passed.")
+
+    made = RunBudget(limit, board.of(name), name, make_sure, lambda _: time.sleep(0.001))
     made.begin(spent)
     return made
 
@@ -163,5 +169,27 @@ def test_a_task_that_runs_and_has_written_nothing_yet_is_waited_for():
 def test_nobody_waits_beyond_the_deadline():
     board = Board()
     board.alive.add(("render", 1))
-    with pytest.raises(BudgetError, match="before the deadline"):
+    with pytest.raises(TaskStoppedError):
         budget(board, 2, patience=0.05).check(COST)
+
+
+def test_an_error_that_is_not_ours_leaves_the_reservation_as_it_is():
+    """A try that Airflow has given up is refused its record, and must not write over what the new one has."""
+    board = Board()
+    with pytest.raises(RuntimeError), budget(board, 1).reserved(950):
+        raise RuntimeError("Task instance not found")
+    assert board.entries[("render", 1)]["reserved"] == 950
+
+
+def test_a_task_without_a_limit_writes_down_what_it_spends_and_waits_for_nobody():
+    board = Board()
+    board.alive.add(("render", 1))
+    with budget(board, 2, limit=float("inf")).reserved(COST):
+        assert board.entries[("render", 2)]["reserved"] == COST
+
+
+def test_an_entry_of_a_later_version_is_read():
+    board = Board()
+    board.entries[("render", 1)] = {"task_id": "render", "map_index": 1, "spent": 950, "something_new": 1}
+    with pytest.raises(BudgetError):
+        budget(board, 2).check(COST)
