@@ -7,6 +7,7 @@ does not hide is decided below.
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+log = logging.getLogger(__name__)
+
 KEEP_FOR_EVER = timedelta.max
 """How long the task state store keeps a record: `airflow.sdk.NEVER_EXPIRE`, which is there from 3.3 on."""
 
@@ -67,6 +70,7 @@ __all__ = [
     "has_retry_policies",
     "is_deferred",
     "mask_secret",
+    "own_state",
     "task_state_store",
     "task_states",
 ]
@@ -116,14 +120,26 @@ async def is_deferred(ti: Any) -> bool:
 
 
 def has_been_ended(context: Context) -> bool:
-    """Whether a person has marked this running task; it is told of that only some seconds later."""
+    """Whether a person has marked this running task, of which it is told only some seconds later.
+
+    Where that cannot be asked, what is paid for could not be recorded either, and the answer is yes.
+    """
+    try:
+        return own_state(context) in _ENDED
+    except Exception:
+        log.warning("The state of this task cannot be read.", exc_info=True)
+        return True
+
+
+def own_state(context: Context) -> str | None:
+    """The state of the running task as Airflow has it; None where there is no Airflow to ask."""
     ti = context["ti"]
     index = -1 if ti.map_index is None else ti.map_index
     try:
         states = task_states(ti.dag_id, ti.run_id, [ti.task_id], map_index=index if index >= 0 else None)
-    except Exception:
-        return False  # it is SIGTERM that tells for certain
-    return states.get(ti.task_id if index < 0 else f"{ti.task_id}_{index}") in _ENDED
+    except (ImportError, AttributeError, NameError):  # outside of Airflow's task runner
+        return None
+    return states.get(ti.task_id if index < 0 else f"{ti.task_id}_{index}")
 
 
 def task_states(

@@ -2,14 +2,15 @@
 
 It lives in Airflow's task state store (3.3), per Dag run, task and map index; it survives retries, a killed
 worker and a Clear. The order must not be relaxed: `intent` before the create, `submitted` as soon as its
-answer is there, `done` as the last thing before the task succeeds. A record without an id means that nobody
-can tell whether the create was taken: the task then fails, and goes on only when a person, once told,
-clears it.
+answer is there, `done` once Airflow knows that the task has succeeded. A record without an id means that
+nobody can tell whether the create was taken: the task then fails, and goes on only when a person, once
+told, clears it.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from magichour_provider.api.errors import MagicHourError, SubmissionUnknownError
 from magichour_provider.api.projects import LIBRARY_PAGE, library_url
-from magichour_provider.compat import KEEP_FOR_EVER, AirflowTaskTimeout, task_state_store
+from magichour_provider.compat import KEEP_FOR_EVER, AirflowTaskTimeout, own_state, task_state_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEY = "magichour_job"
+_PAUSES = (1.0, 2.0)
 FOUND_KEY = "magichour_found_job"
 """Where a person may put the id of a job that a task has paid for without knowing its id."""
 
 REMEDY = (
-    f"Look for that name in the Magic Hour library ({LIBRARY_PAGE}), or for a job in the log of the try that "
-    "was cut off. If there is one, put its project "
+    f"Give it a minute, then look for that name in the Magic Hour library ({LIBRARY_PAGE}), or for a job in "
+    "the log of the try that was cut off. If there is one, put its project "
     f"id into this task's state store under {FOUND_KEY!r} and clear the task, which then takes it up; if "
     "not, just clear the task, which submits anew. It is not retried by itself: that may pay a second time."
 )
@@ -83,6 +85,10 @@ class Record:
         except TypeError as error:
             raise ValueError(str(error)) from None
 
+    def stored(self) -> dict[str, Any]:
+        """The record as it is stored."""
+        return {**asdict(self), "stage": self.stage.value}
+
 
 class JobRecords:
     """The record of the running task; without a store (below Airflow 3.3) it remembers nothing."""
@@ -90,13 +96,15 @@ class JobRecords:
     def __init__(self, context: Context, *, durable: bool) -> None:
         self._store = task_state_store(context) if durable else None
         self._max_tries = int(getattr(context["ti"], "max_tries", 0) or 0)
+        self._try_number = int(getattr(context["ti"], "try_number", 1) or 1)
         self._record: Record | None = None
         self._earlier: Record | None = None
         self._spent = 0
         self._unsaved = False
-        if durable and self._store is None:
+        if self._store is None:
             log.info(
-                "This Airflow has no task state store: a new try cannot take up the job of an earlier one."
+                "%s: a new try cannot take up the job of an earlier one; use retries=0 where that matters.",
+                "This Airflow has no task state store" if durable else "durable is False",
             )
 
     @property
@@ -106,7 +114,7 @@ class JobRecords:
 
     def read(self) -> Record | None:
         """Return what an earlier try has left; SubmissionUnknownError where it cannot be read."""
-        stored: Any = self._store.get(KEY) if self._store is not None else None
+        stored = self._stored()
         if stored is None:
             return None
         try:
@@ -121,6 +129,17 @@ class JobRecords:
             ) from None
         self._spent = self._record.spent + (self._record.credits_charged or 0)
         return self._record
+
+    def _stored(self) -> Any:
+        """What is stored. Airflow's client takes any 404 for "nothing": a later try asks again."""
+        if self._store is None:
+            return None
+        for pause in _PAUSES if self._try_number > 1 else ():
+            stored = self._store.get(KEY)
+            if stored is not None:
+                return stored
+            time.sleep(pause)
+        return self._store.get(KEY)
 
     def current(self) -> Record | None:
         """The record as this process knows it, else as it is stored."""
@@ -154,17 +173,22 @@ class JobRecords:
         """
         return self._max_tries != record.max_tries
 
-    def intend(
+    def prepare(
         self, fingerprint: str, *, name: str | None, balance: int | None = None, cost: int | None = None
     ) -> None:
-        """Write, before the create, that it is about to be sent."""
+        """Take in what is about to be bought."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._write(Record(Stage.INTENT, fingerprint, now, self._max_tries, name, balance, cost, self._spent))
+        self._record = Record(
+            Stage.INTENT, fingerprint, now, self._max_tries, name, balance, cost, self._spent
+        )
+        if self._earlier is not None and self._store is not None:
+            self._store.delete(FOUND_KEY)
 
-    def renew(self) -> None:
-        """Write the intent again; raises where this try may not write any more."""
+    def intend(self) -> None:
+        """Write that the create is about to be sent; raises where this try may not write any more."""
         if self._record is not None:
-            self._write(self._record)
+            now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            self._write(replace(self._record, stage=Stage.INTENT, at=now))
 
     @contextmanager
     def around_create(self, balances: Callable[[], str]) -> Iterator[None]:
@@ -184,16 +208,18 @@ class JobRecords:
             raise self._unknown(cut_off, balances) from error
 
     def _unknown(self, what: str, balances: Callable[[], str]) -> SubmissionUnknownError:
-        self.told()
         named = f" The job is named {self._record.name!r}." if self._record is not None else ""
         remedy = REMEDY if self.available else None
-        return SubmissionUnknownError(f"{what}{named}{balances()}", remedy=remedy)
+        error = SubmissionUnknownError(f"{what}{named}{balances()}", remedy=remedy)
+        self.told(error)
+        return error
 
-    def told(self) -> None:
-        """Write that a person is being told of the unknown outcome: a Clear from now on is their answer.
+    def told(self, error: SubmissionUnknownError) -> None:
+        """Tell of the unknown outcome, and write that a person was told: a Clear from now on is their answer.
 
-        Where that cannot be written, they are told all the same, and the next try tells them again.
+        In this order: a kill in between tells them again. So does a store that fails.
         """
+        log.error("%s", error)
         if self._record is None:
             return
         try:
@@ -221,9 +247,11 @@ class JobRecords:
     def forget(self) -> None:
         """Put back what was there before a create that was not taken."""
         try:
+            if self._store is None:
+                return
             if self._earlier is not None:
-                self._write(self._earlier)
-            elif self._store is not None:
+                self._store.set(KEY, self._earlier.stored(), retention=KEEP_FOR_EVER)
+            else:
                 self._store.delete(KEY)
         except Exception:
             log.exception("That the create was not taken could not be recorded.")
@@ -249,28 +277,31 @@ class JobRecords:
             )
 
     def know(self, project_id: str, credits_charged: int | None) -> None:
-        """Write a job's id where the record lacks it, as it could not be written before."""
-        record = self.current()
-        if record is not None and (record.project_id is None or self._unsaved):
-            self.submitted(project_id, credits_charged)
-
-    def done(self, project_id: str, credits_charged: int | None) -> None:
-        """Write that the task is about to succeed with a job: from now on a Clear means a new clip."""
+        """Write what is known of a job by now, where the record does not say so yet."""
         record = self.current()
         if record is None:
             return
         price = record.credits_charged if credits_charged is None else credits_charged
-        self._write(
-            replace(
-                record,
-                stage=Stage.DONE,
-                max_tries=self._max_tries,
-                project_id=project_id,
-                credits_charged=price,
-            )
-        )
+        if self._unsaved or (record.project_id, record.credits_charged) != (project_id, price):
+            self.submitted(project_id, price)
+
+    def done(self) -> None:
+        """Write that the task has succeeded with its job: from now on a Clear means a new clip."""
+        record = self.current()
+        if record is not None and record.project_id is not None:
+            self._write(replace(record, stage=Stage.DONE, max_tries=self._max_tries))
 
     def _write(self, record: Record) -> None:
         self._record = record
         if self._store is not None:
-            self._store.set(KEY, {**asdict(record), "stage": record.stage.value}, retention=KEEP_FOR_EVER)
+            self._store.set(KEY, record.stored(), retention=KEEP_FOR_EVER)
+
+
+def confirm_success(context: Context) -> None:
+    """Write `done` once Airflow knows of the success: the operator's `on_success_callback`.
+
+    A task whose result could not be stored, or that was killed or marked failed on its last line, has a
+    job that nobody was given: a Clear takes that one up.
+    """
+    if own_state(context) == "success":
+        JobRecords(context, durable=True).done()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import httpx
 
@@ -46,11 +46,22 @@ T = TypeVar("T")
 _NEVER_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
+class Attempts(Protocol):
+    """Somebody who must know of each time that a create is sent."""
+
+    def begin(self) -> None:
+        """The request is about to be sent; what this raises stops it."""
+
+    def not_taken(self) -> None:
+        """It was certainly not taken, and will be sent again after a pause."""
+
+
 class MagicHourClient:
     """Synchronous client: one method for each operation. Use it as a context manager."""
 
     def __init__(self, settings: ClientSettings) -> None:
         self._headers = protocol.headers(settings.api_key)
+        self._key = settings.api_key
         self._retry = protocol.RetryPolicy(max_attempts=settings.max_attempts)
         self._patience = settings.timeout
         self._host = settings.base_url
@@ -64,13 +75,13 @@ class MagicHourClient:
         return self._send(protocol.create_upload_targets(extensions))
 
     def create_image_to_video(
-        self, request: ImageToVideoRequest, *, before_each: Callable[[], None] | None = None
+        self, request: ImageToVideoRequest, attempts: Attempts | None = None
     ) -> CreatedJob:
         """Submit a job. Deducts credits; SubmissionUnknownError where nobody can tell whether it did.
 
-        :param before_each: called before each time that the request is sent; what it raises stops it.
+        :param attempts: told of each time that the request is sent.
         """
-        return self._send(protocol.create_image_to_video(request), before_each)
+        return self._send(protocol.create_image_to_video(request), attempts)
 
     def get_video(self, project_id: str) -> VideoProject:
         """Look at a job."""
@@ -126,12 +137,12 @@ class MagicHourClient:
     ) -> None:
         self.close()
 
-    def _send(self, call: protocol.Call[T], before_each: Callable[[], None] | None = None) -> T:
+    def _send(self, call: protocol.Call[T], attempts: Attempts | None = None) -> T:
         attempt = 0
         while True:
             attempt += 1
-            if before_each is not None:
-                before_each()
+            if attempts is not None:
+                attempts.begin()
             try:
                 answer = self._once(call)
             except REQUEST_ERRORS as error:
@@ -143,6 +154,8 @@ class MagicHourClient:
                 pause = self._retry.after_answer(call, answer, attempt)
                 if pause is None:
                     return protocol.read(call, answer)
+            if attempts is not None:
+                attempts.not_taken()
             time.sleep(pause)
 
     def _once(self, call: protocol.Call[Any]) -> protocol.Answer:
@@ -150,7 +163,7 @@ class MagicHourClient:
             no_request_log(),
             self._http.stream(call.method, call.path, json=call.json, headers=self._headers) as response,
         ):
-            intake = Intake(response, self._patience)
+            intake = Intake(response, self._patience, self._key)
             for chunk in response.iter_raw():
                 if not intake.take(chunk):
                     break
@@ -167,6 +180,7 @@ class AsyncMagicHourClient:
         from httpx_aiohttp import HttpxAiohttpClient
 
         self._headers = protocol.headers(settings.api_key)
+        self._key = settings.api_key
         self._retry = protocol.RetryPolicy(max_attempts=settings.max_attempts)
         self._patience = settings.timeout
         self._host = settings.base_url
@@ -257,7 +271,7 @@ class AsyncMagicHourClient:
             async with self._http.stream(
                 call.method, call.path, json=call.json, headers=self._headers
             ) as response:
-                intake = Intake(response, self._patience)
+                intake = Intake(response, self._patience, self._key)
                 async for chunk in response.aiter_raw():
                     if not intake.take(chunk):
                         break

@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
@@ -76,6 +77,16 @@ class CreatedJob(_Answer):
 
     id: str = Field(pattern=f"^{PROJECT_ID_PATTERN}$")
     credits_charged: int | None = None
+
+    @field_validator("credits_charged", mode="wrap")
+    @classmethod
+    def _never_lose_the_job(cls, value: Any, read: ValidatorFunctionWrapHandler) -> int | None:
+        """An id that was paid for is worth more than a price that cannot be read."""
+        try:
+            credits: int | None = read(value)
+        except ValueError:
+            return None
+        return credits
 
 
 class ClipLink(_Answer):

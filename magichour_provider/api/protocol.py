@@ -46,6 +46,8 @@ _STATUS_ERRORS: Mapping[int, type[errors.APIError]] = {
     429: errors.RateLimitError,
 }
 _NOT_TAKEN = frozenset({429, 503})
+_REFUSALS = frozenset({400, 401, 402, 403, 404, 422})
+"""What the API itself says of a create that it does not take; a 408 or 499 comes from something before it."""
 _MESSAGE_LIMIT = 500
 
 
@@ -162,10 +164,12 @@ def error_from(call: Call[Any], answer: Answer, *, now: datetime | None = None) 
     if 300 <= answer.status < 400:
         redirected = f"{call} was redirected ({answer.status}): the connection's host is not the API's."
         return (errors.SubmissionUnknownError if call.buys else errors.UnexpectedAnswerError)(redirected)
-    if call.buys and answer.status >= 500 and answer.status not in _NOT_TAKEN:
+    if call.buys and answer.status not in _REFUSALS | _NOT_TAKEN:
         return errors.SubmissionUnknownError(
             f"Magic Hour answered {call} with {answer.status}: {message.rstrip('.')}."
         )
+    if answer.status == 404 and call.project_id is not None and not _is_json_object(answer.body):
+        return errors.UnexpectedAnswerError(f"{call} was answered with 404, and not in the API's words.")
     return api_error(
         status=answer.status,
         code=code,
@@ -282,6 +286,13 @@ def _code_and_message(body: bytes) -> tuple[str | None, str]:
         code if isinstance(code, str) else None,
         message[:_MESSAGE_LIMIT] if isinstance(message, str) and message else "no explanation",
     )
+
+
+def _is_json_object(body: bytes) -> bool:
+    try:
+        return isinstance(jsonlib.loads(body), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _validation_summary(error: Exception) -> str:

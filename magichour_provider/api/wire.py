@@ -55,8 +55,9 @@ class Intake:
     that is cut here cannot be read as JSON, which the protocol reports.
     """
 
-    def __init__(self, response: httpx.Response, seconds: float) -> None:
+    def __init__(self, response: httpx.Response, seconds: float, secret: str) -> None:
         self._response = response
+        self._secret = secret.encode()
         self._seconds = seconds
         self._ends = time.monotonic() + seconds
         self._body = bytearray()
@@ -69,8 +70,9 @@ class Intake:
         return len(self._body) < MAX_ANSWER_BYTES
 
     def answer(self) -> protocol.Answer:
-        """The answer as the protocol reads it."""
-        return protocol.Answer(self._response.status_code, self._response.headers, bytes(self._body))
+        """The answer as the protocol reads it; an API key that is echoed in it is not."""
+        body = bytes(self._body).replace(self._secret, b"***") if self._secret else bytes(self._body)
+        return protocol.Answer(self._response.status_code, self._response.headers, body)
 
 
 def async_request_errors() -> tuple[type[Exception], ...]:

@@ -20,7 +20,7 @@ from magichour_provider.compat import (
     has_been_ended,
     mask_secret,
 )
-from magichour_provider.durable import JobRecords
+from magichour_provider.durable import JobRecords, confirm_success
 from magichour_provider.killing import killed, say
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.paying.alarm import HeldAlarm
@@ -150,6 +150,8 @@ class ImageToVideoOperator(BaseOperator):
         self.durable = durable
         check_choice("check_catalog", check_catalog, CheckCatalog)
         self.check_catalog = check_catalog
+        if durable:
+            self.on_success_callback = [*_listed(self.on_success_callback), confirm_success]
         self.linked_project_id: str | None = None
         self._credits_charged: int | None = None
         self._purchase: Purchase | None = None
@@ -188,7 +190,6 @@ class ImageToVideoOperator(BaseOperator):
         with job_elsewhere(self.name or job_name(context), records, ValueError):
             outcome = Outcome.from_event(event)
         self.linked_project_id = outcome.project_id
-        records.know(outcome.project_id, outcome.credits_charged)
         return self._finish(context, outcome, records)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -257,7 +258,7 @@ class ImageToVideoOperator(BaseOperator):
         self, context: Context, job: CreatedJob, records: JobRecords, deadline: float
     ) -> dict[str, Any]:
         if not self.wait_for_completion:
-            self._end(records, job.id, job.credits_charged)
+            self._end(records)
             return self._submitted(context, job)
         if self.deferrable:
             records.know(job.id, job.credits_charged)
@@ -295,31 +296,39 @@ class ImageToVideoOperator(BaseOperator):
         from magichour_provider.waiting.watch import Watch
 
         watch = Watch(job.id, deadline=deadline, started=time.time(), poll_interval=self.poll_interval)
-        return wait(self.hook.get_client(max_attempts=1), watch)
+        return wait(self.hook.get_client(max_attempts=1), watch, self._heed_kill)
 
     def _finish(self, context: Context, outcome: Outcome, records: JobRecords) -> dict[str, Any]:
         error = outcome.error()
+        records.know(outcome.project_id, outcome.credits_charged)
         if self.has_run_budget:
             from magichour_provider.paying.xcom_board import settle
 
             settle(self, context, records, outcome)
         if error is None:
             result = JobReference(outcome.project_id, self.model, self.resolution).result(outcome)
-            self._end(records, outcome.project_id, outcome.credits_charged)
+            self._end(records)
             return result
         if not records.available:
             raise AirflowFailException(str(error)) from error
         raise error if error.retryable else for_good(self, error)
 
-    def _end(self, records: JobRecords, project_id: str, credits_charged: int | None) -> None:
-        """Write that the task succeeds; one that was told to stop does not, and keeps its job."""
-        if self._killed and records.available:
+    def _end(self, records: JobRecords) -> None:
+        """Let the task succeed, unless it was told to stop: then it keeps its job for the next run."""
+        if records.available:
+            self._heed_kill()
+
+    def _heed_kill(self) -> None:
+        if self._killed:
             raise TaskStoppedError(
-                f"This task was told to stop while job {project_id} was in hand.",
+                f"This task was told to stop while job {self.linked_project_id} was in hand.",
                 consequence="The job and its credits are unaffected by this.",
                 remedy="A new run of this task takes it up for nothing.",
             )
-        records.done(project_id, credits_charged)
+
+
+def _listed(callbacks: Any) -> list[Any]:
+    return [callbacks] if callable(callbacks) else list(callbacks or ())
 
 
 def _must_be_json(arguments: object) -> None:

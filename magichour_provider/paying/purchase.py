@@ -35,6 +35,7 @@ from magichour_provider.paying.submission import (
 )
 from magichour_provider.paying.taking_up import Look, job_to_take_up
 from magichour_provider.waiting import outcome
+from magichour_provider.waiting.blocking import get_video
 
 if TYPE_CHECKING:
     from magichour_provider.api.models import ImageToVideoRequest, VideoProject
@@ -69,7 +70,6 @@ class Purchase:
     job: CreatedJob | None = field(default=None, init=False)
     taken_up: VideoProject | None = field(default=None, init=False)
     _in_flight: bool = field(default=False, init=False)
-    _times_sent: int = field(default=0, init=False)
 
     def get_job(self) -> CreatedJob:
         """Take up the job of an earlier try, or buy one."""
@@ -118,30 +118,43 @@ class Purchase:
 
     def _submit(self, request: ImageToVideoRequest, identity: str, checked: Checked) -> CreatedJob:
         self.alarm.hold()
-        self.records.intend(
+        self.records.prepare(
             identity, name=self.order.name, balance=checked.balance, cost=self._price(checked)
         )
         with self.records.around_create(lambda: self._balances(checked.balance, checked.cost)):
             self.job = job = self._send(request)
         log.info("Job %s is submitted for %s credits: %s", job.id, job.credits_charged, library_url(job.id))
+        limit = self.order.limits.max_credits
+        if limit is not None and (job.credits_charged or 0) > limit:
+            log.warning("Job %s was charged more than max_credits, which is %s.", job.id, limit)
         self.records.submitted(job.id, job.credits_charged)
         return job
 
     def _send(self, request: ImageToVideoRequest) -> CreatedJob:
         try:
-            return self.hook.get_client().create_image_to_video(request, before_each=self._before_each)
+            return self.hook.get_client().create_image_to_video(request, self)
         except SubmissionUnknownError:
             raise
         except MagicHourError:
             self._in_flight = False
             raise
 
-    def _before_each(self) -> None:
+    def begin(self) -> None:
+        """Record that the create is about to be sent, as the last thing before it is."""
         self.make_sure()
-        if self._times_sent:
-            self._renew_intent()
-        self._times_sent += 1
+        try:
+            self.records.intend()
+        except Exception as error:
+            # Airflow refuses to store what comes from a task that it has given up, or cleared, meanwhile.
+            raise TaskStoppedError(
+                f"The intent to submit a job cannot be recorded ({type(error).__name__}: {error})."
+            ) from error
         self._in_flight = True
+
+    def not_taken(self) -> None:
+        """Record that there is nothing to look for, in the pause before the create is sent again."""
+        self._in_flight = False
+        self.records.forget()
 
     def make_sure(self) -> None:
         """Raise TaskStoppedError where no create must be sent any more."""
@@ -149,15 +162,6 @@ class Purchase:
             raise TaskStoppedError("This task was told to stop before its job was submitted.")
         if time.time() >= self.deadline:
             raise TaskStoppedError("The deadline passed before the job was submitted.")
-
-    def _renew_intent(self) -> None:
-        """Airflow refuses to store what comes from a task that it has given up, or cleared, meanwhile."""
-        try:
-            self.records.renew()
-        except Exception as error:
-            raise TaskStoppedError(
-                f"The intent to submit a job cannot be recorded ({type(error).__name__}: {error})."
-            ) from error
 
     def _price(self, checked: Checked) -> int:
         """What the clip counts for until it is submitted."""
@@ -168,7 +172,7 @@ class Purchase:
 
     def _look(self, project_id: str) -> Look:
         try:
-            self.taken_up = project = self.hook.get_video(project_id)
+            self.taken_up = project = get_video(self.hook.get_client(), project_id)
         except NotFoundError as error:
             return Look(outcome.of_error(project_id, error), None)
         return Look(outcome.of_project(project), project.credits_charged)

@@ -71,13 +71,14 @@ def job_to_take_up(
             )
             records.write_off()
             return None
-        records.told()
-        raise _unknown(record, balances(record))
+        unknown = _unknown(record, balances(record))
+        records.told(unknown)
+        raise unknown
     if record.stage is Stage.DONE and cleared:
         log.info("The task had succeeded with job %s and was cleared: rendering anew.", record.project_id)
         return None
     if _has_changed(record, identify):
-        log.info("The request has changed since job %s was submitted: submitting anew.", record.project_id)
+        log.warning("The request has changed since job %s was submitted: submitting anew.", record.project_id)
         return None
     seen = look(record.project_id)
     error = seen.ended.error() if seen.ended is not None else None
@@ -86,6 +87,8 @@ def job_to_take_up(
         log.warning("%s Submitting anew.", error.what)
         return None
     log.info("Taking up job %s of an earlier try (%s).", record.project_id, library_url(record.project_id))
+    if cleared and seen.ended is not None:
+        log.warning("Airflow does not know it yet; once it does, a Clear of this task renders another clip.")
     return record
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from magichour_provider.api.client import AsyncMagicHourClient
-from magichour_provider.api.errors import AuthenticationError, MagicHourError
+from magichour_provider.api.errors import AuthenticationError, MagicHourError, NotFoundError
 from magichour_provider.api.models import VideoProject
 from magichour_provider.waiting.outcome import Outcome
-from magichour_provider.waiting.watch import Watch
+from magichour_provider.waiting.watch import NOT_FOUND_PAUSES, Watch
 
 _FRESH_SECONDS = 5.0
 """A client younger than this holds the connection as it is now."""
@@ -65,7 +65,7 @@ class Hub:
     async def _look(self, watch: Watch, make_client: ClientFactory) -> Outcome | None:
         remaining = max(1.0, watch.deadline - time.time())
         try:
-            project = await asyncio.wait_for(self._ask(watch.project_id, make_client), remaining)
+            project = await asyncio.wait_for(self._find(watch.project_id, make_client), remaining)
             return watch.saw(project)
         except asyncio.TimeoutError:
             watch.stumbled("It took longer than the deadline allows.")
@@ -74,6 +74,15 @@ class Hub:
         except Exception as error:
             watch.stumbled(f"{type(error).__name__} was raised.")
         return None
+
+    async def _find(self, project_id: str, make_client: ClientFactory) -> VideoProject:
+        """Look at a job; one that is not found is looked for again, before that is believed."""
+        for pause in NOT_FOUND_PAUSES:
+            try:
+                return await self._ask(project_id, make_client)
+            except NotFoundError:
+                await asyncio.sleep(pause)
+        return await self._ask(project_id, make_client)
 
     async def _ask(self, project_id: str, make_client: ClientFactory) -> VideoProject:
         """Look by the shared client; one whose key is refused is made anew: the key may have changed."""

@@ -17,6 +17,8 @@ from magichour_provider.waiting.schedule import pause_before_look
 
 log = logging.getLogger(__name__)
 
+NOT_FOUND_PAUSES = (1.0, 2.0)
+"""Seconds between the looks at a job that was not found: what is paid for is not given up for one answer."""
 LONGEST_SILENCE = 600.0
 """Seconds that a server's `Retry-After` may keep a wait from looking."""
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
+from magichour_provider import compat
+from magichour_provider.api.errors import UnexpectedAnswerError
 from magichour_provider.compat import AirflowTaskTimeout
 from magichour_provider.durable import FOUND_KEY, KEY
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
@@ -83,9 +87,94 @@ def test_a_cleared_success_is_rendered_anew(tries, magichour_sandbox):
 
 
 def test_a_success_that_airflow_never_heard_of_is_not_paid_for_again(tries, magichour_sandbox):
-    """Killed after the last line of the task, before Airflow took its result: a retry, not a Clear."""
-    assert tries()["project_id"] == tries()["project_id"]
+    """Killed after the last line of the task, or its XCom could not be stored: a retry, or a Clear."""
+    first = tries(told=False)
+    assert tries(told=False)["project_id"] == first["project_id"]
+    assert tries(cleared=True)["project_id"] == first["project_id"]
     assert len(jobs(magichour_sandbox)) == 1
+    assert tries(cleared=True)["project_id"] != first["project_id"]
+
+
+@pytest.mark.parametrize("state", ["failed", "running", None])
+def test_a_task_that_did_not_succeed_in_airflow_is_not_done(tries, monkeypatch, state):
+    tries(told=False)
+    monkeypatch.setattr(compat, "task_states", lambda *_, **__: {"a_task": state})
+    for callback in tries.operator.on_success_callback:
+        callback(
+            {
+                "ti": SimpleNamespace(
+                    dag_id="a_dag", task_id="a_task", run_id="a_run", map_index=-1, max_tries=2
+                ),
+                "task_state_store": tries.store,
+            }
+        )
+    assert tries.store[KEY]["stage"] == "submitted"
+
+
+def test_a_users_own_callbacks_are_kept(tries):
+    def mine(context):
+        pass
+
+    tries(on_success_callback=mine, told=False)
+    assert tries.operator.on_success_callback[0] is mine
+
+
+def test_a_clear_while_a_person_is_being_told_tells_them_again(
+    tries, monkeypatch, magichour_sandbox, fails_for_good
+):
+    """Killed while the balance is read for the message."""
+    from magichour_provider.paying import purchase
+
+    magichour_sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
+    with monkeypatch.context() as patch:
+        patch.setattr(purchase, "balance_now", raising(Killed()))
+        with pytest.raises(Killed):
+            tries()
+        with pytest.raises(Killed):
+            tries(cleared=True)
+    with fails_for_good(match="may have been spent"):
+        tries(cleared=True)
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+@pytest.mark.parametrize("body", ["<html>not found</html>", {"message": "not found"}])
+def test_a_passing_404_does_not_lose_the_job(tries, monkeypatch, magichour_sandbox, body):
+    killed_while_waiting(tries, monkeypatch)
+    fault = {"path": "/v1/video-projects/*", "status": 404, "body": body, "times": 1}
+    magichour_sandbox.control.faults([fault])
+    with contextlib.suppress(UnexpectedAnswerError):
+        tries()
+    tries()
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_a_store_that_forgets_for_a_moment_does_not_lose_the_job(
+    tries, context, monkeypatch, magichour_sandbox
+):
+    killed_while_waiting(tries, monkeypatch)
+    context["ti"].try_number = 2
+    answers = [None]
+    monkeypatch.setattr(
+        type(tries.store), "get", lambda store, key: answers.pop() if answers else dict.get(store, key)
+    )
+    tries()
+    assert answers == []
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_a_found_job_that_nobody_asked_for_is_not_kept_for_later(tries, magichour_sandbox, fails_for_good):
+    first = tries()
+    tries.store[FOUND_KEY] = first["project_id"]
+    magichour_sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
+    for cleared in (True, False):
+        with fails_for_good(match="look for that name"):
+            tries(cleared=cleared, prompt="another")
+
+
+def test_a_price_that_cannot_be_read_does_not_lose_the_job(tries, magichour_sandbox):
+    answer = {"id": "cmAnotherJob1", "credits_charged": "many"}
+    magichour_sandbox.control.faults([{**CREATES, "status": 200, "body": answer, "times": 1}])
+    assert tries(wait_for_completion=False)["project_id"] == "cmAnotherJob1"
 
 
 def test_a_cleared_failure_takes_the_job_up(tries, monkeypatch, magichour_sandbox):
@@ -101,8 +190,8 @@ def killed_in_create(connection, tries, monkeypatch):
 
     create = MagicHourClient.create_image_to_video
 
-    def killed_after(client, request, **options):
-        create(client, request, **options)
+    def killed_after(client, *arguments):
+        create(client, *arguments)
         raise Killed
 
     with monkeypatch.context() as patch:
@@ -159,8 +248,11 @@ def test_a_clear_is_seen_when_the_dag_has_fewer_retries_by_now(tries, context, m
 def test_a_store_that_fails_after_the_create_does_not_let_go_of_the_job(
     tries, monkeypatch, magichour_sandbox, caplog
 ):
+    refused = []
+
     def broken(store, key, value, *, retention):
-        if value["stage"] == "submitted":
+        if value["stage"] == "submitted" and not refused:
+            refused.append(value)
             raise RuntimeError("the API server restarts")
         store[key] = value
 
@@ -319,7 +411,7 @@ def test_an_unknown_outcome_is_told_although_it_cannot_be_recorded(
         write(store, key, value, retention=retention)
 
     monkeypatch.setattr(type(tries.store), "set", broken)
-    with fails_for_good(match="Look for that name in the Magic Hour library"):
+    with fails_for_good(match="look for that name in the Magic Hour library"):
         tries()
     assert len(jobs(magichour_sandbox)) == 1
 
@@ -366,5 +458,6 @@ def test_a_job_that_could_never_be_recorded_is_recorded_when_its_task_ends(
     (job,) = jobs(magichour_sandbox)
     event = {"ending": "complete", "project_id": job["id"], "status": "complete", "credits_charged": 70}
     tries.operator.execute_complete(context, event)
+    tries.succeed()
     record = tries.store[KEY]
     assert (record["stage"], record["project_id"], record["credits_charged"]) == ("done", job["id"], 70)

@@ -29,6 +29,26 @@ def kill_when_it_sleeps(tries, monkeypatch):
     monkeypatch.setattr(client.time, "sleep", lambda _: tries.operator.on_kill())
 
 
+def test_a_task_that_is_killed_in_the_pause_after_a_refusal_leaves_nothing_to_look_for(
+    tries, magichour_sandbox, monkeypatch
+):
+    from magichour_provider.api import client
+
+    class Killed(BaseException):
+        """The process is gone."""
+
+    def die(_):
+        raise Killed
+
+    magichour_sandbox.control.faults([{**CREATES, "status": 503, "times": 1}])
+    with monkeypatch.context() as patch:
+        patch.setattr(client.time, "sleep", die)
+        with pytest.raises(Killed):
+            tries()
+    assert tries()["status"] == "complete"
+    assert len(jobs(magichour_sandbox)) == 1
+
+
 def test_a_killed_task_sends_its_create_no_more(tries, magichour_sandbox, monkeypatch, capsys):
     magichour_sandbox.control.faults([{**CREATES, "status": 503, "times": 1}])
     with monkeypatch.context() as patch:
@@ -37,10 +57,7 @@ def test_a_killed_task_sends_its_create_no_more(tries, magichour_sandbox, monkey
             tries()
     assert jobs(magichour_sandbox) == []
     assert KEY not in tries.store
-    assert (
-        "This task was killed while it submitted the job named 'a_dag a_task a_run'"
-        in capsys.readouterr().out
-    )
+    assert "killed before it submitted a job" in capsys.readouterr().out
     assert tries()["status"] == "complete"
 
 
@@ -121,8 +138,9 @@ def test_a_task_that_is_killed_while_its_clip_completes_leaves_it_to_the_next_ru
     wait = ImageToVideoOperator._wait
 
     def killed_in(operator, job, deadline):
+        ended = wait(operator, job, deadline)
         operator.on_kill()
-        return wait(operator, job, deadline)
+        return ended
 
     with monkeypatch.context() as patch:
         patch.setattr(ImageToVideoOperator, "_wait", killed_in)
@@ -130,6 +148,25 @@ def test_a_task_that_is_killed_while_its_clip_completes_leaves_it_to_the_next_ru
             tries()
     assert tries(cleared=True)["project_id"] == jobs(magichour_sandbox)[0]["id"]
     assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_a_task_that_is_killed_while_it_waits_ends_at_once(tries, magichour_sandbox, monkeypatch):
+    from magichour_provider.waiting import blocking
+
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+    monkeypatch.setattr(blocking.time, "sleep", lambda _: tries.operator.on_kill())
+    with pytest.raises(TaskStoppedError, match="takes it up for nothing"):
+        tries()
+
+
+def test_where_airflow_cannot_be_asked_nothing_is_paid(tries, magichour_sandbox, monkeypatch):
+    def gone(*_, **__):
+        raise ConnectionError("the supervisor is gone")
+
+    monkeypatch.setattr(compat, "task_states", gone)
+    with pytest.raises(TaskStoppedError):
+        tries()
+    assert jobs(magichour_sandbox) == []
 
 
 def test_a_time_limit_that_passes_during_the_create_does_not_lose_the_job(tries, magichour_sandbox):
@@ -149,9 +186,9 @@ def alarm_once_the_create_is_sent(seconds):
 
     create = MagicHourClient.create_image_to_video
 
-    def alarmed(client, request, **options):
+    def alarmed(client, *arguments):
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        return create(client, request, **options)
+        return create(client, *arguments)
 
     def time_is_up(*_):
         raise AirflowTaskTimeout("Timeout")

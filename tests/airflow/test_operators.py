@@ -219,8 +219,8 @@ class TestImageToVideo:
         client = operator.hook.get_client()
         create = client.create_image_to_video
 
-        def create_and_be_cut_off(request, **options):
-            create(request, **options)
+        def create_and_be_cut_off(*arguments):
+            create(*arguments)
             raise cut_off
 
         monkeypatch.setattr(client, "create_image_to_video", create_and_be_cut_off)

@@ -214,3 +214,20 @@ def test_the_async_client_uploads_and_downloads_too(magichour_sandbox):
     size, clip = asyncio.run(round_trip())
     assert len(clip) == size
     assert clip[4:8] == b"ftyp"
+
+
+def test_a_key_that_an_answer_repeats_is_in_no_error(connect, magichour_sandbox):
+    body = {"code": "unauthorized", "message": f"The key {magichour_sandbox.api_key} is not valid"}
+    magichour_sandbox.control.faults([{"path": "/v1/account", "status": 401, "body": body}])
+    with pytest.raises(errors.AuthenticationError, match=r"The key \*\*\* is not valid"):
+        connect().get_account()
+
+
+@pytest.mark.parametrize("status", [408, 409, 418, 425, 499])
+def test_what_something_before_the_api_answers_to_a_create_is_an_unknown_outcome(
+    connect, magichour_sandbox, status
+):
+    magichour_sandbox.control.faults([{**CREATES, "status": status}])
+    request = ImageToVideoRequest(image_file_path="https://example.com/a.png", end_seconds=5)
+    with pytest.raises(errors.SubmissionUnknownError):
+        connect().create_image_to_video(request)
