@@ -5,6 +5,7 @@ import os
 import runpy
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,6 +91,19 @@ class TaskInstance:
 @pytest.fixture
 def context() -> dict[str, Any]:
     return {"ti": TaskInstance()}
+
+
+@pytest.fixture
+def printed(capsys) -> Any:
+    """What was printed so far, by `on_kill` too, which speaks from a thread."""
+
+    def read() -> str:
+        for thread in threading.enumerate():
+            if thread.name == "magichour-killed":
+                thread.join()
+        return str(capsys.readouterr().out)
+
+    return read
 
 
 @pytest.fixture

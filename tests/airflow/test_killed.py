@@ -49,7 +49,7 @@ def test_a_task_that_is_killed_in_the_pause_after_a_refusal_leaves_nothing_to_lo
     assert len(jobs(magichour_sandbox)) == 1
 
 
-def test_a_killed_task_sends_its_create_no_more(tries, magichour_sandbox, monkeypatch, capsys):
+def test_a_killed_task_sends_its_create_no_more(tries, magichour_sandbox, monkeypatch, printed):
     magichour_sandbox.control.faults([{**CREATES, "status": 503, "times": 1}])
     with monkeypatch.context() as patch:
         kill_when_it_sleeps(tries, patch)
@@ -57,7 +57,7 @@ def test_a_killed_task_sends_its_create_no_more(tries, magichour_sandbox, monkey
             tries()
     assert jobs(magichour_sandbox) == []
     assert KEY not in tries.store
-    assert "killed before it submitted a job" in capsys.readouterr().out
+    assert "killed before it submitted a job" in printed()
     assert tries()["status"] == "complete"
 
 
@@ -97,7 +97,7 @@ def test_nothing_is_paid_for_after_the_deadline(tries, magichour_sandbox, monkey
     assert jobs(magichour_sandbox) == []
 
 
-def test_a_task_that_is_killed_during_its_upload_pays_nothing(tries, magichour_sandbox, monkeypatch, capsys):
+def test_a_task_that_is_killed_during_its_upload_pays_nothing(tries, magichour_sandbox, monkeypatch, printed):
     from magichour_provider.paying import purchase
 
     upload = purchase.upload_images
@@ -110,11 +110,11 @@ def test_a_task_that_is_killed_during_its_upload_pays_nothing(tries, magichour_s
     with pytest.raises(TaskStoppedError, match="no credits were spent"):
         tries()
     assert jobs(magichour_sandbox) == []
-    assert "killed before it submitted a job: this try has paid nothing" in capsys.readouterr().out
+    assert "killed before it submitted a job: this try has paid nothing" in printed()
 
 
 def test_a_task_that_is_killed_once_its_create_is_answered_names_the_job(
-    tries, magichour_sandbox, monkeypatch, capsys
+    tries, magichour_sandbox, monkeypatch, printed
 ):
     from magichour_provider.durable import JobRecords
 
@@ -128,7 +128,7 @@ def test_a_task_that_is_killed_once_its_create_is_answered_names_the_job(
     with pytest.raises(TaskStoppedError):
         tries()
     (job,) = jobs(magichour_sandbox)
-    assert f"This task was killed; job {job['id']} goes on" in capsys.readouterr().out
+    assert f"This task was killed; job {job['id']} goes on" in printed()
     assert tries.store[KEY]["project_id"] == job["id"]
 
 

@@ -237,11 +237,11 @@ class TestImageToVideo:
         with fails_for_good(match="not retried"):
             render().execute_complete(context, {"status": "success"})
 
-    def test_a_kill_says_what_goes_on(self, context, submitted, capsys):
+    def test_a_kill_says_what_goes_on(self, context, submitted, printed):
         operator = render()
         operator.linked_project_id = submitted
         operator.on_kill()
-        said = capsys.readouterr().out
+        said = printed()
         assert submitted in said
         assert "stay charged" in said
 
