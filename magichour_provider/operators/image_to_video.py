@@ -321,8 +321,9 @@ class ImageToVideoOperator(BaseOperator):
     def _heed_kill(self) -> None:
         if self._killed:
             raise TaskStoppedError(
-                f"This task was told to stop while job {self.linked_project_id} was in hand.",
-                consequence="The job and its credits are unaffected by this.",
+                f"This task was told to stop; job {self.linked_project_id} goes on at Magic Hour, unless it has "
+                f"ended: {library_url(str(self.linked_project_id))}",
+                consequence="Its credits stay charged.",
                 remedy="A new run of this task takes it up for nothing.",
             )
 

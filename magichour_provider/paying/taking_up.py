@@ -88,7 +88,7 @@ def job_to_take_up(
         return None
     log.info("Taking up job %s of an earlier try (%s).", record.project_id, library_url(record.project_id))
     if cleared and seen.ended is not None:
-        log.warning("Airflow does not know it yet; once it does, a Clear of this task renders another clip.")
+        log.warning("It is complete: once this task has succeeded with it, a Clear renders another clip.")
     return record
 
 

@@ -190,7 +190,7 @@ class Scene:
             clips=clips,
             paid=sum(job["credits_charged"] > 0 for job in jobs),
             rendered=sum(job["status"] == "complete" for job in jobs),
-            message=anonymous(said, self.name),
+            message=_without_balances(anonymous(said, self.name), self.mode),
         )
         if task["state"] == "success" and self._result(map_index) is not None:
             assert self._result(map_index)["project_id"] in {job["id"] for job in jobs}
@@ -263,6 +263,11 @@ _VARIABLE = [
     (re.compile(r"(?<=[Jj]ob )[a-z0-9]{20,}"), "..."),
     (re.compile(r"127\.0\.0\.1:\d+"), "..."),
 ]
+
+
+def _without_balances(said: str, mode: str) -> str:
+    """Mapped tasks share an account, and spend in whatever order they come."""
+    return re.sub(r"had \d+ credits.*? now, [^;]+", "had ...", said) if mode == MAPPED else said
 
 
 def _is_telling(message: Json) -> bool:
