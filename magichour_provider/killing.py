@@ -6,6 +6,7 @@ import logging
 import threading
 from typing import Any
 
+from magichour_provider.api.errors import TaskStoppedError
 from magichour_provider.api.projects import library_url
 
 
@@ -16,6 +17,16 @@ def killed(project_id: str, credits_charged: int | None) -> str:
         f"This task was killed; job {project_id} goes on at Magic Hour and {price} stay charged: "
         f"{library_url(project_id)} VideoJobSensor and DownloadVideoOperator take it up for nothing, and so "
         "does a new run of a task that has a record of it (Airflow 3.3)."
+    )
+
+
+def stopped(project_id: str) -> TaskStoppedError:
+    """The error of a task that was told to stop while it waited, or before it could succeed."""
+    return TaskStoppedError(
+        f"This task was told to stop; job {project_id} goes on at Magic Hour, unless it has ended: "
+        f"{library_url(project_id)}",
+        consequence="Its credits stay charged.",
+        remedy="A new run of this task takes it up for nothing.",
     )
 
 

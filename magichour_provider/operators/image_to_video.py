@@ -10,7 +10,6 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.api.errors import TaskStoppedError
 from magichour_provider.choices import CheckCatalog, OnUnknownCost, check_choice
 from magichour_provider.compat import (
     AirflowFailException,
@@ -21,7 +20,7 @@ from magichour_provider.compat import (
     mask_secret,
 )
 from magichour_provider.durable import JobRecords, confirm_success
-from magichour_provider.killing import killed, say
+from magichour_provider.killing import killed, say, stopped
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.paying.alarm import HeldAlarm
 from magichour_provider.paying.unrecorded import job_elsewhere, job_in_hand
@@ -320,12 +319,7 @@ class ImageToVideoOperator(BaseOperator):
 
     def _heed_kill(self) -> None:
         if self._killed:
-            raise TaskStoppedError(
-                f"This task was told to stop; job {self.linked_project_id} goes on at Magic Hour, unless it has "
-                f"ended: {library_url(str(self.linked_project_id))}",
-                consequence="Its credits stay charged.",
-                remedy="A new run of this task takes it up for nothing.",
-            )
+            raise stopped(str(self.linked_project_id))
 
 
 def _listed(callbacks: Any) -> list[Any]:
