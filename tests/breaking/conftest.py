@@ -18,7 +18,7 @@ from scene import Scene, Seen, stage
 HERE = Path(__file__).parent
 AT_ONCE = 8
 """Scenarios that are played at the same time."""
-HEARTBEAT_TIMEOUT = 20
+HEARTBEAT_TIMEOUT = 30
 """Seconds after which Airflow gives up a task whose supervisor is silent."""
 LAST = "test_reliability_page.py"
 
