@@ -257,6 +257,7 @@ _RECORDS = ("magichour_provider.durable", "magichour_provider.paying.taking_up")
 _AIRFLOWS_OWN = "AirflowRuntimeError"
 """What a task meets that has no business to run any more."""
 _VARIABLE = [
+    (re.compile(r" It is complete: .* renders another clip\."), ""),  # or not yet: whoever looks first
     (re.compile(r" ?\(?https?://\S*/my-library\?\S*\)?"), ""),
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.+Z]+"), "..."),
     (re.compile(r"(?<=named )'[^']*'"), "..."),
