@@ -162,6 +162,11 @@ class Scene:
         path = f"/dags/{self.dag_id}/dagRuns/{self.name}/taskInstances/{TASK}/state-store/{key}"
         self.airflow.request("PUT", path, json={"value": value})
 
+    def until_done(self) -> None:
+        """Wait until the only task has written, after its success, that it is done."""
+        path = f"/dags/{self.dag_id}/dagRuns/{self.name}/taskInstances/{TASK}/state-store/magichour_job"
+        self.until(lambda: self.airflow.request("GET", path)["value"]["stage"] == "done", "the task is done")
+
     def until_gone(self, task: Json) -> None:
         """Wait until the process of a task instance has ended."""
         self.until(lambda: not _exists(task["pid"]), "the task's process is gone")

@@ -90,6 +90,7 @@ class Action:
             scene.until(lambda: scene.jobs()[0]["polls"], "the triggerer looks at the job")
         if self.moment == SUCCEEDED:
             scene.finish()
+            scene.until_done()
 
     def _act(self, scene: Scene) -> None:
         (task,) = scene.tasks()

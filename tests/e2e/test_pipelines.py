@@ -69,6 +69,8 @@ def test_a_killed_worker_leaves_a_job_that_the_next_try_takes_up(runs: Runs) -> 
     first = run.only_job()
     assert_job(run.xcom("render"), first)
 
+    path = f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/render/state-store/magichour_job"
+    assert wait_until(lambda: run.airflow.request("GET", path)["value"]["stage"] == "done", timeout=60)
     run.airflow.clear(run.dag_id, run.run_id)
     assert wait_until(lambda: len(run.jobs()) == 2, timeout=120), "a cleared success is rendered anew"
     run.release()
