@@ -112,11 +112,7 @@ def task_state_store(context: Context) -> Any | None:
 
 async def is_deferred(ti: Any) -> bool:
     """Whether a task instance is deferred at this moment; asked from the triggerer (Airflow 3.3)."""
-    states = await asyncio.to_thread(
-        task_states, ti.dag_id, ti.run_id, [ti.task_id], map_index=ti.map_index if ti.map_index >= 0 else None
-    )
-    name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
-    return states.get(name) == "deferred"
+    return await asyncio.to_thread(_state_of, ti) == "deferred"
 
 
 def has_been_ended(context: Context) -> bool:
@@ -133,13 +129,16 @@ def has_been_ended(context: Context) -> bool:
 
 def own_state(context: Context) -> str | None:
     """The state of the running task as Airflow has it; None where there is no Airflow to ask."""
-    ti = context["ti"]
-    index = -1 if ti.map_index is None else ti.map_index
     try:
-        states = task_states(ti.dag_id, ti.run_id, [ti.task_id], map_index=index if index >= 0 else None)
+        return _state_of(context["ti"])
     except (ImportError, AttributeError, NameError):  # outside of Airflow's task runner
         return None
-    return states.get(ti.task_id if index < 0 else f"{ti.task_id}_{index}")
+
+
+def _state_of(ti: Any) -> str | None:
+    is_mapped = ti.map_index is not None and ti.map_index >= 0
+    states = task_states(ti.dag_id, ti.run_id, [ti.task_id], map_index=ti.map_index if is_mapped else None)
+    return states.get(f"{ti.task_id}_{ti.map_index}" if is_mapped else ti.task_id)
 
 
 def task_states(

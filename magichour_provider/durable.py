@@ -25,19 +25,19 @@ from magichour_provider.compat import KEEP_FOR_EVER, AirflowTaskTimeout, own_sta
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-
 log = logging.getLogger(__name__)
 
 KEY = "magichour_job"
-_PAUSES = (1.0, 2.0)
 FOUND_KEY = "magichour_found_job"
 """Where a person may put the id of a job that a task has paid for without knowing its id."""
 
+_PAUSES = (1.0, 2.0)
+
 REMEDY = (
     f"Give it a minute, then look for that name in the Magic Hour library ({LIBRARY_PAGE}), or for a job in "
-    "the log of the try that was cut off. If there is one, put its project "
-    f"id into this task's state store under {FOUND_KEY!r} and clear the task, which then takes it up; if "
-    "not, just clear the task, which submits anew. It is not retried by itself: that may pay a second time."
+    "the log of the try that was cut off. If there is one, put its project id into this task's state store "
+    f"under {FOUND_KEY!r} and clear the task, which then takes it up; if not, just clear the task, which "
+    "submits anew. It is not retried by itself: that may pay a second time."
 )
 """What to do about a create of unknown outcome."""
 
@@ -177,9 +177,8 @@ class JobRecords:
         self, fingerprint: str, *, name: str | None, balance: int | None = None, cost: int | None = None
     ) -> None:
         """Take in what is about to be bought."""
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._record = Record(
-            Stage.INTENT, fingerprint, now, self._max_tries, name, balance, cost, self._spent
+            Stage.INTENT, fingerprint, "", self._max_tries, name, balance, cost, self._spent
         )
         if self._earlier is not None and self._store is not None:
             self._store.delete(FOUND_KEY)
