@@ -99,8 +99,8 @@ async def set_job(id: str, request: Request, sandbox: Running) -> JSONResponse:
             await asyncio.wrap_future(job.rendered)
         except RenderError as error:
             raise ControlError(f"this job cannot complete: {error}", 409) from None
-    sandbox.judge(job, Verdict(change.status, change.code, change.message))
-    return JSONResponse(job.ledger_entry(sandbox.clock.now()))
+    status = sandbox.judge(job, Verdict(change.status, change.code, change.message))
+    return JSONResponse(job.ledger_entry(status))
 
 
 @router.post("/account")

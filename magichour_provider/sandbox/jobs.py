@@ -126,13 +126,13 @@ class Job:
             "download": link,
         }
 
-    def ledger_entry(self, now: datetime) -> dict[str, Any]:
-        """The job as the ledger shows it."""
+    def ledger_entry(self, status: str) -> dict[str, Any]:
+        """The job as the ledger shows it, in the state `status`."""
         order = self.order
         return {
             "id": self.id,
             "name": order.name,
-            "status": self.status(now),
+            "status": status,
             "model": order.model,
             "requested_model": order.requested_model,
             "resolution": order.resolution,

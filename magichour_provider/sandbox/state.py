@@ -119,34 +119,36 @@ class Sandbox:
         return job
 
     def job(self, job_id: str) -> Job:
-        """The job, its refund booked where it is due. Raises Problem 404."""
+        """The job. Raises Problem 404."""
         job = self.jobs.get(job_id)
         if job is None or (not job.enabled and self.behaviour.deleted == "not_found"):
             raise not_found()
-        self._settle(job)
         return job
 
     def settle(self) -> None:
         """Book the refunds of all jobs that have ended without a clip since the last look."""
-        for job in self.jobs.values():
-            self._settle(job)
-
-    def _settle(self, job: Job) -> None:
         now = self.clock.now()
-        if job.credits_charged and job.status(now) in _REFUNDED:
-            refund = job.credits_charged
-            self.account.credits += refund
-            job.charges.append(Charge(now, -refund, f"refund: {job.status(now)}"))
+        for job in self.jobs.values():
+            self._settle(job, now)
 
-    def judge(self, job: Job, verdict: Verdict) -> None:
-        """Set a job's state from outside; a refund is booked where it is due."""
+    def _settle(self, job: Job, now: datetime) -> str:
+        """The state, taken once with the refund that belongs to it: a render may end between two looks."""
+        status = job.status(now)
+        refund = job.credits_charged
+        if refund and status in _REFUNDED:
+            self.account.credits += refund
+            job.charges.append(Charge(now, -refund, f"refund: {status}"))
+        return status
+
+    def judge(self, job: Job, verdict: Verdict) -> str:
+        """Set a job's state from outside, a refund booked where it is due; returns the state."""
         job.verdict = verdict
-        self._settle(job)
+        return self._settle(job, self.clock.now())
 
     def describe(self, job: Job, storage_url: str) -> dict[str, Any]:
         """The job as the API shows it, with a download link where there is a clip."""
         now = self.clock.now()
-        status = job.status(now)
+        status = self._settle(job, now)
         link = self._link(job, storage_url, now) if status == "complete" and job.enabled else None
         return job.body(status, link, milliseconds=self.behaviour.milliseconds)
 
@@ -163,11 +165,11 @@ class Sandbox:
 
     def ledger(self) -> dict[str, Any]:
         """Everything that happened, without keys and signatures."""
-        self.settle()
         now = self.clock.now()
+        jobs = [job.ledger_entry(self._settle(job, now)) for job in self.jobs.values()]
         return {
             "account": self.account.body(milliseconds=True),
-            "jobs": [job.ledger_entry(now) for job in self.jobs.values()],
+            "jobs": jobs,
             "uploads": [
                 {"file_path": upload.file_path, "bytes": upload.size, "put_count": upload.put_count}
                 for upload in self.store.all()

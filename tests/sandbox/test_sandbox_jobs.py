@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
+
+from magichour_provider.sandbox.jobs import Order
+from magichour_provider.sandbox.state import Sandbox, Settings
 
 
 def test_a_job_is_queued_then_rendering_then_complete(magic, wait_until):
@@ -44,6 +49,35 @@ def test_moderation_ends_a_job_with_a_refund(magic, where):
     assert (job["width"], job["height"], job["fps"]) == (-1, -1, 24)
     assert magic.credits() == 12_000
     assert [charge["credits"] for charge in magic.entry(project_id)["charges"]] == [240, -240]
+
+
+class _ClockThatNeverStandsStill:
+    """A second passes with every look at it."""
+
+    time = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+    def now(self):
+        self.time += timedelta(seconds=1)
+        return self.time
+
+
+@pytest.mark.parametrize("render_seconds", range(1, 8))
+def test_a_state_and_its_refund_are_shown_together(render_seconds):
+    sandbox = Sandbox(Settings(quick=True))
+    sandbox.clock = _ClockThatNeverStandsStill()
+    sandbox.behaviour = sandbox.behaviour.model_copy(update={"render_seconds": render_seconds})
+    job = sandbox.submit(
+        Order("clip", "ltx-2.3", "ltx-2.3", "480p", 5, False, 24, 240, "saved-items/a.png", None, "nsfw")
+    )
+    try:
+        for _ in range(render_seconds):
+            body = sandbox.describe(sandbox.job(job.id), "http://127.0.0.1")
+            entry = next(iter(sandbox.ledger()["jobs"]))
+            for shown in (body, entry):
+                assert (shown["status"] == "error") == (shown["credits_charged"] == 0)
+        assert shown["status"] == "error"
+    finally:
+        sandbox.close()
 
 
 def test_the_refund_is_in_the_balance_before_anybody_looks_at_the_job(magic):
