@@ -20,6 +20,11 @@ CONN_FIELDS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
             "schema": {"type": ["integer", "null"], "default": 4, "minimum": 1, "maximum": 10},
             "description": "How often a request is sent at most, where sending it again is safe.",
         },
+        "requests_per_second": {
+            "label": "Looks per second",
+            "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 10000},
+            "description": "How often a triggerer may look, all clips together; empty: as often as helps.",
+        },
         "proxy": {
             "label": "Proxy",
             "schema": {"type": ["string", "null"]},
@@ -54,11 +59,11 @@ UI_FIELD_BEHAVIOUR: MappingProxyType[str, Any] = MappingProxyType(
 def wtforms_fields() -> dict[str, Any]:
     """The extras as wtforms fields, for Airflow 3.0 and 3.1; none where wtforms is not installed."""
     try:
-        from wtforms import BooleanField, IntegerField, StringField
+        from wtforms import BooleanField, FloatField, IntegerField, StringField
     except ImportError:
         return {}
 
-    kinds = {"integer": IntegerField, "string": StringField, "boolean": BooleanField}
+    kinds = {"integer": IntegerField, "number": FloatField, "string": StringField, "boolean": BooleanField}
     return {
         name: kinds[field["schema"]["type"][0]](
             field["label"], description=field["description"], default=field["schema"].get("default")

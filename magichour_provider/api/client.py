@@ -1,15 +1,14 @@
-"""`MagicHourClient` and `AsyncMagicHourClient`: thin I/O over `protocol`.
+"""`MagicHourClient`: thin I/O over `protocol`, by httpx.
 
-Both send a call, ask the protocol whether to send it again, and let it read the answer. Bytes for
+It sends a call, asks the protocol whether to send it again, and lets it read the answer. Bytes for
 storage go to the signed URLs as they were given: no authorization, no redirects, no logging.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -30,13 +29,12 @@ from magichour_provider.api.wire import (
     REQUEST_ERRORS,
     ClipStream,
     Intake,
-    async_request_errors,
+    announced_size,
+    check_download,
     check_upload,
-    clip_stream,
     download_broke,
     no_request_log,
     upload_broke,
-    was_connected,
 )
 
 if TYPE_CHECKING:
@@ -118,7 +116,8 @@ class MagicHourClient:
             except REQUEST_ERRORS as error:
                 raise download_broke(error) from None
         try:
-            yield clip_stream(response)
+            check_download(response.status_code)
+            yield ClipStream(announced_size(response.headers), response.headers.get("content-type"), response)
         finally:
             response.close()
 
@@ -163,116 +162,8 @@ class MagicHourClient:
             no_request_log(),
             self._http.stream(call.method, call.path, json=call.json, headers=self._headers) as response,
         ):
-            intake = Intake(response, self._patience, self._key)
+            intake = Intake(self._patience, self._key)
             for chunk in response.iter_raw():
                 if not intake.take(chunk):
                     break
-            return intake.answer()
-
-
-class AsyncMagicHourClient:
-    """Asynchronous client: one method for each operation. Use it as an async context manager.
-
-    It runs on aiohttp's transport, whose cost per request stays flat with the number of connections.
-    """
-
-    def __init__(self, settings: ClientSettings, *, max_connections: int = 8) -> None:
-        from httpx_aiohttp import HttpxAiohttpClient
-
-        self._headers = protocol.headers(settings.api_key)
-        self._key = settings.api_key
-        self._retry = protocol.RetryPolicy(max_attempts=settings.max_attempts)
-        self._patience = settings.timeout
-        self._host = settings.base_url
-        limits = httpx.Limits(max_connections=max_connections, keepalive_expiry=30)
-        self._http = HttpxAiohttpClient(**settings.options(), limits=limits)
-
-    async def create_upload_targets(self, extensions: Sequence[str]) -> tuple[UploadTarget, ...]:
-        """Ask for one upload URL per image."""
-        return await self._send(protocol.create_upload_targets(extensions))
-
-    async def create_image_to_video(self, request: ImageToVideoRequest) -> CreatedJob:
-        """Submit a job. Deducts credits; SubmissionUnknownError where nobody can tell whether it did."""
-        return await self._send(protocol.create_image_to_video(request))
-
-    async def get_video(self, project_id: str) -> VideoProject:
-        """Look at a job."""
-        return await self._send(protocol.get_video(project_id))
-
-    async def delete_video(self, project_id: str) -> None:
-        """Remove a clip for good."""
-        await self._send(protocol.delete_video(project_id))
-
-    async def get_account(self) -> Account:
-        """Read tier and credits; NotFoundError where the API does not have this endpoint yet."""
-        return await self._send(protocol.get_account())
-
-    async def put_upload(self, target: UploadTarget, chunks: AsyncIterable[bytes], size: int) -> None:
-        """Send `size` bytes to an upload URL."""
-        with no_request_log():
-            try:
-                response = await self._http.put(
-                    target.upload_url.get_secret_value(),
-                    content=chunks,
-                    headers={"Content-Length": str(size)},
-                )
-            except async_request_errors() as error:
-                raise upload_broke(error) from None
-        check_upload(response.status_code)
-
-    @asynccontextmanager
-    async def open_clip(self, link: ClipLink) -> AsyncIterator[ClipStream]:
-        """Open a signed link; `LinkExpiredError` where it is no longer good."""
-        with no_request_log():
-            try:
-                request = self._http.build_request("GET", link.url.get_secret_value(), headers=RAW)
-                response = await self._http.send(request, stream=True)
-            except async_request_errors() as error:
-                raise download_broke(error) from None
-        try:
-            yield clip_stream(response)
-        finally:
-            await response.aclose()
-
-    async def aclose(self) -> None:
-        """Close the client's connections."""
-        await self._http.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-    async def _send(self, call: protocol.Call[T]) -> T:
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                answer = await self._once(call)
-            except async_request_errors() as error:
-                connected = was_connected(error)
-                pause = self._retry.after_failure(call, attempt, connected=connected)
-                if pause is None:
-                    raise protocol.failure(call, self._host, error, connected=connected) from None
-            else:
-                pause = self._retry.after_answer(call, answer, attempt)
-                if pause is None:
-                    return protocol.read(call, answer)
-            await asyncio.sleep(pause)
-
-    async def _once(self, call: protocol.Call[Any]) -> protocol.Answer:
-        with no_request_log():
-            async with self._http.stream(
-                call.method, call.path, json=call.json, headers=self._headers
-            ) as response:
-                intake = Intake(response, self._patience, self._key)
-                async for chunk in response.aiter_raw():
-                    if not intake.take(chunk):
-                        break
-                return intake.answer()
+            return intake.answer(response.status_code, response.headers)

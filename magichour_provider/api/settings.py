@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -18,6 +19,8 @@ class ClientSettings:
 
     :param timeout: seconds for each of connecting, sending and waiting for an answer's next bytes.
     :param max_attempts: how often a request is sent at most, where sending it again is safe.
+    :param requests_per_second: how often the triggerer may look, all jobs of the connection together;
+        None: as often as the schedule wants.
     :param proxy: URL of an HTTP proxy; None takes the environment's.
     :param verify: False turns certificate checks off.
     :param ca_bundle: path of a file with the certificate authorities to trust; None: the usual ones.
@@ -27,6 +30,7 @@ class ClientSettings:
     base_url: str = DEFAULT_BASE_URL
     timeout: float = 60.0
     max_attempts: int = 4
+    requests_per_second: float | None = None
     proxy: str | None = field(default=None, repr=False)
     verify: bool = True
     ca_bundle: str | None = None
@@ -40,16 +44,17 @@ class ClientSettings:
         _check_proxy(self.proxy)
 
     def options(self) -> dict[str, Any]:
-        """Arguments that httpx's clients share."""
+        """Arguments for httpx's client."""
         return {
             "base_url": self.base_url,
             "timeout": httpx.Timeout(self.timeout),
-            "verify": self._tls(),
+            "verify": self.tls(),
             "proxy": self.proxy,
             "follow_redirects": False,
         }
 
-    def _tls(self) -> ssl.SSLContext | bool:
+    def tls(self) -> ssl.SSLContext | bool:
+        """How certificates are checked; False: not at all. Takes some 25 ms."""
         if not self.verify:
             return False
         if self.ca_bundle is None:
@@ -73,7 +78,19 @@ def _check_base_url(base_url: str) -> None:
 
 def _check_proxy(proxy: str | None) -> None:
     try:
-        if proxy is not None:
-            httpx.Proxy(proxy)
+        usable = proxy is None or httpx.Proxy(proxy).url.scheme in ("http", "https")
     except (httpx.InvalidURL, ValueError):
-        raise ConfigurationError("The proxy is not a URL such as http://proxy.example:3128.") from None
+        usable = False
+    if not usable:
+        raise ConfigurationError("The proxy is not a URL such as http://proxy.example:3128.")
+
+
+def proxy_for(settings: ClientSettings, url: str) -> str | None:
+    """The proxy by which to reach a URL: the settings', or the environment's as the stdlib reads it."""
+    if settings.proxy is not None:
+        return settings.proxy
+    target = httpx.URL(url)
+    proxies = getproxies()
+    if proxy_bypass(target.netloc.decode()):
+        return None
+    return proxies.get(target.scheme) or proxies.get("all")

@@ -1,10 +1,10 @@
-"""What both clients share: answers, uploads and downloads as httpx gives them, and silence in the log."""
+"""What both clients share: how answers, uploads and downloads are read, and silence in httpx's log."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ from magichour_provider.api import protocol
 from magichour_provider.api.errors import DownloadError, ImageError, LinkExpiredError, NetworkError
 
 _LINK_GONE = frozenset({401, 403, 404, 410})
-_CHUNK = 1 << 20
+CHUNK = 1 << 20
 RAW = {"Accept-Encoding": "identity"}
 """Ask for the bytes as they are: the announced length is then the true one, and nothing can unfold."""
 
 MAX_ANSWER_BYTES = 4 << 20
-REQUEST_ERRORS = (httpx.HTTPError, httpx.InvalidURL, UnicodeError)
+REQUEST_ERRORS = (httpx.HTTPError, httpx.InvalidURL, TimeoutError, UnicodeError)
 """What a request by httpx can raise, a URL that cannot be used included."""
 
 
@@ -35,16 +35,8 @@ class ClipStream:
     def chunks(self) -> Iterator[bytes]:
         """Yield the clip's bytes; DownloadError when the connection breaks."""
         try:
-            yield from self._response.iter_raw(_CHUNK)
+            yield from self._response.iter_raw(CHUNK)
         except REQUEST_ERRORS as error:
-            raise download_broke(error) from None
-
-    async def achunks(self) -> AsyncIterator[bytes]:
-        """Yield the clip's bytes; DownloadError when the connection breaks."""
-        try:
-            async for chunk in self._response.aiter_raw(_CHUNK):
-                yield chunk
-        except async_request_errors() as error:
             raise download_broke(error) from None
 
 
@@ -55,55 +47,37 @@ class Intake:
     that is cut here cannot be read as JSON, which the protocol reports.
     """
 
-    def __init__(self, response: httpx.Response, seconds: float, secret: str) -> None:
-        self._response = response
+    def __init__(self, seconds: float, secret: str) -> None:
         self._secret = secret.encode()
         self._seconds = seconds
         self._ends = time.monotonic() + seconds
         self._body = bytearray()
 
     def take(self, chunk: bytes) -> bool:
-        """Take the next bytes; False when there is enough. Raises ReadTimeout when the time is up."""
+        """Take the next bytes; False when there is enough. Raises TimeoutError when the time is up."""
         if time.monotonic() > self._ends:
-            raise httpx.ReadTimeout(f"the answer took longer than {self._seconds:g} seconds")
+            raise TimeoutError(f"the answer took longer than {self._seconds:g} seconds")
         self._body += chunk[: MAX_ANSWER_BYTES - len(self._body)]
         return len(self._body) < MAX_ANSWER_BYTES
 
-    def answer(self) -> protocol.Answer:
+    def answer(self, status: int, headers: Mapping[str, str]) -> protocol.Answer:
         """The answer as the protocol reads it; an API key that is echoed in it is not."""
         body = bytes(self._body).replace(self._secret, b"***") if self._secret else bytes(self._body)
-        return protocol.Answer(self._response.status_code, self._response.headers, body)
+        return protocol.Answer(status, headers, body)
 
 
-def async_request_errors() -> tuple[type[Exception], ...]:
-    """What a request by httpx on aiohttp can raise; httpx-aiohttp does not map all of aiohttp's errors."""
-    import aiohttp
-
-    return (*REQUEST_ERRORS, aiohttp.ClientError)
-
-
-def was_connected(error: Exception) -> bool:
-    """Whether the request may have reached the server.
-
-    httpx-aiohttp reports a connection that was cut after the request as ConnectTimeout, so the class
-    of the httpx error says nothing here; the class of aiohttp's own does.
-    """
-    import aiohttp
-
-    never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-    return not isinstance(error.__cause__, never)
+def check_download(status: int) -> None:
+    """Raise the error that the storage's status stands for, unless the clip follows."""
+    if status in _LINK_GONE:
+        raise LinkExpiredError(f"The link to the clip is not good any more ({status}).")
+    if status != 200:
+        raise DownloadError(f"The clip's storage answered with status {status}.")
 
 
-def clip_stream(response: httpx.Response) -> ClipStream:
-    """The open download, or the error that the storage's status stands for."""
-    if response.status_code in _LINK_GONE:
-        raise LinkExpiredError(f"The link to the clip is not good any more ({response.status_code}).")
-    if response.status_code != 200:
-        raise DownloadError(f"The clip's storage answered with status {response.status_code}.")
-    length = response.headers.get("content-length", "")
-    return ClipStream(
-        int(length) if length.isdigit() else None, response.headers.get("content-type"), response
-    )
+def announced_size(headers: Mapping[str, str]) -> int | None:
+    """Length of a body in bytes, as its headers announce it."""
+    length = headers.get("content-length", "")
+    return int(length) if length.isdigit() else None
 
 
 def download_broke(error: Exception) -> DownloadError:

@@ -24,6 +24,7 @@ class ConnectionExtras(BaseModel):
 
     :param timeout: seconds for connecting, sending, and waiting for the next bytes of an answer.
     :param max_attempts: how often a request is sent at most, where sending it again is safe.
+    :param requests_per_second: how often a triggerer may look, all jobs of the connection together.
     :param proxy: URL of an HTTP proxy.
     :param verify: whether to check certificates.
     :param ca_bundle: path of a file with the certificate authorities to trust.
@@ -33,6 +34,7 @@ class ConnectionExtras(BaseModel):
 
     timeout: float = Field(default=60.0, gt=0, le=600)
     max_attempts: int = Field(default=4, ge=1, le=10)
+    requests_per_second: float | None = Field(default=None, gt=0, le=10_000, allow_inf_nan=False)
     proxy: str | None = None
     verify: bool = True
     ca_bundle: str | None = None
@@ -60,6 +62,7 @@ def settings_of(connection: Connection) -> ClientSettings:
             base_url=base_url,
             timeout=extras.timeout,
             max_attempts=extras.max_attempts,
+            requests_per_second=extras.requests_per_second,
             proxy=extras.proxy,
             verify=extras.verify,
             ca_bundle=extras.ca_bundle,

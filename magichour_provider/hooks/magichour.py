@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from magichour_provider.api.async_client import AsyncMagicHourClient
 from magichour_provider.api.catalog import DEFAULT_MODEL, Choice, default_resolution, estimate_credits
-from magichour_provider.api.client import AsyncMagicHourClient, MagicHourClient
+from magichour_provider.api.client import MagicHourClient
 from magichour_provider.api.errors import ConfigurationError, MagicHourError, NotFoundError
 from magichour_provider.api.models import Account, CreatedJob, ImageToVideoRequest, VideoProject
 from magichour_provider.compat import AirflowNotFoundException, BaseHook, get_async_connection
@@ -64,9 +66,13 @@ class MagicHourHook(BaseHook):
 
     async def async_client(self, *, max_attempts: int | None = None) -> AsyncMagicHourClient:
         """Make an asynchronous client, which the caller closes; the connection is read without blocking."""
+        settings = self._adjusted(await self.read_settings(), max_attempts)
+        return await asyncio.to_thread(AsyncMagicHourClient, settings)
+
+    async def read_settings(self) -> ClientSettings:
+        """Read the connection without blocking. Raises ConfigurationError where it cannot be used."""
         with _defined(self.magichour_conn_id):
-            settings = settings_of(await get_async_connection(self.magichour_conn_id))
-        return AsyncMagicHourClient(self._adjusted(settings, max_attempts))
+            return settings_of(await get_async_connection(self.magichour_conn_id))
 
     def test_connection(self) -> tuple[bool, str]:
         """Try the API key and say what it opens; spends nothing."""

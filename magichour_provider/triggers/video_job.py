@@ -17,7 +17,7 @@ from magichour_provider.references import DEFAULT_CONN_ID
 from magichour_provider.timing import FRAMEWORK_GRACE
 
 if TYPE_CHECKING:
-    from magichour_provider.api.client import AsyncMagicHourClient
+    from magichour_provider.api.async_client import AsyncMagicHourClient
 
 log = logging.getLogger(__name__)
 _farewells: set[asyncio.Task[None]] = set()

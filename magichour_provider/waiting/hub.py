@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from magichour_provider.api.client import AsyncMagicHourClient
+from magichour_provider.api.async_client import AsyncMagicHourClient
 from magichour_provider.api.errors import AuthenticationError, MagicHourError, NotFoundError
 from magichour_provider.api.models import VideoProject
 from magichour_provider.waiting.outcome import Outcome

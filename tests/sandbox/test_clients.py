@@ -8,7 +8,8 @@ import logging
 import pytest
 
 from magichour_provider.api import errors
-from magichour_provider.api.client import AsyncMagicHourClient, MagicHourClient
+from magichour_provider.api.async_client import AsyncMagicHourClient
+from magichour_provider.api.client import MagicHourClient
 from magichour_provider.api.models import ImageToVideoRequest, JobStatus
 from magichour_provider.api.settings import ClientSettings
 
@@ -209,7 +210,7 @@ def test_the_async_client_uploads_and_downloads_too(magichour_sandbox):
             while (project := await client.get_video(job.id)).status != JobStatus.COMPLETE:
                 await asyncio.sleep(0.1)
             async with client.open_clip(project.clip_link) as clip:
-                return clip.size, b"".join([chunk async for chunk in clip.achunks()])
+                return clip.size, b"".join([chunk async for chunk in clip.chunks()])
 
     size, clip = asyncio.run(round_trip())
     assert len(clip) == size

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from magichour_provider.api.client import AsyncMagicHourClient, MagicHourClient
+from magichour_provider.api.async_client import AsyncMagicHourClient
+from magichour_provider.api.client import MagicHourClient
 from magichour_provider.api.errors import ConfigurationError
 from magichour_provider.api.models import ImageToVideoRequest
 from magichour_provider.api.settings import ClientSettings
@@ -144,7 +145,7 @@ def test_waiters_of_one_account_share_one_client(settings, submit):
 
     asyncio.run(wait(*(submit() for _ in range(20))))
     assert len(made) == 1
-    assert made[0]._http.is_closed
+    assert made[0]._session.closed
 
 
 def test_a_cancelled_waiter_leaves_the_others_waiting(settings, submit, magichour_sandbox):
@@ -252,4 +253,4 @@ def test_a_refusal_of_the_old_key_that_comes_late_does_not_end_the_wait(settings
         return await asyncio.gather(*(hub.wait(watch(submit()), make_client) for _ in range(3)))
 
     assert {outcome.ending for outcome in asyncio.run(wait())} == {Ending.COMPLETE}
-    assert [client._http.is_closed for client in made] == [True, True]
+    assert [client._session.closed for client in made] == [True, True]

@@ -21,8 +21,9 @@ import pytest
 from jsonschema import Draft4Validator, FormatChecker
 
 from magichour_provider.api import errors
+from magichour_provider.api.async_client import AsyncMagicHourClient
 from magichour_provider.api.catalog import IMAGE_EXTENSIONS, Tier
-from magichour_provider.api.client import AsyncMagicHourClient, MagicHourClient
+from magichour_provider.api.client import MagicHourClient
 from magichour_provider.api.models import ImageToVideoRequest, JobStatus
 from magichour_provider.api.settings import ClientSettings
 from magichour_provider.paying.submission import Order, check, open_images, upload_images
