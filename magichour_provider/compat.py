@@ -73,6 +73,7 @@ __all__ = [
     "own_state",
     "task_state_store",
     "task_states",
+    "triggerer_stats",
 ]
 
 
@@ -108,6 +109,15 @@ def has_retry_policies() -> bool:
 def task_state_store(context: Context) -> Any | None:
     """What a task can remember across its tries and a Clear; None below Airflow 3.3."""
     return context.get("task_state_store")
+
+
+def triggerer_stats() -> Any:
+    """Airflow's `Stats` as they are set up in a triggerer: the core's, as the SDK's are only in a worker."""
+    try:
+        from airflow.observability.stats import Stats
+    except ImportError:  # Airflow 3.0 and 3.1
+        from airflow.stats import Stats  # type: ignore[assignment]
+    return Stats
 
 
 async def is_deferred(ti: Any) -> bool:

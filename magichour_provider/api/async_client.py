@@ -78,6 +78,8 @@ class AsyncMagicHourClient:
         self._retry = protocol.RetryPolicy(max_attempts=settings.max_attempts)
         self._proxy = proxy_for(settings, settings.base_url)
         self._tls = settings.tls()
+        seconds = settings.timeout
+        self._timeout = aiohttp.ClientTimeout(total=2 * seconds, sock_connect=seconds, sock_read=seconds)
         self._opened: aiohttp.ClientSession | None = None
 
     async def create_upload_targets(self, extensions: Sequence[str]) -> tuple[UploadTarget, ...]:
@@ -186,7 +188,6 @@ class AsyncMagicHourClient:
             await asyncio.sleep(pause)
 
     async def _once(self, call: protocol.Call[Any]) -> protocol.Answer:
-        seconds = self._settings.timeout
         async with self._session.request(
             call.method,
             self._base_url + call.path,
@@ -194,9 +195,9 @@ class AsyncMagicHourClient:
             headers=self._headers,
             proxy=self._proxy,
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=2 * seconds, sock_connect=seconds, sock_read=seconds),
+            timeout=self._timeout,
         ) as response:
-            intake = Intake(seconds, self._settings.api_key)
+            intake = Intake(self._settings.timeout, self._settings.api_key)
             async for chunk in response.content.iter_any():
                 if not intake.take(chunk):
                     break

@@ -7,19 +7,22 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from magichour_provider.compat import deferral_settles_after, is_deferred
+from magichour_provider.compat import deferral_settles_after, is_deferred, triggerer_stats
 from magichour_provider.killing import killed
 from magichour_provider.references import DEFAULT_CONN_ID
 from magichour_provider.timing import FRAMEWORK_GRACE
 
 if TYPE_CHECKING:
-    from magichour_provider.api.async_client import AsyncMagicHourClient
+    from magichour_provider.waiting.hub import Hub
+    from magichour_provider.waiting.outcome import Outcome
 
 log = logging.getLogger(__name__)
+_HEAVY = ("magichour_provider.waiting.hub", "magichour_provider.hooks.magichour")
 _farewells: set[asyncio.Task[None]] = set()
 
 
@@ -34,6 +37,8 @@ class VideoJobTrigger(BaseTrigger):
     :param deadline: epoch seconds; absolute, so that a restarted triggerer grants no new time.
     :param poll_interval: seconds between looks; None: adaptive.
     :param credits_charged: what the job has cost, in credits, for the line that a killed task leaves.
+    :param submitted: epoch seconds at which the job was submitted; None: Magic Hour is asked.
+    :param model: with `resolution` and `end_seconds`, what the job renders: the schedule learns by that.
     """
 
     def __init__(
@@ -44,6 +49,10 @@ class VideoJobTrigger(BaseTrigger):
         deadline: float,
         poll_interval: float | None = None,
         credits_charged: int | None = None,
+        submitted: float | None = None,
+        model: str | None = None,
+        resolution: str | None = None,
+        end_seconds: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.project_id = project_id
@@ -51,6 +60,10 @@ class VideoJobTrigger(BaseTrigger):
         self.deadline = deadline
         self.poll_interval = poll_interval
         self.credits_charged = credits_charged
+        self.submitted = submitted
+        self.model = model
+        self.resolution = resolution
+        self.end_seconds = end_seconds
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Name the class and the arguments that make this trigger anew."""
@@ -62,6 +75,10 @@ class VideoJobTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "poll_interval": self.poll_interval,
                 "credits_charged": self.credits_charged,
+                "submitted": self.submitted,
+                "model": self.model,
+                "resolution": self.resolution,
+                "end_seconds": self.end_seconds,
             },
         )
 
@@ -76,19 +93,29 @@ class VideoJobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the one event."""
-        from magichour_provider.waiting.hub import hub_for
+        outcome = await self.wait_for(self.project_id, self.deadline, quiet=deferral_settles_after())
+        yield TriggerEvent(outcome.as_event())  # type: ignore[no-untyped-call]
+
+    async def wait_for(self, project_id: str, deadline: float, *, quiet: float) -> Outcome:
+        """Wait until the job has ended or the deadline has passed.
+
+        :param quiet: seconds in which the wait must not end.
+        """
+        await _loaded()
+        from magichour_provider.waiting.render_times import RenderKind
         from magichour_provider.waiting.watch import Watch
 
         now = time.time()
         watch = Watch(
-            self.project_id,
-            deadline=self.deadline,
+            project_id,
+            deadline=deadline,
             started=now,
             poll_interval=self.poll_interval,
-            quiet_until=now + deferral_settles_after(),
+            submitted=self.submitted,
+            kind=RenderKind(self.model, self.resolution, self.end_seconds),
+            quiet_until=now + quiet,
         )
-        outcome = await hub_for(self.magichour_conn_id).wait(watch, self._make_client)
-        yield TriggerEvent(outcome.as_event())  # type: ignore[no-untyped-call]
+        return await self._hub().wait(watch)
 
     async def on_kill(self) -> None:
         """Say what goes on, if a person has ended the task: a render cannot be cancelled from here.
@@ -120,16 +147,30 @@ class VideoJobTrigger(BaseTrigger):
 
     async def _goes_on(self) -> bool:
         """Whether the job has not ended, as far as is known."""
-        from magichour_provider.waiting import outcome
-        from magichour_provider.waiting.hub import hub_for
+        await _loaded()
+        from magichour_provider.waiting.outcome import of_project
 
         try:
-            project = await hub_for(self.magichour_conn_id).look(self.project_id, self._make_client)
+            project = await self._hub().look(self.project_id)
         except Exception:
             return True
-        return outcome.of_project(project) is None
+        return of_project(project) is None
 
-    async def _make_client(self) -> AsyncMagicHourClient:
+    def _hub(self) -> Hub:
         from magichour_provider.hooks.magichour import MagicHourHook
+        from magichour_provider.waiting.hub import hub_for
 
-        return await MagicHourHook(self.magichour_conn_id).async_client(max_attempts=1)
+        hook = MagicHourHook(self.magichour_conn_id)
+        return hub_for(self.magichour_conn_id, hook.read_settings, triggerer_stats())
+
+
+_is_loaded = False
+
+
+async def _loaded() -> None:
+    """Import what waits, in a thread: that takes half a second, which the event loop has not."""
+    global _is_loaded
+    if not _is_loaded:
+        for module in _HEAVY:
+            await asyncio.to_thread(import_module, module)
+        _is_loaded = True

@@ -37,7 +37,7 @@ def look(looker: Looker, watch: Watch) -> Outcome | None:
         project = get_video(looker, watch.project_id)
     except MagicHourError as error:
         return watch.missed(error, time.time())
-    return watch.saw(project)
+    return watch.saw(project, time.time())
 
 
 def get_video(looker: Looker, project_id: str) -> VideoProject:

@@ -1,150 +1,316 @@
-"""Waiting in the triggerer: many waiters, one client for each event loop and account.
+"""Waiting in the triggerer: many waiters, few requests. One hub for each event loop and connection.
 
-A client costs an SSL context (some 25 ms of the loop's time) and sockets, so waiters of one account
-share one: the first to come makes it, the last to leave closes it.
+Nobody sleeps here. Jobs stand in an agenda by the time of their next look; a timer of the event loop wakes
+the hub for the first of them, and so many looks are under way at once as there are sockets. So a waiting
+job is an entry in a heap, a crowd that is due at one moment is served in the order in which it came due, and
+the loop is never held for longer than a few answers take to read.
+
+Invariants: a job is looked at by one request at a time, whoever waits for it; nothing but an outcome or a
+cancellation ends a wait; the deadline ends every wait, though no look be answered; the last to leave closes
+the client.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from typing import Any
 
-from magichour_provider.api.async_client import AsyncMagicHourClient
-from magichour_provider.api.errors import AuthenticationError, MagicHourError, NotFoundError
+from magichour_provider.api.errors import (
+    APIError,
+    AuthenticationError,
+    MagicHourError,
+    NotFoundError,
+    RateLimitError,
+)
 from magichour_provider.api.models import VideoProject
+from magichour_provider.waiting.agenda import Agenda, Job, Waiter
+from magichour_provider.waiting.metrics import Counts, NoStats, Stats
 from magichour_provider.waiting.outcome import Outcome
+from magichour_provider.waiting.pacing import Limiter, Width
+from magichour_provider.waiting.schedule import SHORTEST
+from magichour_provider.waiting.shared_client import ReadSettings, SharedClient
 from magichour_provider.waiting.watch import NOT_FOUND_PAUSES, Watch
 
-_FRESH_SECONDS = 5.0
-"""A client younger than this holds the connection as it is now."""
+log = logging.getLogger(__name__)
 
-ClientFactory = Callable[[], Awaitable[AsyncMagicHourClient]]
+_DEADLINE_GRACE = 3.0
+"""Seconds in which a wait whose deadline has passed may still get the look that is due then."""
+_BEAT = 0.1
+"""Looks are begun on a beat: those due between two share one round of the event loop, a third of the cost."""
+_TICK = 5.0
+_TICKS_TO_REREAD = 4
 
 
-@dataclass
 class Hub:
-    """The waiters of one account on one event loop."""
+    """The waiters of one connection on one event loop.
 
-    _client: asyncio.Future[AsyncMagicHourClient] | None = None
-    _outdated: list[AsyncMagicHourClient] = field(default_factory=list)
-    _made: float = 0.0
-    _waiters: int = 0
+    :param read_settings: reads the connection.
+    :param stats: where metrics go.
+    :param tags: put on every metric.
+    :param on_empty: called when the last waiter has left; the hub is not used after that.
+    """
 
-    async def wait(self, watch: Watch, make_client: ClientFactory) -> Outcome:
-        """Sleep and look by turns until the job has ended or the watch's deadline has passed.
+    def __init__(
+        self, read_settings: ReadSettings, stats: Stats, tags: dict[str, str], on_empty: Callable[[], None]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._width = Width()
+        self._limiter = Limiter()
+        self._client = SharedClient(read_settings, self._width.most)
+        self._stats, self._tags = stats, tags
+        self._on_empty = on_empty
+        self._counts = Counts()
+        self._agenda = Agenda()
+        self._visitors = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._looks = 0
+        # What is done for all is logged as nobody's: a trigger's context would send it to one task's log.
+        self._nobody = Context()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._ticks = 0
+        self._ticked_at = (self._loop.time(), time.thread_time())
+        self._ticker = self._loop.call_later(_TICK, self._tick, context=self._nobody)
 
-        Nothing but a cancellation ends the wait otherwise: a waiter that raised would fail a task whose job
-        is paid for.
-        """
-        async with self._present():
-            while True:
-                await asyncio.sleep(watch.pause(time.time()))
-                ended = await self._look(watch, make_client) or watch.overdue(time.time())
-                if ended is not None:
-                    return ended
-
-    async def look(self, project_id: str, make_client: ClientFactory) -> VideoProject:
-        """Look once, by the shared client. Raises MagicHourError."""
-        async with self._present():
-            return await self._ask(project_id, make_client)
-
-    @asynccontextmanager
-    async def _present(self) -> AsyncIterator[None]:
-        self._waiters += 1
+    async def wait(self, watch: Watch) -> Outcome:
+        """Look from time to time until the job has ended or the watch's deadline has passed."""
+        now = time.time()
+        waiter = Waiter(watch, self._loop.create_future(), copy_context())
+        job = self._enter(watch.project_id)
+        job.waiters.append(waiter)
+        self._plan(job, watch.pause(now))
+        latest = max(watch.deadline + _DEADLINE_GRACE, watch.quiet_until) - now
+        expiry = self._loop.call_later(max(0.0, latest), waiter.expire)
         try:
-            yield
+            return await waiter.ended
         finally:
-            self._waiters -= 1
-            if self._waiters == 0:
-                await self._close()
+            expiry.cancel()
+            job.waiters.remove(waiter)
+            await self._leave(job)
 
-    async def _look(self, watch: Watch, make_client: ClientFactory) -> Outcome | None:
-        remaining = max(1.0, watch.deadline - time.time())
+    async def look(self, project_id: str) -> VideoProject:
+        """Look once, together with those who wait for the job. Raises MagicHourError."""
+        seen: asyncio.Future[VideoProject] = self._loop.create_future()
+        job = self._enter(project_id)
+        job.askers.append(seen)
+        self._plan(job, 0.0)
         try:
-            project = await asyncio.wait_for(self._find(watch.project_id, make_client), remaining)
-            return watch.saw(project)
-        except asyncio.TimeoutError:
-            watch.stumbled("It took longer than the deadline allows.")
-        except MagicHourError as error:
-            return watch.missed(error, time.time())
-        except Exception as error:
-            watch.stumbled(f"{type(error).__name__} was raised.")
-        return None
+            return await seen
+        finally:
+            if seen in job.askers:
+                job.askers.remove(seen)
+            await self._leave(job)
 
-    async def _find(self, project_id: str, make_client: ClientFactory) -> VideoProject:
-        """Look at a job; one that is not found is looked for again, before that is believed."""
-        for pause in NOT_FOUND_PAUSES:
-            try:
-                return await self._ask(project_id, make_client)
-            except NotFoundError:
-                await asyncio.sleep(pause)
-        return await self._ask(project_id, make_client)
+    # -----------------------------------------------------------------------------------------------
+    # Coming and going.
 
-    async def _ask(self, project_id: str, make_client: ClientFactory) -> VideoProject:
-        """Look by the shared client; one whose key is refused is made anew: the key may have changed."""
-        client = await self._get_client(make_client)
-        try:
-            return await client.get_video(project_id)
-        except AuthenticationError:
-            if self._is_current(client):
-                if time.monotonic() - self._made < _FRESH_SECONDS:
-                    raise
-                self._client = None
-                self._outdated.append(client)
-            client = await self._get_client(make_client)
-            return await client.get_video(project_id)
+    def _enter(self, project_id: str) -> Job:
+        self._visitors += 1
+        return self._agenda.get(project_id)
 
-    def _is_current(self, client: AsyncMagicHourClient) -> bool:
-        """Whether no other waiter has had this client made anew already."""
-        current = self._client
-        return current is not None and current.done() and current.result() is client
-
-    async def _get_client(self, make_client: ClientFactory) -> AsyncMagicHourClient:
-        """The shared client. One that could not be made is made anew for the next look."""
-        making = self._client
-        if making is None:
-            making = self._client = asyncio.ensure_future(make_client())
-            self._made = time.monotonic()
-        try:
-            # Shielded: a waiter that is cancelled here must not cancel the others' client.
-            return await asyncio.shield(making)
-        except Exception:
-            if self._client is making:
-                self._client = None
-            raise
+    async def _leave(self, job: Job) -> None:
+        self._visitors -= 1
+        self._agenda.drop_if_unwanted(job)
+        if self._visitors > 0:
+            return
+        self._on_empty()
+        if not self._loop.is_closed():
+            # Shielded: Airflow cancels a killed trigger again and again, and the sockets must be closed.
+            await asyncio.shield(self._loop.create_task(self._close()))
 
     async def _close(self) -> None:
-        """Close every client, the outdated ones only now, as a look by one may have been under way."""
-        making, self._client = self._client, None
-        clients, self._outdated = self._outdated, []
-        if making is not None and not making.done():
-            making.cancel()
-        elif making is not None and not making.cancelled() and making.exception() is None:
-            clients.append(making.result())
-        for client in clients:
-            await client.aclose()
+        self._ticker.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._client.aclose()
+        self._report()
+
+    # -----------------------------------------------------------------------------------------------
+    # Whose turn it is.
+
+    def _plan(self, job: Job, pause: float) -> None:
+        if self._agenda.put(job, self._loop.time() + pause):
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        """Wake up when the next look may be made; where all sockets are busy, the end of a look wakes."""
+        job = self._agenda.first()
+        if job is None or self._looks >= self._width.looks:
+            return
+        when = max(round(job.due / _BEAT) * _BEAT, self._limiter.free_at())
+        if self._alarm is not None:
+            if self._alarm.when() <= when:
+                return
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(when, self._ring, context=self._nobody)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._start_looks()
+
+    def _start_looks(self) -> None:
+        now = self._loop.time()
+        self._limiter.per_second = self._client.requests_per_second
+        while self._looks < self._width.looks and self._limiter.free_at() <= now:
+            job = self._agenda.take(now + _BEAT / 2)
+            if job is None:
+                break
+            self._limiter.take(now)
+            self._looks += 1
+            self._run(self._look(job))
+        self._set_alarm()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -----------------------------------------------------------------------------------------------
+    # A look, and what it means.
+
+    async def _look(self, job: Job) -> None:
+        began = self._loop.time()
+        self._counts.looks += 1
+        try:
+            self._saw(job, await self._ask(job.project_id), time.time())
+        except MagicHourError as error:
+            self._missed(job, error, time.time())
+        except Exception as error:  # the connection could not be looked up, or worse: the wait goes on
+            self._stumbled(job, error, time.time())
+        finally:
+            self._looks -= 1
+            job.is_looked_at = False
+        # Counted from the beginning of the look, or the time for an answer would stretch every interval.
+        pause = job.pause(time.time())
+        self._plan(job, max(began - self._loop.time() + pause, min(pause, SHORTEST)))
+        self._start_looks()
+
+    async def _ask(self, project_id: str) -> VideoProject:
+        """Look by the shared client; where its key is refused, by the next one: the key may have changed."""
+        if not self._client.is_there:
+            await self._client.refresh()
+        with self._client.lease() as client:
+            try:
+                return await client.get_video(project_id)
+            except AuthenticationError:
+                if not await self._client.renew(client):
+                    raise
+        with self._client.lease() as client:
+            return await client.get_video(project_id)
+
+    def _saw(self, job: Job, project: VideoProject, now: float) -> None:
+        self._limiter.answered(self._loop.time())
+        job.not_found = 0
+        job.answer(project)
+        for waiter in job.waiters:
+            watch = waiter.watch
+            unseen_since = watch.unseen_since
+            ended = waiter.context.run(watch.saw, project, now)
+            if ended is not None:
+                self._counts.delays.append(now - unseen_since)
+            waiter.tell(ended or watch.overdue(now))
+
+    def _missed(self, job: Job, error: MagicHourError, now: float) -> None:
+        self._counts.look_errors += 1
+        self._slow_down(error)
+        job.answer(error)
+        if isinstance(error, NotFoundError) and job.not_found < len(NOT_FOUND_PAUSES):
+            job.not_found += 1
+            return
+        for waiter in job.waiters:
+            waiter.tell(waiter.context.run(waiter.watch.missed, error, now) or waiter.watch.overdue(now))
+
+    def _slow_down(self, error: MagicHourError) -> None:
+        if not isinstance(error, APIError):
+            return
+        if error.retry_after is None and not isinstance(error, RateLimitError):
+            return
+        if self._limiter.refused(self._loop.time(), error.retry_after):
+            self._counts.pauses += 1
+            log.warning("Magic Hour asks for fewer requests (%d): nobody looks for a while.", error.status)
+
+    def _stumbled(self, job: Job, error: Exception, now: float) -> None:
+        self._counts.look_errors += 1
+        job.answer(error)
+        for waiter in job.waiters:
+            waiter.context.run(waiter.watch.stumbled, f"{type(error).__name__} was raised.", now)
+            waiter.tell(waiter.watch.overdue(now))
+
+    # -----------------------------------------------------------------------------------------------
+    # From time to time.
+
+    def _tick(self) -> None:
+        self._ticks += 1
+        self._ticker = self._loop.call_later(_TICK, self._tick, context=self._nobody)
+        self._report()
+        self._adjust_width()
+        if self._ticks % _TICKS_TO_REREAD == 0 and self._client.is_there:
+            self._run(self._reread_connection())
+        self._start_looks()
+
+    def _report(self) -> None:
+        """Hand the metrics on in a thread: the network of a metrics system is not ours to wait for."""
+        counts, self._counts = self._counts, Counts()
+        self._loop.run_in_executor(None, counts.report, self._stats, self._visitors, self._tags)
+
+    def _adjust_width(self) -> None:
+        now, worked = self._loop.time(), time.thread_time()
+        passed, busy = now - self._ticked_at[0], worked - self._ticked_at[1]
+        self._ticked_at = (now, worked)
+        job = self._agenda.first()
+        is_full = self._looks >= self._width.looks
+        lateness = max(0.0, now - job.due) if job is not None and is_full else 0.0
+        self._width.adjust(lateness=lateness, busy=busy / passed)
+
+    async def _reread_connection(self) -> None:
+        try:
+            await self._client.refresh()
+        except Exception as error:
+            log.warning("The connection could not be read again (%s).", type(error).__name__)
 
 
-@dataclass
 class _Hubs:
-    """The hubs of every running event loop; a loop that is gone takes its hubs with it."""
+    """The hubs of every running event loop, by connection id."""
 
-    _by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Hub]] = field(
-        default_factory=WeakKeyDictionary
-    )
+    def __init__(self) -> None:
+        self._by_loop: dict[asyncio.AbstractEventLoop, dict[str, Hub]] = {}
 
-    def get(self, account: str) -> Hub:
-        hubs = self._by_loop.setdefault(asyncio.get_running_loop(), {})
-        return hubs.setdefault(account, Hub())
+    def get(self, conn_id: str, read_settings: ReadSettings, stats: Stats) -> Hub:
+        loop = asyncio.get_running_loop()
+        hubs = self._by_loop.get(loop) or self._first_of(loop)
+        hub = hubs.get(conn_id)
+        if hub is None:
+            hub = hubs[conn_id] = Hub(
+                read_settings, stats, {"conn_id": conn_id}, lambda: self._forget(loop, conn_id)
+            )
+        return hub
+
+    def _first_of(self, loop: asyncio.AbstractEventLoop) -> dict[str, Hub]:
+        """Room for a loop's hubs; those of loops that were closed under their waiters go."""
+        for other in [other for other in self._by_loop if other.is_closed()]:
+            del self._by_loop[other]
+        return self._by_loop.setdefault(loop, {})
+
+    def _forget(self, loop: asyncio.AbstractEventLoop, conn_id: str) -> None:
+        hubs = self._by_loop.get(loop, {})
+        hubs.pop(conn_id, None)
+        if not hubs:
+            self._by_loop.pop(loop, None)
 
 
 _hubs = _Hubs()
+_no_stats = NoStats()
 
 
-def hub_for(account: str) -> Hub:
-    """The running event loop's hub for an account, named by its connection id."""
-    return _hubs.get(account)
+def hub_for(conn_id: str, read_settings: ReadSettings, stats: Stats = _no_stats) -> Hub:
+    """The running event loop's hub for a connection. To be used before the next `await`.
+
+    :param read_settings: reads the connection; ConfigurationError where it cannot be used.
+    """
+    return _hubs.get(conn_id, read_settings, stats)

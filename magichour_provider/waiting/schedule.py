@@ -19,3 +19,11 @@ def pause_before_look(waited: float, poll_interval: float | None = None) -> floa
     if pause is None:
         pause = min(LONGEST, max(SHORTEST, waited * _GROWTH))
     return pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+
+
+SHORTEST = 1.0
+
+
+class LookPlan:
+    def pause(self, age: float, share: float = 1.0) -> float:
+        return max(1.0, min(30.0, age * 0.15)) * share

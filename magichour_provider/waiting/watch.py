@@ -7,52 +7,69 @@ deadline; the deadline is absolute, so no restart grants new time; every look is
 from __future__ import annotations
 
 import logging
+import random
 from dataclasses import dataclass, field
 
 from magichour_provider.api.errors import APIError, MagicHourError
 from magichour_provider.api.models import JobStatus, VideoProject
 from magichour_provider.waiting import outcome
 from magichour_provider.waiting.outcome import Ending, Outcome
-from magichour_provider.waiting.schedule import pause_before_look
+from magichour_provider.waiting.pacing import LONGEST_SILENCE
+from magichour_provider.waiting.render_times import ANY_KIND, RenderKind, RenderTimes, render_times
+from magichour_provider.waiting.schedule import SHORTEST
 
 log = logging.getLogger(__name__)
 
 NOT_FOUND_PAUSES = (1.0, 2.0)
 """Seconds between the looks at a job that was not found: what is paid for is not given up for one answer."""
-LONGEST_SILENCE = 600.0
-"""Seconds that a server's `Retry-After` may keep a wait from looking."""
+_LONGEST_BACKOFF = 60.0
+_JITTER = 0.1
+_FRESH_JOB = 15.0
+_SOON = (1.0, 4.0)
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class Watch:
     """The state of one wait.
 
     :param deadline: epoch seconds after which the wait ends as `Ending.TIMEOUT`.
-    :param poll_interval: seconds between looks; None: adaptive.
     :param started: epoch seconds at which the wait began.
+    :param poll_interval: seconds between looks; None: by the schedule.
+    :param submitted: epoch seconds at which the job was submitted; None: the first look tells.
+    :param kind: what the job renders, by which the schedule has learned how long that takes.
     :param quiet_until: epoch seconds before which the wait neither looks nor ends.
 
-    `status` and `credits_charged` are the job's, as the last look showed them.
+    `status` and `credits_charged` are the job's, as the last look showed them; `unseen_since` is the time of
+    the last look that saw the job going on.
     """
 
     project_id: str
     deadline: float
     started: float
     poll_interval: float | None = None
+    submitted: float | None = None
+    kind: RenderKind = ANY_KIND
     quiet_until: float = 0.0
+    times: RenderTimes = render_times
     status: str | None = None
     credits_charged: int | None = None
+    unseen_since: float = field(init=False)
+    _has_looked: bool = False
     _not_before: float = 0.0
     _failed_looks: int = 0
-    _warned: set[str] = field(default_factory=set)
+    _warned: str | None = None
+
+    def __post_init__(self) -> None:
+        self.unseen_since = self.started
 
     def pause(self, now: float) -> float:
         """Seconds until the next look; never beyond the deadline, never sooner than the API asked."""
-        wanted = max(now + pause_before_look(now - self.started, self.poll_interval), self._not_before)
+        wanted = max(self._wanted_look(now), self._not_before)
         return max(0.0, max(min(wanted, self.deadline), self.quiet_until) - now)
 
-    def saw(self, project: VideoProject) -> Outcome | None:
+    def saw(self, project: VideoProject, now: float) -> Outcome | None:
         """Take in what a look showed; an Outcome ends the wait."""
+        self._has_looked = True
         self._failed_looks = 0
         self.credits_charged = project.credits_charged
         status = outcome.status_text(project)
@@ -60,34 +77,72 @@ class Watch:
             log.info("Job %s is %s.", self.project_id, status)
             self.status = status
         self._warn_of_unknown(project)
-        return outcome.of_project(project)
+        ended = outcome.of_project(project)
+        self._learn(project, now, is_over=ended is not None)
+        return ended
 
     def missed(self, error: MagicHourError, now: float) -> Outcome | None:
         """Take in that a look failed; an Outcome ends the wait."""
         ended = outcome.of_error(self.project_id, error)
         if ended is not None:
             return ended
-        if isinstance(error, APIError) and error.retry_after is not None:
-            self._not_before = now + min(error.retry_after, LONGEST_SILENCE)
-        self.stumbled(error.what)
+        silence = error.retry_after if isinstance(error, APIError) else None
+        self.stumbled(error.what, now, 0.0 if silence is None else min(silence, LONGEST_SILENCE))
         return None
 
-    def stumbled(self, why: str) -> None:
-        """Take in that a look came to nothing; the first of a row is logged."""
+    def stumbled(self, why: str, now: float, silence: float = 0.0) -> None:
+        """Take in that a look came to nothing; the first of a row is logged.
+
+        :param silence: seconds for which the API asked to be left alone.
+        """
         self._failed_looks += 1
         if self._failed_looks == 1:
             log.warning("Looking at job %s failed; the wait goes on. %s", self.project_id, why)
+        first = min(1.0, self.poll_interval or 1.0)
+        backoff = min(_LONGEST_BACKOFF, first * 2 ** min(self._failed_looks - 1, 10))
+        self._not_before = now + max(silence, backoff * random.uniform(0.75, 1.25))  # noqa: S311
 
     def overdue(self, now: float) -> Outcome | None:
         """The end of the wait once the deadline has passed."""
-        if now < self.deadline:
-            return None
+        return None if now < self.deadline else self.timed_out()
+
+    def timed_out(self) -> Outcome:
+        """The end of a wait whose time is up."""
         return Outcome(Ending.TIMEOUT, self.project_id, status=self.status)
+
+    def _wanted_look(self, now: float) -> float:
+        if self.poll_interval is not None:
+            return now + self.poll_interval * self._share(is_first=not self._has_looked)
+        if self._failed_looks:
+            return self._not_before
+        if self.submitted is None:
+            return now + random.uniform(*_SOON)  # noqa: S311
+        is_resumed = not self._has_looked and self.started - self.submitted > _FRESH_JOB
+        plan = self.times.plan_for(self.kind)
+        pause = plan.pause(max(0.0, now - self.submitted), self._share(is_first=is_resumed))
+        return now + max(SHORTEST, pause)
+
+    @staticmethod
+    def _share(*, is_first: bool) -> float:
+        """How much of a pause to sleep. Those who begin to wait together, after a restart, part at once."""
+        return random.random() if is_first else random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+
+    def _learn(self, project: VideoProject, now: float, *, is_over: bool) -> None:
+        """Learn the job's age, and in the end how long it took, where the wait has followed it."""
+        if self.submitted is None and project.created_at is not None:
+            self.submitted = min(now, project.created_at.timestamp())
+        if not is_over:
+            self.unseen_since = now
+            return
+        if project.status is not JobStatus.COMPLETE or self.submitted is None:
+            return
+        if self.unseen_since > self.started or self.started - self.submitted <= _FRESH_JOB:
+            self.times.learn(self.kind, self.unseen_since - self.submitted, now - self.submitted)
 
     def _warn_of_unknown(self, project: VideoProject) -> None:
         status = project.status
-        if not isinstance(status, JobStatus) and status not in self._warned:
-            self._warned.add(status)
+        if not isinstance(status, JobStatus) and status != self._warned:
+            self._warned = status
             log.warning(
                 "Job %s has the status %r, which this provider does not know; the wait goes on until its "
                 "deadline.",

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime, timezone
 
 import pytest
 
 from magichour_provider.api import errors, protocol
 from magichour_provider.api.models import VideoProject
-from magichour_provider.waiting import schedule
 from magichour_provider.waiting.outcome import Ending
+from magichour_provider.waiting.render_times import RenderKind, RenderTimes
+from magichour_provider.waiting.schedule import SHORTEST
 from magichour_provider.waiting.watch import Watch
 
 
@@ -15,32 +17,25 @@ def watch(**fields):
     return Watch(**{"project_id": "cm1", "deadline": 1000.0, "started": 0.0, **fields})
 
 
-def looked(status):
-    return VideoProject(id="cm1", status=status)
+def looked(status, **fields):
+    return VideoProject(id="cm1", status=status, **fields)
 
 
-@pytest.mark.parametrize("waited", [0, 1, 10, 100, 10_000])
-def test_no_look_is_made_at_once_and_none_is_long_in_coming(waited):
-    pause = schedule.pause_before_look(waited)
-    assert 0.9 * schedule.SHORTEST <= pause <= 1.1 * schedule.LONGEST
+class Learner(RenderTimes):
+    """Remembers what it is taught."""
 
+    def __init__(self):
+        super().__init__()
+        self.lessons = []
 
-def test_looks_become_rarer():
-    assert schedule.pause_before_look(5) < schedule.pause_before_look(60) < schedule.pause_before_look(600)
-
-
-def test_a_given_interval_is_kept_but_for_jitter():
-    assert 9 <= schedule.pause_before_look(600, 10) <= 11
+    def learn(self, kind, shortest, longest):
+        self.lessons.append((kind, shortest, longest))
 
 
 def test_no_look_and_no_end_comes_before_the_deferral_is_stored():
     waiting = watch(deadline=3.0, poll_interval=0.1, quiet_until=7.0)
     assert waiting.pause(0.0) == pytest.approx(7.0)
     assert waiting.pause(7.0) == 0
-
-
-def test_looks_are_not_made_at_the_same_moment():
-    assert len({schedule.pause_before_look(100) for _ in range(20)}) > 10
 
 
 def test_no_pause_reaches_beyond_the_deadline():
@@ -59,7 +54,7 @@ def test_the_server_decides_about_the_next_look():
 
 def test_the_deadline_ends_the_wait_with_what_is_known():
     waiting = watch()
-    waiting.saw(looked("rendering"))
+    waiting.saw(looked("rendering"), 1.0)
     assert waiting.overdue(999.9) is None
     ended = waiting.overdue(1000.0)
     assert (ended.ending, ended.status) == (Ending.TIMEOUT, "rendering")
@@ -70,13 +65,13 @@ def test_a_status_is_logged_when_it_changes(caplog):
     caplog.set_level(logging.INFO)
     waiting = watch()
     for status in ("queued", "queued", "rendering", "rendering"):
-        waiting.saw(looked(status))
+        waiting.saw(looked(status), 1.0)
     assert [record.message for record in caplog.records] == ["Job cm1 is queued.", "Job cm1 is rendering."]
 
 
 def test_an_unknown_status_is_warned_of_once_and_waited_through(caplog):
     waiting = watch()
-    assert [waiting.saw(looked("paused")) for _ in range(3)] == [None] * 3
+    assert [waiting.saw(looked("paused"), 1.0) for _ in range(3)] == [None] * 3
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
 
 
@@ -84,6 +79,78 @@ def test_failed_looks_in_a_row_are_warned_of_once(caplog):
     waiting = watch()
     for now in range(5):
         waiting.missed(errors.NetworkError("cut"), float(now))
-    waiting.saw(looked("queued"))
+    waiting.saw(looked("queued"), 8.0)
     waiting.missed(errors.NetworkError("cut"), 9.0)
     assert [record.levelname for record in caplog.records].count("WARNING") == 2
+
+
+def test_the_first_of_many_looks_come_at_different_times_within_one_interval():
+    pauses = [watch(poll_interval=30).pause(0.0) for _ in range(200)]
+    assert max(pauses) <= 30
+    assert min(pauses) < 5 < 25 < max(pauses)
+
+
+def test_a_given_interval_is_kept_but_for_jitter():
+    waiting = watch(poll_interval=10)
+    waiting.saw(looked("queued"), 5.0)
+    assert {9 <= waiting.pause(5.0) <= 11 for _ in range(50)} == {True}
+
+
+def test_a_job_of_unknown_age_is_looked_at_soon_and_then_by_its_age():
+    waiting = watch(started=1000.0, deadline=9000.0)
+    assert waiting.pause(1000.0) <= 5
+    created = datetime.fromtimestamp(995, timezone.utc)
+    waiting.saw(looked("queued", created_at=created), 1002.0)
+    assert waiting.submitted == 995
+    assert waiting.pause(1002.0) > 5
+
+
+def test_a_clock_of_the_server_that_is_ahead_makes_no_job_from_the_future():
+    waiting = watch(started=1000.0, deadline=9000.0)
+    waiting.saw(looked("queued", created_at=datetime.fromtimestamp(5000, timezone.utc)), 1002.0)
+    assert waiting.submitted == 1002
+    assert SHORTEST <= waiting.pause(1003.0) < 100
+
+
+def test_those_who_are_resumed_together_part_at_once():
+    pauses = [watch(submitted=0.0, started=40.0).pause(40.0) for _ in range(200)]
+    fresh = watch(submitted=38.0, started=40.0).pause(40.0)
+    assert max(pauses) > 1.5 * min(pauses)
+    assert fresh > 10
+
+
+def test_after_a_failed_look_the_next_comes_soon_and_each_further_one_later():
+    waiting = watch(submitted=0.0, deadline=10_000.0)
+    pauses = []
+    for now in range(8):
+        waiting.missed(errors.NetworkError("cut"), float(now))
+        pauses.append(waiting.pause(float(now)))
+    assert 0.7 <= pauses[0] <= 1.3
+    assert pauses[2] > 2 * pauses[0]
+    assert pauses[6] > 2 * pauses[3]
+    assert max(pauses) <= 75
+    waiting.saw(looked("queued"), 60.0)
+    assert waiting.pause(60.0) < 60
+
+
+def test_how_long_a_clip_took_is_learned_between_the_last_two_looks():
+    times, kind = Learner(), RenderKind("ltx-2.3", "480p", 5)
+    waiting = watch(submitted=100.0, started=103.0, kind=kind, times=times)
+    waiting.saw(looked("rendering"), 130.0)
+    waiting.saw(looked("complete"), 135.0)
+    assert times.lessons == [(kind, 30.0, 35.0)]
+
+
+def test_a_clip_that_is_done_at_the_first_look_of_a_wait_from_its_start_teaches_too():
+    times = Learner()
+    watch(submitted=100.0, started=103.0, times=times).saw(looked("complete"), 135.0)
+    assert [lesson[1:] for lesson in times.lessons] == [(3.0, 35.0)]
+
+
+@pytest.mark.parametrize(
+    ("started", "status"), [(900.0, "complete"), (103.0, "error"), (103.0, "canceled")], ids=str
+)
+def test_what_was_not_followed_or_is_no_clip_teaches_nothing(started, status):
+    times = Learner()
+    watch(submitted=100.0, started=started, times=times).saw(looked(status), started + 30)
+    assert times.lessons == []
