@@ -67,7 +67,7 @@ class LiveAirflow(AirflowRest):
         python: str | Path = sys.executable,
     ) -> None:
         self.home = home.resolve()
-        self.db_path = self.home / "airflow.db"
+        self.database = database or f"sqlite:///{self.home / 'airflow.db'}"
         self.logs_dir = self.home / "logs"
         self.parts_logs_dir = self.home / "logs" / "parts"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}

@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import processes
 
@@ -65,6 +66,11 @@ def postgres() -> Iterator[str]:
                 for child in children:
                     _stop(child)
                 shutil.rmtree(home)
+
+
+def folder_of(url: str) -> Path:
+    """The folder with everything that the PostgreSQL at this URL has written."""
+    return Path(parse_qs(urlsplit(url).query)["host"][0])
 
 
 def _installation(home: Path) -> tuple[Path, str | None]:

@@ -261,7 +261,8 @@ class ImageToVideoOperator(BaseOperator):
             return self._submitted(context, job)
         if self.deferrable:
             records.know(job.id, job.credits_charged)
-            self.defer(**self._trigger(job.id, deadline, job.credits_charged).as_deferral())
+            trigger = self._trigger(job.id, deadline, job.credits_charged, self._submitted_at())
+            self.defer(**trigger.as_deferral())
         return self._finish(context, self._wait(job, deadline), records)
 
     def _submitted(self, context: Context, job: CreatedJob) -> dict[str, Any]:
@@ -277,8 +278,19 @@ class ImageToVideoOperator(BaseOperator):
             credits_charged=job.credits_charged,
         )
 
+    def _submitted_at(self) -> float | None:
+        """When the job was submitted, in epoch seconds: just now, or by another try."""
+        seen = self._purchase.taken_up if self._purchase is not None else None
+        if seen is None:
+            return time.time()
+        return seen.created_at.timestamp() if seen.created_at else None
+
     def _trigger(
-        self, project_id: str, deadline: float, credits_charged: int | None = None
+        self,
+        project_id: str,
+        deadline: float,
+        credits_charged: int | None = None,
+        submitted: float | None = None,
     ) -> VideoJobTrigger:
         from magichour_provider.triggers.video_job import VideoJobTrigger
 
@@ -288,13 +300,23 @@ class ImageToVideoOperator(BaseOperator):
             deadline=deadline,
             poll_interval=self.poll_interval,
             credits_charged=credits_charged,
+            submitted=submitted,
+            model=self.model,
+            resolution=self.resolution,
+            end_seconds=float(self.end_seconds),
         )
 
     def _wait(self, job: CreatedJob, deadline: float) -> Outcome:
         from magichour_provider.waiting.blocking import wait
         from magichour_provider.waiting.watch import Watch
 
-        watch = Watch(job.id, deadline=deadline, started=time.time(), poll_interval=self.poll_interval)
+        watch = Watch(
+            job.id,
+            deadline=deadline,
+            started=time.time(),
+            poll_interval=self.poll_interval,
+            submitted=self._submitted_at(),
+        )
         return wait(self.hook.get_client(max_attempts=1), watch, self._heed_kill)
 
     def _finish(self, context: Context, outcome: Outcome, records: JobRecords) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class Width:
     _idle_ticks: int = 0
 
     def adjust(self, *, lateness: float, busy: float) -> None:
-        """Take in by how many seconds the first look is late, and which share of its time the thread works."""
+        """Take in by how many seconds the first look is late, and how much of its time the thread works."""
         if lateness > 1.0 and busy < 0.7:
             self._idle_ticks = 0
             self.looks = min(self.most, self.looks + self.looks // 2)

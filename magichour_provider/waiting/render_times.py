@@ -12,6 +12,8 @@ class RenderKind(NamedTuple):
 
 
 ANY_KIND = RenderKind()
+
+
 class RenderTimes:
     def plan_for(self, kind: RenderKind) -> LookPlan:
         return LookPlan()

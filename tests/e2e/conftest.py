@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from airflow_rest import Json
 from live_airflow import LiveAirflow
 from PIL import Image
+from postgres import postgres
 from processes import wait_until
 from sandbox_process import sandbox
 
@@ -115,8 +118,36 @@ def sandbox_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+class StatsdServer:
+    """Takes in what Airflow sends to its metrics system."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._lines: list[str] = []
+        threading.Thread(target=self._receive, daemon=True).start()
+
+    def lines(self, name: str) -> list[str]:
+        """What was sent of the metric `airflow.<name>`, without its name."""
+        start = f"airflow.{name}:"
+        return [line.removeprefix(start) for line in list(self._lines) if line.startswith(start)]
+
+    def _receive(self) -> None:
+        while True:
+            self._lines += self._socket.recv(65536).decode().splitlines()
+
+
 @pytest.fixture(scope="session")
-def live_airflow(sandbox_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveAirflow]:
+def statsd() -> StatsdServer:
+    """A statsd server for the live Airflow."""
+    return StatsdServer()
+
+
+@pytest.fixture(scope="session")
+def live_airflow(
+    sandbox_url: str, statsd: StatsdServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveAirflow]:
     """A live Airflow over the example Dags and those in `dags`, with three connections to the sandbox.
 
     `magichour_default` and one with a wrong key come from the environment; a third is in the database.
@@ -130,7 +161,16 @@ def live_airflow(sandbox_url: str, tmp_path_factory: pytest.TempPathFactory) -> 
         # Airflow's default. Below it, the race that our trigger guards against is hardly ever lost.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "5",
     }
-    with LiveAirflow(tmp_path_factory.mktemp("airflow"), dags, env=env) as airflow:
+    env |= {
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+        "AIRFLOW__METRICS__STATSD_PORT": str(statsd.port),
+    }
+    with (
+        # Not SQLite: under load that answers "database is locked", and a triggerer ends itself by it.
+        postgres() as database,
+        LiveAirflow(tmp_path_factory.mktemp("airflow"), dags, env=env, database=database) as airflow,
+    ):
         stored = {"connection_id": STORED, **_connection(sandbox_url, API_KEY)}
         airflow.request("POST", "/connections", json=stored)
         yield airflow

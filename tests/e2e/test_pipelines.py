@@ -9,10 +9,9 @@ import hashlib
 import json
 import os
 import signal
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -20,6 +19,8 @@ from urllib.parse import parse_qs, urlsplit
 import av
 import httpx
 import pytest
+import sqlalchemy
+from postgres import folder_of
 from processes import wait_until
 
 from magichour_provider.references import library_url
@@ -167,7 +168,7 @@ def test_a_connection_from_the_database_serves_workers_and_triggerer(runs: Runs)
     assert_clip(run.xcom("download"), run.only_job(), run.folder, seconds=3)
     with reading(run.airflow) as database:
         query = "SELECT is_encrypted, password FROM connection WHERE conn_id = 'magichour_stored'"
-        ((is_encrypted, password),) = database.execute(query)
+        ((is_encrypted, password),) = database.execute(sqlalchemy.text(query))
     assert is_encrypted
     assert password.startswith("gAAAA")
 
@@ -227,8 +228,17 @@ def test_neither_key_nor_signed_url_is_left_in_database_logs_and_files(
 
     assert leaks == set()
     seen = [place for place, text in places.items() if complete[0].encode() in text]
-    assert any(".db" in place for place in seen), "a leak into the database would be seen"
+    assert any(place.startswith("table ") for place in seen), "a leak into a row would be seen"
+    assert any(place.startswith("postgres-") for place in seen), "a leak into a deleted row would be seen"
     assert any(place.endswith(".log") for place in seen), "a leak into a log would be seen"
+
+
+def test_a_triggerer_sends_its_metrics(runs: Runs, statsd: Any) -> None:
+    """Airflow's SDK has `Stats` too, which in a triggerer lead nowhere."""
+    runs["mapped"].finish()
+    assert wait_until(lambda: statsd.lines("magichour.detection_delay"), timeout=60)
+    assert sum(int(line.removesuffix("|c")) for line in statsd.lines("magichour.looks")) > 10
+    assert any(line.endswith("|g") and line != "0|g" for line in statsd.lines("magichour.clips_waiting"))
 
 
 def assert_waits_in_the_triggerer(run: Any, task_id: str) -> None:
@@ -239,12 +249,15 @@ def assert_waits_in_the_triggerer(run: Any, task_id: str) -> None:
     assert task["state"] == "deferred"
     assert task["trigger"]["classpath"] == TRIGGER
     kwargs = stored_kwargs(run.airflow, task["trigger"]["id"])
-    assert kwargs.pop("deadline") > time.time()
+    assert kwargs.pop("deadline") > time.time() > kwargs.pop("submitted")
     assert kwargs == {
         "project_id": run.only_job()["id"],
         "magichour_conn_id": "magichour_default",
         "poll_interval": None,
         "credits_charged": run.only_job()["credits_charged"],
+        "model": run.only_job()["model"],
+        "resolution": run.only_job()["resolution"],
+        "end_seconds": run.only_job()["end_seconds"],
     }
 
 
@@ -297,14 +310,21 @@ def last_error(log: str) -> str:
 def stored_kwargs(airflow: LiveAirflow, trigger_id: int) -> Json:
     """What a trigger was given: plain text in the database, and not shown by REST."""
     with reading(airflow) as database:
-        ((kwargs,),) = database.execute("SELECT kwargs FROM trigger WHERE id = ?", (trigger_id,))
+        query = sqlalchemy.text("SELECT kwargs FROM trigger WHERE id = :id")
+        ((kwargs,),) = database.execute(query, {"id": trigger_id})
     stored: Json = json.loads(kwargs)
     return stored
 
 
-def reading(airflow: LiveAirflow) -> closing[sqlite3.Connection]:
-    """Airflow's database, to be read and closed."""
-    return closing(sqlite3.connect(f"file:{airflow.db_path}?mode=ro", uri=True))
+@contextmanager
+def reading(airflow: LiveAirflow) -> Iterator[sqlalchemy.Connection]:
+    """Airflow's database."""
+    engine = sqlalchemy.create_engine(airflow.database)
+    try:
+        with engine.connect() as database:
+            yield database
+    finally:
+        engine.dispose()
 
 
 def clip_url(sandbox_url: str, key: str, project_id: str) -> str:
@@ -315,13 +335,19 @@ def clip_url(sandbox_url: str, key: str, project_id: str) -> str:
 
 
 def written_by(airflow: LiveAirflow) -> Iterator[tuple[str, bytes]]:
-    """All that Airflow wrote: every file below its home as it is, and the database row by row.
+    """All that Airflow wrote: the files below its home and of its database as they are, and every row.
 
-    The rows besides the file, as a long value may lie in two pages of it; the file, as it holds deleted
+    The rows besides the files, as a long value may be compressed in those; the files, as they hold deleted
     rows too.
     """
-    for path in airflow.home.rglob("*"):
-        if path.is_file():
-            yield str(path.relative_to(airflow.home)), path.read_bytes()
+    for folder in (airflow.home, folder_of(airflow.database)):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                yield str(path.relative_to(folder.parent)), path.read_bytes()
     with reading(airflow) as database:
-        yield "airflow.db, as SQL", "\n".join(database.iterdump()).encode()
+        tables = sqlalchemy.MetaData()
+        tables.reflect(database)
+        for table in tables.sorted_tables:
+            rows = database.execute(sqlalchemy.select(table))
+            cells = [bytes(cell) if isinstance(cell, memoryview) else cell for row in rows for cell in row]
+            yield f"table {table.name}", "\n".join(map(str, cells)).encode()

@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import processes
 import psutil
 import pytest
 import sqlalchemy
-from postgres import postgres
+from postgres import folder_of, postgres
 
 pytestmark = pytest.mark.live
 
@@ -33,7 +32,7 @@ def test_it_serves_over_a_socket_that_only_its_owner_can_reach() -> None:
         with engine.connect() as connection:
             assert connection.execute(sqlalchemy.text("SHOW listen_addresses")).scalar() == ""
         engine.dispose()
-        folder = _folder(url)
+        folder = folder_of(url)
         assert folder.stat().st_mode & 0o077 == 0
         server = psutil.Process(_server_of(folder))
         assert server.uids().effective != 0
@@ -49,7 +48,7 @@ def test_a_terminated_test_leaves_no_server_and_no_folder() -> None:
     ) as script:
         assert script.stdout is not None
         url = script.stdout.readline().strip()
-        folder = _folder(url)
+        folder = folder_of(url)
         server = psutil.Process(_server_of(folder))
         engine = sqlalchemy.create_engine(url)
         with engine.connect():  # a client that is still there
@@ -61,10 +60,6 @@ def test_a_terminated_test_leaves_no_server_and_no_folder() -> None:
     assert served
     assert not any(process.is_running() for process in (server, *served))
     assert not folder.exists()
-
-
-def _folder(url: str) -> Path:
-    return Path(parse_qs(urlsplit(url).query)["host"][0])
 
 
 def _server_of(folder: Path) -> int:
