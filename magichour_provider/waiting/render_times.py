@@ -64,6 +64,10 @@ class RenderKind(NamedTuple):
     end_seconds: float | None = None
 
 
+ANY_KIND = RenderKind()
+"""Renders of which nothing is known."""
+
+
 def _step_at(age: float) -> float:
     """Which step an age falls into, and how far into it."""
     return min(float(_STEPS), math.log1p(max(age, 0.0) / _SCALE) / _STEP)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 import operator
-import random
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -29,10 +28,6 @@ SHORTEST, LONGEST = 1.0, 60.0
 """Seconds between two looks at one job, at the least and at the most."""
 MEAN_DELAY = 2.5
 """Seconds from the end of a render to the look that sees it, on average: those of a look every 5 s."""
-
-_OLD_SHORTEST, _OLD_LONGEST = 2.0, 30.0
-_GROWTH = 0.15
-_JITTER = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +95,3 @@ def _rate(ends: Sequence[float], gaps: Sequence[float]) -> float:
         left = max(MEAN_DELAY - late * LONGEST / 2, MEAN_DELAY / 4)
         rate = in_time / (2 * left)
     return rate
-
-
-def pause_before_look(waited: float, poll_interval: float | None = None) -> float:
-    """Seconds to sleep before the next look at a job that has been waited for during `waited` seconds.
-
-    With `poll_interval` the pause is that, jittered. Without, it grows with the time already waited, so
-    that the clip is noticed within about a seventh of its render time, from 2 to 30 seconds apart.
-    """
-    pause = poll_interval
-    if pause is None:
-        pause = min(_OLD_LONGEST, max(_OLD_SHORTEST, waited * _GROWTH))
-    return pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
-
-
-SHORTEST = 1.0
-
-
-class LookPlan:
-    def pause(self, age: float, share: float = 1.0) -> float:
-        return max(1.0, min(30.0, age * 0.15)) * share

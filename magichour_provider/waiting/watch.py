@@ -55,6 +55,7 @@ class Watch:
     credits_charged: int | None = None
     unseen_since: float = field(init=False)
     _has_looked: bool = False
+    _told_age: float = 0.0
     _not_before: float = 0.0
     _failed_looks: int = 0
     _warned: str | None = None
@@ -128,16 +129,24 @@ class Watch:
         return random.random() if is_first else random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
 
     def _learn(self, project: VideoProject, now: float, *, is_over: bool) -> None:
-        """Learn the job's age, and in the end how long it took, where the wait has followed it."""
+        """Learn what the job is, and how long it renders, as far as this wait has followed it."""
         if self.submitted is None and project.created_at is not None:
             self.submitted = min(now, project.created_at.timestamp())
+        if self.kind.end_seconds is None:
+            self.kind = self.kind._replace(end_seconds=project.end_seconds)
+        since, self.unseen_since = self.unseen_since, self.unseen_since if is_over else now
+        if self.submitted is None or self.poll_interval is not None:
+            return
+        age = now - self.submitted
         if not is_over:
-            self.unseen_since = now
-            return
-        if project.status is not JobStatus.COMPLETE or self.submitted is None:
-            return
-        if self.unseen_since > self.started or self.started - self.submitted <= _FRESH_JOB:
-            self.times.learn(self.kind, self.unseen_since - self.submitted, now - self.submitted)
+            self.times.unfinished(self.kind, age, self._told_age)
+            self._told_age = age
+        elif project.status is JobStatus.COMPLETE and self._has_followed(since):
+            self.times.learn(self.kind, since - self.submitted, age, self._told_age)
+
+    def _has_followed(self, since: float) -> bool:
+        """Whether the job was not simply found done by a wait that began late."""
+        return since > self.started or self.started - (self.submitted or 0.0) <= _FRESH_JOB
 
     def _warn_of_unknown(self, project: VideoProject) -> None:
         status = project.status

@@ -28,8 +28,11 @@ class Learner(RenderTimes):
         super().__init__()
         self.lessons = []
 
-    def learn(self, kind, shortest, longest):
-        self.lessons.append((kind, shortest, longest))
+    def learn(self, kind, shortest, longest, since=0.0):
+        self.lessons.append((kind, shortest, longest, since))
+
+    def unfinished(self, kind, age, since=0.0):
+        self.lessons.append((kind, age, since))
 
 
 def test_no_look_and_no_end_comes_before_the_deferral_is_stored():
@@ -138,13 +141,28 @@ def test_how_long_a_clip_took_is_learned_between_the_last_two_looks():
     waiting = watch(submitted=100.0, started=103.0, kind=kind, times=times)
     waiting.saw(looked("rendering"), 130.0)
     waiting.saw(looked("complete"), 135.0)
-    assert times.lessons == [(kind, 30.0, 35.0)]
+    assert times.lessons == [(kind, 30.0, 0.0), (kind, 30.0, 35.0, 30.0)]
 
 
 def test_a_clip_that_is_done_at_the_first_look_of_a_wait_from_its_start_teaches_too():
     times = Learner()
     watch(submitted=100.0, started=103.0, times=times).saw(looked("complete"), 135.0)
-    assert [lesson[1:] for lesson in times.lessons] == [(3.0, 35.0)]
+    assert [lesson[1:] for lesson in times.lessons] == [(3.0, 35.0, 0.0)]
+
+
+def test_a_wait_with_an_interval_of_its_own_teaches_nothing():
+    times = Learner()
+    waiting = watch(submitted=100.0, started=103.0, times=times, poll_interval=30)
+    waiting.saw(looked("rendering"), 130.0)
+    waiting.saw(looked("complete"), 160.0)
+    assert times.lessons == []
+
+
+def test_the_length_of_a_clip_that_nobody_has_told_is_seen_at_the_first_look():
+    times = Learner()
+    waiting = watch(started=103.0, kind=RenderKind("ltx-2.3", "480p"), times=times, submitted=100.0)
+    waiting.saw(looked("rendering", end_seconds=5), 130.0)
+    assert times.lessons[0][0] == RenderKind("ltx-2.3", "480p", 5)
 
 
 @pytest.mark.parametrize(
