@@ -155,7 +155,7 @@ def test_kinds_that_learn_nothing_any_more_are_forgotten():
     others = [RenderKind("other", None, float(number)) for number in range(2 * MAX_KINDS)]
     for kind in others:
         times.unfinished(kind, 1.0)
-        times.learn(KIND, 198.0, 202.0)
+        times.unfinished(KIND, 1.0)
     assert times.plan_for(KIND) is not prior
     for kind in others:
         times.unfinished(kind, 2.0)
