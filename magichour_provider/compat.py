@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -37,9 +38,11 @@ except ImportError:  # Airflow 3.0
     from airflow.exceptions import TaskDeferralError  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Mapping
 
+    from airflow.sdk import BaseOperator as Task
     from airflow.sdk import Context
+    from airflow.triggers.base import StartTriggerArgs, TriggerEvent
 
 log = logging.getLogger(__name__)
 
@@ -65,15 +68,24 @@ __all__ = [
     "all_xcoms",
     "default_deferrable",
     "deferral_settles_after",
+    "ends_tasks_in_the_triggerer",
+    "forget_result",
     "get_async_connection",
+    "get_xcom",
     "has_been_ended",
     "has_retry_policies",
     "is_deferred",
     "mask_secret",
     "own_state",
+    "params_have_values",
+    "plain_reference",
+    "push_link",
+    "push_xcom",
+    "start_trigger_args",
+    "success",
     "task_state_store",
     "task_states",
-    "triggerer_stats",
+    "without_its_dag",
 ]
 
 
@@ -168,3 +180,105 @@ def all_xcoms(key: str, dag_id: str, run_id: str, task_id: str) -> list[Any]:
     from airflow.sdk.execution_time.xcom import XCom
 
     return XCom.get_all(key=key, dag_id=dag_id, run_id=run_id, task_id=task_id) or []
+
+
+def ends_tasks_in_the_triggerer() -> bool:
+    """Whether a task can begin in the triggerer and end there, with its XComs in place (Airflow 3.3)."""
+    return has_retry_policies()
+
+
+def start_trigger_args(
+    trigger: str, kwargs: Mapping[str, Any], *, next_method: str, timeout: timedelta
+) -> StartTriggerArgs:
+    """What Airflow needs to start a task in the triggerer; `trigger` is the path of its class."""
+    from airflow.triggers.base import StartTriggerArgs
+
+    return StartTriggerArgs(
+        trigger_cls=trigger, trigger_kwargs=dict(kwargs), next_method=next_method, timeout=timeout
+    )
+
+
+def success() -> TriggerEvent:
+    """The event that ends a task as a success, without a worker."""
+    from airflow.triggers.base import TaskSuccessEvent
+
+    return TaskSuccessEvent()
+
+
+def plain_reference(value: object) -> tuple[Task, str] | None:
+    """Task and key of a reference to one task's XCom; None for anything else, such as what `map` makes."""
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
+    from airflow.sdk.definitions.xcom_arg import PlainXComArg
+
+    if not isinstance(value, PlainXComArg) or isinstance(value.operator, MappedOperator):
+        return None
+    return value.operator, value.key
+
+
+def params_have_values(task: Any) -> bool:
+    """Whether every param of a task and of its Dag has a default.
+
+    Of a task that begins in the triggerer and has one without, Airflow 3.3.2's triggerer dies, as a whole,
+    and again at every start, even where the run's conf gives it a value: it looks at that too late.
+    """
+    from airflow.sdk import Param
+
+    unset = Param().value
+    holders = [task, task.dag] if task.has_dag() else [task]
+    return all(
+        holder.params.get_param(name).value is not unset for holder in holders for name in holder.params
+    )
+
+
+def without_its_dag(ti: Any) -> Any:
+    """The ids of a task instance in the triggerer, letting go of the Dag that Airflow unpacked for it.
+
+    Airflow keeps one Dag for each waiting task, some 2 KiB for each task in it, for templates that are
+    rendered by now.
+    """
+    context = getattr(ti, "_cached_template_context", None)
+    if context is not None:
+        context.clear()
+        ti.task = None
+    return SimpleNamespace(
+        id=ti.id, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
+    )
+
+
+def get_xcom(ti: Any, task_id: str, key: str) -> Any:
+    """Another task's XCom in the same run; None where there is none. Blocks; works in the triggerer too.
+
+    Asked for the one that is not mapped: the triggerer never answers a question for them all.
+    """
+    from airflow.sdk.execution_time.xcom import XCom
+
+    return XCom.get_one(key=key, dag_id=ti.dag_id, task_id=task_id, run_id=ti.run_id, map_index=-1)
+
+
+def push_xcom(ti: Any, key: str, value: Any) -> None:
+    """Store an XCom of a task that is not mapped. Blocks; works in the triggerer too.
+
+    `TaskSuccessEvent(xcoms=...)` would store it encoded twice.
+    """
+    from airflow.sdk.execution_time.xcom import XCom
+
+    XCom.set(key=key, value=value, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id)
+
+
+def push_link(ti: Any, link: BaseOperatorLink, address: str) -> None:
+    """Store the address of an extra link, as Airflow does at the end of a worker's run. Blocks."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    XCom._set_xcom_in_db(
+        key=link.xcom_key, value=address, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id
+    )
+
+
+def forget_result(context: Context) -> None:
+    """Delete what an earlier try returned: Airflow does so only before a try that begins in a worker."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    ti = context["ti"]
+    address = {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": ti.map_index}
+    if ti.try_number > 1 and XCom.get_one(key=XCom.XCOM_RETURN_KEY, **address) is not None:
+        XCom.delete(key=XCom.XCOM_RETURN_KEY, **address)

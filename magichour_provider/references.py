@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from magichour_provider.waiting.outcome import Outcome
 
 DEFAULT_CONN_ID = "magichour_default"
+HANDED_OVER = "handed_over"
+"""Key of the event that gives a task which began in the triggerer to a worker: why, or None where the event
+is the outcome of the wait."""
+DEADLINE = "deadline"
+"""Key of that event: epoch seconds at which the task's wait must end; None where nobody knows."""
+
 _SECRET_CHARS = 12
 _NAME_LIMIT = 100
 _RUN_LIMIT = 50
@@ -75,7 +81,7 @@ def _literal(text: str) -> object:
     """The value that a template has rendered as text."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
 
 

@@ -16,11 +16,13 @@ from magichour_provider.compat import (
     PokeReturnValue,
     default_deferrable,
     deferral_settles_after,
+    forget_result,
 )
 from magichour_provider.killing import killed, say
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.policies import give_retry_policy, no_useless_retry
-from magichour_provider.references import DEFAULT_CONN_ID, JobReference
+from magichour_provider.references import DEADLINE, DEFAULT_CONN_ID, HANDED_OVER, JobReference
+from magichour_provider.sensors.placement import BeginsInTheTriggerer, StartTriggerArgsOf, why_a_worker
 from magichour_provider.timing import deadline_of, optional_seconds
 
 if TYPE_CHECKING:
@@ -36,6 +38,14 @@ class VideoJobSensor(BaseSensorOperator):
     Poke, reschedule and deferrable mode. A look that fails in a way that may pass is not a failed job:
     the wait goes on until its deadline. `soft_fail` and `never_fail` skip the task when the job came to
     no clip or the time was up; they do not hide a wrong key.
+
+    When deferrable, from Airflow 3.3 on, the sensor begins in the triggerer and, when the clip is there, ends
+    there: no worker is started. It needs a worker all the same for what only a worker does (any other ending,
+    callbacks of its success, outlets) and where its `project_id` is a template or comes from a mapped task;
+    one line in its log says which way it waits, and why. A sensor that begins in the triggerer follows
+    `trigger_rule` and `depends_on_past` as ever, but no pool, `max_active_tis_per_dag` or `queue` holds
+    it back, its rendered fields are not shown, and listeners (OpenLineage) hear nothing of its success.
+    `sensor.start_from_trigger = False` keeps it in a worker.
 
     :param project_id: a project id, the output of `ImageToVideoOperator`, or a template of either.
     :param magichour_conn_id: the connection.
@@ -53,6 +63,9 @@ class VideoJobSensor(BaseSensorOperator):
 
     default_poke_interval: ClassVar[float] = 10.0
     default_timeout: ClassVar[float] = 3600.0
+
+    start_from_trigger = BeginsInTheTriggerer()
+    start_trigger_args = StartTriggerArgsOf()
 
     def __init__(
         self,
@@ -79,6 +92,7 @@ class VideoJobSensor(BaseSensorOperator):
         self.deferrable = default_deferrable() if deferrable is None else deferrable
         self.linked_project_id: str | None = None
         self._credits_charged: int | None = None
+        self._why_a_worker: str | None = None
 
     @cached_property
     def hook(self) -> MagicHourHook:
@@ -87,10 +101,21 @@ class VideoJobSensor(BaseSensorOperator):
 
         return MagicHourHook(self.magichour_conn_id)
 
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
+        """Render the templates, and note before why a worker does so."""
+        self._why_a_worker = why_a_worker(self)
+        super().render_template_fields(context, jinja_env)
+
     def execute(self, context: Context) -> Any:
         """Wait in the way that was asked for."""
+        if self.deferrable:
+            reason = self._why_a_worker or why_a_worker(self) or "it was begun in one"
+            self.log.info("This task waits the ordinary way, from a worker, because %s.", reason)
+        return self._wait(context)
+
+    def _wait(self, context: Context, deadline: float | None = None) -> Any:
         with no_useless_retry(self):
-            self._begin(context)
+            self._begin(context, deadline)
             # Looked before deferring: a trigger that fires at once can fail the task (airflow#71580).
             outcome = self._look() if self.deferrable else super().execute(context)
             if outcome is None:
@@ -107,10 +132,15 @@ class VideoJobSensor(BaseSensorOperator):
         if self.linked_project_id:
             say(self.log, killed(self.linked_project_id, self._credits_charged))
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Take over from the triggerer: return the job's data, or raise what became of it."""
         from magichour_provider.waiting.outcome import Outcome
 
+        if HANDED_OVER in event:
+            forget_result(context)
+            if event[HANDED_OVER] is not None:
+                self.log.info("A worker takes this task over, because %s.", event[HANDED_OVER])
+                return self._wait(context, event[DEADLINE])
         outcome = Outcome.from_event(event)
         self._job = JobReference.of(self.project_id)
         self.linked_project_id = outcome.project_id
@@ -121,7 +151,7 @@ class VideoJobSensor(BaseSensorOperator):
         with no_useless_retry(self):
             return self._finish(outcome)
 
-    def _begin(self, context: Context) -> None:
+    def _begin(self, context: Context, deadline: float | None = None) -> None:
         from magichour_provider.waiting.watch import Watch
 
         self._job = JobReference.of(self.project_id)
@@ -129,14 +159,17 @@ class VideoJobSensor(BaseSensorOperator):
         started = self._started(context)
         self._watch = Watch(
             self._job.project_id,
-            deadline=deadline_of(
-                started,
-                timedelta(seconds=self.timeout),
-                self.execution_timeout,
-                in_worker=not self.deferrable and not self.reschedule,
-            ),
+            deadline=self._deadline(started) if deadline is None else deadline,
             started=started,
             poll_interval=self.poll_interval,
+        )
+
+    def _deadline(self, started: float) -> float:
+        return deadline_of(
+            started,
+            timedelta(seconds=self.timeout),
+            self.execution_timeout,
+            in_worker=not self.deferrable and not self.reschedule,
         )
 
     def _started(self, context: Context) -> float:

@@ -18,7 +18,7 @@ from magichour_provider.references import DEFAULT_CONN_ID
 from magichour_provider.timing import FRAMEWORK_GRACE
 
 if TYPE_CHECKING:
-    from magichour_provider.waiting.hub import Hub
+    from magichour_provider.api.client import AsyncMagicHourClient
     from magichour_provider.waiting.outcome import Outcome
 
 log = logging.getLogger(__name__)
@@ -99,10 +99,9 @@ class VideoJobTrigger(BaseTrigger):
     async def wait_for(self, project_id: str, deadline: float, *, quiet: float) -> Outcome:
         """Wait until the job has ended or the deadline has passed.
 
-        :param quiet: seconds in which the wait must not end.
+        :param quiet: seconds in which the wait neither looks nor ends.
         """
-        await _loaded()
-        from magichour_provider.waiting.render_times import RenderKind
+        from magichour_provider.waiting.hub import hub_for
         from magichour_provider.waiting.watch import Watch
 
         now = time.time()
@@ -111,11 +110,9 @@ class VideoJobTrigger(BaseTrigger):
             deadline=deadline,
             started=now,
             poll_interval=self.poll_interval,
-            submitted=self.submitted,
-            kind=RenderKind(self.model, self.resolution, self.end_seconds),
             quiet_until=now + quiet,
         )
-        return await self._hub().wait(watch)
+        return await hub_for(self.magichour_conn_id).wait(watch, self._make_client)
 
     async def on_kill(self) -> None:
         """Say what goes on, if a person has ended the task: a render cannot be cancelled from here.

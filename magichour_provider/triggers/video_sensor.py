@@ -1,0 +1,187 @@
+"""A whole sensor in the triggerer: no worker is started for it.
+
+Invariants. The result is stored before the event that lets downstream tasks start. Only a success ends
+here: every other ending, and whatever cannot be done here, is handed to a worker, where retries, callbacks
+and skips mean what they mean elsewhere. Nothing that this trigger waits for can keep it for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.triggers.base import TriggerEvent
+
+from magichour_provider.api.errors import InvalidRequestError
+from magichour_provider.api.projects import library_url
+from magichour_provider.compat import get_xcom, push_link, push_xcom, success, without_its_dag
+from magichour_provider.links import VideoProjectLink
+from magichour_provider.references import DEADLINE, DEFAULT_CONN_ID, HANDED_OVER, JobReference
+from magichour_provider.triggers.video_job import VideoJobTrigger
+
+if TYPE_CHECKING:
+    from magichour_provider.waiting.outcome import Outcome
+
+log = logging.getLogger(__name__)
+
+_AIRFLOW_ANSWERS_WITHIN = 60.0
+_JUST_STARTED = 15.0
+"""Seconds in which a task is so young that nobody has looked at its job yet."""
+
+T = TypeVar("T")
+
+
+class VideoSensorTrigger(VideoJobTrigger):
+    """Stands for a `VideoJobSensor`, from its first moment to its last.
+
+    It is named in the Dag, so its arguments are the same for every run. None of them has the name of one of
+    the sensor's template fields: the triggerer renders nothing. The deadline comes from the time at which
+    Airflow's own timeout ends the task, which is stored, so that a restarted triggerer grants no new time.
+
+    :param conn_id: the connection.
+    :param limit: seconds that the task may wait.
+    :param grace: seconds by which Airflow's own timeout comes later.
+    :param poll_interval: seconds between looks; None: adaptive.
+    :param job_id: the job; `model` and `resolution` are what is known of it.
+    :param upstream_task_id: the task whose XCom `upstream_key` is or has the job, where there is no `job_id`.
+    :param push_result: whether the result becomes an XCom.
+    """
+
+    timeout_after: datetime | None = None
+
+    def __init__(
+        self,
+        *,
+        conn_id: str = DEFAULT_CONN_ID,
+        limit: float,
+        grace: float,
+        poll_interval: float | None = None,
+        job_id: str | None = None,
+        model: str | None = None,
+        resolution: str | None = None,
+        upstream_task_id: str | None = None,
+        upstream_key: str | None = None,
+        push_result: bool = True,
+    ) -> None:
+        super().__init__(job_id or "", conn_id, deadline=0.0, poll_interval=poll_interval)
+        self.limit = limit
+        self.grace = grace
+        self.job_id = job_id
+        self.model = model
+        self.resolution = resolution
+        self.upstream_task_id = upstream_task_id
+        self.upstream_key = upstream_key
+        self.push_result = push_result
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Name the class and the arguments that make this trigger anew."""
+        names = (
+            "limit", "grace", "poll_interval", "job_id", "model", "resolution",
+            "upstream_task_id", "upstream_key", "push_result",
+        )  # fmt: skip
+        kwargs = {"conn_id": self.magichour_conn_id, **{name: getattr(self, name) for name in names}}
+        return f"{__name__}.{type(self).__name__}", kwargs
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, store the result and end the task; or hand it to a worker."""
+        self.task_instance = without_its_dag(self.task_instance)
+        try:
+            event = await self._live()
+        except Exception as error:
+            log.debug("Where it came from:", exc_info=error)
+            event = self._hand_over(f"{type(error).__name__} was raised in the triggerer")
+        yield event
+
+    async def on_kill(self) -> None:
+        """Say what goes on, if a person has ended the task while its job is known."""
+        if self.project_id:
+            await super().on_kill()
+
+    async def _live(self) -> TriggerEvent:
+        if self.timeout_after is None:
+            return self._hand_over("Airflow has set it no timeout")
+        self.deadline = self.timeout_after.timestamp() - self.grace
+        try:
+            job = JobReference.of(await self._given())
+        except InvalidRequestError:
+            return self._hand_over(f"task {self.upstream_task_id} has given no project id")
+        self.project_id, self.model, self.resolution = job.project_id, job.model, job.resolution
+        log.info(
+            "This task waits in the triggerer from the start, for job %s: no worker, until %s.",
+            job.project_id,
+            datetime.fromtimestamp(self.deadline, timezone.utc).isoformat(timespec="seconds"),
+        )
+        # By its side, as Airflow may be slow to answer, and the wait has a deadline.
+        showing = asyncio.create_task(self._show_link())
+        try:
+            outcome = await self._look_at_once()
+            if outcome is None:
+                # No worker may still be busy with the deferral, so there is nothing to keep quiet for.
+                outcome = await self.wait_for(job.project_id, self.deadline, quiet=0.0)
+            return await self._end(job, outcome)
+        finally:
+            showing.cancel()
+
+    async def _given(self) -> Any:
+        """What the Dag, or the task before this one, says of the job."""
+        if self.upstream_task_id is None:
+            return {"project_id": self.job_id, "model": self.model, "resolution": self.resolution}
+        return await _asked(get_xcom, self.task_instance, self.upstream_task_id, self.upstream_key)
+
+    async def _show_link(self) -> None:
+        link, address = VideoProjectLink(), library_url(self.project_id)
+        try:
+            await _asked(push_link, self.task_instance, link, address)
+        except Exception as error:
+            log.warning("The link to %s could not be stored (%s).", address, type(error).__name__)
+
+    async def _look_at_once(self) -> Outcome | None:
+        """The end of a job that has ended before its task began; anything else is seen by `wait_for`."""
+        from magichour_provider.waiting.hub import hub_for
+        from magichour_provider.waiting.outcome import of_project
+
+        left = self.deadline - time.time()
+        if self.limit - left > _JUST_STARTED:
+            return None
+        looking = hub_for(self.magichour_conn_id).look(self.project_id, self._make_client)
+        try:
+            project = await asyncio.wait_for(looking, max(1.0, left))
+        except Exception:
+            return None
+        self.credits_charged = project.credits_charged
+        return of_project(project)
+
+    async def _end(self, job: JobReference, outcome: Outcome) -> TriggerEvent:
+        from magichour_provider.waiting.outcome import Ending
+
+        if outcome.ending is Ending.COMPLETE and await self._store(job.result(outcome)):
+            log.info("Job %s is complete; this task ends in the triggerer.", job.project_id)
+            return success()
+        return self._event({HANDED_OVER: None, **outcome.as_event()})
+
+    async def _store(self, result: Mapping[str, Any]) -> bool:
+        """Store the result; False where that failed, and a worker shall do it."""
+        if not self.push_result:
+            return True
+        try:
+            await _asked(push_xcom, self.task_instance, "return_value", result)
+        except Exception as error:
+            log.warning("The result could not be stored from the triggerer (%s).", type(error).__name__)
+            return False
+        return True
+
+    def _hand_over(self, why: str) -> TriggerEvent:
+        log.info("This task goes on in a worker, because %s.", why)
+        return self._event({HANDED_OVER: why})
+
+    def _event(self, payload: Mapping[str, Any]) -> TriggerEvent:
+        return TriggerEvent({**payload, DEADLINE: self.deadline or None})  # type: ignore[no-untyped-call]
+
+
+async def _asked(question: Callable[..., T], *arguments: Any) -> T:
+    """Ask Airflow in a thread, as XCom backends block; TimeoutError where it gives no answer."""
+    return await asyncio.wait_for(asyncio.to_thread(question, *arguments), _AIRFLOW_ANSWERS_WITHIN)
