@@ -19,6 +19,7 @@ from magichour_provider.timing import FRAMEWORK_GRACE
 
 if TYPE_CHECKING:
     from magichour_provider.api.client import AsyncMagicHourClient
+    from magichour_provider.api.models import VideoProject
     from magichour_provider.waiting.outcome import Outcome
 
 log = logging.getLogger(__name__)
@@ -144,16 +145,21 @@ class VideoJobTrigger(BaseTrigger):
 
     async def _goes_on(self) -> bool:
         """Whether the job has not ended, as far as is known."""
-        await _loaded()
-        from magichour_provider.waiting.outcome import of_project
+        from magichour_provider.waiting import outcome
 
         try:
-            project = await self._hub().look(self.project_id)
+            project = await self._look()
         except Exception:
             return True
         return of_project(project) is None
 
-    def _hub(self) -> Hub:
+    async def _look(self) -> VideoProject:
+        """Look once, by the client that all triggers of the connection share. Raises MagicHourError."""
+        from magichour_provider.waiting.hub import hub_for
+
+        return await hub_for(self.magichour_conn_id).look(self.project_id, self._make_client)
+
+    async def _make_client(self) -> AsyncMagicHourClient:
         from magichour_provider.hooks.magichour import MagicHourHook
         from magichour_provider.waiting.hub import hub_for
 

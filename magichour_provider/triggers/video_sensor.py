@@ -73,6 +73,7 @@ class VideoSensorTrigger(VideoJobTrigger):
         self.job_id = job_id
         self.model = model
         self.resolution = resolution
+        self.end_seconds: float | None = None
         self.upstream_task_id = upstream_task_id
         self.upstream_key = upstream_key
         self.push_result = push_result
@@ -105,11 +106,12 @@ class VideoSensorTrigger(VideoJobTrigger):
         if self.timeout_after is None:
             return self._hand_over("Airflow has set it no timeout")
         self.deadline = self.timeout_after.timestamp() - self.grace
+        given = await self._given()
         try:
-            job = JobReference.of(await self._given())
+            job = JobReference.of(given)
         except InvalidRequestError:
             return self._hand_over(f"task {self.upstream_task_id} has given no project id")
-        self.project_id, self.model, self.resolution = job.project_id, job.model, job.resolution
+        self._learn_of(job, given)
         log.info(
             "This task waits in the triggerer from the start, for job %s: no worker, until %s.",
             job.project_id,
@@ -132,6 +134,12 @@ class VideoSensorTrigger(VideoJobTrigger):
             return {"project_id": self.job_id, "model": self.model, "resolution": self.resolution}
         return await _asked(get_xcom, self.task_instance, self.upstream_task_id, self.upstream_key)
 
+    def _learn_of(self, job: JobReference, given: object) -> None:
+        """Take in what is known of the job; the schedule learns by it how long such renders take."""
+        self.project_id, self.model, self.resolution = job.project_id, job.model, job.resolution
+        end_seconds = given.get("end_seconds") if isinstance(given, Mapping) else None
+        self.end_seconds = float(end_seconds) if isinstance(end_seconds, (int, float)) else None
+
     async def _show_link(self) -> None:
         link, address = VideoProjectLink(), library_url(self.project_id)
         try:
@@ -141,15 +149,13 @@ class VideoSensorTrigger(VideoJobTrigger):
 
     async def _look_at_once(self) -> Outcome | None:
         """The end of a job that has ended before its task began; anything else is seen by `wait_for`."""
-        from magichour_provider.waiting.hub import hub_for
         from magichour_provider.waiting.outcome import of_project
 
         left = self.deadline - time.time()
         if self.limit - left > _JUST_STARTED:
             return None
-        looking = hub_for(self.magichour_conn_id).look(self.project_id, self._make_client)
         try:
-            project = await asyncio.wait_for(looking, max(1.0, left))
+            project = await asyncio.wait_for(self._look(), max(1.0, left))
         except Exception:
             return None
         self.credits_charged = project.credits_charged

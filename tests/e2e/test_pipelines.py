@@ -36,6 +36,7 @@ Runs = Mapping[str, Any]
 
 LINK = "Magic Hour library"
 TRIGGER = "magichour_provider.triggers.video_job.VideoJobTrigger"
+SENSOR_TRIGGER = "magichour_provider.triggers.video_sensor.VideoSensorTrigger"
 CLIP_KEYS = {
     "path", "size", "sha256", "content_type", "project_id", "duration", "width", "height", "fps",
 }  # fmt: skip
@@ -81,12 +82,14 @@ def test_a_killed_worker_leaves_a_job_that_the_next_try_takes_up(runs: Runs) -> 
 
 def test_the_pipeline_waits_in_the_triggerer_and_ends_with_a_clip_on_disk(runs: Runs) -> None:
     run = runs["pipeline"]
-    assert_waits_in_the_triggerer(run, "wait")
+    assert_begins_in_the_triggerer(run, "wait")
     job = run.only_job()
-    assert run.links("submit") == run.links("wait") == {LINK: library_url(job["id"])}
+    assert wait_until(lambda: run.links("wait") == {LINK: library_url(job["id"])}, timeout=30)
+    assert run.links("submit") == run.links("wait")
     run.release()
 
     assert run.finish() == "success"
+    assert not run.task("wait")["hostname"], "no worker was started"
     assert set(run.tasks().values()) == {("success", 1)}
     job = run.only_job()
     assert_job(run.xcom("submit"), job, status="queued")
@@ -233,12 +236,22 @@ def test_neither_key_nor_signed_url_is_left_in_database_logs_and_files(
     assert any(place.endswith(".log") for place in seen), "a leak into a log would be seen"
 
 
-def test_a_triggerer_sends_its_metrics(runs: Runs, statsd: Any) -> None:
-    """Airflow's SDK has `Stats` too, which in a triggerer lead nowhere."""
-    runs["mapped"].finish()
-    assert wait_until(lambda: statsd.lines("magichour.detection_delay"), timeout=60)
-    assert sum(int(line.removesuffix("|c")) for line in statsd.lines("magichour.looks")) > 10
-    assert any(line.endswith("|g") and line != "0|g" for line in statsd.lines("magichour.clips_waiting"))
+def assert_begins_in_the_triggerer(run: Any, task_id: str) -> None:
+    """The task is deferred without a worker, and its trigger was given names and numbers only."""
+    run.wait_for(task_id, "deferred")
+    assert wait_until(lambda: run.task(task_id)["triggerer_job"] is not None, timeout=30)
+    task = run.task(task_id)
+    assert (task["state"], task["hostname"], task["pid"]) == ("deferred", "", None)
+    assert task["trigger"]["classpath"] == SENSOR_TRIGGER
+    assert stored_kwargs(run.airflow, task["trigger"]["id"])["__var"] == {
+        "conn_id": "magichour_default",
+        "limit": 3600.0,
+        "grace": 60.0,
+        "poll_interval": None,
+        "push_result": True,
+        "upstream_task_id": "submit",
+        "upstream_key": "return_value",
+    }
 
 
 def assert_waits_in_the_triggerer(run: Any, task_id: str) -> None:
