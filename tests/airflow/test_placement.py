@@ -31,11 +31,12 @@ def sensor(project_id=JOB, **kwargs):
     return VideoJobSensor(task_id="wait", project_id=project_id, **{"deferrable": True, **kwargs})
 
 
-def written_down(dag):
+def written_down(dag, task_id="wait"):
     """The sensor as the scheduler and the triggerer see it."""
-    from airflow.serialization.serialized_objects import DagSerialization
+    from airflow.serialization import serialized_objects
 
-    return DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("wait")
+    dags = getattr(serialized_objects, "DagSerialization", None) or serialized_objects.SerializedDAG
+    return dags.from_dict(dags.to_dict(dag)).get_task(task_id)
 
 
 @pytest.fixture
@@ -193,9 +194,7 @@ def with_attribute(name, value):
 def test_what_needs_a_worker_gets_one(dag, make, reason):
     made = make()
     assert reason in why_a_worker(made)
-    from airflow.serialization.serialized_objects import DagSerialization
-
-    seen = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task(made.task_id)
+    seen = written_down(dag, made.task_id)
     assert seen.start_from_trigger is False
     assert not seen.start_trigger_args
 
@@ -215,14 +214,16 @@ def test_what_raises_keeps_a_sensor_in_a_worker(dag, monkeypatch):
     assert "ZeroDivisionError" in why_a_worker(waited)
 
 
-def test_a_mapped_sensor_is_written_down_as_ever(dag):
-    VideoJobSensor.partial(task_id="wait", deferrable=True).expand(project_id=[JOB, JOB])
+def test_a_mapped_sensor_is_written_down_as_ever():
+    with DAG("a_dag", schedule=None) as dag:
+        VideoJobSensor.partial(task_id="wait", deferrable=True).expand(project_id=[JOB, JOB])
     assert not written_down(dag).start_from_trigger
 
 
 @pytest.mark.skipif(ends_tasks_in_the_triggerer(), reason="is about what was before Airflow 3.3")
-def test_before_airflow_33_every_sensor_needs_a_worker(dag):
-    assert "3.3" in why_a_worker(sensor())
+def test_before_airflow_33_every_sensor_needs_a_worker():
+    with DAG("a_dag", schedule=None) as dag:
+        assert "3.3" in why_a_worker(sensor())
     assert not written_down(dag).start_from_trigger
 
 

@@ -108,7 +108,7 @@ class Placed:
         """How many workers have run a task: one writes a log of its own for each try."""
         task = self.task(name, task_id)
         folder = self.airflow.logs_dir / f"dag_id=placed_{name}" / f"run_id={name}" / f"task_id={task_id}"
-        count = len(list(folder.glob("attempt=*[0-9].log")))
+        count = sum(re.fullmatch(r"attempt=\d+\.log", path.name) is not None for path in folder.iterdir())
         assert (count == 0) == (not task["hostname"] and task["pid"] is None)
         return count
 
