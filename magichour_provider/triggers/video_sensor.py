@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from airflow.triggers.base import TriggerEvent
 
@@ -29,8 +30,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _AIRFLOW_ANSWERS_WITHIN = 60.0
-_JUST_STARTED = 15.0
-"""Seconds in which a task is so young that nobody has looked at its job yet."""
+"""Seconds from the time that it is asked."""
+_QUESTIONS_AT_ONCE = 4
+_YOUNG = 30.0
+"""Seconds in which nobody may have looked at a task's job yet."""
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 T = TypeVar("T")
 
@@ -89,8 +94,8 @@ class VideoSensorTrigger(VideoJobTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, store the result and end the task; or hand it to a worker."""
-        self.task_instance = without_its_dag(self.task_instance)
         try:
+            self.task_instance = without_its_dag(self.task_instance)
             event = await self._live()
         except Exception as error:
             log.debug("Where it came from:", exc_info=error)
@@ -117,16 +122,23 @@ class VideoSensorTrigger(VideoJobTrigger):
             job.project_id,
             datetime.fromtimestamp(self.deadline, timezone.utc).isoformat(timespec="seconds"),
         )
-        # By its side, as Airflow may be slow to answer, and the wait has a deadline.
+        if not self._is_young():
+            return await self._end(job, await self._wait(job))
+        # The link by its side, as Airflow may be slow to answer, and the wait has a deadline.
         showing = asyncio.create_task(self._show_link())
         try:
-            outcome = await self._look_at_once()
-            if outcome is None:
-                # No worker may still be busy with the deferral, so there is nothing to keep quiet for.
-                outcome = await self.wait_for(job.project_id, self.deadline, quiet=0.0)
-            return await self._end(job, outcome)
+            outcome = await self._look_at_once() or await self._wait(job)
+            return await self._end(job, outcome, showing)
         finally:
             showing.cancel()
+
+    def _is_young(self) -> bool:
+        """Whether this is the task's beginning, and no restart of the triggerer."""
+        return self.limit - (self.deadline - time.time()) < _YOUNG
+
+    async def _wait(self, job: JobReference) -> Outcome:
+        # No worker may still be busy with the deferral, so there is nothing to keep quiet for.
+        return await self.wait_for(job.project_id, self.deadline, quiet=0.0)
 
     async def _given(self) -> Any:
         """What the Dag, or the task before this one, says of the job."""
@@ -151,20 +163,20 @@ class VideoSensorTrigger(VideoJobTrigger):
         """The end of a job that has ended before its task began; anything else is seen by `wait_for`."""
         from magichour_provider.waiting.outcome import of_project
 
-        left = self.deadline - time.time()
-        if self.limit - left > _JUST_STARTED:
-            return None
         try:
-            project = await asyncio.wait_for(self._look(), max(1.0, left))
+            project = await asyncio.wait_for(self._look(), max(1.0, self.deadline - time.time()))
         except Exception:
             return None
         self.credits_charged = project.credits_charged
         return of_project(project)
 
-    async def _end(self, job: JobReference, outcome: Outcome) -> TriggerEvent:
+    async def _end(
+        self, job: JobReference, outcome: Outcome, showing: Awaitable[None] | None = None
+    ) -> TriggerEvent:
         from magichour_provider.waiting.outcome import Ending
 
         if outcome.ending is Ending.COMPLETE and await self._store(job.result(outcome)):
+            await (showing or self._show_link())
             log.info("Job %s is complete; this task ends in the triggerer.", job.project_id)
             return success()
         return self._event({HANDED_OVER: None, **outcome.as_event()})
@@ -189,5 +201,9 @@ class VideoSensorTrigger(VideoJobTrigger):
 
 
 async def _asked(question: Callable[..., T], *arguments: Any) -> T:
-    """Ask Airflow in a thread, as XCom backends block; TimeoutError where it gives no answer."""
-    return await asyncio.wait_for(asyncio.to_thread(question, *arguments), _AIRFLOW_ANSWERS_WITHIN)
+    """Ask Airflow in a thread, as XCom backends block; TimeoutError where it gives no answer.
+
+    A few at a time: Airflow answers one after the other, and thousands of tasks may begin at once.
+    """
+    async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_QUESTIONS_AT_ONCE)):
+        return await asyncio.wait_for(asyncio.to_thread(question, *arguments), _AIRFLOW_ANSWERS_WITHIN)

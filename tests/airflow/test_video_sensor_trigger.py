@@ -152,6 +152,26 @@ def test_a_question_that_airflow_does_not_answer_is_handed_over(trigger, airflow
     timer.join()
 
 
+def test_many_tasks_that_begin_at_once_wait_for_their_turn(trigger, airflow, connection, monkeypatch):
+    monkeypatch.setattr(video_sensor, "get_xcom", lambda *_: time.sleep(0.2))
+    monkeypatch.setattr(video_sensor, "_AIRFLOW_ANSWERS_WITHIN", 1.0)
+
+    async def all_of_them():
+        made = [trigger(upstream_task_id="submit", upstream_key="return_value") for _ in range(50)]
+        return await asyncio.gather(*(each.run().__anext__() for each in made))
+
+    for event in asyncio.run(all_of_them()):
+        assert "has given no project id" in event.payload[HANDED_OVER]
+
+
+def test_a_task_that_goes_on_after_a_restart_shows_its_link_at_its_end(
+    trigger, airflow, job, magichour_sandbox
+):
+    magichour_sandbox.control.set_job(job, "complete")
+    assert is_success(run(trigger(job_id=job, limit=7200.0)))
+    assert airflow.links == [library_url(job)]
+
+
 def test_a_result_that_cannot_be_stored_is_handed_over(trigger, airflow, job, magichour_sandbox, monkeypatch):
     def refuse(*_):
         raise RuntimeError("no room")
