@@ -85,6 +85,7 @@ __all__ = [
     "success",
     "task_state_store",
     "task_states",
+    "tasks_beside",
     "without_its_dag",
 ]
 
@@ -228,6 +229,11 @@ def params_have_values(task: Any) -> bool:
     return all(
         holder.params.get_param(name).value is not unset for holder in holders for name in holder.params
     )
+
+
+def tasks_beside(task: Any) -> int:
+    """How many tasks the Dag of this one has, itself included."""
+    return len(task.dag.task_ids) if task.has_dag() else 1
 
 
 def without_its_dag(ti: Any) -> Any:

@@ -18,6 +18,7 @@ from magichour_provider.compat import (
     params_have_values,
     plain_reference,
     start_trigger_args,
+    tasks_beside,
 )
 from magichour_provider.references import JobReference
 from magichour_provider.timing import ALARM_MARGIN, FRAMEWORK_GRACE
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 
 _SIGNS_OF_A_TEMPLATE = ("{{", "{%", "{#")
 _TRIGGER = "magichour_provider.triggers.video_sensor.VideoSensorTrigger"
+_LARGEST_DAG = 100
+"""Tasks in a Dag that the triggerer can unpack, on its event loop, for each sensor that begins in it: 50
+sensors of a Dag of 300 tasks blocked that loop for half a second and more (Airflow 3.3.2)."""
 _HARMLESS = frozenset({"__init__", "__doc__", "__module__", "__qualname__"})
 
 
@@ -132,6 +136,7 @@ def _reasons(sensor: VideoJobSensor) -> Iterator[tuple[Callable[[], bool], str]]
         lambda: _has_unusual_xcoms(sensor),
         "it has multiple_outputs, is mapped over, or is the Dag's result",
     )
+    yield lambda: tasks_beside(sensor) > _LARGEST_DAG, f"its Dag has more than {_LARGEST_DAG} tasks"
     yield lambda: not params_have_values(sensor), "a param of it, or of its Dag, has no default"
 
 

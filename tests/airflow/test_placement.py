@@ -208,6 +208,15 @@ def test_a_param_of_the_dag_without_a_default_keeps_its_sensors_in_a_worker():
 
 
 @needs_33
+@pytest.mark.parametrize(("others", "begins"), [(99, True), (100, False)])
+def test_a_dag_that_is_too_much_for_the_triggerer_to_unpack_keeps_its_sensors_in_workers(dag, others, begins):
+    sensor()
+    for number in range(others):
+        take.override(task_id=f"task_{number}")(JOB)
+    assert written_down(dag).start_from_trigger is begins
+
+
+@needs_33
 def test_what_raises_keeps_a_sensor_in_a_worker(dag, monkeypatch):
     waited = sensor()
     monkeypatch.setattr(type(waited), "iter_mapped_dependants", lambda self: 1 / 0)
