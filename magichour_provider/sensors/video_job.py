@@ -42,10 +42,10 @@ class VideoJobSensor(BaseSensorOperator):
     When deferrable, from Airflow 3.3 on, the sensor begins in the triggerer and, when the clip is there, ends
     there: no worker is started. It needs a worker all the same for what only a worker does (any other ending,
     callbacks of its success, outlets), where its `project_id` is a template or comes from a mapped task, and
-    in a Dag of more than 100 tasks; one line in its log says which way it waits, and why. A sensor that begins in the triggerer follows
-    `trigger_rule` and `depends_on_past` as ever, but no pool, `max_active_tis_per_dag` or `queue` holds
-    it back, its rendered fields are not shown, and listeners (OpenLineage) hear nothing of its success.
-    `sensor.start_from_trigger = False` keeps it in a worker.
+    in a Dag of more than 100 tasks; one line in its log says which way it waits, and why. A sensor that
+    begins in the triggerer follows `trigger_rule` and `depends_on_past` as ever, but no pool,
+    `max_active_tis_per_dag` or `queue` holds it back, its rendered fields are not shown, and listeners
+    (OpenLineage) hear nothing of its success. `sensor.start_from_trigger = False` keeps it in a worker.
 
     :param project_id: a project id, the output of `ImageToVideoOperator`, or a template of either.
     :param magichour_conn_id: the connection.
