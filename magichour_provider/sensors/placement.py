@@ -35,6 +35,8 @@ _TRIGGER = "magichour_provider.triggers.video_sensor.VideoSensorTrigger"
 _LARGEST_DAG = 100
 """Tasks in a Dag that the triggerer can unpack, on its event loop, for each sensor that begins in it: 50
 sensors of a Dag of 300 tasks blocked that loop for half a second and more (Airflow 3.3.2)."""
+_SHORTEST_EXECUTION_TIMEOUT = 60.0
+"""Seconds; with less a wait that ends a little sooner may still come too late."""
 _HARMLESS = frozenset({"__init__", "__doc__", "__module__", "__qualname__"})
 
 
@@ -86,13 +88,13 @@ def time_limits(timeout: float, execution_timeout: timedelta | None) -> tuple[fl
     """Seconds that a task may wait in the triggerer, and seconds by which Airflow's own timeout comes later.
 
     Airflow enforces `execution_timeout` on a task that begins in the triggerer, without calling any code of
-    ours; the wait ends a little sooner then, as in a worker.
+    ours and without naming the job; the wait ends a little sooner then.
     """
     net = timeout + FRAMEWORK_GRACE
     if execution_timeout is None or execution_timeout.total_seconds() >= net:
         return timeout, FRAMEWORK_GRACE
     net = execution_timeout.total_seconds()
-    limit = min(timeout, net - min(ALARM_MARGIN, net * 0.1))
+    limit = min(timeout, net - ALARM_MARGIN)
     return limit, net - limit
 
 
@@ -136,6 +138,7 @@ def _reasons(sensor: VideoJobSensor) -> Iterator[tuple[Callable[[], bool], str]]
         lambda: _has_unusual_xcoms(sensor),
         "it has multiple_outputs, is mapped over, or is the Dag's result",
     )
+    yield lambda: _may_be_cut_off(sensor), "its execution_timeout is less than a minute"
     yield lambda: tasks_beside(sensor) > _LARGEST_DAG, f"its Dag has more than {_LARGEST_DAG} tasks"
     yield lambda: not params_have_values(sensor), "a param of it, or of its Dag, has no default"
 
@@ -169,6 +172,11 @@ def _has_code_of_its_own(sensor: VideoJobSensor) -> bool:
         if name not in _HARMLESS and hasattr(value, "__get__") and hasattr(VideoJobSensor, name)
     }
     return bool(overridden) or sensor.operator_extra_links is not VideoJobSensor.operator_extra_links
+
+
+def _may_be_cut_off(sensor: VideoJobSensor) -> bool:
+    limit = sensor.execution_timeout
+    return limit is not None and limit.total_seconds() < _SHORTEST_EXECUTION_TIMEOUT
 
 
 def _has_hooks(sensor: VideoJobSensor) -> bool:

@@ -186,6 +186,7 @@ def with_attribute(name, value):
         (lambda: sensor(on_success_callback=[print]), "on_success_callback"),
         (lambda: sensor(pre_execute=print), "pre_execute"),
         (lambda: sensor(post_execute=print), "post_execute"),
+        (lambda: sensor(execution_timeout=timedelta(seconds=59)), "execution_timeout"),
         (lambda: sensor(multiple_outputs=True), "multiple_outputs"),
         (mapped_over, "mapped over"),
         (lambda: sensor(params={"needed": Param(type="string")}), "param"),
@@ -243,7 +244,6 @@ def test_before_airflow_33_every_sensor_needs_a_worker():
         (100.0, timedelta(seconds=160), (100.0, 60.0)),
         (100.0, timedelta(seconds=130), (100.0, 30.0)),
         (100.0, timedelta(seconds=80), (75.0, 5.0)),
-        (100.0, timedelta(seconds=10), (9.0, 1.0)),
     ],
 )
 def test_the_wait_ends_before_airflow_ends_it(timeout, execution_timeout, limits):
