@@ -130,7 +130,12 @@ class TestImageToVideo:
             "deadline",
             "poll_interval",
             "credits_charged",
+            "submitted",
+            "model",
+            "resolution",
+            "end_seconds",
         }
+        assert before <= kwargs["submitted"] <= time.time()
         assert before + 100 <= kwargs["deadline"] <= time.time() + 100
         assert "secret" not in json.dumps(kwargs)
         assert deferral.timeout > timedelta(seconds=100)

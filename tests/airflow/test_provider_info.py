@@ -18,6 +18,7 @@ from packaging.version import Version
 from magichour_provider.compat import BaseHook, BaseOperator
 from magichour_provider.connection_form import CONN_FIELDS, UI_FIELD_BEHAVIOUR, wtforms_behaviour
 from magichour_provider.get_provider_info import get_provider_info
+from magichour_provider.hooks.connection import ConnectionExtras
 
 pytestmark = pytest.mark.filterwarnings("ignore:ProvidersManager.hooks is deprecated")
 
@@ -115,8 +116,8 @@ def test_the_behaviour_of_the_form_is_taken_and_follows_airflows_schema():
 @pytest.mark.skipif(
     not HAS_FORM, reason="this Airflow shows fields with wtforms only, which is not installed"
 )
-def test_the_form_has_the_five_extras_and_our_labels():
-    assert set(form().extra_fields) == {"timeout", "max_attempts", "proxy", "verify", "ca_bundle"}
+def test_the_form_has_every_extra_and_our_labels():
+    assert set(form().extra_fields) == set(ConnectionExtras.model_fields)
     for name, field in form().extra_fields.items():
         assert field["schema"]["title"] == CONN_FIELDS[name]["label"]
         assert field["schema"]["type"] == CONN_FIELDS[name]["schema"]["type"]
