@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -95,3 +98,33 @@ def test_a_kill_while_magic_hour_cannot_be_reached_is_told(trigger, states, capl
     states.states = {"render": "failed"}
     asyncio.run(cancelled_again_and_again(trigger(), states))
     assert len(said(caplog)) == 1
+
+
+IMPORTS = """
+import asyncio, json, sys, threading
+
+class Watcher:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("aiohttp", "httpx") or name.startswith("magichour_provider."):
+            seen.append((name, threading.current_thread() is threading.main_thread()))
+
+from magichour_provider.triggers.video_job import VideoJobTrigger
+
+seen = []
+sys.meta_path.insert(0, Watcher())
+
+async def first():
+    trigger = VideoJobTrigger("cm0000000000000000000000x", deadline=0.0)
+    await trigger.wait_for(trigger.project_id, trigger.deadline, quiet=0.0)
+
+asyncio.run(first())
+print(json.dumps(seen))
+"""
+
+
+def test_the_first_trigger_imports_what_waits_beside_the_event_loop():
+    """Half a second of importing would block every other trigger."""
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert {"aiohttp", "magichour_provider.waiting.hub"} <= {name for name, _ in seen}
+    assert [name for name, on_the_loop in seen if on_the_loop] == []
