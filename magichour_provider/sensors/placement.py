@@ -162,16 +162,18 @@ def _is_mapped(sensor: VideoJobSensor) -> bool:
 
 def _has_code_of_its_own(sensor: VideoJobSensor) -> bool:
     """Whether a subclass overrides a method or a property, or the links."""
-    from magichour_provider.sensors.video_job import VideoJobSensor
-
-    classes = type(sensor).__mro__[: type(sensor).__mro__.index(VideoJobSensor)]
+    family = type(sensor).__mro__
+    ours: Any = next(
+        each for each in family if isinstance(vars(each).get("start_from_trigger"), BeginsInTheTriggerer)
+    )
+    classes = family[: family.index(ours)]
     overridden = {
         name
         for each in classes
         for name, value in vars(each).items()
-        if name not in _HARMLESS and hasattr(value, "__get__") and hasattr(VideoJobSensor, name)
+        if name not in _HARMLESS and hasattr(value, "__get__") and hasattr(ours, name)
     }
-    return bool(overridden) or sensor.operator_extra_links is not VideoJobSensor.operator_extra_links
+    return bool(overridden) or sensor.operator_extra_links is not ours.operator_extra_links
 
 
 def _may_be_cut_off(sensor: VideoJobSensor) -> bool:
