@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from magichour_provider.waiting.outcome import Outcome
 
 log = logging.getLogger(__name__)
-_HEAVY = ("magichour_provider.waiting.hub", "magichour_provider.hooks.magichour")
+_HEAVY = ("magichour_provider.waiting.hubs", "magichour_provider.hooks.magichour")
 _farewells: set[asyncio.Task[None]] = set()
 
 
@@ -161,7 +161,7 @@ class VideoJobTrigger(BaseTrigger):
 
     async def _make_client(self) -> AsyncMagicHourClient:
         from magichour_provider.hooks.magichour import MagicHourHook
-        from magichour_provider.waiting.hub import hub_for
+        from magichour_provider.waiting.hubs import hub_for
 
         hook = MagicHourHook(self.magichour_conn_id)
         return hub_for(self.magichour_conn_id, hook.read_settings, triggerer_stats())

@@ -11,7 +11,7 @@ from magichour_provider.api.client import MagicHourClient
 from magichour_provider.api.models import ImageToVideoRequest
 from magichour_provider.api.settings import ClientSettings
 from magichour_provider.waiting import blocking
-from magichour_provider.waiting.hub import hub_for
+from magichour_provider.waiting.hubs import hub_for
 from magichour_provider.waiting.outcome import Ending
 from magichour_provider.waiting.watch import Watch
 

@@ -73,7 +73,7 @@ def loaded_by(statement, *, before="pass"):
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("room", ["api.client", "waiting.hub", "storage.source", "storage.landing"])
+@pytest.mark.parametrize("room", ["api.client", "waiting.hubs", "storage.source", "storage.landing"])
 def test_the_rooms_below_airflow_run_without_it(room):
     assert not any(name.split(".")[0] == "airflow" for name in loaded_by(f"import magichour_provider.{room}"))
 
