@@ -141,7 +141,7 @@ class Hub:
     def _set_alarm(self) -> None:
         """Wake up when the next look may be made; where all sockets are busy, the end of a look wakes."""
         job = self._agenda.first()
-        if job is None or self._looks >= self._width.looks:
+        if job is None or self._is_full():
             return
         when = max(round(job.due / _BEAT) * _BEAT, self._limiter.free_at())
         if self._alarm is not None:
@@ -157,7 +157,7 @@ class Hub:
     def _start_looks(self) -> None:
         now = self._loop.time()
         self._limiter.per_second = self._client.requests_per_second
-        while self._looks < self._width.looks and self._limiter.free_at() <= now:
+        while not self._is_full() and self._limiter.free_at() <= now:
             job = self._agenda.take(now + _BEAT / 2)
             if job is None:
                 break
@@ -165,6 +165,10 @@ class Hub:
             self._looks += 1
             self._run(self._look(job))
         self._set_alarm()
+
+    def _is_full(self) -> bool:
+        """Whether no more looks may begin now; the first makes the client, and learns what its limits are."""
+        return self._looks >= (self._width.looks if self._client.is_there else 1)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -264,8 +268,7 @@ class Hub:
         passed, busy = now - self._ticked_at[0], worked - self._ticked_at[1]
         self._ticked_at = (now, worked)
         job = self._agenda.first()
-        is_full = self._looks >= self._width.looks
-        lateness = max(0.0, now - job.due) if job is not None and is_full else 0.0
+        lateness = max(0.0, now - job.due) if job is not None and self._is_full() else 0.0
         self._width.adjust(lateness=lateness, busy=busy / passed)
 
     async def _reread_connection(self) -> None:
