@@ -1,15 +1,25 @@
 """A subject's own process: one event loop, all its waiters, and a clock that tells when the loop was late.
 
-It is started by `waiting.py`, prints a line of JSON at each mark and goes on until the last one.
+It is started by `waiting.py` and prints a line of JSON at each mark:
+
+    begin      the loop runs, and holds nothing
+    imported   the trigger's module is there; a triggerer imports it in its loop
+    created    every waiter has been started, one after another as a triggerer does
+    steady     each has looked once, so the looks come evenly
+    timed      the lags have been measured; from here on the clock stands still
+    end        CPU time and memory have been measured
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import sys
 import time
+import traceback
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,80 +31,113 @@ _TICK = 0.01
 
 @dataclass
 class LagClock:
-    """Wakes every 10 ms and writes down by how many seconds it was late."""
+    """Wakes every 10 ms and writes down by how many seconds it was late.
+
+    A lag's own share leaves out the time in which other processes had the CPU that this one was ready for;
+    Linux tells it, and elsewhere the two are the same.
+    """
 
     lags: list[float] = field(default_factory=list)
+    own: list[float] = field(default_factory=list)
 
     def start(self) -> None:
+        """Begin to wake, in the running loop."""
         self._loop = asyncio.get_running_loop()
+        self._waited = _waited_for_cpu()
         self._sleep()
+
+    def stop(self) -> None:
+        """Wake no more."""
+        self._timer.cancel()
 
     def _sleep(self) -> None:
         self._due = self._loop.time() + _TICK
-        self._loop.call_at(self._due, self._wake)
+        self._timer = self._loop.call_at(self._due, self._wake)
 
     def _wake(self) -> None:
-        self.lags.append(self._loop.time() - self._due)
+        lag = self._loop.time() - self._due
+        waited = _waited_for_cpu()
+        self.lags.append(lag)
+        self.own.append(max(0.0, lag - (waited - self._waited)))
+        self._waited = waited
         self._sleep()
 
     def take(self) -> dict[str, float]:
-        """The 99th hundredth and the greatest lag, in milliseconds, since the last time."""
+        """What was written down since the last time, in milliseconds."""
         lags, self.lags = sorted(self.lags), []
+        own, self.own = self.own, []
         if not lags:
-            return {"p99": 0.0, "max": 0.0, "ticks": 0}
-        return {
-            "p99": lags[min(len(lags) - 1, int(len(lags) * 0.99))] * 1000,
-            "max": lags[-1] * 1000,
-            "ticks": len(lags),
-        }
+            return {"p99": 0.0, "max": 0.0, "own": 0.0}
+        hundredth = lags[min(len(lags) - 1, int(len(lags) * 0.99))]
+        return {"p99": hundredth * 1000, "max": lags[-1] * 1000, "own": max(own) * 1000}
 
 
-def _mark(name: str, clock: LagClock) -> None:
-    lag = clock.take()
+def _waited_for_cpu() -> float:
+    """Seconds that this process has been ready to run and did not."""
+    with suppress(OSError):
+        return int(Path("/proc/self/schedstat").read_bytes().split()[1]) / 1e9
+    return 0.0
+
+
+def _resident_bytes() -> int:
+    with suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # elsewhere the peak, in bytes
+
+
+def _mark(name: str, clock: LagClock, waiters: int = 0) -> None:
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    facts: dict[str, Any] = {
+    facts = {
         "mark": name,
         "at": time.monotonic(),
         "cpu": usage.ru_utime + usage.ru_stime,
         "rss": _resident_bytes(),
-        "lag": lag,
+        "lag": clock.take(),
+        "waiters": waiters,
     }
     print(json.dumps(facts), flush=True)
 
 
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
-
-
-async def _wait_for_all(subject: Subject, options: dict[str, Any]) -> None:
+async def _measure(subject: Subject, options: dict[str, Any]) -> None:
     clock = LagClock()
     clock.start()
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.1)
     _mark("begin", clock)
     wait = await subject.make(options["period"], options["address"])
-    await asyncio.sleep(_TICK)
+    await asyncio.sleep(2 * _TICK)
     _mark("imported", clock)
-    tasks = []
-    for number in range(options["clips"]):
+    tasks: list[asyncio.Task[None]] = []
+    give_up = time.monotonic() + options["patience"]
+    while len(tasks) < options["clips"] and time.monotonic() < give_up:
+        await asyncio.sleep(0)  # the triggerer does so twice for each trigger
         await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        tasks.append(asyncio.create_task(wait(number)))
+        tasks.append(asyncio.create_task(wait(len(tasks))))
     _mark("created", clock)
-    settled = asyncio.create_task(asyncio.sleep(options["start"]))
-    await _unless_broken(settled, tasks)
-    _mark("steady", clock)
-    window = asyncio.create_task(asyncio.sleep(options["window"]))
-    await _unless_broken(window, tasks)
-    _mark("end", clock)
+    await _sleep_unless_broken(options["start"], tasks)
+    _mark("steady", clock, len(tasks))
+    await _sleep_unless_broken(options["window"], tasks)
+    _mark("timed", clock, len(tasks))
+    clock.stop()
+    await _sleep_unless_broken(options["window"], tasks)
+    _mark("end", clock, len(tasks))
 
 
-async def _unless_broken(sleep: asyncio.Task[None], tasks: list[asyncio.Task[None]]) -> None:
-    await sleep
+async def _sleep_unless_broken(seconds: float, tasks: list[asyncio.Task[None]]) -> None:
+    await asyncio.sleep(seconds)
     for task in tasks:
         if task.done():
             task.result()
             raise RuntimeError("A wait has ended.")
+
+
+def _leave(task: asyncio.Task[None]) -> None:
+    """End at once: ten thousand cancelled waiters are no part of the measurement."""
+    error = task.exception()
+    if error is not None:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if error else 0)
 
 
 def main() -> None:
@@ -103,21 +146,9 @@ def main() -> None:
 
     options = json.loads(sys.argv[1])
     loop = asyncio.new_event_loop()
-    loop.create_task(_wait_for_all(SUBJECTS[options["who"]], options)).add_done_callback(_leave)
+    measuring = loop.create_task(_measure(SUBJECTS[options["who"]], options))
+    measuring.add_done_callback(_leave)
     loop.run_forever()
-
-
-def _leave(task: asyncio.Task[None]) -> None:
-    """End at once: ten thousand cancelled waiters are not part of the measurement."""
-    import os
-    import traceback
-
-    error = task.exception()
-    if error is not None:
-        traceback.print_exception(error)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1 if error else 0)
 
 
 if __name__ == "__main__":

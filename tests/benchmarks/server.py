@@ -1,8 +1,8 @@
 """The service that every subject asks: prepared answers, after a pause, and a count of what was asked.
 
-It is a process of its own with two ports of 127.0.0.1: one that the subjects look at, and one that `LocalServer`
-steers it by. It does so little for a look that it keeps up with any of them; its own CPU time is in each
-`Counts`, so that a run in which it did not can be told.
+It is a process of its own with two ports of 127.0.0.1: one that the subjects look at, and one that
+`LocalServer` steers it by. It does so little for a look that it keeps up with any of them; its own CPU time
+is in each `Counts`, so that a run in which it did not can be told.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What it costs to wait: one subject in a process of its own, against the local server.
+"""What it costs to wait: subjects one after another, each in a process of its own, and the local server.
 
-    python tests/benchmarks/waiting.py --who magichour --clips 1000 --period 5 --answer-ms 0
+python tests/benchmarks/waiting.py --who magichour bare --clips 1000 --period 5 --answer-ms 0
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +20,57 @@ from server import Counts, LocalServer
 from subjects import SUBJECTS
 
 _SETTLING = 8.0
-"""Seconds in which a trigger of ours is silent after a deferral, and a little more."""
+"""Seconds after which a trigger of ours has begun to look: it is silent for 7 after a deferral."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """How many clips, seconds between the looks at one, how long an answer takes, how long is measured."""
+    """What is asked of a subject.
+
+    :param clips: how many wait.
+    :param period: seconds between two looks at one of them.
+    :param answer_ms: milliseconds that the service takes for an answer.
+    :param start: seconds before the looks come evenly; 0: by the period.
+    :param window: seconds of each of the two windows that follow; 0: by the period.
+    :param patience: seconds after which no more waiters are started.
+    """
 
     clips: int
     period: float
     answer_ms: float = 0.0
     start: float = 0.0
     window: float = 0.0
+    patience: float = 300.0
 
     def timed(self) -> Load:
-        """The same with start and window, where they were left open, by the period."""
-        start = self.start or self.period * 1.1 + _SETTLING
-        return Load(self.clips, self.period, self.answer_ms, start, self.window or max(15.0, self.period))
+        """The same with nothing left open."""
+        start = self.start or max(self.period * 1.1, _SETTLING) + 1
+        return replace(self, start=start, window=self.window or max(10.0, self.period / 2))
 
 
 @dataclass(frozen=True)
 class Phase:
-    """From one mark to another: seconds, CPU seconds, looks, and lags in milliseconds."""
+    """From one mark to another: seconds, CPU seconds, looks; lags in milliseconds, 0 where none was measured.
+
+    :param lag_own: the greatest lag without the time in which other processes had the CPU.
+    :param server_share: CPU seconds of the server for each second: near 1 it would be what is measured.
+    """
 
     seconds: float
     cpu: float
     looks: int
     lag_p99: float
     lag_max: float
-    server_cpu: float
+    lag_own: float
+    server_share: float
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one run showed.
+    """What one run showed; the phases are those of `loop.py`.
 
-    :param importing: the module's import, which happens in the loop as the triggerer does it.
-    :param starting: from the first trigger to be made until the looks come steadily.
+    :param waiters: how many were started.
+    :param looked_at: at how many clips somebody looked.
     :param rss: bytes at the end.
     """
 
@@ -63,30 +78,47 @@ class Result:
     load: Load
     importing: Phase
     starting: Phase
-    steady: Phase
-    peak_sockets: int
+    timed: Phase
+    quiet: Phase
+    waiters: int
     looked_at: int
+    peak_sockets: int
     rss: int
 
     @property
     def cpu_per_look(self) -> float:
-        """Milliseconds of user and system time, in the steady phase."""
-        return 1000 * self.steady.cpu / max(1, self.steady.looks)
+        """Milliseconds of user and system time while all wait."""
+        return 1000 * self.quiet.cpu / max(1, self.quiet.looks)
 
     @property
-    def cpu_per_look_all(self) -> float:
-        """The same with the start and the import."""
-        phases = (self.importing, self.starting, self.steady)
+    def cpu_per_look_started(self) -> float:
+        """The same over the whole life: with import, start and the clock that measures the lags."""
+        phases = (self.importing, self.starting, self.timed, self.quiet)
         return 1000 * sum(phase.cpu for phase in phases) / max(1, sum(phase.looks for phase in phases))
 
     @property
     def looks_made(self) -> float:
-        """Looks made of those due, in the steady phase."""
-        due = self.load.clips * self.steady.seconds / self.load.period
-        return self.steady.looks / due if due else 1.0
+        """Looks made, of those due."""
+        due = self.load.clips * (self.timed.seconds + self.quiet.seconds) / self.load.period
+        return (self.timed.looks + self.quiet.looks) / due
+
+    @property
+    def lag_p99(self) -> float:
+        """Milliseconds, of the start or of the time after it, whichever is worse."""
+        return max(self.starting.lag_p99, self.timed.lag_p99)
+
+    @property
+    def lag_max(self) -> float:
+        """Milliseconds, of the start or of the time after it, whichever is worse."""
+        return max(self.starting.lag_max, self.timed.lag_max)
+
+    @property
+    def lag_own(self) -> float:
+        """As `lag_max`, without the time in which other processes had the CPU."""
+        return max(self.starting.lag_own, self.timed.lag_own)
 
 
-def measure(who: str, load: Load, server: LocalServer) -> Result:
+def measure(who: str, load: Load, server: LocalServer, env: Mapping[str, str] | None = None) -> Result:
     """Run one subject. Raises RuntimeError with what it printed where it breaks."""
     load = load.timed()
     server.reset(load.answer_ms)
@@ -94,14 +126,13 @@ def measure(who: str, load: Load, server: LocalServer) -> Result:
     counts: dict[str, Counts] = {}
     options = {"who": who, "address": server.address, **asdict(load)}
     with tempfile.TemporaryFile("w+") as errors, tempfile.TemporaryDirectory() as home:
-        process = _start(who, options, home, errors)
+        process = _start(options, {**_environment(who, server, home), **(env or {})}, errors)
         assert process.stdout is not None
         for line in process.stdout:
-            if not line.startswith('{"mark"'):
-                continue
-            facts = json.loads(line)
-            marks[facts["mark"]] = facts
-            counts[facts["mark"]] = server.counts()
+            if line.startswith('{"mark"'):
+                facts = json.loads(line)
+                marks[facts["mark"]] = facts
+                counts[facts["mark"]] = server.counts()
         if process.wait() != 0 or "end" not in marks:
             errors.seek(0)
             raise RuntimeError(f"{who} broke:\n{errors.read()[-4000:]}")
@@ -110,61 +141,71 @@ def measure(who: str, load: Load, server: LocalServer) -> Result:
     return _result(who, load, marks, counts)
 
 
-def _start(who: str, options: dict[str, Any], home: str, errors: Any) -> subprocess.Popen[str]:
+def _environment(who: str, server: LocalServer, home: str) -> dict[str, str]:
     outside = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW_")}
-    env = {
+    return {
         **outside,
-        **SUBJECTS[who].environment(options["address"]),
+        **SUBJECTS[who].environment(server.address),
         "AIRFLOW_HOME": home,
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
         "NO_PROXY": "127.0.0.1",
         "no_proxy": "127.0.0.1",
     }
+
+
+def _start(options: dict[str, Any], env: dict[str, str], errors: Any) -> subprocess.Popen[str]:
     command = [sys.executable, str(Path(__file__).with_name("loop.py")), json.dumps(options)]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=errors, text=True)
 
 
 def _result(who: str, load: Load, marks: dict[str, Any], counts: dict[str, Counts]) -> Result:
-    def phase(begin: str, end: str, *lags: str) -> Phase:
-        late = [marks[name]["lag"] for name in lags]
+    def phase(begin: str, end: str, *late: str) -> Phase:
+        lags = [marks[name]["lag"] for name in late or [end]]
+        seconds = marks[end]["at"] - marks[begin]["at"]
         return Phase(
-            seconds=marks[end]["at"] - marks[begin]["at"],
+            seconds=seconds,
             cpu=marks[end]["cpu"] - marks[begin]["cpu"],
             looks=counts[end].looks - counts[begin].looks,
-            lag_p99=max(lag["p99"] for lag in late),
-            lag_max=max(lag["max"] for lag in late),
-            server_cpu=counts[end].cpu - counts[begin].cpu,
+            lag_p99=max(lag["p99"] for lag in lags),
+            lag_max=max(lag["max"] for lag in lags),
+            lag_own=max(lag["own"] for lag in lags),
+            server_share=(counts[end].cpu - counts[begin].cpu) / seconds,
         )
 
     return Result(
         who,
         load,
-        importing=phase("begin", "imported", "imported"),
+        importing=phase("begin", "imported"),
         starting=phase("imported", "steady", "created", "steady"),
-        steady=phase("steady", "end", "end"),
-        peak_sockets=counts["end"].peak_sockets,
+        timed=phase("steady", "timed"),
+        quiet=phase("timed", "end"),
+        waiters=marks["end"]["waiters"],
         looked_at=counts["end"].looked_at,
+        peak_sockets=counts["end"].peak_sockets,
         rss=marks["end"]["rss"],
     )
 
 
-def lines(result: Result) -> list[str]:
-    """The result for people."""
-    yes = []
-    for name in ("importing", "starting", "steady"):
-        phase: Phase = getattr(result, name)
-        yes.append(
-            f"{name:<10} {phase.seconds:6.1f} s  CPU {phase.cpu:6.2f} s  looks {phase.looks:6d}  "
-            f"lag p99 {phase.lag_p99:7.1f} ms  max {phase.lag_max:7.1f} ms  "
-            f"server {phase.server_cpu / max(phase.seconds, 1e-9):4.0%}"
-        )
-    return [
-        f"{result.who}: {result.load}",
-        *yes,
-        f"CPU per look {result.cpu_per_look:.3f} ms, all included {result.cpu_per_look_all:.3f} ms; "
-        f"looks made {result.looks_made:.1%}; clips looked at {result.looked_at}; "
-        f"sockets {result.peak_sockets}; RSS {result.rss / 2**20:.1f} MiB",
+def describe(result: Result) -> str:
+    """The result for people, in a few lines."""
+    load = result.load
+    lines = [
+        f"{result.who}: {result.waiters} clips, a look each per {load.period:g} s, "
+        f"answers after {load.answer_ms:g} ms"
     ]
+    for name in ("importing", "starting", "timed", "quiet"):
+        phase: Phase = getattr(result, name)
+        lines.append(
+            f"  {name:<10} {phase.seconds:5.1f} s, CPU {phase.cpu:6.2f} s, {phase.looks:6d} looks, lag p99 "
+            f"{phase.lag_p99:6.1f} max {phase.lag_max:7.1f} own {phase.lag_own:7.1f} ms, "
+            f"server {phase.server_share:4.0%}"
+        )
+    lines.append(
+        f"  CPU per look {result.cpu_per_look:.3f} ms (with the start {result.cpu_per_look_started:.3f}), "
+        f"looks made {result.looks_made:.1%}, {result.looked_at} clips looked at, "
+        f"{result.peak_sockets} sockets, {result.rss / 2**20:.1f} MiB"
+    )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -172,15 +213,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--who", nargs="+", choices=SUBJECTS, default=["magichour", "bare"])
     parser.add_argument("--clips", type=int, default=1000)
-    parser.add_argument("--period", type=float, default=5.0)
+    parser.add_argument("--period", type=float, default=5.0, help="seconds between two looks at a clip")
     parser.add_argument("--answer-ms", type=float, default=0.0)
-    parser.add_argument("--start", type=float, default=0.0, help="seconds before the steady phase")
-    parser.add_argument("--window", type=float, default=0.0, help="seconds of the steady phase")
-    options = parser.parse_args()
-    load = Load(options.clips, options.period, options.answer_ms, options.start, options.window)
+    parser.add_argument("--start", type=float, default=0.0, help="seconds until the looks come evenly")
+    parser.add_argument("--window", type=float, default=0.0, help="seconds of each of the two windows")
+    parser.add_argument("--patience", type=float, default=300.0, help="seconds for starting the waiters")
+    options = vars(parser.parse_args())
+    subjects = options.pop("who")
     with LocalServer() as server:
-        for who in options.who:
-            print("\n".join(lines(measure(who, load, server))), flush=True)
+        for who in subjects:
+            print(describe(measure(who, Load(**options), server)), flush=True)
 
 
 if __name__ == "__main__":
