@@ -44,7 +44,7 @@ class Load:
 
     def timed(self) -> Load:
         """The same with nothing left open."""
-        start = self.start or max(self.period * 1.1, _SETTLING) + 1
+        start = self.start or max(self.period * 1.1, _SETTLING) + 2
         return replace(self, start=start, window=self.window or max(10.0, self.period / 2))
 
 
@@ -109,13 +109,13 @@ class Result:
 
     @property
     def lag_max(self) -> float:
-        """Milliseconds, of the start or of the time after it, whichever is worse."""
-        return max(self.starting.lag_max, self.timed.lag_max)
+        """Milliseconds, the worst of the import, the start and the time after it."""
+        return max(self.importing.lag_max, self.starting.lag_max, self.timed.lag_max)
 
     @property
     def lag_own(self) -> float:
         """As `lag_max`, without the time in which other processes had the CPU."""
-        return max(self.starting.lag_own, self.timed.lag_own)
+        return max(self.importing.lag_own, self.starting.lag_own, self.timed.lag_own)
 
 
 def measure(who: str, load: Load, server: LocalServer, env: Mapping[str, str] | None = None) -> Result:
