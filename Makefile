@@ -4,6 +4,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 EXTRAS ?= sandbox
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 VENV := .venv
 WHEEL_VENV := .venv-wheel
 BIN := $(VENV)/bin
@@ -63,8 +64,9 @@ wheel-check: build ## install the wheel into a clean environment, import it, and
 install-wheel:
 	@$(INSTALL) dist/*.whl
 
-bench: $(VENV)/.dev ## what importing the operators costs a Dag file
-	$(BIN)/python tests/benchmarks/import_cost.py
+bench: ## what waiting costs beside published triggers: tables, and docs/performance.md (BENCH_ARGS=--quick: no page)
+	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/.bench
+	.venv-bench/bin/python tests/benchmarks/bench.py $(BENCH_ARGS)
 
 models: $(VENV)/.dev ## write docs/models.md from the catalogue
 	$(BIN)/python scripts/models_table.py
@@ -73,7 +75,7 @@ constraints: ## renew both constraints files (needs uv)
 	sh scripts/renew_constraints.sh
 
 clean: ## remove the environment, the demo's files and everything built
-	rm -rf $(VENV) .venv-oldest $(WHEEL_VENV) .demo dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest .venv-bench $(WHEEL_VENV) .demo dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made:
@@ -98,4 +100,9 @@ ifeq ($(UV),)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 endif
 	@$(INSTALL) -e '.[$(EXTRAS)]' --group dev
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	@echo "Installing the published providers to compare with into $(VENV) ..."
+	@$(INSTALL) -e '.[$(EXTRAS)]' --group dev --group bench
 	@touch $@

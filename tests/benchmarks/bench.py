@@ -15,6 +15,7 @@ from pathlib import Path
 
 import import_cost
 import report
+import triggerer
 from findings import LIMIT, OURS, Findings
 from server import LocalServer
 from subjects import NEVER, SUBJECTS
@@ -73,8 +74,20 @@ def run(plan: Plan) -> Findings:
             result = measure(who, load, server, plan.env)
             findings.results.append(result)
             print(describe(result), flush=True)
+    _measure_schedule(findings)
     findings.imports = import_cost.costs(plan.modules, plan.import_runs)
     return findings
+
+
+def _measure_schedule(findings: Findings) -> None:
+    """The schedule's benchmark, which is a simulation, adds its rows here."""
+
+
+def _measure_triggerer(findings: Findings) -> None:
+    restarts = triggerer.measure()
+    print(triggerer.describe(restarts), flush=True)
+    findings.bars.append(report.triggerer_row(restarts))
+    findings.sections.append(report.triggerer_section(restarts))
 
 
 def _runnable(plan: Plan) -> Iterator[tuple[str, Load]]:
@@ -97,6 +110,8 @@ def main() -> None:
     options = parser.parse_args()
     begin = time.monotonic()
     findings = run(quick_plan() if options.quick else full_plan())
+    if not options.quick:
+        _measure_triggerer(findings)
     text = report.page(findings)
     print(f"\n{text}\nTook {(time.monotonic() - begin) / 60:.1f} minutes.")
     if not options.quick:

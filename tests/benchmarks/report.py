@@ -9,48 +9,19 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 
 from findings import OURS, Findings
+from prose import INTRODUCTION, METHOD, TRIGGERER
 from subjects import NEVER, SUBJECTS, Subject
+from triggerer import Restarts
 from waiting import Load
 
 _COLUMNS = [name for name in SUBJECTS if name not in (OURS, NEVER)]
 _NONE = "-"
-_INTRODUCTION = """\
-# What waiting costs
-
-Written by `make bench`; run it again to see your own machine's figures. All were measured in one run, on the
-same machine and against the same local server, so the ratios say more than the values.
-"""
-_METHOD = """\
-## How it is measured
-
-- Each way of waiting runs in a process of its own with one event loop, and asks one local server in another
-  process. The server gives each service's own answer for a job that still runs, with all its fields, at
-  once or after 50 ms. There is no TLS in it.
-- Waiters are started one after another as the triggerer does it, with two turns of the loop between them,
-  and run as it runs them. What the triggerer has imported before its first trigger is imported before the
-  clock starts.
-- The bare loop is one `aiohttp` session and one coroutine for each clip: sleep, get, read the JSON, look at
-  the status. It knows no error, no deadline and no limit of rate; it is what Python can do at best.
-- The published triggers are used as they are, by a connection to the local server. dbt Cloud's hook knows
-  nothing but `https`, which is taken out of its URLs.
-- CPU per look: user and system time of the process over a window in which all wait, by the looks that the
-  server counted in it. *With the start*: over the whole life of the process, import, start and lag clock
-  included.
-- Lag: a timer of 10 ms writes down how late it is, from before the first trigger is made, the start
-  included. The maximum counts the import of the trigger's module too, which the triggerer does in its loop,
-  and which some subjects put off until their first look. *Own* leaves out the time in which this process
-  was ready and other processes had the CPU.
-- Memory per clip: resident memory with all clips, less that of the same process with {few} clips, by clips.
-  *Beyond Airflow's own*: less the same figure of a trigger that does nothing.
-- Looks made: those that the server counted, of the clips times the seconds by the period.
-- Figures of {repeated} are medians of {rounds} runs that took turns; the others' are of one.
-"""
 
 
 def page(findings: Findings) -> str:
     """The whole page, in Markdown."""
     parts = [
-        _INTRODUCTION,
+        INTRODUCTION,
         _machine(),
         "## The bars\n\n" + _bars(findings),
         _why_not_run(findings),
@@ -69,7 +40,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _machine() -> str:
-    packages = ["apache-airflow", "aiohttp", "httpx", "httpx-aiohttp"]
+    packages = ["apache-airflow", "aiohttp"]
     packages += [subject.distribution for subject in SUBJECTS.values() if subject.distribution]
     versions = [f"{name} {version}" for name in dict.fromkeys(packages) if (version := version_of(name))]
     python = f"{platform.python_implementation()} {platform.python_version()}"
@@ -152,8 +123,12 @@ def _bar(
     form: str,
 ) -> list[str]:
     ours = figure(OURS)
-    verdict = _NONE if ours is None else "pass" if holds(ours) else "**miss**"
+    verdict = _NONE if ours is None else _verdict(holds(ours))
     return [what, bar, _text(form, ours), verdict, *[_text(form, figure(who)) for who in _COLUMNS]]
+
+
+def _verdict(holds: bool) -> str:
+    return "pass" if holds else "**miss**"
 
 
 def _why_not_run(findings: Findings) -> str:
@@ -247,10 +222,41 @@ def _import_section(findings: Findings) -> str:
     )
 
 
+def triggerer_row(restarts: Restarts) -> list[str]:
+    """The row of the bars: all looked at within a period, and no block of more than 200 ms."""
+    ours = restarts.ours
+    holds = (
+        ours.looked_at == restarts.clips and ours.all_looked <= restarts.period and ours.longest_block <= 0.2
+    )
+    return [
+        f"triggerer restarted with {restarts.clips:,} waiting clips",
+        f"all looked at in {restarts.period:g} s, no block > 200 ms",
+        f"{ours.looked_at:,} in {ours.all_looked:.0f} s, {ours.longest_block * 1000:.0f} ms",
+        _verdict(holds),
+    ]
+
+
+def triggerer_section(restarts: Restarts) -> str:
+    """What a live triggerer did, beside one whose triggers do nothing."""
+    rows = [
+        [
+            name,
+            _text("{:.0f} s", seen.first_look) if seen.looked_at else _NONE,
+            f"{seen.looked_at:,}" if seen.looked_at else _NONE,
+            _text("{:.0f} s", seen.all_looked) if seen.looked_at else _NONE,
+            str(len(seen.blocks)),
+            f"{seen.longest_block * 1000:.0f} ms",
+        ]
+        for name, seen in (("ours", restarts.ours), ("a trigger that does nothing", restarts.idle))
+    ]
+    head = ["", "first look after", "clips looked at", "all within", "blocks > 100 ms", "longest"]
+    return TRIGGERER.format(clips=restarts.clips, period=restarts.period) + table(head, rows)
+
+
 def _method(findings: Findings) -> str:
     rounds = max((len(findings.of(OURS, load)) for load in findings.loads()), default=1)
     repeated = f"ours and the bare loop at {_clips(findings.main)} with answers at once"
-    return _METHOD.format(few=findings.few.clips, rounds=rounds, repeated=repeated)
+    return METHOD.format(few=findings.few.clips, rounds=rounds, repeated=repeated)
 
 
 def _clips(load: Load) -> str:

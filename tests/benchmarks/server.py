@@ -102,7 +102,7 @@ class _Look(_Connection):
             self.reply(b"404 Not Found", b"{}")
             return
         self._state.counts.looks += 1
-        self._state.jobs[job] = time.monotonic()
+        self._state.jobs.setdefault(job, time.monotonic())
         body = body.replace(b"%ID%", job)
         if self._state.pause:
             asyncio.get_running_loop().call_later(self._state.pause, self.reply, b"200 OK", body)
@@ -111,7 +111,7 @@ class _Look(_Connection):
 
 
 class _Control(_Connection):
-    """`/counts`, `/jobs` (job: time of its last look), `/reset/<milliseconds that an answer takes>`."""
+    """`/counts`, `/jobs` (job: time of its first look), `/reset/<milliseconds that an answer takes>`."""
 
     def asked(self, path: bytes) -> None:
         answer: object = {}
@@ -167,7 +167,7 @@ class LocalServer:
         return Counts(**self._ask("/counts"))
 
     def jobs(self) -> dict[str, float]:
-        """Every job that was looked at since, with the time (monotonic seconds) of the last look."""
+        """Every job that was looked at since, with the time (monotonic seconds) of the first look."""
         return self._ask("/jobs")
 
     def _ask(self, path: str) -> dict[str, float]:

@@ -11,6 +11,7 @@ import importlib
 import json
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +53,10 @@ class Subject:
 
 async def _run(trigger: Any) -> None:
     """What `TriggerRunner.run_trigger` does with a trigger, as far as it costs."""
-    import greenback
+    with suppress(ImportError):  # Airflow 3.0 has none
+        import greenback
 
-    await greenback.ensure_portal()
+        await greenback.ensure_portal()
     async for event in trigger.run():
         raise RuntimeError(f"A wait has ended: {event!r}")
 
@@ -128,17 +130,8 @@ async def _airbyte(period: float, address: str) -> Wait:
 
 
 async def _nothing(period: float, address: str) -> Wait:
-    from airflow.triggers.base import BaseTrigger
-
-    class IdleTrigger(BaseTrigger):
-        def serialize(self) -> tuple[str, dict[str, Any]]:
-            return "", {}
-
-        async def run(self) -> Any:
-            await asyncio.get_running_loop().create_future()
-            yield None
-
-    return lambda number: _run(IdleTrigger())
+    kind = _trigger_class("idle.IdleTrigger")
+    return lambda number: _run(kind())
 
 
 SUBJECTS = {
