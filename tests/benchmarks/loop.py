@@ -4,8 +4,7 @@ It is started by `waiting.py` and prints a line of JSON at each mark:
 
     begin      the loop runs, and holds nothing
     imported   the trigger's module is there; a triggerer imports it in its loop
-    created    every waiter has been started, one after another as a triggerer does
-    steady     each has looked once, so the looks come evenly
+    steady     every waiter has been started and has looked once, so the looks come evenly
     timed      the lags have been measured; from here on the clock stands still
     end        CPU time and memory have been measured
 """
@@ -85,14 +84,14 @@ def _resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # elsewhere the peak, in bytes
 
 
-def _mark(name: str, clock: LagClock, waiters: int = 0) -> None:
+def _mark(name: str, lag: dict[str, float], waiters: int = 0) -> None:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     facts = {
         "mark": name,
         "at": time.monotonic(),
         "cpu": usage.ru_utime + usage.ru_stime,
         "rss": _resident_bytes(),
-        "lag": clock.take(),
+        "lag": lag,
         "waiters": waiters,
     }
     print(json.dumps(facts), flush=True)
@@ -102,24 +101,23 @@ async def _measure(subject: Subject, options: dict[str, Any]) -> None:
     clock = LagClock()
     clock.start()
     await asyncio.sleep(0.1)
-    _mark("begin", clock)
+    _mark("begin", clock.take())
     wait = await subject.make(options["period"], options["address"])
     await asyncio.sleep(2 * _TICK)
-    _mark("imported", clock)
+    _mark("imported", clock.take())
     tasks: list[asyncio.Task[None]] = []
     give_up = time.monotonic() + options["patience"]
     while len(tasks) < options["clips"] and time.monotonic() < give_up:
         await asyncio.sleep(0)  # the triggerer does so twice for each trigger
         await asyncio.sleep(0)
         tasks.append(asyncio.create_task(wait(len(tasks))))
-    _mark("created", clock)
     await _sleep_unless_broken(options["start"], tasks)
-    _mark("steady", clock, len(tasks))
+    _mark("steady", clock.take(), len(tasks))
     await _sleep_unless_broken(options["window"], tasks)
-    _mark("timed", clock, len(tasks))
+    _mark("timed", clock.take(), len(tasks))
     clock.stop()
     await _sleep_unless_broken(options["window"], tasks)
-    _mark("end", clock, len(tasks))
+    _mark("end", clock.take(), len(tasks))
 
 
 async def _sleep_unless_broken(seconds: float, tasks: list[asyncio.Task[None]]) -> None:

@@ -231,7 +231,8 @@ def triggerer_row(restarts: Restarts) -> list[str]:
     return [
         f"triggerer restarted with {restarts.clips:,} waiting clips",
         f"all looked at in {restarts.period:g} s, no block > 200 ms",
-        f"{ours.looked_at:,} in {ours.all_looked:.0f} s, {ours.longest_block * 1000:.0f} ms",
+        f"{ours.looked_at:,} in {ours.all_looked:.0f} s, {ours.longest_block * 1000:.0f} ms "
+        f"(with triggers that do nothing: {restarts.idle.longest_block * 1000:.0f} ms)",
         _verdict(holds),
     ]
 

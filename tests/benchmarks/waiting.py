@@ -159,16 +159,16 @@ def _start(options: dict[str, Any], env: dict[str, str], errors: Any) -> subproc
 
 
 def _result(who: str, load: Load, marks: dict[str, Any], counts: dict[str, Counts]) -> Result:
-    def phase(begin: str, end: str, *late: str) -> Phase:
-        lags = [marks[name]["lag"] for name in late or [end]]
+    def phase(begin: str, end: str) -> Phase:
+        lag = marks[end]["lag"]
         seconds = marks[end]["at"] - marks[begin]["at"]
         return Phase(
             seconds=seconds,
             cpu=marks[end]["cpu"] - marks[begin]["cpu"],
             looks=counts[end].looks - counts[begin].looks,
-            lag_p99=max(lag["p99"] for lag in lags),
-            lag_max=max(lag["max"] for lag in lags),
-            lag_own=max(lag["own"] for lag in lags),
+            lag_p99=lag["p99"],
+            lag_max=lag["max"],
+            lag_own=lag["own"],
             server_share=(counts[end].cpu - counts[begin].cpu) / seconds,
         )
 
@@ -176,7 +176,7 @@ def _result(who: str, load: Load, marks: dict[str, Any], counts: dict[str, Count
         who,
         load,
         importing=phase("begin", "imported"),
-        starting=phase("imported", "steady", "created", "steady"),
+        starting=phase("imported", "steady"),
         timed=phase("steady", "timed"),
         quiet=phase("timed", "end"),
         waiters=marks["end"]["waiters"],
