@@ -12,10 +12,10 @@ TRIGGERER = """\
 ## A triggerer is restarted
 
 A live Airflow on PostgreSQL; {clips:,} tasks wait, with a look at each per {period:g} s, when its triggerer
-is started. *First look after*: from the start of the process. *All within*: from the first look on. Blocks
-are those that Airflow itself warns of. It hands its triggers out by `[triggerer]
-max_trigger_to_select_per_loop`, left at its default, about once a second. A trigger that does nothing shows
-Airflow's own share.
+is started. *Within*: from the first trigger that Airflow starts to the last; how fast it hands them out is
+its own matter (`[triggerer] max_trigger_to_select_per_loop`, here its default). *Each within*: the longest
+that a clip waited for its first look after its trigger had been started. *Blocks* are those of more than
+100 ms of which Airflow warns. A trigger that does nothing shows Airflow's own share.
 
 """
 METHOD = """\

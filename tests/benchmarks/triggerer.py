@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -41,16 +42,21 @@ _WATCHDOG_SLEEP = 0.1
 class Restart:
     """What was seen of a triggerer from its start on; all in seconds.
 
-    :param first_look: from the start of the process.
-    :param all_looked: from the first look until every clip had been looked at.
-    :param looked_at: how many had been.
+    :param started: how many triggers it had started when the patience was over.
+    :param handed_out: from the first trigger that it started to the last.
+    :param looks: from the start of each trigger to the first look at its clip.
     :param blocks: how long the loop was blocked, each time that it was for more than a tenth.
     """
 
-    first_look: float
-    all_looked: float
-    looked_at: int
+    started: int
+    handed_out: float
+    looks: tuple[float, ...]
     blocks: tuple[float, ...]
+
+    @property
+    def slowest_look(self) -> float:
+        """The longest that a clip waited for its first look."""
+        return max(self.looks, default=0.0)
 
     @property
     def longest_block(self) -> float:
@@ -76,14 +82,15 @@ def measure(clips: int = 5_000, period: float = 30.0) -> Restarts:
         _airflow(Path(folder), server, clips) as airflow,
     ):
         run_id = _run(airflow)
-        idle = _restart(airflow, server, run_id, IDLE, {}, clips, patience=2 * period)
+        patience = 60 + 4 * period
+        idle = _restart(airflow, server, run_id, IDLE, {}, clips, patience)
         arguments = {
             "project_id": "{project_id}",
             "magichour_conn_id": "magichour_default",
             "deadline": time.time() + 86_400,
             "poll_interval": period,
         }
-        ours = _restart(airflow, server, run_id, OURS, arguments, clips, patience=6 * period)
+        ours = _restart(airflow, server, run_id, OURS, arguments, clips, patience)
     return Restarts(clips, period, ours, idle)
 
 
@@ -129,16 +136,32 @@ def _restart(
     log = airflow.parts_logs_dir / "triggerer.log"
     begun = log.stat().st_size if log.exists() else 0
     server.reset(0)
-    start = time.monotonic()
     airflow.start("triggerer")
-    processes.wait_until(lambda: server.counts().looked_at == clips, timeout=patience, every=1)
-    time.sleep(5)
-    looks = sorted(server.jobs().values())
+    files = f"*/*/*/*/attempt=1.log.trigger.{airflow.triggerer_id()}.log"
+
+    def is_done() -> bool:
+        if len(list(airflow.logs_dir.glob(files))) < clips:
+            return False
+        return classpath == IDLE or server.counts().looked_at == clips
+
+    processes.wait_until(is_done, timeout=patience, every=3)
     with log.open(encoding="utf-8", errors="replace") as lines:
         lines.seek(begun)
         blocks = tuple(float(found) - _WATCHDOG_SLEEP for found in _BLOCKED.findall(lines.read()))
-    first, last = (looks[0], looks[-1]) if looks else (start, start)
-    return Restart(first - start, last - first, len(looks), blocks)
+    starts = dict(map(_start_of, airflow.logs_dir.glob(files)))
+    offset = time.time() - time.monotonic()
+    looks = {job: at + offset for job, at in server.jobs().items()}
+    waits = tuple(max(0.0, looks[job] - starts[job]) for job in looks if job in starts)
+    handed_out = max(starts.values()) - min(starts.values()) if starts else 0.0
+    return Restart(len(starts), handed_out, waits, blocks)
+
+
+def _start_of(log: Path) -> tuple[str, float]:
+    """A trigger's clip, and when it was started, from the first line of its log."""
+    number = int(log.parent.name.removeprefix("map_index="))
+    with log.open(encoding="utf-8") as lines:
+        written = json.loads(lines.readline())["timestamp"]
+    return f"cm3r{number:08d}01xk9v2t5q8z", datetime.fromisoformat(written.replace("Z", "+00:00")).timestamp()
 
 
 def _defer(airflow: LiveAirflow, run_id: str, classpath: str, arguments: dict[str, object]) -> None:
@@ -155,8 +178,8 @@ def describe(restarts: Restarts) -> str:
     ]
     for name, seen in (("ours", restarts.ours), ("idle", restarts.idle)):
         lines.append(
-            f"  {name}: first look after {seen.first_look:.1f} s, {seen.looked_at} looked at within "
-            f"{seen.all_looked:.1f} s of it; blocked {len(seen.blocks)} times, at most "
+            f"  {name}: {seen.started} started within {seen.handed_out:.1f} s, {len(seen.looks)} looked at, "
+            f"each within {seen.slowest_look:.1f} s of its start; blocked {len(seen.blocks)} times, at most "
             f"{seen.longest_block * 1000:.0f} ms"
         )
     return "\n".join(lines)
