@@ -63,12 +63,18 @@ class LagClock:
 
     def take(self) -> dict[str, float]:
         """What was written down since the last time, in milliseconds."""
-        lags, self.lags = sorted(self.lags), []
+        lags, self.lags = self.lags, []
         own, self.own = self.own, []
-        if not lags:
-            return {"p99": 0.0, "max": 0.0, "own": 0.0}
-        hundredth = lags[min(len(lags) - 1, int(len(lags) * 0.99))]
-        return {"p99": hundredth * 1000, "max": lags[-1] * 1000, "own": max(own) * 1000}
+        return {
+            "p99": _p99(lags) * 1000,
+            "max": max(lags, default=0.0) * 1000,
+            "own_p99": _p99(own) * 1000,
+            "own_max": max(own, default=0.0) * 1000,
+        }
+
+
+def _p99(values: list[float]) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * 0.99))] if values else 0.0
 
 
 def _waited_for_cpu() -> float:

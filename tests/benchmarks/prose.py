@@ -36,8 +36,8 @@ METHOD = """\
   included.
 - Lag: a timer of 10 ms writes down how late it is, from before the first trigger is made, the start
   included. The maximum counts the import of the trigger's module too, which the triggerer does in its loop,
-  and which some subjects put off until their first look. *Own* leaves out the time in which this process
-  was ready and other processes had the CPU.
+  and which some subjects put off until their first look. *Its own share* leaves out the time in which this
+  process was ready and other processes had the CPU (Linux tells it).
 - Memory per clip: resident memory with all clips, less that of the same process with {few} clips, by clips.
   *Beyond Airflow's own*: less the same figure of a trigger that does nothing.
 - Looks made: those that the server counted, of the clips times the seconds by the period.

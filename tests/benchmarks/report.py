@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from importlib import metadata
 
-from findings import OURS, Findings
+from findings import LIMIT, OURS, Findings
 from prose import INTRODUCTION, METHOD, TRIGGERER
 from subjects import NEVER, SUBJECTS, Subject
 from triggerer import Restarts
@@ -57,62 +57,76 @@ def version_of(distribution: str) -> str | None:
 
 
 def _bars(findings: Findings) -> str:
-    main, many = findings.main, findings.many
+    added = [[*row, *[_NONE] * (4 + len(_COLUMNS) - len(row))] for row in findings.bars]
     rows = [
+        *_cpu_bars(findings),
+        *_lag_bars(findings),
+        *_memory_bars(findings),
+        *_look_bars(findings),
+        *added,
+    ]
+    return table(["what", "bar", "ours", "", *[SUBJECTS[who].title for who in _COLUMNS]], rows)
+
+
+def _cpu_bars(findings: Findings) -> list[list[str]]:
+    load = findings.main
+    return [
         _bar(
-            f"CPU per look at {_clips(main)}, by the bare loop's",
+            f"CPU per look at {_clips(load)}, by the bare loop's",
             "<= 2.5",
-            lambda who: findings.times_limit("cpu_per_look", who, main),
+            lambda who: findings.times_limit("cpu_per_look", who, load),
             lambda ratio: ratio <= 2.5,
             "{:.2f} x",
         )
     ]
-    for load in (main, many):
-        rows += [
-            _bar(
-                f"event-loop lag at {_clips(load)}, p99",
-                "<= 5 ms",
-                lambda who, load=load: findings.figure("lag_p99", who, load),
-                lambda lag: lag <= 5,
-                "{:.1f} ms",
-            ),
-            _bar(
-                f"event-loop lag at {_clips(load)}, max",
-                "<= 50 ms",
-                lambda who, load=load: findings.figure("lag_max", who, load),
-                lambda lag: lag <= 50,
-                "{:.0f} ms",
-            ),
-        ]
-    for load in (main, many):
-        rows.append(
-            _bar(
-                f"memory per clip at {_clips(load)}, beyond Airflow's own",
-                "<= 10 KiB",
-                lambda who, load=load: findings.memory_beyond_airflow(who, load),
-                lambda kib: kib <= 10,
-                "{:.1f} KiB",
-            )
-        )
-    rows += [
+
+
+def _lag_bars(findings: Findings) -> list[list[str]]:
+    return [
         _bar(
-            f"sockets to the API for {_clips(many)}",
+            f"event-loop lag at {_clips(load)}, {name}{words}",
+            f"<= {limit} ms",
+            lambda who, name=f"{kind}_{name}", load=load: findings.figure(name, who, load),
+            lambda lag, limit=limit: lag <= limit,
+            form,
+        )
+        for load in (findings.main, findings.many)
+        for name, limit, form in (("p99", 5, "{:.1f} ms"), ("max", 50, "{:.0f} ms"))
+        for kind, words in (("lag", ""), ("own", ", its own share"))
+    ]
+
+
+def _memory_bars(findings: Findings) -> list[list[str]]:
+    return [
+        _bar(
+            f"memory per clip at {_clips(load)}, beyond Airflow's own",
+            "<= 10 KiB",
+            lambda who, load=load: findings.memory_beyond_airflow(who, load),
+            lambda kib: kib <= 10,
+            "{:.1f} KiB",
+        )
+        for load in (findings.main, findings.many)
+    ]
+
+
+def _look_bars(findings: Findings) -> list[list[str]]:
+    load = findings.many
+    return [
+        _bar(
+            f"sockets to the API for {_clips(load)}",
             "<= 10",
-            lambda who: findings.figure("peak_sockets", who, many),
+            lambda who: findings.figure("peak_sockets", who, load),
             lambda sockets: sockets <= 10,
             "{:.0f}",
         ),
         _bar(
-            f"looks due that were made, {_clips(many)}, one per {many.period:g} s",
+            f"looks due that were made, {_clips(load)}, one per {load.period:g} s",
             ">= 99 %",
-            lambda who: findings.figure("looks_made", who, many),
+            lambda who: findings.figure("looks_made", who, load),
             lambda share: share >= 0.99,
             "{:.1%}",
         ),
-        *[[*row, *[_NONE] * (4 + len(_COLUMNS) - len(row))] for row in findings.bars],
     ]
-    head = ["what", "bar", "ours", "", *[SUBJECTS[who].title for who in _COLUMNS]]
-    return table(head, rows)
 
 
 def _bar(
@@ -137,7 +151,7 @@ def _why_not_run(findings: Findings) -> str:
     for who in _COLUMNS:
         kib = findings.memory(who, findings.main)
         start = findings.figure("starting.cpu", who, findings.main)
-        if findings.of(who, findings.many) or not findings.of(OURS, findings.many) or not kib or not start:
+        if who == LIMIT or findings.of(who, findings.many) or not kib or not start:
             continue
         times = findings.many.clips / findings.main.clips
         lines.append(
@@ -158,7 +172,8 @@ def _load_section(findings: Findings, load: Load) -> str:
         "lag max: import",
         "start",
         "after it",
-        "own share",
+        "own share: p99",
+        "max",
         "looks made",
         "sockets",
         "memory per clip",
@@ -180,7 +195,8 @@ def _load_row(findings: Findings, subject: Subject, load: Load) -> list[str]:
         figure("{:.0f} ms", "importing.lag_max"),
         figure("{:.0f} ms", "starting.lag_max"),
         figure("{:.0f} ms", "timed.lag_max"),
-        figure("{:.0f} ms", "lag_own"),
+        figure("{:.1f} ms", "own_p99"),
+        figure("{:.0f} ms", "own_max"),
     ]
     memory = _text("{:.1f} KiB", findings.memory(subject.name, load))
     if subject.name == NEVER:

@@ -52,7 +52,8 @@ class Load:
 class Phase:
     """From one mark to another: seconds, CPU seconds, looks; lags in milliseconds, 0 where none was measured.
 
-    :param lag_own: the greatest lag without the time in which other processes had the CPU.
+    The own lags leave out the time in which other processes had the CPU that this one was ready for.
+
     :param server_share: CPU seconds of the server for each second: near 1 it would be what is measured.
     """
 
@@ -61,7 +62,8 @@ class Phase:
     looks: int
     lag_p99: float
     lag_max: float
-    lag_own: float
+    own_p99: float
+    own_max: float
     server_share: float
 
 
@@ -113,9 +115,14 @@ class Result:
         return max(self.importing.lag_max, self.starting.lag_max, self.timed.lag_max)
 
     @property
-    def lag_own(self) -> float:
+    def own_p99(self) -> float:
+        """As `lag_p99`, without the time in which other processes had the CPU."""
+        return max(self.starting.own_p99, self.timed.own_p99)
+
+    @property
+    def own_max(self) -> float:
         """As `lag_max`, without the time in which other processes had the CPU."""
-        return max(self.importing.lag_own, self.starting.lag_own, self.timed.lag_own)
+        return max(self.importing.own_max, self.starting.own_max, self.timed.own_max)
 
 
 def measure(who: str, load: Load, server: LocalServer, env: Mapping[str, str] | None = None) -> Result:
@@ -168,7 +175,8 @@ def _result(who: str, load: Load, marks: dict[str, Any], counts: dict[str, Count
             looks=counts[end].looks - counts[begin].looks,
             lag_p99=lag["p99"],
             lag_max=lag["max"],
-            lag_own=lag["own"],
+            own_p99=lag["own_p99"],
+            own_max=lag["own_max"],
             server_share=(counts[end].cpu - counts[begin].cpu) / seconds,
         )
 
@@ -197,7 +205,7 @@ def describe(result: Result) -> str:
         phase: Phase = getattr(result, name)
         lines.append(
             f"  {name:<10} {phase.seconds:5.1f} s, CPU {phase.cpu:6.2f} s, {phase.looks:6d} looks, lag p99 "
-            f"{phase.lag_p99:6.1f} max {phase.lag_max:7.1f} own {phase.lag_own:7.1f} ms, "
+            f"{phase.lag_p99:.1f} max {phase.lag_max:.1f} ms, own {phase.own_p99:.1f} {phase.own_max:.1f} ms, "
             f"server {phase.server_share:4.0%}"
         )
     lines.append(
