@@ -42,7 +42,7 @@ def full_plan() -> Plan:
     """Some fifteen minutes."""
     few = Load(10, 1, window=1)
     main = Load(1_000, 5)
-    slow = Load(1_000, 5, answer_ms=50, window=4, patience=15)
+    slow = Load(1_000, 5, answer_ms=50, window=5, patience=15)
     many = Load(10_000, 30)
     many_slow = Load(10_000, 30, answer_ms=50)
     runs = [

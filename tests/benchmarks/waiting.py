@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -43,9 +44,9 @@ class Load:
     patience: float = 300.0
 
     def timed(self) -> Load:
-        """The same with nothing left open."""
+        """The same with nothing left open; a window holds whole periods, for some look at all at once."""
         start = self.start or max(self.period * 1.1, _SETTLING) + 2
-        return replace(self, start=start, window=self.window or max(10.0, self.period / 2))
+        return replace(self, start=start, window=self.window or self.period * math.ceil(10 / self.period))
 
 
 @dataclass(frozen=True)
@@ -205,8 +206,8 @@ def describe(result: Result) -> str:
         phase: Phase = getattr(result, name)
         lines.append(
             f"  {name:<10} {phase.seconds:5.1f} s, CPU {phase.cpu:6.2f} s, {phase.looks:6d} looks, lag p99 "
-            f"{phase.lag_p99:.1f} max {phase.lag_max:.1f} ms, own {phase.own_p99:.1f} {phase.own_max:.1f} ms, "
-            f"server {phase.server_share:4.0%}"
+            f"{phase.lag_p99:.1f} max {phase.lag_max:.1f} ms, "
+            f"own {phase.own_p99:.1f} {phase.own_max:.1f} ms, server {phase.server_share:4.0%}"
         )
     lines.append(
         f"  CPU per look {result.cpu_per_look:.3f} ms (with the start {result.cpu_per_look_started:.3f}), "
