@@ -27,13 +27,14 @@ METHOD = """\
 - Waiters are started one after another as the triggerer does it, with two turns of the loop between them,
   and run as it runs them. What the triggerer has imported before its first trigger is imported before the
   clock starts.
-- The bare loop is one `aiohttp` session and one coroutine for each clip: sleep, get, read the JSON, look at
-  the status. It knows no error, no deadline and no limit of rate; it is what Python can do at best.
+- The bare loop is one `aiohttp` session and one coroutine for each clip: get, read the JSON, look at the
+  status, sleep; their first looks are spread over a period. It knows no error, no deadline and no limit of
+  rate; it is what Python can do at best.
 - The published triggers are used as they are, by a connection to the local server. dbt Cloud's hook knows
   nothing but `https`, which is taken out of its URLs.
 - CPU per look: user and system time of the process over a window in which all wait, by the looks that the
   server counted in it. *With the start*: over the whole life of the process, import, start and lag clock
-  included.
+  included; it stands for both where looks come in bursts that a window has cut.
 - Lag: a timer of 10 ms writes down how late it is, from before the first trigger is made, the start
   included. The maximum counts the import of the trigger's module too, which the triggerer does in its loop,
   and which some subjects put off until their first look. *Its own share* leaves out the time in which this

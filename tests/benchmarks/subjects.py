@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -83,12 +84,13 @@ async def _bare(period: float, address: str) -> Wait:
 
     async def wait(number: int) -> None:
         url = f"http://{address}/v1/video-projects/cm3r{number:08d}01xk9v2t5q8z"
+        await asyncio.sleep(period * random.random())  # spread, as somebody who knows would do
         while True:
-            await asyncio.sleep(period)
             async with session.get(url) as response:
                 project = await response.json()
             if project["status"] == "complete":
                 raise RuntimeError("A wait has ended.")
+            await asyncio.sleep(period)
 
     return wait
 
