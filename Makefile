@@ -64,7 +64,7 @@ wheel-check: build ## install the wheel into a clean environment, import it, and
 install-wheel:
 	@$(INSTALL) dist/*.whl
 
-bench: ## what waiting costs beside published triggers: tables, and docs/performance.md (BENCH_ARGS=--quick: no page)
+bench: ## what waiting costs beside published triggers, in half an hour: docs/performance.md (BENCH_ARGS=--quick: no page)
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/.bench
 	.venv-bench/bin/python tests/benchmarks/bench.py $(BENCH_ARGS)
 

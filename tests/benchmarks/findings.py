@@ -11,6 +11,8 @@ from waiting import Load, Result
 
 OURS = "magichour"
 LIMIT = "bare"
+SPREAD = "spread"
+"""The bare loop, and one whose looks do not all come at once as those of ours do not: dearer for each look."""
 
 
 @dataclass
@@ -55,10 +57,10 @@ class Findings:
             found.append(value)
         return statistics.median(found) if found else None
 
-    def times_limit(self, name: str, who: str, load: Load) -> float | None:
-        """A figure as a multiple of the bare loop's."""
-        own, limit = self.figure(name, who, load), self.figure(name, LIMIT, load)
-        return own / limit if own is not None and limit else None
+    def times(self, limit: str, name: str, who: str, load: Load) -> float | None:
+        """A figure as a multiple of that of one of the bare loops."""
+        own, least = self.figure(name, who, load), self.figure(name, limit, load)
+        return own / least if own is not None and least else None
 
     def memory(self, who: str, load: Load) -> float | None:
         """KiB that each waiting clip takes."""
@@ -71,7 +73,7 @@ class Findings:
     def memory_beyond_airflow(self, who: str, load: Load) -> float | None:
         """KiB that each takes beyond a trigger that does nothing."""
         own, floor = self.memory(who, load), self.memory(NEVER, load)
-        if who == LIMIT:  # it is no trigger
+        if who in (LIMIT, SPREAD):  # they are no triggers
             return own
         return None if own is None or floor is None else own - floor
 

@@ -27,9 +27,11 @@ METHOD = """\
 - Waiters are started one after another as the triggerer does it, with two turns of the loop between them,
   and run as it runs them. What the triggerer has imported before its first trigger is imported before the
   clock starts.
-- The bare loop is one `aiohttp` session and one coroutine for each clip: get, read the JSON, look at the
-  status, sleep; their first looks are spread over a period. It knows no error, no deadline and no limit of
-  rate; it is what Python can do at best.
+- The bare loop is one `aiohttp` session and one coroutine for each clip: sleep, get, read the JSON, look at
+  the status. It knows no error, no deadline and no limit of rate; it is what Python can do at best. All its
+  looks come at once, once a period, as it starts all at once: that makes a look cheaper, for one turn of
+  the loop does many, and blocks the loop meanwhile. *Spread*, each coroutine begins with a sleep of a
+  random part of the period, so that the looks come one by one as ours do.
 - The published triggers are used as they are, by a connection to the local server. dbt Cloud's hook knows
   nothing but `https`, which is taken out of its URLs.
 - CPU per look: user and system time of the process over a window in which all wait, by the looks that the

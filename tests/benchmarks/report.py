@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from importlib import metadata
 
-from findings import LIMIT, OURS, Findings
+from findings import LIMIT, OURS, SPREAD, Findings
 from prose import INTRODUCTION, METHOD, TRIGGERER
 from subjects import NEVER, SUBJECTS, Subject
 from triggerer import Restarts
@@ -72,12 +72,13 @@ def _cpu_bars(findings: Findings) -> list[list[str]]:
     load = findings.main
     return [
         _bar(
-            f"CPU per look at {_clips(load)}, by the bare loop's",
+            f"CPU per look at {_clips(load)}, by {words}",
             "<= 2.5",
-            lambda who: findings.times_limit("cpu_per_look", who, load),
+            lambda who, limit=limit: findings.times(limit, "cpu_per_look", who, load),
             lambda ratio: ratio <= 2.5,
             "{:.2f} x",
         )
+        for limit, words in ((LIMIT, "the bare loop's"), (SPREAD, "the spread bare loop's"))
     ]
 
 
@@ -151,7 +152,7 @@ def _why_not_run(findings: Findings) -> str:
     for who in _COLUMNS:
         kib = findings.memory(who, findings.main)
         start = findings.figure("starting.cpu", who, findings.main)
-        if who == LIMIT or findings.of(who, findings.many) or not kib or not start:
+        if who in (LIMIT, SPREAD) or findings.of(who, findings.many) or not kib or not start:
             continue
         times = findings.many.clips / findings.main.clips
         lines.append(
@@ -204,8 +205,8 @@ def _load_row(findings: Findings, subject: Subject, load: Load) -> list[str]:
     return [
         subject.title,
         figure("{:.3f} ms", "cpu_per_look"),
-        _text("{:.2f} x", findings.times_limit("cpu_per_look", subject.name, load)),
-        _text("{:.2f} x", findings.times_limit("cpu_per_look_started", subject.name, load)),
+        _text("{:.2f} x", findings.times(LIMIT, "cpu_per_look", subject.name, load)),
+        _text("{:.2f} x", findings.times(LIMIT, "cpu_per_look_started", subject.name, load)),
         *lags,
         figure("{:.1%}", "looks_made"),
         figure("{:.0f}", "peak_sockets"),
@@ -272,7 +273,7 @@ def triggerer_section(restarts: Restarts) -> str:
 
 def _method(findings: Findings) -> str:
     rounds = max((len(findings.of(OURS, load)) for load in findings.loads()), default=1)
-    repeated = f"ours and the bare loop at {_clips(findings.main)} with answers at once"
+    repeated = f"ours and the bare loops at {_clips(findings.main)} with answers at once"
     return METHOD.format(few=findings.few.clips, rounds=rounds, repeated=repeated)
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 HOUR = 3600.0
@@ -77,14 +78,14 @@ async def _magichour(period: float, address: str) -> Wait:
     return wait
 
 
-async def _bare(period: float, address: str) -> Wait:
+async def _bare(period: float, address: str, *, spread: bool = False) -> Wait:
     import aiohttp
 
     session = aiohttp.ClientSession(headers={"Authorization": "Bearer key"})
 
     async def wait(number: int) -> None:
         url = f"http://{address}/v1/video-projects/cm3r{number:08d}01xk9v2t5q8z"
-        await asyncio.sleep(period * random.random())  # spread, as somebody who knows would do
+        await asyncio.sleep(period * random.random() if spread else period)
         while True:
             async with session.get(url) as response:
                 project = await response.json()
@@ -146,6 +147,7 @@ SUBJECTS = {
             connection={"conn_type": "magichour", "password": "mhk_live_key", "host": "http://{address}"},
         ),
         Subject("bare", "bare aiohttp loop", _bare, distribution="aiohttp"),
+        Subject("spread", "the same, spread", partial(_bare, spread=True), distribution="aiohttp"),
         Subject(
             "dbt_cloud",
             "dbt Cloud",
