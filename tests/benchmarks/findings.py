@@ -12,7 +12,7 @@ from waiting import Load, Result
 OURS = "magichour"
 LIMIT = "bare"
 SPREAD = "spread"
-"""The bare loop, and one whose looks do not all come at once as those of ours do not: dearer for each look."""
+"""The bare loops: one whose looks come all at once, and one whose looks are spread as ours are."""
 
 
 @dataclass
