@@ -15,6 +15,7 @@ from pathlib import Path
 
 import import_cost
 import report
+import schedule
 import triggerer
 from findings import LIMIT, OURS, SPREAD, Findings
 from server import LocalServer
@@ -36,6 +37,7 @@ class Plan:
     modules: list[str]
     import_runs: int
     env: dict[str, str]
+    schedule: bool = True
 
 
 def full_plan() -> Plan:
@@ -63,7 +65,7 @@ def quick_plan() -> Plan:
     runs = [(who, load) for load in (few, main) for who in (OURS, LIMIT)]
     runs.append((OURS, many))
     quickly = {"AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "0"}  # ours begins to look that much sooner
-    return Plan(runs, few, main, many, modules=[import_cost.OURS], import_runs=1, env=quickly)
+    return Plan(runs, few, main, many, [import_cost.OURS], import_runs=1, env=quickly, schedule=False)
 
 
 def run(plan: Plan) -> Findings:
@@ -74,13 +76,17 @@ def run(plan: Plan) -> Findings:
             result = measure(who, load, server, plan.env)
             findings.results.append(result)
             print(describe(result), flush=True)
-    _measure_schedule(findings)
+    if plan.schedule:
+        _measure_schedule(findings)
     findings.imports = import_cost.costs(plan.modules, plan.import_runs)
     return findings
 
 
 def _measure_schedule(findings: Findings) -> None:
-    """The schedule's benchmark, which is a simulation, adds its rows here."""
+    """The schedule beside fixed intervals, over many distributions of render times: a simulation."""
+    rows = list(schedule.rows())
+    findings.bars += report.schedule_rows(rows)
+    findings.sections.append(report.schedule_section(rows))
 
 
 def _measure_triggerer(findings: Findings) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 
 from findings import LIMIT, OURS, SPREAD, Findings
-from prose import INTRODUCTION, METHOD, TRIGGERER
+from prose import INTRODUCTION, METHOD, SCHEDULE, TRIGGERER
+from schedule import MEMORYLESS, NARROW, Row
 from subjects import NEVER, SUBJECTS, Subject
 from triggerer import Restarts
 from waiting import Load
@@ -237,6 +238,44 @@ def _import_section(findings: Findings) -> str:
         "## Import of an operator\n\nOn top of `airflow.sdk`; every parse of a Dag file pays it.\n\n"
         + table(["module", "least", "median", "most"], rows)
     )
+
+
+def schedule_rows(rows: Sequence[Row]) -> list[list[str]]:
+    """The rows of the bars: narrow spreads, any spread, and the one at which nothing beats an interval."""
+    narrow = max(row.ratio for row in rows if row.name in NARROW)
+    memoryless = max(row.ratio for row in rows if row.name in MEMORYLESS)
+    widest = max(row.ratio for row in rows if row.name not in MEMORYLESS)
+    return [
+        ["looks, of a fixed interval's of the same delay, spread by +-20 %", "<= 0.33", f"{narrow:.2f}",
+         _verdict(narrow <= 1 / 3)],
+        ["the same, any other spread or change", "<= 1", f"{widest:.2f}", _verdict(widest <= 1)],
+        ["the same, memoryless: 1.00 is the least there is", "<= 1", f"{memoryless:.3f}",
+         _verdict(memoryless <= 1)],
+    ]  # fmt: skip
+
+
+def schedule_section(rows: Sequence[Row]) -> str:
+    """Looks and delays of the schedule, beside those of fixed intervals."""
+    head = (
+        "render times",
+        "first clips",
+        "learned",
+        "every 5 s",
+        "every 10 s",
+        "every 30 s",
+        "looks",
+        "first",
+    )
+    cells = [
+        [
+            row.name,
+            *[f"{each.looks:.1f} / {each.delay:.1f} s" for each in (row.cold, row.warm, *row.fixed)],
+            f"{row.ratio:.2f} x",
+            f"{row.cold_ratio:.2f} x",
+        ]
+        for row in rows
+    ]
+    return SCHEDULE + table(head, cells)
 
 
 def triggerer_row(restarts: Restarts) -> list[str]:
