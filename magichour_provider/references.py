@@ -45,7 +45,7 @@ class JobReference:
         given = _literal(value) if isinstance(value, str) and value.lstrip().startswith("{") else value
         job = cls(given.strip()) if isinstance(given, str) else None
         if isinstance(given, Mapping) and isinstance(given.get("project_id"), str):
-            job = cls(given["project_id"], given.get("model"), given.get("resolution"))
+            job = cls(given["project_id"], _text(given.get("model")), _text(given.get("resolution")))
         if job is None or not is_project_id(job.project_id):
             raise InvalidRequestError(
                 f"{value!r:.80} is not the id of a Magic Hour project: give an id, or the output of "
@@ -75,6 +75,10 @@ class JobReference:
             end_seconds=outcome.end_seconds,
             credits_charged=outcome.credits_charged,
         )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _literal(text: str) -> object:

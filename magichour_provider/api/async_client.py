@@ -43,7 +43,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _REQUEST_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError)
 """What a request can raise; ValueError stands for a URL or a proxy that cannot be used."""
-_NEVER_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+_NEVER_CONNECTED = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+)
 _KEEP_IDLE_SECONDS = 30.0
 
 
@@ -180,7 +184,7 @@ class AsyncMagicHourClient:
                 connected = not isinstance(error, _NEVER_CONNECTED)
                 pause = self._retry.after_failure(call, attempt, connected=connected)
                 if pause is None:
-                    raise protocol.failure(call, self._base_url, error, connected=connected) from None
+                    raise protocol.failure(call, self._base_url, _told(error), connected=connected) from None
             else:
                 pause = self._retry.after_answer(call, answer, attempt)
                 if pause is None:
@@ -202,3 +206,14 @@ class AsyncMagicHourClient:
                 if not intake.take(chunk):
                     break
             return intake.answer(response.status, response.headers)
+
+
+def _told(error: Exception) -> Exception:
+    """An error as it may be told.
+
+    What a proxy refuses is reported with the proxy's URL, password and all; an answer that is no HTTP with
+    its bytes, in which a key may be echoed.
+    """
+    if isinstance(error, aiohttp.ClientResponseError):
+        return OSError(f"{type(error).__name__}, status {error.status}")
+    return error

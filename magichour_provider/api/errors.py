@@ -2,6 +2,7 @@
 
     MagicHourError
     ├── ConfigurationError            the connection cannot be used as it stands
+    │   └── UndefinedConnectionError
     ├── InvalidRequestError           refused here, before anything was sent
     │   ├── CatalogError              no known model version takes this combination
     │   ├── BudgetError               dearer than `max_credits`, or than the account's balance
@@ -66,6 +67,10 @@ class ConfigurationError(MagicHourError):
     """The Airflow connection is missing something, or holds something unknown."""
 
     default_remedy = "Correct the connection; trying again cannot help before that."
+
+
+class UndefinedConnectionError(ConfigurationError):
+    """Airflow knows no connection of this id; it says so, too, while its secrets backend is away."""
 
 
 class InvalidRequestError(MagicHourError):
@@ -180,7 +185,7 @@ class RateLimitError(APIError):
 
 
 class ServerError(APIError):
-    """5xx: Magic Hour or something before it is in trouble."""
+    """5xx, 408, 425: Magic Hour or something before it is in trouble."""
 
     retryable = True
     default_remedy = "Trying again later can help."

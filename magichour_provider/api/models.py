@@ -7,16 +7,18 @@ shows one.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timezone
 from enum import Enum
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
@@ -50,12 +52,38 @@ def _web_address(value: Any) -> Any:
     return value
 
 
+def _in_utc(moment: datetime) -> datetime:
+    """A time without a zone is in UTC, as all of Magic Hour's are."""
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
+
+
+Moment = Annotated[datetime, AfterValidator(_in_utc)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+_STRICT = frozenset({"id", "status", "url"})
+
 SignedUrl = Annotated[SecretStr, BeforeValidator(_web_address)]
 """A URL that gives access by itself: shown in no repr, log or dump."""
 
 
 class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class _Lenient(_Answer):
+    """An answer of which `id`, `status` and `url` count: what else cannot be read is taken for not given.
+
+    The end of a job that is paid for must not be missed for the form of a date.
+    """
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _forgive(cls, value: Any, read: ValidatorFunctionWrapHandler, field: ValidationInfo) -> Any:
+        try:
+            return read(value)
+        except ValueError:
+            if field.field_name in _STRICT:
+                raise
+            return cls.model_fields[str(field.field_name)].get_default()
 
 
 class UploadTarget(_Answer):
@@ -89,21 +117,21 @@ class CreatedJob(_Answer):
         return credits
 
 
-class ClipLink(_Answer):
+class ClipLink(_Lenient):
     """A signed link to the clip; good until `expires_at`, without any header."""
 
     url: SignedUrl
-    expires_at: datetime | None = None
+    expires_at: Moment | None = None
 
 
-class JobFailure(_Answer):
+class JobFailure(_Lenient):
     """Why a job failed."""
 
     code: str | None = None
     message: str | None = None
 
 
-class VideoProject(_Answer):
+class VideoProject(_Lenient):
     """A job, as `GET /v1/video-projects/{id}` describes it.
 
     `end_seconds` in seconds, `credits_charged` in credits (an estimate until complete, 0 once refunded),
@@ -115,12 +143,12 @@ class VideoProject(_Answer):
     status: Annotated[JobStatus | str, Field(union_mode="left_to_right")]
     name: str | None = None
     type: str | None = None
-    created_at: datetime | None = None
+    created_at: Moment | None = None
     enabled: bool = True
-    end_seconds: float | None = None
+    end_seconds: Finite | None = None
     width: int | None = None
     height: int | None = None
-    fps: float | None = None
+    fps: Finite | None = None
     credits_charged: int | None = None
     error: JobFailure | None = None
     downloads: tuple[ClipLink, ...] = ()

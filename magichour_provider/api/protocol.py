@@ -42,12 +42,16 @@ _STATUS_ERRORS: Mapping[int, type[errors.APIError]] = {
     402: errors.PaymentRequiredError,
     403: errors.PermissionDeniedError,
     404: errors.NotFoundError,
+    408: errors.ServerError,
     422: errors.UnprocessableError,
+    425: errors.ServerError,
     429: errors.RateLimitError,
 }
 _NOT_TAKEN = frozenset({429, 503})
 _REFUSALS = frozenset({400, 401, 402, 403, 404, 422})
 """What the API itself says of a create that it does not take; a 408 or 499 comes from something before it."""
+_FOREIGN = frozenset({400, 403, 404})
+"""What a gateway may answer in the API's stead: then it is no JSON."""
 _MESSAGE_LIMIT = 500
 
 
@@ -108,7 +112,14 @@ def create_image_to_video(request: ImageToVideoRequest) -> Call[CreatedJob]:
 def get_video(project_id: str) -> Call[VideoProject]:
     """Look at a job (`GET /v1/video-projects/{id}`)."""
     path = _project_path(project_id)
-    return Call("GET", path, lambda body: _model(VideoProject, body), project_id=project_id)
+    return Call("GET", path, lambda body: _this_project(project_id, body), project_id=project_id)
+
+
+def _this_project(project_id: str, body: bytes) -> VideoProject:
+    project = _model(VideoProject, body)
+    if project.id != project_id:
+        raise ValueError("another project's")
+    return project
 
 
 def delete_video(project_id: str) -> Call[None]:
@@ -168,8 +179,10 @@ def error_from(call: Call[Any], answer: Answer, *, now: datetime | None = None) 
         return errors.SubmissionUnknownError(
             f"Magic Hour answered {call} with {answer.status}: {message.rstrip('.')}."
         )
-    if answer.status == 404 and call.project_id is not None and not _is_json_object(answer.body):
-        return errors.UnexpectedAnswerError(f"{call} was answered with 404, and not in the API's words.")
+    if answer.status in _FOREIGN and call.project_id is not None and not _is_json_object(answer.body):
+        return errors.UnexpectedAnswerError(
+            f"{call} was answered with {answer.status}, and not in the API's words."
+        )
     return api_error(
         status=answer.status,
         code=code,

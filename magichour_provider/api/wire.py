@@ -1,4 +1,4 @@
-"""What both clients share: how answers, uploads and downloads are read, and silence in httpx's log."""
+"""How answers, uploads and downloads are read, by either client; and what the one of httpx needs besides."""
 
 from __future__ import annotations
 

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.api.async_client import AsyncMagicHourClient
 from magichour_provider.api.catalog import DEFAULT_MODEL, Choice, default_resolution, estimate_credits
 from magichour_provider.api.client import MagicHourClient
-from magichour_provider.api.errors import ConfigurationError, MagicHourError, NotFoundError
+from magichour_provider.api.errors import MagicHourError, NotFoundError, UndefinedConnectionError
 from magichour_provider.api.models import Account, CreatedJob, ImageToVideoRequest, VideoProject
 from magichour_provider.compat import AirflowNotFoundException, BaseHook, get_async_connection
 from magichour_provider.connection_form import wtforms_behaviour, wtforms_fields
@@ -20,6 +19,7 @@ from magichour_provider.references import DEFAULT_CONN_ID
 from magichour_provider.waiting.outcome import clip_link_of
 
 if TYPE_CHECKING:
+    from magichour_provider.api.async_client import AsyncMagicHourClient
     from magichour_provider.api.settings import ClientSettings
     from magichour_provider.choices import IfExists
 
@@ -66,6 +66,8 @@ class MagicHourHook(BaseHook):
 
     async def async_client(self, *, max_attempts: int | None = None) -> AsyncMagicHourClient:
         """Make an asynchronous client, which the caller closes; the connection is read without blocking."""
+        from magichour_provider.api.async_client import AsyncMagicHourClient
+
         settings = self._adjusted(await self.read_settings(), max_attempts)
         return await asyncio.to_thread(AsyncMagicHourClient, settings)
 
@@ -177,7 +179,7 @@ def _defined(conn_id: str) -> Iterator[None]:
     try:
         yield
     except AirflowNotFoundException as error:
-        raise ConfigurationError(
+        raise UndefinedConnectionError(
             f"Connection {conn_id!r} is not defined.",
             remedy="Add it: type magichour, password the API key; trying again cannot help before that.",
         ) from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -18,12 +20,12 @@ from magichour_provider.references import DEFAULT_CONN_ID
 from magichour_provider.timing import FRAMEWORK_GRACE
 
 if TYPE_CHECKING:
-    from magichour_provider.api.client import AsyncMagicHourClient
-    from magichour_provider.api.models import VideoProject
+    from magichour_provider.waiting.hub import Hub
     from magichour_provider.waiting.outcome import Outcome
 
 log = logging.getLogger(__name__)
 _HEAVY = ("magichour_provider.waiting.hubs", "magichour_provider.hooks.magichour")
+_loading = threading.Lock()
 _farewells: set[asyncio.Task[None]] = set()
 
 
@@ -97,10 +99,13 @@ class VideoJobTrigger(BaseTrigger):
         outcome = await self.wait_for(self.project_id, self.deadline, quiet=deferral_settles_after())
         yield TriggerEvent(outcome.as_event())  # type: ignore[no-untyped-call]
 
-    async def wait_for(self, project_id: str, deadline: float, *, quiet: float) -> Outcome:
+    async def wait_for(
+        self, project_id: str, deadline: float, *, quiet: float, at_once: bool = False
+    ) -> Outcome:
         """Wait until the job has ended or the deadline has passed.
 
         :param quiet: seconds in which the wait neither looks nor ends.
+        :param at_once: whether the first look is made without a pause.
         """
         from magichour_provider.waiting.hub import hub_for
         from magichour_provider.waiting.watch import Watch
@@ -112,6 +117,7 @@ class VideoJobTrigger(BaseTrigger):
             started=now,
             poll_interval=self.poll_interval,
             quiet_until=now + quiet,
+            at_once=at_once,
         )
         return await hub_for(self.magichour_conn_id).wait(watch, self._make_client)
 
@@ -145,21 +151,18 @@ class VideoJobTrigger(BaseTrigger):
 
     async def _goes_on(self) -> bool:
         """Whether the job has not ended, as far as is known."""
-        from magichour_provider.waiting import outcome
+        await _loaded()
+        from magichour_provider.waiting.outcome import of_project
 
         try:
-            project = await self._look()
+            project = await self._hub().look(self.project_id)
         except Exception:
             return True
+        if self.credits_charged is None:
+            self.credits_charged = project.credits_charged
         return of_project(project) is None
 
-    async def _look(self) -> VideoProject:
-        """Look once, by the client that all triggers of the connection share. Raises MagicHourError."""
-        from magichour_provider.waiting.hub import hub_for
-
-        return await hub_for(self.magichour_conn_id).look(self.project_id, self._make_client)
-
-    async def _make_client(self) -> AsyncMagicHourClient:
+    def _hub(self) -> Hub:
         from magichour_provider.hooks.magichour import MagicHourHook
         from magichour_provider.waiting.hubs import hub_for
 
@@ -174,6 +177,21 @@ async def _loaded() -> None:
     """Import what waits, in a thread: that takes half a second, which the event loop has not."""
     global _is_loaded
     if not _is_loaded:
-        for module in _HEAVY:
-            await asyncio.to_thread(import_module, module)
+        await asyncio.to_thread(_load)
         _is_loaded = True
+
+
+def _load() -> None:
+    """Import what waits, and leave garbage alone meanwhile.
+
+    In a process as large as a triggerer a collection holds everybody up for a tenth of a second.
+    """
+    with _loading:
+        is_collected = gc.isenabled()
+        gc.disable()
+        try:
+            for module in _HEAVY:
+                import_module(module)
+        finally:
+            if is_collected:
+                gc.enable()

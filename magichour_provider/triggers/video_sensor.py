@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime, timezone
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _AIRFLOW_ANSWERS_WITHIN = 60.0
 """Seconds from the time that it is asked."""
+_LEAST_PATIENCE = 3.0
 _QUESTIONS_AT_ONCE = 4
 _YOUNG = 30.0
 """Seconds in which nobody may have looked at a task's job yet."""
@@ -122,29 +124,28 @@ class VideoSensorTrigger(VideoJobTrigger):
             job.project_id,
             datetime.fromtimestamp(self.deadline, timezone.utc).isoformat(timespec="seconds"),
         )
-        if not self._is_young():
-            return await self._end(job, await self._wait(job))
+        is_young = self._is_young()
         # The link by its side, as Airflow may be slow to answer, and the wait has a deadline.
-        showing = asyncio.create_task(self._show_link())
+        showing = asyncio.create_task(self._show_link()) if is_young else None
         try:
-            outcome = await self._look_at_once() or await self._wait(job)
+            # No worker may still be busy with the deferral, so there is nothing to keep quiet for.
+            outcome = await self.wait_for(job.project_id, self.deadline, quiet=0.0, at_once=is_young)
             return await self._end(job, outcome, showing)
         finally:
-            showing.cancel()
+            if showing is not None:
+                showing.cancel()
 
     def _is_young(self) -> bool:
         """Whether this is the task's beginning, and no restart of the triggerer."""
         return self.limit - (self.deadline - time.time()) < _YOUNG
 
-    async def _wait(self, job: JobReference) -> Outcome:
-        # No worker may still be busy with the deferral, so there is nothing to keep quiet for.
-        return await self.wait_for(job.project_id, self.deadline, quiet=0.0)
-
     async def _given(self) -> Any:
         """What the Dag, or the task before this one, says of the job."""
         if self.upstream_task_id is None:
             return {"project_id": self.job_id, "model": self.model, "resolution": self.resolution}
-        return await _asked(get_xcom, self.task_instance, self.upstream_task_id, self.upstream_key)
+        return await _asked(
+            get_xcom, self.task_instance, self.upstream_task_id, self.upstream_key, until=self.deadline
+        )
 
     def _learn_of(self, job: JobReference, given: object) -> None:
         """Take in what is known of the job; the schedule learns by it how long such renders take."""
@@ -155,20 +156,9 @@ class VideoSensorTrigger(VideoJobTrigger):
     async def _show_link(self) -> None:
         link, address = VideoProjectLink(), library_url(self.project_id)
         try:
-            await _asked(push_link, self.task_instance, link, address)
+            await _asked(push_link, self.task_instance, link, address, until=self.deadline)
         except Exception as error:
             log.warning("The link to %s could not be stored (%s).", address, type(error).__name__)
-
-    async def _look_at_once(self) -> Outcome | None:
-        """The end of a job that has ended before its task began; anything else is seen by `wait_for`."""
-        from magichour_provider.waiting.outcome import of_project
-
-        try:
-            project = await asyncio.wait_for(self._look(), max(1.0, self.deadline - time.time()))
-        except Exception:
-            return None
-        self.credits_charged = project.credits_charged
-        return of_project(project)
 
     async def _end(
         self, job: JobReference, outcome: Outcome, showing: Awaitable[None] | None = None
@@ -186,7 +176,7 @@ class VideoSensorTrigger(VideoJobTrigger):
         if not self.push_result:
             return True
         try:
-            await _asked(push_xcom, self.task_instance, "return_value", result)
+            await _asked(push_xcom, self.task_instance, "return_value", result, until=self.deadline)
         except Exception as error:
             log.warning("The result could not be stored from the triggerer (%s).", type(error).__name__)
             return False
@@ -200,10 +190,17 @@ class VideoSensorTrigger(VideoJobTrigger):
         return TriggerEvent({**payload, DEADLINE: self.deadline or None})  # type: ignore[no-untyped-call]
 
 
-async def _asked(question: Callable[..., T], *arguments: Any) -> T:
+async def _asked(question: Callable[..., T], *arguments: Any, until: float = math.inf) -> T:
     """Ask Airflow in a thread, as XCom backends block; TimeoutError where it gives no answer.
 
     A few at a time: Airflow answers one after the other, and thousands of tasks may begin at once.
+
+    :param until: epoch seconds until which there may be an answer at all; waiting for one's turn counts.
     """
-    async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_QUESTIONS_AT_ONCE)):
-        return await asyncio.wait_for(asyncio.to_thread(question, *arguments), _AIRFLOW_ANSWERS_WITHIN)
+
+    async def ask() -> T:
+        async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_QUESTIONS_AT_ONCE)):
+            return await asyncio.wait_for(asyncio.to_thread(question, *arguments), _AIRFLOW_ANSWERS_WITHIN)
+
+    patience = max(_LEAST_PATIENCE, until - time.time())
+    return await asyncio.wait_for(ask(), None if patience == math.inf else patience)

@@ -6,12 +6,17 @@ import itertools
 from asyncio import Future
 from contextvars import Context
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
 
 from magichour_provider.api.models import VideoProject
 from magichour_provider.waiting.outcome import Outcome
 from magichour_provider.waiting.watch import NOT_FOUND_PAUSES, Watch
+
+_SPARE = 64
+"""Overtaken entries that are not worth the work of throwing them out."""
+_EARLY = 0.1
+"""Seconds by which a look may come before the time that it is due."""
 
 
 @dataclass(eq=False, slots=True)
@@ -56,6 +61,10 @@ class Job:
             return NOT_FOUND_PAUSES[self.not_found - 1]
         return min((each.watch.pause(now) for each in self.waiters if not each.ended.done()), default=inf)
 
+    def awake(self, now: float) -> list[Waiter]:
+        """Those who may be told something at `now` (epoch seconds), which is not before their quiet ends."""
+        return [each for each in self.waiters if now >= each.watch.quiet_until - _EARLY]
+
     def answer(self, answer: VideoProject | Exception) -> None:
         """Give those who ask what they asked for."""
         for asker in self.askers:
@@ -84,7 +93,8 @@ class Agenda:
         """Forget a job that nobody waits for any more."""
         if not job.waiters and not job.askers:
             job.due = inf
-            self._jobs.pop(job.project_id, None)
+            if self._jobs.get(job.project_id) is job:
+                del self._jobs[job.project_id]
 
     def put(self, job: Job, due: float) -> bool:
         """Have a job looked at when it is `due`; False where it is looked at sooner, or now."""
@@ -92,7 +102,21 @@ class Agenda:
             return False
         job.due = due
         heappush(self._heap, (due, next(self._order), job))
+        if len(self._heap) > 2 * len(self._jobs) + _SPARE:
+            self._heap = [entry for entry in self._heap if entry[0] == entry[2].due]
+            heapify(self._heap)
         return True
+
+    def __len__(self) -> int:
+        """How many jobs are waited for."""
+        return len(self._jobs)
+
+    def forget_silence(self) -> list[Job]:
+        """Let all jobs be looked at as if nobody had asked for a pause; returns them."""
+        for job in self._jobs.values():
+            for waiter in job.waiters:
+                waiter.watch.forget_silence()
+        return list(self._jobs.values())
 
     def first(self) -> Job | None:
         """The job that is due first. Entries that a sooner one has overtaken are dropped on the way."""

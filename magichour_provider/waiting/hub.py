@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
@@ -36,13 +37,18 @@ from magichour_provider.waiting.shared_client import ReadSettings, SharedClient
 from magichour_provider.waiting.watch import NOT_FOUND_PAUSES, Watch
 
 log = logging.getLogger(__name__)
+_closings: set[asyncio.Task[None]] = set()
 
 _DEADLINE_GRACE = 3.0
 """Seconds in which a wait whose deadline has passed may still get the look that is due then."""
 _BEAT = 0.1
 """Looks are begun on a beat: those due between two share one round of the event loop, a third of the cost."""
+_WARN_AGAIN = 60.0
+"""Seconds between two warnings that Magic Hour asks for fewer requests."""
 _TICK = 5.0
+"""Seconds between two reports of metrics."""
 _TICKS_TO_REREAD = 4
+"""So many ticks are between two readings of the connection."""
 
 
 class Hub:
@@ -60,17 +66,18 @@ class Hub:
         self._loop = asyncio.get_running_loop()
         self._width = Width()
         self._limiter = Limiter()
-        self._client = SharedClient(read_settings, self._width.most)
+        self._client = SharedClient(read_settings, self._width.most, self._begin_anew)
         self._stats, self._tags = stats, tags
         self._on_empty = on_empty
         self._counts = Counts()
         self._agenda = Agenda()
         self._visitors = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._looks = 0
+        self._under_way = 0
         # What is done for all is logged as nobody's: a trigger's context would send it to one task's log.
         self._nobody = Context()
-        self._alarm: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._warned_at = -math.inf
         self._ticks = 0
         self._ticked_at = (self._loop.time(), time.thread_time())
         self._ticker = self._loop.call_later(_TICK, self._tick, context=self._nobody)
@@ -81,10 +88,10 @@ class Hub:
         waiter = Waiter(watch, self._loop.create_future(), copy_context())
         job = self._enter(watch.project_id)
         job.waiters.append(waiter)
-        self._plan(job, watch.pause(now))
-        latest = max(watch.deadline + _DEADLINE_GRACE, watch.quiet_until) - now
-        expiry = self._loop.call_later(max(0.0, latest), waiter.expire)
+        latest = max(watch.deadline, watch.quiet_until, now) + _DEADLINE_GRACE
+        expiry = self._loop.call_later(latest - now, waiter.expire)
         try:
+            self._plan(job, watch.pause(now))
             return await waiter.ended
         finally:
             expiry.cancel()
@@ -119,12 +126,15 @@ class Hub:
         self._on_empty()
         if not self._loop.is_closed():
             # Shielded: Airflow cancels a killed trigger again and again, and the sockets must be closed.
-            await asyncio.shield(self._loop.create_task(self._close()))
+            closing = self._loop.create_task(self._close())
+            _closings.add(closing)
+            closing.add_done_callback(_closings.discard)
+            await asyncio.shield(closing)
 
     async def _close(self) -> None:
         self._ticker.cancel()
-        if self._alarm is not None:
-            self._alarm.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -136,22 +146,22 @@ class Hub:
 
     def _plan(self, job: Job, pause: float) -> None:
         if self._agenda.put(job, self._loop.time() + pause):
-            self._set_alarm()
+            self._set_timer()
 
-    def _set_alarm(self) -> None:
+    def _set_timer(self) -> None:
         """Wake up when the next look may be made; where all sockets are busy, the end of a look wakes."""
         job = self._agenda.first()
         if job is None or self._is_full():
             return
         when = max(round(job.due / _BEAT) * _BEAT, self._limiter.free_at())
-        if self._alarm is not None:
-            if self._alarm.when() <= when:
+        if self._timer is not None:
+            if self._timer.when() <= when:
                 return
-            self._alarm.cancel()
-        self._alarm = self._loop.call_at(when, self._ring, context=self._nobody)
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._wake_up, context=self._nobody)
 
-    def _ring(self) -> None:
-        self._alarm = None
+    def _wake_up(self) -> None:
+        self._timer = None
         self._start_looks()
 
     def _start_looks(self) -> None:
@@ -162,13 +172,21 @@ class Hub:
             if job is None:
                 break
             self._limiter.take(now)
-            self._looks += 1
+            self._under_way += 1
             self._run(self._look(job))
-        self._set_alarm()
+        self._set_timer()
+
+    def _begin_anew(self) -> None:
+        """Let a new connection not suffer from what limited the looks by the old one."""
+        is_paused = self._limiter.free_at() > self._loop.time()
+        self._limiter = Limiter()
+        if is_paused:
+            for job in self._agenda.forget_silence():
+                self._plan(job, job.pause(time.time()))
 
     def _is_full(self) -> bool:
         """Whether no more looks may begin now; the first makes the client, and learns what its limits are."""
-        return self._looks >= (self._width.looks if self._client.is_there else 1)
+        return self._under_way >= (self._width.allowed if self._client.is_there else 1)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -179,7 +197,7 @@ class Hub:
     # A look, and what it means.
 
     async def _look(self, job: Job) -> None:
-        began = self._loop.time()
+        began, began_at = self._loop.time(), time.time()
         self._counts.looks += 1
         try:
             self._saw(job, await self._ask(job.project_id), time.time())
@@ -188,11 +206,12 @@ class Hub:
         except Exception as error:  # the connection could not be looked up, or worse: the wait goes on
             self._stumbled(job, error, time.time())
         finally:
-            self._looks -= 1
+            self._under_way -= 1
             job.is_looked_at = False
         # Counted from the beginning of the look, or the time for an answer would stretch every interval.
-        pause = job.pause(time.time())
-        self._plan(job, max(began - self._loop.time() + pause, min(pause, SHORTEST)))
+        pause = job.pause(began_at)
+        rest = began - self._loop.time() + pause
+        self._plan(job, max(rest, min(pause, SHORTEST), 0.0 if job.askers else _BEAT))
         self._start_looks()
 
     async def _ask(self, project_id: str) -> VideoProject:
@@ -212,7 +231,7 @@ class Hub:
         self._limiter.answered(self._loop.time())
         job.not_found = 0
         job.answer(project)
-        for waiter in job.waiters:
+        for waiter in job.awake(now):
             watch = waiter.watch
             unseen_since = watch.unseen_since
             ended = waiter.context.run(watch.saw, project, now)
@@ -227,7 +246,8 @@ class Hub:
         if isinstance(error, NotFoundError) and job.not_found < len(NOT_FOUND_PAUSES):
             job.not_found += 1
             return
-        for waiter in job.waiters:
+        job.not_found = 0
+        for waiter in job.awake(now):
             waiter.tell(waiter.context.run(waiter.watch.missed, error, now) or waiter.watch.overdue(now))
 
     def _slow_down(self, error: MagicHourError) -> None:
@@ -235,14 +255,23 @@ class Hub:
             return
         if error.retry_after is None and not isinstance(error, RateLimitError):
             return
-        if self._limiter.refused(self._loop.time(), error.retry_after):
-            self._counts.pauses += 1
-            log.warning("Magic Hour asks for fewer requests (%d): nobody looks for a while.", error.status)
+        now = self._loop.time()
+        if not self._limiter.refused(now, error.retry_after):
+            return
+        self._counts.pauses += 1
+        if now > self._warned_at + _WARN_AGAIN:
+            self._warned_at = now
+            seconds = self._limiter.free_at() - now
+            log.warning(
+                "Magic Hour asks for fewer requests (%d): nobody looks for %.0f s.", error.status, seconds
+            )
 
     def _stumbled(self, job: Job, error: Exception, now: float) -> None:
         self._counts.look_errors += 1
+        log.debug("Where it came from:", exc_info=error)
         job.answer(error)
-        for waiter in job.waiters:
+        job.not_found = 0
+        for waiter in job.awake(now):
             waiter.context.run(waiter.watch.stumbled, f"{type(error).__name__} was raised.", now)
             waiter.tell(waiter.watch.overdue(now))
 
@@ -261,7 +290,7 @@ class Hub:
     def _report(self) -> None:
         """Hand the metrics on in a thread: the network of a metrics system is not ours to wait for."""
         counts, self._counts = self._counts, Counts()
-        self._loop.run_in_executor(None, counts.report, self._stats, self._visitors, self._tags)
+        self._loop.run_in_executor(None, counts.report, self._stats, len(self._agenda), self._tags)
 
     def _adjust_width(self) -> None:
         now, worked = self._loop.time(), time.thread_time()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+log = logging.getLogger(__name__)
 
 LOOKS = "magichour.looks"
 LOOK_ERRORS = "magichour.look_errors"
@@ -52,7 +55,13 @@ class Counts:
     delays: list[float] = field(default_factory=list)
 
     def report(self, stats: Stats, waiting: int, tags: dict[str, str]) -> None:
-        """Hand everything on; `waiting` is the number of clips that are waited for now."""
+        """Hand everything on; `waiting` is the number of clips that are waited for now. Never raises."""
+        try:
+            self._report(stats, waiting, tags)
+        except Exception as error:
+            log.debug("The metrics could not be reported.", exc_info=error)
+
+    def _report(self, stats: Stats, waiting: int, tags: dict[str, str]) -> None:
         for name, count in (
             (LOOKS, self.looks),
             (LOOK_ERRORS, self.look_errors),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 LONGEST_SILENCE = 600.0
 """Seconds that a server's `Retry-After` may keep everybody from looking."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+"""Seconds, where the server names none."""
 _CAUTION = 0.5
 _UNHURRIED = 10.0
 """Looks a second below which it is hardly the crowd that was refused."""
 _RECOVERY = 1.1
 _RECOVERED = 2.0
-_MEMORY = 5.0
+"""Looks go on at this share of the rate that was refused, which grows so much a second, up to that."""
+_RATE_SECONDS = 5.0
+"""Seconds over which the rate of looks is taken."""
+_LATE = 0.05
+"""Seconds by which a look may have come late, and the next one be as early."""
 
 
 @dataclass
@@ -44,15 +49,15 @@ class Limiter:
         self._count(now)
         limit = self._limit(now)
         if limit is not None:
-            # A limit that has not been used up for a while grants no burst.
-            self._free_at = max(self._free_at, now - 1.0 / limit) + 1.0 / limit
+            # What was not used up for a while grants no burst; being woken up a little late costs nothing.
+            self._free_at = max(self._free_at, now - min(_LATE, 1.0 / limit)) + 1.0 / limit
 
     def refused(self, now: float, retry_after: float | None) -> bool:
         """Pause everybody, as long as the server asks, or twice as long as last time.
 
         False where everybody is pausing already: those were under way when the first was refused.
         """
-        asked = retry_after if retry_after is not None else self._next_pause
+        asked = self._next_pause if retry_after is None else max(retry_after, _FIRST_PAUSE)
         is_new = now >= self._paused_until
         if is_new:
             self._refused_rate, self._is_cautious = max(_UNHURRIED, self._rate), True
@@ -81,8 +86,8 @@ class Limiter:
 
     def _count(self, now: float) -> None:
         """Keep the rate of the last seconds, older looks counting ever less."""
-        passed = min(_MEMORY, max(0.0, now - self._counted_at))
-        self._rate = self._rate * (1 - passed / _MEMORY) + 1.0 / _MEMORY
+        passed = min(_RATE_SECONDS, max(0.0, now - self._counted_at))
+        self._rate = self._rate * (1 - passed / _RATE_SECONDS) + 1.0 / _RATE_SECONDS
         self._counted_at = now
 
 
@@ -96,16 +101,19 @@ class Width:
 
     fewest: int = 8
     most: int = 32
-    looks: int = 8
+    allowed: int = field(init=False)
     _idle_ticks: int = 0
+
+    def __post_init__(self) -> None:
+        self.allowed = self.fewest
 
     def adjust(self, *, lateness: float, busy: float) -> None:
         """Take in by how many seconds the first look is late, and how much of its time the thread works."""
         if lateness > 1.0 and busy < 0.7:
             self._idle_ticks = 0
-            self.looks = min(self.most, self.looks + self.looks // 2)
+            self.allowed = min(self.most, self.allowed + self.allowed // 2)
         elif lateness < 0.1:
             self._idle_ticks += 1
             if self._idle_ticks >= 12:
                 self._idle_ticks = 0
-                self.looks = max(self.fewest, self.looks * 2 // 3)
+                self.allowed = max(self.fewest, self.allowed * 2 // 3)

@@ -7,6 +7,7 @@ deadline; the deadline is absolute, so no restart grants new time; every look is
 from __future__ import annotations
 
 import logging
+import math
 import random
 from dataclasses import dataclass, field
 
@@ -23,9 +24,17 @@ log = logging.getLogger(__name__)
 NOT_FOUND_PAUSES = (1.0, 2.0)
 """Seconds between the looks at a job that was not found: what is paid for is not given up for one answer."""
 _LONGEST_BACKOFF = 60.0
+"""Seconds between two looks that fail."""
 _JITTER = 0.1
+_COMPLAIN_AGAIN = 300.0
+"""Seconds between two warnings about looks that fail, in a time in which some do."""
+_CLOCKS_DIFFER = 5.0
+_SPREAD = 3.0
+"""Seconds over which those are spread whose quiet ends together."""
 _FRESH_JOB = 15.0
+"""Seconds after which a job was not submitted for this wait, or this wait not begun for the first time."""
 _SOON = (1.0, 4.0)
+"""Seconds until the first look at a job of unknown age."""
 
 
 @dataclass(eq=False, slots=True)
@@ -38,6 +47,7 @@ class Watch:
     :param submitted: epoch seconds at which the job was submitted; None: the first look tells.
     :param kind: what the job renders, by which the schedule has learned how long that takes.
     :param quiet_until: epoch seconds before which the wait neither looks nor ends.
+    :param at_once: whether the first look is made without a pause.
 
     `status` and `credits_charged` are the job's, as the last look showed them; `unseen_since` is the time of
     the last look that saw the job going on.
@@ -50,6 +60,7 @@ class Watch:
     submitted: float | None = None
     kind: RenderKind = ANY_KIND
     quiet_until: float = 0.0
+    at_once: bool = False
     times: RenderTimes = render_times
     status: str | None = None
     credits_charged: int | None = None
@@ -58,6 +69,8 @@ class Watch:
     _told_age: float = 0.0
     _not_before: float = 0.0
     _failed_looks: int = 0
+    _complained_at: float = -math.inf
+    _is_age_known: bool = True
     _warned: str | None = None
 
     def __post_init__(self) -> None:
@@ -66,12 +79,15 @@ class Watch:
     def pause(self, now: float) -> float:
         """Seconds until the next look; never beyond the deadline, never sooner than the API asked."""
         wanted = max(self._wanted_look(now), self._not_before)
+        if wanted < self.quiet_until:
+            wanted = self.quiet_until + random.random() * min(_SPREAD, self.poll_interval or _SPREAD)  # noqa: S311
         return max(0.0, max(min(wanted, self.deadline), self.quiet_until) - now)
 
     def saw(self, project: VideoProject, now: float) -> Outcome | None:
         """Take in what a look showed; an Outcome ends the wait."""
         self._has_looked = True
         self._failed_looks = 0
+        self._not_before = 0.0
         self.credits_charged = project.credits_charged
         status = outcome.status_text(project)
         if status != self.status:
@@ -79,7 +95,10 @@ class Watch:
             self.status = status
         self._warn_of_unknown(project)
         ended = outcome.of_project(project)
-        self._learn(project, now, is_over=ended is not None)
+        try:
+            self._learn(project, now, is_over=ended is not None)
+        except Exception as error:  # what is learned is a convenience, and must cost nobody a clip
+            log.debug("Nothing was learned of this look.", exc_info=error)
         return ended
 
     def missed(self, error: MagicHourError, now: float) -> Outcome | None:
@@ -97,11 +116,16 @@ class Watch:
         :param silence: seconds for which the API asked to be left alone.
         """
         self._failed_looks += 1
-        if self._failed_looks == 1:
+        if self._failed_looks == 1 and now > self._complained_at + _COMPLAIN_AGAIN:
+            self._complained_at = now
             log.warning("Looking at job %s failed; the wait goes on. %s", self.project_id, why)
         first = min(1.0, self.poll_interval or 1.0)
         backoff = min(_LONGEST_BACKOFF, first * 2 ** min(self._failed_looks - 1, 10))
         self._not_before = now + max(silence, backoff * random.uniform(0.75, 1.25))  # noqa: S311
+
+    def forget_silence(self) -> None:
+        """Look again as soon as is wanted, whatever the API has asked for."""
+        self._not_before = 0.0
 
     def overdue(self, now: float) -> Outcome | None:
         """The end of the wait once the deadline has passed."""
@@ -112,6 +136,8 @@ class Watch:
         return Outcome(Ending.TIMEOUT, self.project_id, status=self.status)
 
     def _wanted_look(self, now: float) -> float:
+        if self.at_once and not self._has_looked and not self._failed_looks:
+            return now
         if self.poll_interval is not None:
             return now + self.poll_interval * self._share(is_first=not self._has_looked)
         if self._failed_looks:
@@ -130,12 +156,12 @@ class Watch:
 
     def _learn(self, project: VideoProject, now: float, *, is_over: bool) -> None:
         """Learn what the job is, and how long it renders, as far as this wait has followed it."""
-        if self.submitted is None and project.created_at is not None:
-            self.submitted = min(now, project.created_at.timestamp())
+        if self.submitted is None:
+            self._take_age(project, now)
         if self.kind.end_seconds is None:
             self.kind = self.kind._replace(end_seconds=project.end_seconds)
         since, self.unseen_since = self.unseen_since, self.unseen_since if is_over else now
-        if self.submitted is None or self.poll_interval is not None:
+        if self.submitted is None or self.poll_interval is not None or not self._is_age_known:
             return
         age = now - self.submitted
         if not is_over:
@@ -143,6 +169,12 @@ class Watch:
             self._told_age = age
         elif project.status is JobStatus.COMPLETE and self._has_followed(since):
             self.times.learn(self.kind, since - self.submitted, age, self._told_age)
+
+    def _take_age(self, project: VideoProject, now: float) -> None:
+        """Take the job's age from Magic Hour; where its clock or its answer is of no use, from this wait."""
+        created = project.created_at.timestamp() if project.created_at is not None else math.inf
+        self._is_age_known = created <= now + _CLOCKS_DIFFER
+        self.submitted = min(created, now) if self._is_age_known else self.started
 
     def _has_followed(self, since: float) -> bool:
         """Whether the job was not simply found done by a wait that began late."""

@@ -13,7 +13,12 @@ from contextvars import ContextVar
 import pytest
 
 from magichour_provider.api.client import MagicHourClient
-from magichour_provider.api.errors import ConfigurationError, NotFoundError
+from magichour_provider.api.errors import (
+    ConfigurationError,
+    MagicHourError,
+    NotFoundError,
+    UndefinedConnectionError,
+)
 from magichour_provider.api.models import ImageToVideoRequest
 from magichour_provider.api.settings import ClientSettings
 from magichour_provider.waiting import hub as hub_module
@@ -255,14 +260,27 @@ def test_a_connection_that_cannot_be_used_ends_the_wait_and_not_the_next_ones(se
     assert endings(wait(Reader(settings), watch(submit()))) == {Ending.COMPLETE}
 
 
+def test_secrets_that_are_away_when_the_first_look_is_made_end_no_wait(settings, submit):
+    """To Airflow a connection is "not defined" then, too."""
+    reader = Reader(settings, *[UndefinedConnectionError("Connection 'mh' is not defined.")] * 2)
+    assert endings(wait(reader, *(watch(submit()) for _ in range(20)))) == {Ending.COMPLETE}
+
+
+def test_a_connection_that_was_never_there_ends_the_wait_after_a_time(settings, submit, monkeypatch):
+    monkeypatch.setattr("magichour_provider.waiting.shared_client._BELIEVED_AFTER", 1.5)
+    reader = Reader(settings, *[UndefinedConnectionError("Connection 'mh' is not defined.")] * 1000)
+    (outcome,) = wait(reader, watch(submit()))
+    assert outcome.ending is Ending.REFUSED
+    assert "not defined" in str(outcome.error())
+
+
 def test_a_look_up_that_fails_for_a_while_is_ridden_out_by_every_waiter(settings, submit):
     reader = Reader(settings, OSError("the API server restarts"), OSError("still"))
     assert endings(wait(reader, *(watch(submit()) for _ in range(20)))) == {Ending.COMPLETE}
     assert reader.reads == 3
 
 
-def test_a_key_that_was_changed_is_found_when_the_old_one_is_refused(settings, submit, monkeypatch):
-    monkeypatch.setattr("magichour_provider.waiting.shared_client.FRESH_SECONDS", 0.0)
+def test_a_key_that_was_changed_is_found_when_the_old_one_is_refused(settings, submit):
     reader = Reader(dataclasses.replace(settings, api_key="revoked"))
 
     async def change():
@@ -275,11 +293,11 @@ def test_a_key_that_was_changed_is_found_when_the_old_one_is_refused(settings, s
     assert reader.reads == 2
 
 
-def test_a_key_that_is_still_the_same_is_refused_for_good(settings, submit, monkeypatch):
-    monkeypatch.setattr("magichour_provider.waiting.shared_client.FRESH_SECONDS", 0.0)
+def test_a_key_that_is_still_the_same_is_refused_for_good_by_one_more_look_up(settings, submit):
     reader = Reader(dataclasses.replace(settings, api_key="revoked"))
-    (outcome,) = wait(reader, watch(submit()))
-    assert (outcome.ending, outcome.error_status) == (Ending.REFUSED, 401)
+    outcomes = wait(reader, *(watch(submit()) for _ in range(20)))
+    assert {(outcome.ending, outcome.error_status) for outcome in outcomes} == {(Ending.REFUSED, 401)}
+    assert reader.reads == 2
 
 
 @pytest.fixture
@@ -303,10 +321,14 @@ def test_a_connection_that_was_changed_is_followed(settings, submit, often):
     assert endings(asyncio.run(change())) == {Ending.COMPLETE}
 
 
-@pytest.mark.parametrize(("misses", "ending"), [(1, Ending.COMPLETE), (100_000, Ending.REFUSED)])
-def test_a_connection_is_believed_to_be_deleted_when_it_is_missed_twice(
-    settings, submit, magichour_sandbox, often, misses, ending
+@pytest.mark.parametrize(("misses", "ending"), [(3, Ending.COMPLETE), (100_000, Ending.REFUSED)])
+@pytest.mark.parametrize("error", [UndefinedConnectionError, ConfigurationError])
+def test_a_connection_that_was_good_is_not_given_up_for_one_miss(
+    settings, submit, magichour_sandbox, often, monkeypatch, error, misses, ending
 ):
+    if misses > 3:
+        monkeypatch.setattr("magichour_provider.waiting.shared_client._BELIEVED_AFTER", 0.5)
+    misses = misses if error is UndefinedConnectionError or misses > 3 else 1
     magichour_sandbox.control.behaviour(render_seconds=3600)
     reader, jobs = Reader(settings), [submit() for _ in range(3)]
 
@@ -315,9 +337,9 @@ def test_a_connection_is_believed_to_be_deleted_when_it_is_missed_twice(
         waits = [asyncio.create_task(hub.wait(watch(job))) for job in jobs]
         await until(lambda: sum(job["polls"] for job in entries(magichour_sandbox).values()) > 3)
         reads = reader.reads
-        reader.errors = [ConfigurationError("Connection 'mh' is not defined.")] * misses
+        reader.errors = [error("Connection 'mh' is not defined.")] * misses
         if ending is Ending.COMPLETE:
-            await until(lambda: reader.reads >= reads + 3)
+            await until(lambda: reader.reads >= reads + 5)
             for job in jobs:
                 await asyncio.to_thread(magichour_sandbox.control.set_job, job, "complete")
         return await asyncio.gather(*waits)
@@ -440,3 +462,255 @@ def test_a_metrics_system_that_is_broken_disturbs_nobody(settings, submit, often
             raise OSError("no route to host")
 
     assert endings(wait(Reader(settings), watch(submit()), stats=Broken())) == {Ending.COMPLETE}
+
+
+def ended_job(submit, sandbox):
+    job = submit()
+    sandbox.control.set_job(job, "complete")
+    return job
+
+
+def test_a_clip_that_was_done_in_time_is_found_after_the_deadline(settings, submit, magichour_sandbox):
+    """A triggerer that was down for long starts the trigger anew."""
+    now = time.time()
+    late = Watch(ended_job(submit, magichour_sandbox), deadline=now - 600, started=now)
+    quiet = Watch(ended_job(submit, magichour_sandbox), deadline=now - 600, started=now, quiet_until=now + 1)
+    assert endings(wait(Reader(settings), late, quiet)) == {Ending.COMPLETE}
+
+
+def test_nobody_is_told_anything_in_his_quiet_though_another_sees_the_end(
+    settings, submit, magichour_sandbox
+):
+    job, now = ended_job(submit, magichour_sandbox), time.time()
+    at = {}
+
+    async def wait_as(name, each):
+        await hub_for("mh", Reader(settings)).wait(each)
+        at[name] = time.time() - now
+
+    async def wait_for_both():
+        quiet = Watch(job, deadline=now + 60, started=now, poll_interval=0.1, quiet_until=now + 2)
+        await asyncio.gather(wait_as("awake", watch(job)), wait_as("quiet", quiet))
+
+    asyncio.run(wait_for_both())
+    assert at["awake"] < at["quiet"]
+    assert at["quiet"] >= 1.9
+
+
+def looks_while_failing(settings, submit, sandbox, faults, seconds):
+    """How often a job is looked at within `seconds` of failures."""
+    job, stats = submit(), Recorder()
+    sandbox.control.faults(faults)
+    wait(Reader(settings), watch(job, timeout=seconds, poll_interval=1), stats=stats)
+    sandbox.control.release()
+    return stats.counts[metrics.LOOKS]
+
+
+def test_one_that_was_not_found_once_does_not_look_more_often_when_looks_fail(
+    settings, submit, magichour_sandbox
+):
+    faults = [{**LOOKS, "status": 404, "body": {"message": "no"}, "times": 1}, {**LOOKS, "status": 500}]
+    assert looks_while_failing(settings, submit, magichour_sandbox, faults, 8.0) <= 7
+
+
+def test_looks_that_fail_slowly_come_ever_later_too(settings, submit, magichour_sandbox):
+    """Each takes a second to fail: the pauses of one, two and four seconds come on top of that."""
+    impatient = dataclasses.replace(settings, timeout=1.0)
+    faults = [{**LOOKS, "hold": "before"}]
+    assert looks_while_failing(impatient, submit, magichour_sandbox, faults, 8.0) <= 5
+
+
+def test_the_limit_holds_from_the_first_look_on(settings, submit, magichour_sandbox):
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+    jobs = [submit() for _ in range(20)]
+    slow = dataclasses.replace(settings, requests_per_second=1)
+    began = time.monotonic()
+    wait(Reader(slow), *(watch(job, timeout=1.0) for job in jobs))
+    assert sum(job["polls"] for job in entries(magichour_sandbox).values()) <= time.monotonic() - began + 1
+
+
+def test_a_look_that_is_under_way_ends_by_the_client_that_it_began_with(
+    settings, submit, magichour_sandbox, often
+):
+    reader, job = Reader(settings), submit()
+    magichour_sandbox.control.faults([{**LOOKS, "hold": "after"}])
+
+    async def change():
+        hub = hub_for("mh", reader)
+        looking = asyncio.create_task(hub.look(job))
+        await until(lambda: magichour_sandbox.control.ledger()["held"])
+        with hub._client.lease() as old:
+            pass
+        reader.settings = dataclasses.replace(settings, api_key="another")
+        await until(lambda: hub._client._made.client is not old)
+        open_while_held = not old._session.closed
+        magichour_sandbox.control.faults([])
+        keeper = asyncio.create_task(hub.wait(watch(submit(), poll_interval=5)))
+        await asyncio.to_thread(magichour_sandbox.control.release)
+        project = await looking
+        await until(lambda: old._session.closed)
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        return open_while_held, project.id
+
+    assert asyncio.run(change()) == (True, job)
+
+
+def test_a_connection_that_stays_as_it_is_keeps_its_client(settings, submit, magichour_sandbox, often):
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+    reader, job = Reader(settings), submit()
+
+    async def read_again():
+        hub = hub_for("mh", reader)
+        waiting = asyncio.create_task(hub.wait(watch(job)))
+        await until(lambda: hub._client.is_there)
+        with hub._client.lease() as first:
+            pass
+        reads = reader.reads
+        await until(lambda: reader.reads >= reads + 3)
+        with hub._client.lease() as last:
+            pass
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        return first is last
+
+    assert asyncio.run(read_again())
+
+
+def test_while_all_pause_the_loop_has_nothing_to_do(settings, submit, magichour_sandbox, monkeypatch):
+    jobs, started = [submit() for _ in range(20)], []
+    refusal = {**LOOKS, "status": 429, "headers": {"Retry-After": "3"}, "times": 1}
+    magichour_sandbox.control.faults([refusal])
+    start_looks = hub_module.Hub._start_looks
+
+    def count(hub):
+        started.append(hub._limiter.free_at() > hub._loop.time())
+        start_looks(hub)
+
+    monkeypatch.setattr(hub_module.Hub, "_start_looks", count)
+    assert endings(wait(Reader(settings), *(watch(job) for job in jobs))) == {Ending.COMPLETE}
+    assert sum(started) < 30
+
+
+def test_a_wait_that_has_ended_leaves_no_timer_and_no_look_behind(settings, submit, magichour_sandbox):
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+    ended, abandoned, other = submit(), submit(), submit()
+    magichour_sandbox.control.set_job(ended, "complete")
+
+    async def leave():
+        hub = hub_for("mh", Reader(settings))
+        keeper = asyncio.create_task(hub.wait(watch(other)))
+        await hub.wait(watch(ended, timeout=3000))
+        leaving = asyncio.create_task(hub.wait(watch(abandoned, timeout=3000)))
+        await until(lambda: entries(magichour_sandbox)[abandoned]["polls"] > 0)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        polls = {job: entries(magichour_sandbox)[job]["polls"] for job in (ended, abandoned, other)}
+        await until(lambda: entries(magichour_sandbox)[other]["polls"] > polls[other] + 10)
+        after = {job: entries(magichour_sandbox)[job]["polls"] for job in (ended, abandoned)}
+        timers = [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()]
+        late = [timer for timer in timers if timer.when() > asyncio.get_running_loop().time() + 1000]
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        # One look of the abandoned job may have been under way.
+        return after[ended] == polls[ended], after[abandoned] - polls[abandoned] <= 1, len(late)
+
+    assert asyncio.run(leave()) == (True, True, 0)
+
+
+def test_a_hub_whose_answers_are_slow_opens_more_sockets(settings, submit, magichour_sandbox, often):
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+    magichour_sandbox.control.faults([{**LOOKS, "delay": 2.0}])
+    jobs = [submit() for _ in range(60)]
+
+    async def widen():
+        hub = hub_for("mh", Reader(settings))
+        waits = [asyncio.create_task(hub.wait(watch(job))) for job in jobs]
+        await until(lambda: hub._width.allowed > 8)
+        for each in waits:
+            each.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+    asyncio.run(widen())
+
+
+def test_a_password_of_a_proxy_is_in_no_error(settings):
+    """The proxy is the sandbox, which refuses to be one."""
+    url = settings.base_url.replace("http://", "http://user:s3cretpass@")
+    behind = dataclasses.replace(settings, base_url="https://127.0.0.1:9", proxy=url)
+
+    async def ask():
+        with pytest.raises(MagicHourError) as caught:
+            await hub_for("mh", Reader(behind)).look("cm0000000000000000000000x")
+        return str(caught.value)
+
+    assert "s3cretpass" not in asyncio.run(ask())
+
+
+def test_an_answer_about_another_job_is_no_answer(settings, submit, magichour_sandbox):
+    other = {"id": "cm0000000000000000000000x", "status": "complete"}
+    magichour_sandbox.control.faults([{**LOOKS, "status": 200, "body": other, "times": 1}])
+    job = submit()
+    (outcome,) = wait(Reader(settings), watch(job))
+    assert (outcome.ending, outcome.project_id, outcome.credits_charged) == (Ending.COMPLETE, job, 72)
+
+
+def test_what_a_gateway_says_in_html_is_ridden_out(settings, submit, magichour_sandbox):
+    faults = [{**LOOKS, "status": status, "body": "<html>", "times": 1} for status in (403, 400, 408, 425)]
+    magichour_sandbox.control.faults(faults)
+    assert endings(wait(Reader(settings), watch(submit()))) == {Ending.COMPLETE}
+
+
+def test_no_interval_is_so_short_that_a_look_follows_upon_a_look(settings, submit, magichour_sandbox):
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+    job = submit()
+    wait(Reader(settings), watch(job, timeout=2.0, poll_interval=0.0001))
+    assert entries(magichour_sandbox)[job]["polls"] <= 25
+
+
+def test_a_pause_of_the_old_host_is_none_of_the_new_one(settings, submit, magichour_sandbox, often):
+    refusal = {**LOOKS, "status": 429, "headers": {"Retry-After": "500"}, "times": 1}
+    magichour_sandbox.control.faults([refusal])
+    reader = Reader(settings)
+
+    async def change():
+        hub = hub_for("mh", reader)
+        waiting = asyncio.create_task(hub.wait(watch(submit(), timeout=60)))
+        await until(lambda: hub._limiter.free_at() > hub._loop.time() + 100)
+        reader.settings = dataclasses.replace(settings, api_key="another")
+        return await waiting
+
+    assert asyncio.run(change()).ending is Ending.COMPLETE
+
+
+def test_a_wait_that_cannot_begin_leaves_no_hub_behind(settings):
+    class Broken(Watch):
+        def pause(self, now):
+            raise TypeError
+
+    async def begin():
+        now = time.time()
+        with pytest.raises(TypeError):
+            await hub_for("mh", Reader(settings)).wait(Broken("cm1", deadline=now + 60, started=now))
+        return dict(hubs_module._hubs._by_loop)
+
+    assert asyncio.run(begin()) == {}
+
+
+def test_waits_that_are_given_up_long_before_their_next_look_take_no_room(settings):
+    async def give_up():
+        hub = hub_for("mh", Reader(settings))
+        keeper = asyncio.create_task(hub.wait(watch("cm1", timeout=9000, poll_interval=9000)))
+        for number in range(500):
+            waiting = asyncio.create_task(
+                hub.wait(watch(f"cm{number + 2}", timeout=9000, poll_interval=9000))
+            )
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        entries_left = len(hub._agenda._heap)
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        return entries_left
+
+    assert asyncio.run(give_up()) < 100

@@ -136,9 +136,53 @@ def test_a_created_job_with_an_id_that_cannot_be_used_has_an_unknown_outcome(ide
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "/v1/account", "data:x", ""])
-def test_a_link_that_is_no_web_address_is_unreadable(url):
+def test_a_link_that_is_no_web_address_is_no_link_and_hides_no_state(url):
+    project = protocol.read(GET, answer(200, {**PROJECT, "downloads": [{"url": url}]}))
+    assert project.clip_link is None
+    assert project.status is JobStatus.COMPLETE
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"created_at": ""},
+        {"created_at": "n/a"},
+        {"credits_charged": 12.5},
+        {"width": "wide"},
+        {"end_seconds": "long"},
+        {"end_seconds": float("nan")},
+        {"fps": {}},
+        {"name": 3},
+        {"error": "boom"},
+        {"enabled": "perhaps"},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_read_beside_the_state_hides_it_not(field):
+    body = json.dumps({**PROJECT, "status": "complete", **field}).encode()
+    project = protocol.read(GET, answer(200, body))
+    assert project.status is JobStatus.COMPLETE
+    assert project.enabled
+    assert getattr(project, next(iter(field))) in (None, True)
+
+
+def test_a_time_without_a_zone_is_in_utc():
+    body = json.dumps({**PROJECT, "created_at": "2026-01-01T00:00:00"}).encode()
+    created = protocol.read(GET, answer(200, body)).created_at
+    assert created is not None
+    assert created.isoformat() == "2026-01-01T00:00:00+00:00"
+
+
+def test_an_answer_about_another_project_is_unreadable():
     with pytest.raises(errors.UnexpectedAnswerError):
-        protocol.read(GET, answer(200, {**PROJECT, "downloads": [{"url": url}]}))
+        protocol.read(GET, answer(200, {**PROJECT, "id": "cm9"}))
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_what_a_gateway_answers_may_pass(status):
+    with pytest.raises(errors.UnexpectedAnswerError) as caught:
+        protocol.read(GET, answer(status, b"<html>"))
+    assert caught.value.retryable
 
 
 def test_requests_and_answers_show_no_signed_address():

@@ -58,6 +58,12 @@ def test_a_server_cannot_silence_us_for_ever():
     assert limiter.free_at() == LONGEST_SILENCE
 
 
+def test_a_server_that_asks_for_no_time_at_all_gets_a_second():
+    limiter = Limiter()
+    assert [limiter.refused(100.0, 0), limiter.refused(100.1, 0)] == [True, False]
+    assert limiter.free_at() == pytest.approx(101.1)
+
+
 def test_without_a_time_each_pause_is_longer_and_an_answer_makes_the_next_one_short():
     limiter, pauses = Limiter(), []
     for _ in range(10):
@@ -104,10 +110,10 @@ def test_a_server_that_takes_fifty_a_second_refuses_few():
 def test_more_sockets_are_opened_only_where_it_is_the_answers_that_are_waited_for():
     width = Width()
     width.adjust(lateness=5.0, busy=0.95)
-    assert width.looks == 8
+    assert width.allowed == 8
     for _ in range(10):
         width.adjust(lateness=5.0, busy=0.2)
-    assert width.looks == 32
+    assert width.allowed == 32
 
 
 def test_sockets_that_are_not_needed_any_more_are_given_up_slowly():
@@ -115,7 +121,7 @@ def test_sockets_that_are_not_needed_any_more_are_given_up_slowly():
     for _ in range(10):
         width.adjust(lateness=5.0, busy=0.2)
     width.adjust(lateness=0.0, busy=0.2)
-    assert width.looks == 32
+    assert width.allowed == 32
     for _ in range(100):
         width.adjust(lateness=0.0, busy=0.2)
-    assert width.looks == 8
+    assert width.allowed == 8

@@ -14,7 +14,8 @@ from magichour_provider.waiting.watch import Watch
 
 
 def watch(**fields):
-    return Watch(**{"project_id": "cm1", "deadline": 1000.0, "started": 0.0, **fields})
+    given = {"project_id": "cm1", "deadline": 1000.0, "started": 0.0, "times": RenderTimes(), **fields}
+    return Watch(**given)
 
 
 def looked(status, **fields):
@@ -78,12 +79,13 @@ def test_an_unknown_status_is_warned_of_once_and_waited_through(caplog):
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
 
 
-def test_failed_looks_in_a_row_are_warned_of_once(caplog):
+def test_failed_looks_are_warned_of_once_in_a_while(caplog):
     waiting = watch()
     for now in range(5):
         waiting.missed(errors.NetworkError("cut"), float(now))
-    waiting.saw(looked("queued"), 8.0)
-    waiting.missed(errors.NetworkError("cut"), 9.0)
+    for now in (9.0, 400.0):
+        waiting.saw(looked("queued"), now)
+        waiting.missed(errors.NetworkError("cut"), now)
     assert [record.levelname for record in caplog.records].count("WARNING") == 2
 
 
@@ -108,18 +110,65 @@ def test_a_job_of_unknown_age_is_looked_at_soon_and_then_by_its_age():
     assert waiting.pause(1002.0) > 5
 
 
-def test_a_clock_of_the_server_that_is_ahead_makes_no_job_from_the_future():
-    waiting = watch(started=1000.0, deadline=9000.0)
-    waiting.saw(looked("queued", created_at=datetime.fromtimestamp(5000, timezone.utc)), 1002.0)
-    assert waiting.submitted == 1002
+@pytest.mark.parametrize("created", [None, datetime.fromtimestamp(5000, timezone.utc)], ids=["none", "ahead"])
+def test_a_job_whose_age_is_not_told_is_as_old_as_the_wait_and_teaches_nothing(created):
+    times = Learner()
+    waiting = watch(started=1000.0, deadline=9000.0, times=times)
+    waiting.saw(looked("queued", created_at=created), 1002.0)
+    assert waiting.submitted == 1000
     assert SHORTEST <= waiting.pause(1003.0) < 100
+    waiting.saw(looked("complete", created_at=created), 1030.0)
+    assert times.lessons == []
+
+
+def test_those_whose_quiet_ends_together_part_then():
+    pauses = [watch(started=0.0, quiet_until=7.0).pause(0.0) for _ in range(200)]
+    assert 7.0 <= min(pauses) < 8.0
+    assert 9.0 < max(pauses) <= 10.0
+
+
+def test_a_clock_that_is_set_back_after_a_failed_look_stops_no_wait():
+    waiting = watch(submitted=0.0, deadline=99_999.0)
+    waiting.missed(errors.NetworkError("cut"), 5000.0)
+    waiting.saw(looked("queued"), 1400.0)
+    assert waiting.pause(1400.0) <= 60
 
 
 def test_those_who_are_resumed_together_part_at_once():
+    planned = RenderTimes().plan_for(RenderKind()).pause(40.0)
     pauses = [watch(submitted=0.0, started=40.0).pause(40.0) for _ in range(200)]
-    fresh = watch(submitted=38.0, started=40.0).pause(40.0)
-    assert max(pauses) > 1.5 * min(pauses)
-    assert fresh > 10
+    assert planned > 3 * SHORTEST
+    assert min(pauses) < 0.5 * planned
+    assert max(pauses) <= planned
+
+
+def test_a_wait_from_the_beginning_of_its_job_keeps_to_the_plan():
+    plan = RenderTimes().plan_for(RenderKind())
+    pauses = [watch(submitted=38.0, started=40.0).pause(40.0) for _ in range(200)]
+    assert plan.pause(2.0, 0.9) <= min(pauses)
+    assert max(pauses) <= plan.pause(2.0, 1.1)
+
+
+def test_a_first_look_at_once_is_the_first_alone():
+    waiting = watch(poll_interval=100, at_once=True)
+    assert waiting.pause(5.0) == 0
+    waiting.saw(looked("queued"), 5.0)
+    assert waiting.pause(5.0) > 80
+
+
+def test_a_first_look_at_once_that_fails_is_not_made_again_at_once():
+    waiting = watch(poll_interval=100, at_once=True)
+    waiting.missed(errors.NetworkError("cut"), 5.0)
+    assert waiting.pause(5.0) > 0.7
+
+
+def test_what_cannot_be_learned_from_costs_nobody_a_clip():
+    class Broken(RenderTimes):
+        def learn(self, *_):
+            raise ZeroDivisionError
+
+    ended = watch(submitted=0.0, started=1.0, times=Broken()).saw(looked("complete"), 30.0)
+    assert ended.ending is Ending.COMPLETE
 
 
 def test_after_a_failed_look_the_next_comes_soon_and_each_further_one_later():
