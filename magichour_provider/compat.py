@@ -86,6 +86,7 @@ __all__ = [
     "task_state_store",
     "task_states",
     "tasks_beside",
+    "triggerer_stats",
     "without_its_dag",
 ]
 

@@ -152,6 +152,7 @@ class VideoJobSensor(BaseSensorOperator):
             return self._finish(outcome)
 
     def _begin(self, context: Context, deadline: float | None = None) -> None:
+        from magichour_provider.waiting.render_times import RenderKind
         from magichour_provider.waiting.watch import Watch
 
         self._job = JobReference.of(self.project_id)
@@ -162,6 +163,7 @@ class VideoJobSensor(BaseSensorOperator):
             deadline=self._deadline(started) if deadline is None else deadline,
             started=started,
             poll_interval=self.poll_interval,
+            kind=RenderKind(self._job.model, self._job.resolution),
         )
 
     def _deadline(self, started: float) -> float:
@@ -192,6 +194,8 @@ class VideoJobSensor(BaseSensorOperator):
             deadline=self._watch.deadline,
             poll_interval=self.poll_interval,
             credits_charged=self._credits_charged,
+            submitted=self._watch.submitted,
+            **self._watch.kind._asdict(),
         )
         self.defer(**trigger.as_deferral())
 

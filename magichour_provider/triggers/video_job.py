@@ -107,7 +107,8 @@ class VideoJobTrigger(BaseTrigger):
         :param quiet: seconds in which the wait neither looks nor ends.
         :param at_once: whether the first look is made without a pause.
         """
-        from magichour_provider.waiting.hub import hub_for
+        await _loaded()
+        from magichour_provider.waiting.render_times import RenderKind
         from magichour_provider.waiting.watch import Watch
 
         now = time.time()
@@ -116,10 +117,12 @@ class VideoJobTrigger(BaseTrigger):
             deadline=deadline,
             started=now,
             poll_interval=self.poll_interval,
+            submitted=self.submitted,
+            kind=RenderKind(self.model, self.resolution, self.end_seconds),
             quiet_until=now + quiet,
             at_once=at_once,
         )
-        return await hub_for(self.magichour_conn_id).wait(watch, self._make_client)
+        return await self._hub().wait(watch)
 
     async def on_kill(self) -> None:
         """Say what goes on, if a person has ended the task: a render cannot be cancelled from here.

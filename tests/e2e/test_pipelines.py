@@ -236,6 +236,14 @@ def test_neither_key_nor_signed_url_is_left_in_database_logs_and_files(
     assert any(place.endswith(".log") for place in seen), "a leak into a log would be seen"
 
 
+def test_a_triggerer_sends_its_metrics(runs: Runs, statsd: Any) -> None:
+    """Airflow's SDK has `Stats` too, which in a triggerer lead nowhere."""
+    runs["mapped"].finish()
+    assert wait_until(lambda: statsd.lines("magichour.detection_delay"), timeout=60)
+    assert sum(int(line.removesuffix("|c")) for line in statsd.lines("magichour.looks")) > 10
+    assert any(line.endswith("|g") and line != "0|g" for line in statsd.lines("magichour.clips_waiting"))
+
+
 def assert_begins_in_the_triggerer(run: Any, task_id: str) -> None:
     """The task is deferred, and no worker has done so."""
     run.wait_for(task_id, "deferred")
