@@ -112,11 +112,14 @@ def source_of(project_id: object) -> dict[str, Any] | None:
 def _literal(project_id: object) -> dict[str, Any] | None:
     if not isinstance(project_id, (str, Mapping)) or _is_template(str(project_id)):
         return None
+    known = (
+        [project_id.get(name) for name in ("model", "resolution")] if isinstance(project_id, Mapping) else []
+    )
+    if not all(value is None or isinstance(value, str) for value in known):
+        return None
     try:
         job = JobReference.of(project_id)
     except InvalidRequestError:
-        return None
-    if not all(text is None or isinstance(text, str) for text in (job.model, job.resolution)):
         return None
     return {"job_id": job.project_id, "model": job.model, "resolution": job.resolution}
 
