@@ -26,6 +26,8 @@ NOT_FOUND_PAUSES = (1.0, 2.0)
 _LONGEST_BACKOFF = 60.0
 """Seconds between two looks that fail."""
 _JITTER = 0.1
+_LEAST_PAUSE = SHORTEST + 0.1
+"""Seconds; a look may come a little sooner than planned, and still not twice in a second."""
 _COMPLAIN_AGAIN = 300.0
 """Seconds between two warnings about looks that fail, in a time in which some do."""
 _CLOCKS_DIFFER = 5.0
@@ -147,7 +149,7 @@ class Watch:
         is_resumed = not self._has_looked and self.started - self.submitted > _FRESH_JOB
         plan = self.times.plan_for(self.kind)
         pause = plan.pause(max(0.0, now - self.submitted), self._share(is_first=is_resumed))
-        return now + max(SHORTEST, pause)
+        return now + max(_LEAST_PAUSE, pause)
 
     @staticmethod
     def _share(*, is_first: bool) -> float:
