@@ -42,7 +42,7 @@ _closings: set[asyncio.Task[None]] = set()
 _DEADLINE_GRACE = 3.0
 """Seconds in which a wait whose deadline has passed may still get the look that is due then."""
 _BEAT = 0.1
-"""Looks are begun on a beat: those due between two share one round of the event loop, a third of the cost."""
+"""Looks are begun on a beat: those due between two share rounds of the event loop."""
 _WARN_AGAIN = 60.0
 """Seconds between two warnings that Magic Hour asks for fewer requests."""
 _TICK = 5.0
