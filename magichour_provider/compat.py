@@ -177,11 +177,16 @@ def task_states(
     return {name: None if state is None else str(state) for name, state in states.get(run_id, {}).items()}
 
 
-def all_xcoms(key: str, dag_id: str, run_id: str, task_id: str) -> list[Any]:
-    """The XComs of a task, of all its map indexes."""
+def all_xcoms(key: str, dag_id: str, run_id: str, task_id: str, *, earlier_runs: bool = False) -> list[Any]:
+    """The XComs of a task, of all its map indexes; also those of the Dag's earlier runs, where asked for.
+
+    Earlier is a run by its logical date, or by its time where it has none. Airflow gives all of them, however
+    many there are.
+    """
     from airflow.sdk.execution_time.xcom import XCom
 
-    return XCom.get_all(key=key, dag_id=dag_id, run_id=run_id, task_id=task_id) or []
+    address = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id}
+    return XCom.get_all(key=key, include_prior_dates=earlier_runs, **address) or []
 
 
 def ends_tasks_in_the_triggerer() -> bool:

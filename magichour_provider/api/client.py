@@ -6,6 +6,7 @@ storage go to the signed URLs as they were given: no authorization, no redirects
 
 from __future__ import annotations
 
+import hmac
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -120,6 +121,11 @@ class MagicHourClient:
             yield ClipStream(announced_size(response.headers), response.headers.get("content-type"), response)
         finally:
             response.close()
+
+    def name_for(self, *parts: str) -> str:
+        """A name for something of this account's: only this key and host give it, and it tells neither."""
+        told = "\n".join((self._host, *parts)).encode()
+        return hmac.new(self._key.encode(), told, "sha256").hexdigest()[:32]
 
     def close(self) -> None:
         """Close the client's connections."""

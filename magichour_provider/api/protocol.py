@@ -53,6 +53,8 @@ _REFUSALS = frozenset({400, 401, 402, 403, 404, 422})
 _FOREIGN = frozenset({400, 403, 404})
 """What a gateway may answer in the API's stead: then it is no JSON."""
 _MESSAGE_LIMIT = 500
+NO_JSON = "no explanation in JSON"
+"""The message of an answer that is not in the API's words."""
 
 
 @dataclass(frozen=True)
@@ -291,7 +293,7 @@ def _code_and_message(body: bytes) -> tuple[str | None, str]:
     try:
         content = jsonlib.loads(body)
     except (ValueError, RecursionError):
-        return None, "no explanation in JSON"
+        return None, NO_JSON
     if not isinstance(content, dict):
         return None, "no explanation"
     code, message = content.get("code"), content.get("message")

@@ -78,6 +78,9 @@ class ImageToVideoOperator(BaseOperator):
         `fail` where there is a limit. Until it is submitted, such a clip counts for the run's limit with
         `max_credits`, or with nothing.
     :param durable: keep a record of the paid job in the task state store (Airflow 3.3).
+    :param share_uploads: upload an image that several map indexes of this task have only once, and use that
+        upload in the runs of the next six days, too. Below Airflow 3.3, or without `durable`, a later try
+        uploads anew. Not with `do_xcom_push=False`, as it is done by XComs.
     :param check_catalog: what to do where no known version of the model takes this request: `error`,
         `warn` (submit all the same) or `off`.
     :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`, `url`.
@@ -121,6 +124,7 @@ class ImageToVideoOperator(BaseOperator):
         max_credits_per_run: int | str | None = None,
         on_unknown_cost: OnUnknownCost | None = None,
         durable: bool = True,
+        share_uploads: bool = True,
         check_catalog: CheckCatalog = "error",
         **kwargs: Any,
     ) -> None:
@@ -147,6 +151,7 @@ class ImageToVideoOperator(BaseOperator):
             check_choice("on_unknown_cost", on_unknown_cost, OnUnknownCost)
         self.on_unknown_cost = on_unknown_cost
         self.durable = durable
+        self.share_uploads = share_uploads
         check_choice("check_catalog", check_catalog, CheckCatalog)
         self.check_catalog = check_catalog
         if durable:
@@ -224,6 +229,7 @@ class ImageToVideoOperator(BaseOperator):
     ) -> Purchase:
         from magichour_provider.paying.purchase import Purchase, check_run_budget
         from magichour_provider.paying.submission import Order
+        from magichour_provider.paying.upload_board import shared_uploads_of
         from magichour_provider.paying.xcom_board import run_budget_of
 
         order = Order.of(**{field: getattr(self, field) for field in Order.arguments()})
@@ -241,6 +247,7 @@ class ImageToVideoOperator(BaseOperator):
         purchase.run_budget = run_budget_of(
             self, context, order.limits.max_credits_per_run, purchase.make_sure
         )
+        purchase.uploads = shared_uploads_of(self, context, purchase.make_sure, recorded=records.available)
         return purchase
 
     def _announce(self, context: Context, job: CreatedJob) -> None:
@@ -330,6 +337,10 @@ class ImageToVideoOperator(BaseOperator):
             result = JobReference(outcome.project_id, self.model, self.resolution).result(outcome)
             self._end(records)
             return result
+        if self.share_uploads:
+            from magichour_provider.paying.upload_board import disown_images_of
+
+            disown_images_of(self, context, outcome)
         if not records.available:
             raise AirflowFailException(str(error)) from error
         raise error if error.retryable else for_good(self, error)

@@ -10,21 +10,26 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from magichour_provider.api.errors import (
+    BadRequestError,
     InvalidRequestError,
     MagicHourError,
     NotFoundError,
     SubmissionUnknownError,
     TaskStoppedError,
+    UnprocessableError,
 )
 from magichour_provider.api.models import CreatedJob
 from magichour_provider.api.projects import LIBRARY_PAGE, library_url
+from magichour_provider.api.protocol import NO_JSON
 from magichour_provider.durable import JobRecords, Record, Stage
 from magichour_provider.killing import killed
 from magichour_provider.paying.submission import (
     Checked,
+    Images,
     Order,
     balance_now,
     check,
@@ -42,8 +47,12 @@ if TYPE_CHECKING:
     from magichour_provider.hooks.magichour import MagicHourHook
     from magichour_provider.paying.alarm import HeldAlarm
     from magichour_provider.paying.run_budget import RunBudget
+    from magichour_provider.paying.shared_uploads import SharedUploads
 
 log = logging.getLogger(__name__)
+
+_PERHAPS_ITS_IMAGE = (BadRequestError, NotFoundError, UnprocessableError)
+"""How a create may be refused for a `file_path` that is not there: the API does not document its status."""
 
 
 @dataclass
@@ -55,6 +64,7 @@ class Purchase:
     :param is_stopped: whether the task was told to stop: then no create is sent any more.
     :param deadline: epoch seconds after which nobody would wait for the job.
     :param run_budget: this task's part in the budget of its run, if there is one.
+    :param uploads: its part in sharing uploads with other tasks, if it has one.
 
     `job` is there from the moment that it is known; `taken_up` is what an earlier try's job looked like.
     """
@@ -67,6 +77,7 @@ class Purchase:
     is_stopped: Callable[[], bool]
     deadline: float
     run_budget: RunBudget | None = None
+    uploads: SharedUploads | None = None
     job: CreatedJob | None = field(default=None, init=False)
     taken_up: VideoProject | None = field(default=None, init=False)
     _in_flight: bool = field(default=False, init=False)
@@ -87,6 +98,8 @@ class Purchase:
             self.job = CreatedJob(id=earlier.project_id, credits_charged=earlier.credits_charged)
             return self.job
         self.job = self.taken_up = None
+        if self.uploads is not None and record is not None and record.project_id is not None:
+            self.uploads.trust_from(_end_of_second(record.at))
         return self._buy()
 
     def killed(self) -> str:
@@ -108,7 +121,17 @@ class Purchase:
         checked = check(self.hook.get_client(), self.order, images)
         if self.run_budget is not None:
             self.run_budget.check(self._price(checked))
-        request = upload_images(self.hook.get_client(), self.order, images)
+        try:
+            return self._upload_and_submit(images, identity, checked)
+        except _PERHAPS_ITS_IMAGE as error:
+            if self.uploads is None or error.message == NO_JSON or not self.uploads.give_up_used():
+                raise
+            log.info("%s Perhaps as another task's upload is gone: uploading the image.", error.what)
+        self.alarm.release()
+        return self._upload_and_submit(images, identity, checked)
+
+    def _upload_and_submit(self, images: Images, identity: str, checked: Checked) -> CreatedJob:
+        request = upload_images(self.hook.get_client(), self.order, images, self.uploads)
         if self.run_budget is None:
             return self._submit(request, identity, checked)
         with self.run_budget.reserved(self._price(checked)):
@@ -185,6 +208,11 @@ class Purchase:
 
     def _balance_now(self) -> int | None:
         return balance_now(self.hook.get_client(max_attempts=1))
+
+
+def _end_of_second(at: str) -> float:
+    """A record's time, which has no fractions, as epoch seconds that are not before it."""
+    return datetime.fromisoformat(at).timestamp() + 1
 
 
 def check_run_budget(order: Order, records: JobRecords) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from magichour_provider.api import catalog
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from magichour_provider.api.client import MagicHourClient
     from magichour_provider.api.models import Account, ImageToVideoRequest
     from magichour_provider.choices import CheckCatalog
+    from magichour_provider.paying.shared_uploads import SharedUploads
     from magichour_provider.storage.source import Remote, Upload
 
 log = logging.getLogger(__name__)
@@ -90,6 +92,13 @@ class Images:
 
     image: Remote | Upload
     end_image: Remote | Upload | None = None
+    _contents: dict[Remote | Upload, str] = field(default_factory=dict, repr=False)
+
+    def content(self, source: Remote | Upload) -> str:
+        """What tells an image from others: a file's SHA-256, for which it is read once; else its address."""
+        if source not in self._contents:
+            self._contents[source] = _content(source)
+        return self._contents[source]
 
 
 @dataclass(frozen=True)
@@ -129,14 +138,26 @@ def check(client: MagicHourClient, order: Order, images: Images) -> Checked:
     return Checked(cost, account.credits if account else None)
 
 
-def upload_images(client: MagicHourClient, order: Order, images: Images) -> ImageToVideoRequest:
-    """Bring the images to Magic Hour; the request is what the one call that is left sends."""
+def upload_images(
+    client: MagicHourClient, order: Order, images: Images, uploads: SharedUploads | None = None
+) -> ImageToVideoRequest:
+    """Bring the images to Magic Hour; the request is what the one call that is left sends.
+
+    :param uploads: shares them with other tasks, where there are any.
+    """
     from magichour_provider.api.models import ImageToVideoRequest
+    from magichour_provider.storage.source import Upload
     from magichour_provider.storage.transfer import upload
 
+    def bring(source: Remote | Upload) -> str:
+        if uploads is None or not isinstance(source, Upload):
+            return upload(client, source)
+        sha256 = images.content(source)
+        return uploads.bring(image_name(client, source, sha256), source, sha256, partial(upload, client))
+
     return ImageToVideoRequest(
-        image_file_path=upload(client, images.image),
-        end_image_file_path=upload(client, images.end_image) if images.end_image else None,
+        image_file_path=bring(images.image),
+        end_image_file_path=bring(images.end_image) if images.end_image else None,
         end_seconds=order.end_seconds,
         prompt=order.prompt,
         model=order.model,
@@ -144,6 +165,20 @@ def upload_images(client: MagicHourClient, order: Order, images: Images) -> Imag
         audio=order.audio,
         name=order.name,
     )
+
+
+def disown_uploads(client: MagicHourClient, images: Images, uploads: SharedUploads) -> None:
+    """Tell other tasks not to use what was uploaded of these images until now."""
+    from magichour_provider.storage.source import Upload
+
+    for source in (images.image, images.end_image):
+        if isinstance(source, Upload):
+            uploads.disown(image_name(client, source, images.content(source)))
+
+
+def image_name(client: MagicHourClient, source: Upload, sha256: str) -> str:
+    """What tasks call an image among themselves: it tells nothing, and is the same for no other account."""
+    return client.name_for(source.extension, sha256)
 
 
 def balance_now(client: MagicHourClient) -> int | None:
@@ -174,8 +209,8 @@ def fingerprint(order: Order, images: Images) -> str:
     changes with every try. The name changes nothing.
     """
     parts = {
-        "image": _content(images.image),
-        "end_image": _content(images.end_image) if images.end_image else None,
+        "image": images.content(images.image),
+        "end_image": images.content(images.end_image) if images.end_image else None,
         "prompt": order.prompt,
         "model": order.model,
         "resolution": order.resolution,
