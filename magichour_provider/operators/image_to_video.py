@@ -247,7 +247,13 @@ class ImageToVideoOperator(BaseOperator):
         purchase.run_budget = run_budget_of(
             self, context, order.limits.max_credits_per_run, purchase.make_sure
         )
-        purchase.uploads = shared_uploads_of(self, context, purchase.make_sure, recorded=records.available)
+        purchase.uploads = shared_uploads_of(
+            self,
+            context,
+            purchase.make_sure,
+            is_killed=lambda: self._killed,
+            recorded=records.available,
+        )
         return purchase
 
     def _announce(self, context: Context, job: CreatedJob) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -29,8 +30,11 @@ _SKEW_SECONDS = 600.0
 _PATIENCE_SECONDS = 60.0
 _SLOWEST_UPLOAD = 1e6
 """Bytes per second; who uploads more slowly is not waited for."""
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.2, 1.0
+_ARRIVAL_PAUSE = 0.2, 1.0
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.3, 2.0
 _LOOKS_PER_CENSUS = 4
+"""Looks are requests to Airflow's API server, which soon has enough to do where many tasks wait."""
+_NAP_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class SharedUploads:
 
     :param map_index: this task.
     :param make_sure: called while it waits for another task; what it raises ends the wait.
+    :param is_killed: whether to call that at once.
     :param trusted_from: epoch seconds; nothing is used that was uploaded before.
     """
 
@@ -100,14 +105,14 @@ class SharedUploads:
         map_index: int,
         make_sure: Callable[[], None],
         *,
+        is_killed: Callable[[], bool] = lambda: False,
         trusted_from: float = 0.0,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._board = board
         self._map_index = map_index
         self._make_sure = make_sure
         self._trusted_from = trusted_from
-        self._sleep = sleep
+        self._is_killed = is_killed
         self._own: dict[str, str] = {}
         self._used: set[str] = set()
         self._refused: set[str] = set()
@@ -169,27 +174,37 @@ class SharedUploads:
         mine = Claim(time.time(), self._map_index)
         self._board.claim(image, asdict(mine))
         # The others' claims may take as long to arrive as this one did.
-        self._sleep(min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, 2 * (time.time() - mine.at))))
+        shortest, longest = _ARRIVAL_PAUSE
+        self._pause(min(longest, max(shortest, 2 * (time.time() - mine.at))))
+        before = self._claimed_before(mine, image)
+        if not before:
+            return None
+        log.info("Another task is uploading this image: waiting for it.")
         patience = mine.at + _PATIENCE_SECONDS + size / _SLOWEST_UPLOAD
         for look in count():
-            if look % _LOOKS_PER_CENSUS == 0:
-                before = self._claimed_before(mine, image)
-                running = self._board.running() if before else set()
-            if not before:
-                return None
+            is_census = look % _LOOKS_PER_CENSUS == _LOOKS_PER_CENSUS - 1
+            if is_census:
+                self._make_sure()
+                before = self._of_running(self._claimed_before(mine, image))
             # Read after the states: a task writes where its upload is before it stops running.
             uploads = self._uploads(image)
             path = self._usable(uploads)
-            is_under_way = any(
-                claim.map_index in running and not claim.is_settled(uploads) for claim in before
-            )
+            is_under_way = any(not claim.is_settled(uploads) for claim in before)
             if path is not None or not is_under_way or time.time() > patience:
                 return path
-            if look == 0:
-                log.info("Another task is uploading this image: waiting for it.")
-            self._make_sure()
-            self._sleep(min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 1.3**look))
+            self._pause(min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 1.3**look) * random.uniform(0.7, 1.3))  # noqa: S311
         raise AssertionError("unreachable")
+
+    def _of_running(self, claims: list[Claim]) -> list[Claim]:
+        running = self._board.running() if claims else set()
+        return [claim for claim in claims if claim.map_index in running]
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self._is_killed():
+                self._make_sure()
+            time.sleep(min(left, _NAP_SECONDS))
 
     def _claimed_before(self, mine: Claim, image: str) -> list[Claim]:
         claims = (Claim(**stored) for stored in self._board.claims(image))

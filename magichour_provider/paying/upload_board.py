@@ -61,7 +61,12 @@ class UploadBoard:
 
 
 def shared_uploads_of(
-    task: Any, context: Context, make_sure: Callable[[], None], *, recorded: bool
+    task: Any,
+    context: Context,
+    make_sure: Callable[[], None] = lambda: None,
+    *,
+    is_killed: Callable[[], bool] = lambda: False,
+    recorded: bool = True,
 ) -> SharedUploads | None:
     """The task's part in sharing uploads; None where it is not mapped, or is to push no XComs.
 
@@ -74,7 +79,7 @@ def shared_uploads_of(
         return None
     is_later = int(getattr(ti, "try_number", 1) or 1) > 1
     trusted_from = time.time() if is_later and not recorded else 0.0
-    return SharedUploads(UploadBoard(ti), index, make_sure, trusted_from=trusted_from)
+    return SharedUploads(UploadBoard(ti), index, make_sure, is_killed=is_killed, trusted_from=trusted_from)
 
 
 def disown_images_of(task: Any, context: Context, outcome: Outcome) -> None:
@@ -82,7 +87,7 @@ def disown_images_of(task: Any, context: Context, outcome: Outcome) -> None:
     if not (outcome.error_code or "").startswith("invalid_image"):
         return
     try:
-        uploads = shared_uploads_of(task, context, lambda: None, recorded=False)
+        uploads = shared_uploads_of(task, context)
         if uploads is not None:
             order = Order.of(**{name: getattr(task, name) for name in Order.arguments()})
             disown_uploads(task.hook.get_client(), open_images(order), uploads)

@@ -105,6 +105,21 @@ def uploads_of(board, map_index=0, *, make_sure=lambda: None, **options):
     return SharedUploads(board.of(map_index), map_index, make_sure, **options)
 
 
+def nobody_is_waited_for():
+    pytest.fail("It waits.")
+
+
+def at_most(times):
+    """To be called so many times."""
+    left = iter(range(times))
+
+    def called():
+        if next(left, None) is None:
+            pytest.fail("It waits on.")
+
+    return called
+
+
 def bring(uploads, storage, name=NAME, *, image=IMAGE, sha256=SHA256):
     return uploads.bring(name, open_source(str(image)), sha256, storage.send)
 
@@ -197,7 +212,7 @@ def test_who_has_claimed_before_and_died_is_not_waited_for():
     board, storage = Board(), Storage()
     board.of(1).claim(NAME, {"at": time.time() - 5, "map_index": 1})
     board.alive.discard(1)
-    assert bring(uploads_of(board), storage) == storage.paths[0]
+    assert bring(uploads_of(board, make_sure=at_most(1)), storage) == storage.paths[0]
 
 
 def test_who_dies_while_others_wait_is_followed_by_one_of_them():
@@ -227,10 +242,8 @@ def test_who_uploads_and_ends_between_two_looks_is_found(monkeypatch):
 def test_who_has_uploaded_and_runs_on_is_not_waited_for():
     board, storage = Board(), Storage()
     bring(uploads_of(board), storage)
-    began = time.monotonic()
     uploads_of(board, 1).disown(NAME)
-    assert bring(uploads_of(board, 2), storage) == storage.paths[1]
-    assert time.monotonic() - began < shared_uploads._PATIENCE_SECONDS / 2
+    assert bring(uploads_of(board, 2, make_sure=nobody_is_waited_for), storage) == storage.paths[1]
 
 
 def test_who_begins_anew_stands_last_and_is_not_waited_for():
@@ -242,7 +255,7 @@ def test_who_begins_anew_stands_last_and_is_not_waited_for():
         first.claim(NAME, {"at": time.time(), "map_index": 1})
 
     threading.Timer(0.5, begins_anew).start()
-    assert bring(uploads_of(board), storage) == storage.paths[0]
+    assert bring(uploads_of(board, make_sure=at_most(3)), storage) == storage.paths[0]
 
 
 def test_nobody_is_waited_for_without_end(monkeypatch):
@@ -262,6 +275,19 @@ def test_a_task_that_is_told_to_stop_waits_no_longer():
     with pytest.raises(TaskStoppedError):
         bring(uploads_of(board, make_sure=stopped), storage)
     assert storage.paths == []
+
+
+def test_a_task_that_is_killed_ends_its_wait_before_the_next_look():
+    board, storage = Board(), Storage()
+    board.of(1).claim(NAME, {"at": time.time() - 5, "map_index": 1})
+
+    def stopped():
+        raise TaskStoppedError("This task was told to stop.")
+
+    board.requests = 0
+    with pytest.raises(TaskStoppedError):
+        bring(uploads_of(board, make_sure=stopped, is_killed=lambda: board.requests > 4), storage)
+    assert board.requests == 5, "as often as when it was killed"
 
 
 @pytest.mark.parametrize("verb", ["claim", "claims", "publish", "uploads", "running"])
