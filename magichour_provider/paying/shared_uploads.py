@@ -31,9 +31,11 @@ _PATIENCE_SECONDS = 60.0
 _SLOWEST_UPLOAD = 1e6
 """Bytes per second; who uploads more slowly is not waited for."""
 _ARRIVAL_PAUSE = 0.2, 1.0
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.3, 2.0
+_PAUSE_FOR_EACH_BEFORE = 0.2
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.3, 10.0
+"""Seconds between looks. Who has many before it looks seldom: an API server of Airflow with its fifteen
+connections to the database stands still when thirty tasks ask at once, be it that they wait or go on."""
 _LOOKS_PER_CENSUS = 4
-"""Looks are requests to Airflow's API server, which soon has enough to do where many tasks wait."""
 _NAP_SECONDS = 0.1
 
 
@@ -192,7 +194,8 @@ class SharedUploads:
             is_under_way = any(not claim.is_settled(uploads) for claim in before)
             if path is not None or not is_under_way or time.time() > patience:
                 return path
-            self._pause(min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 1.3**look) * random.uniform(0.7, 1.3))  # noqa: S311
+            pause = min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, _PAUSE_FOR_EACH_BEFORE * len(before)))
+            self._pause(pause * random.uniform(0.5, 1.5))  # noqa: S311
         raise AssertionError("unreachable")
 
     def _of_running(self, claims: list[Claim]) -> list[Claim]:

@@ -80,6 +80,7 @@ def sharing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sharing]:
         connection = {"conn_type": "magichour", "host": url, "password": "mhk_live_sharing"}
         env = {
             "AIRFLOW__CORE__PARALLELISM": str(MANY),
+            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "5",
             "AIRFLOW_CONN_MAGICHOUR_DEFAULT": json.dumps(connection),
         }
         with (
