@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import timedelta
+from inspect import signature
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -181,12 +182,13 @@ def all_xcoms(key: str, dag_id: str, run_id: str, task_id: str, *, earlier_runs:
     """The XComs of a task, of all its map indexes; also those of the Dag's earlier runs, where asked for.
 
     Earlier is a run by its logical date, or by its time where it has none. Airflow gives all of them, however
-    many there are.
+    many there are; its first releases of 3.0 give none.
     """
     from airflow.sdk.execution_time.xcom import XCom
 
-    address = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id}
-    return XCom.get_all(key=key, include_prior_dates=earlier_runs, **address) or []
+    can_look_back = "include_prior_dates" in signature(XCom.get_all).parameters
+    back = {"include_prior_dates": True} if earlier_runs and can_look_back else {}
+    return XCom.get_all(key=key, dag_id=dag_id, run_id=run_id, task_id=task_id, **back) or []
 
 
 def ends_tasks_in_the_triggerer() -> bool:

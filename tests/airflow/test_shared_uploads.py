@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from types import SimpleNamespace
 
 import pytest
 from PIL import Image
+
+from magichour_provider.api.errors import UnprocessableError
+from magichour_provider.paying import upload_board
 
 WEEK = 7 * 86400
 SHARING = ("shared", "deferred", "not_durable")
@@ -86,3 +91,128 @@ def test_a_job_that_fails_as_its_image_is_gone_is_the_last_that_is_given_it(run_
     third = run_shared("tests/gone.py")
     assert third.states["shared"] == {"success"}
     assert third.images["shared"] == second.images["shared"] - first.images["shared"]
+
+
+@pytest.fixture
+def xcoms(connection, context, monkeypatch):
+    """The XComs of a mapped task, by key and map index; Airflow's answers are made up."""
+    written = {}
+
+    def push(key, value):
+        written[key, context["ti"].map_index] = value
+
+    def read(key, *_, earlier_runs=False):
+        return [value for (of, _), value in written.items() if of == key]
+
+    monkeypatch.setattr(context["ti"], "map_index", 3)
+    monkeypatch.setattr(context["ti"], "xcom_push", push)
+    monkeypatch.setattr(upload_board, "all_xcoms", read)
+    monkeypatch.setattr(upload_board, "task_states", lambda *_: {})
+    return written
+
+
+def another_uploads(xcoms, context, tries):
+    """Let another map index upload the image that the next tries are of."""
+    store = dict(tries.store)
+    tries(wait_for_completion=False)
+    tries.store.clear()
+    tries.store.update(store)
+    (key,) = [key for key, _ in xcoms if key.startswith(upload_board.UPLOAD_KEY)]
+    xcoms[key, 7] = xcoms.pop((key, 3))
+    return xcoms[key, 7]
+
+
+def creates(sandbox, *statuses):
+    rows = sandbox.control.ledger()["requests"]
+    return sum(
+        row["count"]
+        for row in rows
+        if row["path"] == "/v1/image-to-video" and (not statuses or row["status"] in statuses)
+    )
+
+
+def test_a_task_that_is_not_mapped_asks_for_no_xcoms(connection, tries, monkeypatch):
+    monkeypatch.setattr(upload_board, "all_xcoms", lambda *_, **__: pytest.fail("It asks."))
+    tries()
+
+
+def test_a_refused_path_costs_one_more_create_and_no_second_job(
+    xcoms, context, tries, magichour_sandbox, monkeypatch
+):
+    def alarm(*_):
+        pytest.fail("It rings.")
+
+    another_uploads(xcoms, context, tries)
+    magichour_sandbox.control.advance_clock(WEEK)
+    before = signal.signal(signal.SIGALRM, alarm)
+    try:
+        result = tries()
+        assert signal.getsignal(signal.SIGALRM) is alarm, "held twice, and given back"
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert (creates(magichour_sandbox, 200), creates(magichour_sandbox, 422)) == (2, 1)
+    assert tries.store["magichour_job"]["project_id"] == result["project_id"]
+    assert puts(magichour_sandbox) == 2
+
+
+def test_a_create_that_is_refused_for_something_else_is_sent_twice_at_most(
+    xcoms, context, tries, magichour_sandbox, fails_for_good
+):
+    another_uploads(xcoms, context, tries)
+    magichour_sandbox.control.faults([{"path": "/v1/image-to-video", "status": 422}])
+    with fails_for_good():
+        tries()
+    assert creates(magichour_sandbox, 422) == 2
+    with fails_for_good():
+        tries(image="https://example.com/still.png")
+    assert creates(magichour_sandbox, 422) == 3
+    assert "magichour_job" not in tries.store
+
+
+def test_a_refusal_that_is_not_in_the_apis_words_is_final(xcoms, context, tries, magichour_sandbox):
+    another_uploads(xcoms, context, tries)
+    page = {"path": "/v1/image-to-video", "status": 422, "body": "<html>a gateway</html>"}
+    magichour_sandbox.control.faults([page])
+    with pytest.raises(UnprocessableError):
+        tries()
+    assert creates(magichour_sandbox, 422) == 1
+
+
+def test_a_task_whose_job_has_failed_uses_no_upload_from_before_it(xcoms, context, tries, magichour_sandbox):
+    other = another_uploads(xcoms, context, tries)
+    other["at"] = time.time() - 60
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+    tries(wait_for_completion=False, told=False)
+    first, mine = magichour_sandbox.control.ledger()["jobs"]
+    assert mine["image_file_path"] == first["image_file_path"] == other["file_path"]
+    magichour_sandbox.control.set_job(mine["id"], "error")
+    tries(wait_for_completion=False, told=False)
+    assert magichour_sandbox.control.ledger()["jobs"][-1]["image_file_path"] != other["file_path"]
+
+
+def test_without_a_record_a_later_try_uploads_anew(xcoms, context, tries, magichour_sandbox):
+    other = another_uploads(xcoms, context, tries)
+    other["at"] = time.time() - 60
+    tries(durable=False, told=False)
+    assert puts(magichour_sandbox) == 1
+    context["ti"].try_number = 2
+    tries(durable=False, told=False)
+    assert puts(magichour_sandbox) == 2
+
+
+def test_a_path_that_was_refused_gives_its_credits_of_the_run_back_in_between(
+    xcoms, context, tries, magichour_sandbox, monkeypatch
+):
+    from airflow.sdk import DAG
+
+    from magichour_provider.paying import xcom_board
+
+    monkeypatch.setattr(xcom_board, "all_xcoms", lambda key, *_: upload_board.all_xcoms(key))
+    monkeypatch.setattr(xcom_board, "task_states", lambda *_: {})
+    another_uploads(xcoms, context, tries)
+    magichour_sandbox.control.advance_clock(WEEK)
+    with DAG("a_dag", schedule=None):
+        result = tries(max_credits_per_run=100)
+    assert result["status"] == "complete"
+    entry = xcoms[xcom_board.KEY, 3]
+    assert (entry["spent"], entry["reserved"]) == (result["credits_charged"], 0)
