@@ -24,6 +24,11 @@ NAME = "an-image"
 DAY = 86400
 
 
+@pytest.fixture(autouse=True)
+def quicker(monkeypatch):
+    monkeypatch.setattr(shared_uploads, "_PAUSE_FOR_EACH_BEFORE", 0.02)
+
+
 class Board:
     """What the tasks of some runs have written; every read and write takes its time, as over HTTP."""
 
@@ -145,6 +150,23 @@ def test_a_hundred_tasks_one_after_the_other_by_eights_upload_their_image_once()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda index: bring(uploads_of(board, index), storage), range(100)))
     assert len(storage.paths) == 1
+
+
+def test_a_claim_that_arrives_late_is_waited_for(monkeypatch):
+    board, storage, writing, claim = Board(), Storage(), threading.Event(), Place.claim
+
+    def late(place, image, value):
+        if place.map_index == 1:
+            writing.set()
+            time.sleep(shared_uploads._ARRIVAL_PAUSE[0] / 2)
+        claim(place, image, value)
+
+    monkeypatch.setattr(Place, "claim", late)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(bring, uploads_of(board, 1), storage)
+        assert writing.wait(10)
+        second = bring(uploads_of(board, 2), storage)
+    assert [first.result(), second] == storage.paths * 2
 
 
 def test_a_later_run_uses_it_and_asks_once():
