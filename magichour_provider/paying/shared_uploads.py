@@ -96,8 +96,9 @@ class SharedUploads:
     """One task's part in sharing uploads.
 
     :param map_index: this task.
-    :param make_sure: called while it waits for another task; what it raises ends the wait.
-    :param is_killed: whether to call that at once.
+    :param make_sure: called where it waits for another task and was killed, or is not running any more; what
+        it raises ends the wait.
+    :param is_killed: whether it was told to stop, as far as this process knows.
     :param trusted_from: epoch seconds; nothing is used that was uploaded before.
     """
 
@@ -182,24 +183,26 @@ class SharedUploads:
         if not before:
             return None
         log.info("Another task is uploading this image: waiting for it.")
-        patience = mine.at + _PATIENCE_SECONDS + size / _SLOWEST_UPLOAD
+        return self._wait_for(before, mine, image, _PATIENCE_SECONDS + size / _SLOWEST_UPLOAD)
+
+    def _wait_for(self, before: list[Claim], mine: Claim, image: str, patience: float) -> str | None:
         for look in count():
-            is_census = look % _LOOKS_PER_CENSUS == _LOOKS_PER_CENSUS - 1
-            if is_census:
-                self._make_sure()
-                before = self._of_running(self._claimed_before(mine, image))
+            if look % _LOOKS_PER_CENSUS == _LOOKS_PER_CENSUS - 1:
+                before = self._that_run(self._claimed_before(mine, image))
             # Read after the states: a task writes where its upload is before it stops running.
             uploads = self._uploads(image)
             path = self._usable(uploads)
             is_under_way = any(not claim.is_settled(uploads) for claim in before)
-            if path is not None or not is_under_way or time.time() > patience:
+            if path is not None or not is_under_way or time.time() > mine.at + patience:
                 return path
             pause = min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, _PAUSE_FOR_EACH_BEFORE * len(before)))
             self._pause(pause * random.uniform(0.5, 1.5))  # noqa: S311
         raise AssertionError("unreachable")
 
-    def _of_running(self, claims: list[Claim]) -> list[Claim]:
-        running = self._board.running() if claims else set()
+    def _that_run(self, claims: list[Claim]) -> list[Claim]:
+        running = self._board.running()
+        if self._map_index not in running:
+            self._make_sure()
         return [claim for claim in claims if claim.map_index in running]
 
     def _pause(self, seconds: float) -> None:

