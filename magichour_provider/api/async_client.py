@@ -17,6 +17,7 @@ import aiohttp
 from yarl import URL
 
 from magichour_provider.api import protocol
+from magichour_provider.api.clip_head import ClipHead, Position, read_head, request_headers
 from magichour_provider.api.models import (
     Account,
     ClipLink,
@@ -26,16 +27,7 @@ from magichour_provider.api.models import (
     VideoProject,
 )
 from magichour_provider.api.settings import ClientSettings, proxy_for
-from magichour_provider.api.wire import (
-    CHUNK,
-    RAW,
-    Intake,
-    announced_size,
-    check_download,
-    check_upload,
-    download_broke,
-    upload_broke,
-)
+from magichour_provider.api.wire import Intake, check_upload, download_broke, upload_broke
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -49,20 +41,20 @@ _NEVER_CONNECTED = (
     aiohttp.ClientHttpProxyError,
 )
 _KEEP_IDLE_SECONDS = 30.0
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class AsyncClipStream:
-    """An open download: `size` in bytes as announced, or None, and the body still to be read."""
+    """An open download: its head, and the bytes still to be read."""
 
-    size: int | None
-    content_type: str | None
+    head: ClipHead
     _response: aiohttp.ClientResponse = field(repr=False)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the clip's bytes; DownloadError when the connection breaks."""
         try:
-            async for chunk in self._response.content.iter_chunked(CHUNK):
+            async for chunk in self._response.content.iter_chunked(_CHUNK_BYTES):
                 yield chunk
         except _REQUEST_ERRORS as error:
             raise download_broke(error) from None
@@ -119,17 +111,24 @@ class AsyncMagicHourClient:
         check_upload(status)
 
     @asynccontextmanager
-    async def open_clip(self, link: ClipLink) -> AsyncIterator[AsyncClipStream]:
-        """Open a signed link; `LinkExpiredError` where it is no longer good."""
+    async def open_clip(
+        self, link: ClipLink, since: Position | None = None
+    ) -> AsyncIterator[AsyncClipStream]:
+        """Open a signed link, or the rest of its file `since` a position.
+
+        Raises LinkExpiredError where the link is no longer good, RangeRefusedError, DownloadError.
+        """
         try:
-            response = await self._transfer("GET", link.url.get_secret_value(), headers=RAW)
+            response = await self._transfer(
+                "GET",
+                link.url.get_secret_value(),
+                headers=request_headers(since),
+                read_bufsize=_CHUNK_BYTES,
+            )
         except _REQUEST_ERRORS as error:
             raise download_broke(error) from None
         try:
-            check_download(response.status)
-            yield AsyncClipStream(
-                announced_size(response.headers), response.headers.get("content-type"), response
-            )
+            yield AsyncClipStream(read_head(response.status, response.headers, since), response)
         finally:
             response.close()
 

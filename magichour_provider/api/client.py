@@ -1,4 +1,4 @@
-"""`MagicHourClient`: thin I/O over `protocol`, by httpx.
+"""`MagicHourClient`: thin I/O over `protocol`, by httpx; clips come by `clip_reader`.
 
 It sends a call, asks the protocol whether to send it again, and lets it read the answer. Bytes for
 storage go to the signed URLs as they were given: no authorization, no redirects, no logging.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -26,20 +26,18 @@ from magichour_provider.api.models import (
 )
 from magichour_provider.api.settings import ClientSettings
 from magichour_provider.api.wire import (
-    RAW,
     REQUEST_ERRORS,
-    ClipStream,
     Intake,
-    announced_size,
-    check_download,
     check_upload,
-    download_broke,
     no_request_log,
     upload_broke,
 )
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from magichour_provider.api.clip_head import Position
+    from magichour_provider.api.clip_reader import ClipStream
 
 T = TypeVar("T")
 _NEVER_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -59,6 +57,7 @@ class MagicHourClient:
     """Synchronous client: one method for each operation. Use it as a context manager."""
 
     def __init__(self, settings: ClientSettings) -> None:
+        self._settings = settings
         self._headers = protocol.headers(settings.api_key)
         self._key = settings.api_key
         self._retry = protocol.RetryPolicy(max_attempts=settings.max_attempts)
@@ -107,20 +106,15 @@ class MagicHourClient:
                 raise upload_broke(error) from None
         check_upload(response.status_code)
 
-    @contextmanager
-    def open_clip(self, link: ClipLink) -> Iterator[ClipStream]:
-        """Open a signed link; `LinkExpiredError` where it is no longer good."""
-        with no_request_log():
-            try:
-                request = self._http.build_request("GET", link.url.get_secret_value(), headers=RAW)
-                response = self._http.send(request, stream=True)
-            except REQUEST_ERRORS as error:
-                raise download_broke(error) from None
-        try:
-            check_download(response.status_code)
-            yield ClipStream(announced_size(response.headers), response.headers.get("content-type"), response)
-        finally:
-            response.close()
+    def open_clip(self, link: ClipLink, since: Position | None = None) -> AbstractContextManager[ClipStream]:
+        """Open a signed link, or the rest of its file `since` a position.
+
+        Raises on entering: LinkExpiredError where the link is no longer good, RangeRefusedError,
+        DownloadError.
+        """
+        from magichour_provider.api.clip_reader import open_clip
+
+        return open_clip(self._settings, link, since)
 
     def name_for(self, *parts: str) -> str:
         """A name for something of this account's: only this key and host give it, and it tells neither."""

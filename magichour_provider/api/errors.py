@@ -29,7 +29,9 @@
     │   └── WaitTimeoutError          the deadline passed; the job goes on
     └── TransferError                 the clip exists; bringing it home failed
         ├── DownloadError             connection cut, wrong length, storage in trouble
-        │   └── LinkExpiredError      the signed link is not good any more
+        │   ├── LinkExpiredError      the signed link is not good any more
+        │   ├── RangeRefusedError     the rest of a broken download is not to be had
+        │   └── ChecksumError         not the bytes that the storage says it has sent
         ├── NotAVideoError            the bytes are not a whole mp4
         └── TargetError               the place to write to refuses
 
@@ -307,6 +309,14 @@ class DownloadError(TransferError):
 
 class LinkExpiredError(DownloadError):
     """The signed link is not good any more; the project hands out a new one."""
+
+
+class RangeRefusedError(DownloadError):
+    """The rest of a download that broke is not to be had; the whole may be."""
+
+
+class ChecksumError(DownloadError):
+    """What arrived has not the checksum that the storage gave; nothing was published."""
 
 
 class NotAVideoError(TransferError):

@@ -7,37 +7,15 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 
 import httpx
 
 from magichour_provider.api import protocol
-from magichour_provider.api.errors import DownloadError, ImageError, LinkExpiredError, NetworkError
-
-_LINK_GONE = frozenset({401, 403, 404, 410})
-CHUNK = 1 << 20
-RAW = {"Accept-Encoding": "identity"}
-"""Ask for the bytes as they are: the announced length is then the true one, and nothing can unfold."""
+from magichour_provider.api.errors import DownloadError, ImageError, NetworkError
 
 MAX_ANSWER_BYTES = 4 << 20
 REQUEST_ERRORS = (httpx.HTTPError, httpx.InvalidURL, TimeoutError, UnicodeError)
 """What a request by httpx can raise, a URL that cannot be used included."""
-
-
-@dataclass(frozen=True)
-class ClipStream:
-    """An open download: `size` in bytes as announced, or None, and the body still to be read."""
-
-    size: int | None
-    content_type: str | None
-    _response: httpx.Response = field(repr=False)
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the clip's bytes; DownloadError when the connection breaks."""
-        try:
-            yield from self._response.iter_raw(CHUNK)
-        except REQUEST_ERRORS as error:
-            raise download_broke(error) from None
 
 
 class Intake:
@@ -64,20 +42,6 @@ class Intake:
         """The answer as the protocol reads it; an API key that is echoed in it is not."""
         body = bytes(self._body).replace(self._secret, b"***") if self._secret else bytes(self._body)
         return protocol.Answer(status, headers, body)
-
-
-def check_download(status: int) -> None:
-    """Raise the error that the storage's status stands for, unless the clip follows."""
-    if status in _LINK_GONE:
-        raise LinkExpiredError(f"The link to the clip is not good any more ({status}).")
-    if status != 200:
-        raise DownloadError(f"The clip's storage answered with status {status}.")
-
-
-def announced_size(headers: Mapping[str, str]) -> int | None:
-    """Length of a body in bytes, as its headers announce it."""
-    length = headers.get("content-length", "")
-    return int(length) if length.isdigit() else None
 
 
 def download_broke(error: Exception) -> DownloadError:

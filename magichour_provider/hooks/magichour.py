@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from magichour_provider.compat import AirflowNotFoundException, BaseHook, get_as
 from magichour_provider.connection_form import wtforms_behaviour, wtforms_fields
 from magichour_provider.hooks.connection import settings_of
 from magichour_provider.references import DEFAULT_CONN_ID
-from magichour_provider.waiting.outcome import clip_link_of
+from magichour_provider.storage.naming import DEFAULT_FILE_NAME
 
 if TYPE_CHECKING:
     from magichour_provider.api.async_client import AsyncMagicHourClient
@@ -116,16 +116,33 @@ class MagicHourHook(BaseHook):
         *,
         path_conn_id: str | None = None,
         if_exists: IfExists = "skip",
+        file_name: str = DEFAULT_FILE_NAME,
+        poster: bool = False,
+        delete_remote: bool = False,
     ) -> dict[str, Any]:
         """Land the clip of a finished job; see `DownloadVideoOperator` for arguments and result."""
-        from magichour_provider.storage.target import resolve_target
-        from magichour_provider.storage.transfer import describe, land
+        from magichour_provider.storage.delivery import Delivery
 
-        target = resolve_target(path, project_id, path_conn_id)
-        landed = land(
-            self.get_client(), lambda: clip_link_of(self.get_video(project_id)), target, if_exists=if_exists
-        )
-        return describe(landed, project_id)
+        delivery = Delivery(project_id, path, path_conn_id, if_exists, file_name, poster)
+        result = delivery.deliver(self.get_client())
+        if delete_remote:
+            self.delete_delivered(result, path_conn_id)
+        return result
+
+    def delete_delivered(self, result: Mapping[str, Any], path_conn_id: str | None = None) -> None:
+        """Remove at Magic Hour what `download` has landed, after every clip was read back and checked.
+
+        Raises TransferError where one is not as it landed; nothing is removed then.
+        """
+        from magichour_provider.storage.transfer import check_landed
+
+        project_id = str(result["project_id"])
+        for clip in result["clips"]:
+            check_landed(clip["path"], project_id, path_conn_id, size=clip["size"], sha256=clip["sha256"])
+        try:
+            self.delete_video(project_id)
+        except NotFoundError:
+            self.log.info("Project %s is not at Magic Hour any more.", project_id)
 
     def get_account(self) -> Account:
         """Read tier and spendable credits."""

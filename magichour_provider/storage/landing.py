@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,15 +55,15 @@ class Landing:
     """A clip on its way to `target`; use it in a `with` block.
 
     Unless `if_exists` is "overwrite", an existing target is refused at the start and at the publication,
-    where on a disk only one of two writers wins. For "skip", ask `existing` before; a clip that another
-    writer has landed meanwhile is then taken instead of this one.
+    where on a disk and in S3 only one of two writers wins. For "skip", ask `existing` before; a clip that
+    another writer has landed meanwhile is then taken instead of this one.
     Raises TargetError, or TransferError where a retry may help.
     """
 
     def __init__(self, target: Target, *, if_exists: IfExists = "overwrite") -> None:
         self._target = target
         self._if_exists = if_exists
-        self._tally = _Tally()
+        self._tally = Tally()
         self._writer: Writer | None = None
 
     @property
@@ -72,16 +72,30 @@ class Landing:
         return self._tally.size
 
     def __enter__(self) -> Landing:
-        with _explaining(self._target):
-            self._writer = open_writer(self._target, exclusive=self._if_exists != "overwrite")
+        self._open()
         return self
+
+    def begin_anew(self, algorithms: Iterable[str] = ()) -> None:
+        """Throw away what was written, if anything was, and take the clip from its first byte.
+
+        :param algorithms: the digests to compute besides SHA-256, as hashlib calls them.
+        """
+        self._tally = Tally(algorithms)
+        if self._writer is None or self._written:
+            self._discard()
+            self._open()
 
     def write(self, chunk: bytes) -> None:
         """Take the next bytes. Raises NotAVideoError as soon as they cannot be an mp4."""
-        writer = self._open_writer()
+        writer = self._opened()
         with self._discarding_on_error():
             self._tally.feed(chunk)
+            self._written = True
             writer.write(chunk)
+
+    def digest(self, algorithm: str) -> str:
+        """The digest of what was written so far, in hex."""
+        return self._tally.digest(algorithm)
 
     def publish(self, expected_size: int | None = None) -> LandedFile:
         """Check the whole, and let the target's name show it.
@@ -90,7 +104,7 @@ class Landing:
 
         Raises DownloadError for another length, NotAVideoError for anything but a whole mp4.
         """
-        writer = self._open_writer()
+        writer = self._opened()
         try:
             with self._discarding_on_error():
                 self._check_size(expected_size)
@@ -98,7 +112,7 @@ class Landing:
                 writer.commit()
         except TargetError:
             found = existing(self._target) if self._if_exists == "skip" else None
-            if found is None:
+            if found is None or found.sha256 != self.digest("sha256"):
                 raise
             return found
         self._writer = None
@@ -108,6 +122,11 @@ class Landing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._discard()
+
+    def _open(self) -> None:
+        with _explaining(self._target):
+            self._writer = open_writer(self._target, exclusive=self._if_exists != "overwrite")
+        self._written = False
 
     def _check_size(self, expected_size: int | None) -> None:
         if expected_size is not None and self.size != expected_size:
@@ -128,7 +147,7 @@ class Landing:
             self._writer.abort()
             self._writer = None
 
-    def _open_writer(self) -> Writer:
+    def _opened(self) -> Writer:
         if self._writer is None:
             raise RuntimeError("Landing is written to inside its `with` block, and published once")
         return self._writer
@@ -139,19 +158,26 @@ def existing(target: Target) -> LandedFile | None:
 
     Streams the file. Raises TargetError, or TransferError where a retry may help.
     """
-    tally = _Tally()
+    found = read_back(target)
+    return None if found is None else found.landed_at(target.path)
+
+
+def read_back(target: Target, algorithms: Iterable[str] = ()) -> Tally | None:
+    """As `existing`, and to be asked for digests besides SHA-256, as hashlib calls them."""
+    tally = Tally(algorithms)
     try:
-        for chunk in _read_back(target):
+        for chunk in _chunks_of(target):
             tally.feed(chunk)
-        return tally.landed_at(target.path)
+        tally.landed_at(target.path)
     except FileNotFoundError:
         return None
     except NotAVideoError as error:
         log.warning("%s exists and is not taken for a clip: %s", target.display, error.what)
         return None
+    return tally
 
 
-def _read_back(target: Target) -> Iterator[bytes]:
+def _chunks_of(target: Target) -> Iterator[bytes]:
     with _explaining(target, missing_is_fine=True):
         if isinstance(target.place, Path):
             if target.place.is_fifo() or target.place.is_socket() or target.place.is_char_device():
@@ -165,23 +191,31 @@ def _read_back(target: Target) -> Iterator[bytes]:
                 yield chunk
 
 
-class _Tally:
-    """Length, checksum and mp4 structure of the bytes that pass."""
+class Tally:
+    """Length, digests and mp4 structure of the bytes that pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, algorithms: Iterable[str] = ()) -> None:
         self.size = 0
-        self._sha256 = hashlib.sha256()
+        names = {"sha256", *algorithms}
+        self._digests = {name: hashlib.new(name, usedforsecurity=False) for name in names}
         self._mp4 = Mp4Scanner()
 
     def feed(self, chunk: bytes) -> None:
+        """Take the next bytes. Raises NotAVideoError as soon as they cannot be an mp4."""
         self._mp4.feed(chunk)
-        self._sha256.update(chunk)
+        for digest in self._digests.values():
+            digest.update(chunk)
         self.size += len(chunk)
 
+    def digest(self, algorithm: str) -> str:
+        """The digest so far, in hex."""
+        return self._digests[algorithm].hexdigest()
+
     def landed_at(self, path: str) -> LandedFile:
+        """What has passed, as a whole clip. Raises NotAVideoError where it is none."""
         clip = self._mp4.finish()
         return LandedFile(
-            path, self.size, self._sha256.hexdigest(), clip.duration, clip.width, clip.height, clip.fps
+            path, self.size, self.digest("sha256"), clip.duration, clip.width, clip.height, clip.fps
         )
 
 

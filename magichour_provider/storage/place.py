@@ -25,6 +25,10 @@ _EXTRAS = {
     "abfss": "microsoft-azure",
     "adl": "microsoft-azure",
 }
+S3_SCHEMES = frozenset({"s3", "s3a"})
+PUBLISH_ON_CLOSE = S3_SCHEMES | {"gs", "gcs", "abfs", "abfss", "az"}
+"""Where a file that is being written is not seen before it is closed."""
+
 _HOPELESS = "trying again cannot help before that."
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from magichour_provider.api.errors import TargetError, TransferError
+from magichour_provider.storage.naming import DEFAULT_FILE_NAME, clip_file_name, numbered
 from magichour_provider.storage.place import StorePath, diagnose, display, locate
-
-_MAX_NAME_CHARS = 120
 
 
 @dataclass(frozen=True)
@@ -25,6 +22,16 @@ class Target:
     display: str
     place: Path | StorePath = field(repr=False)
     names_project: bool = False
+
+    def exists(self) -> bool:
+        """Whether something stands under its name; raises the errors of the tree."""
+        try:
+            if isinstance(self.place, Path):
+                return self.place.exists()
+            filesystem, path = self.place.connect()
+            return bool(filesystem.exists(path))
+        except Exception as error:
+            raise self.failure(error) from error
 
     def failure(self, error: Exception) -> TransferError:
         """The error of the tree for what the file system or the store raised."""
@@ -41,12 +48,23 @@ class Target:
         )
 
 
-def resolve_target(path: str, project_id: str, conn_id: str | None = None) -> Target:
-    """The target that `path` means for the clip of `project_id`.
+def resolve_target(
+    path: str,
+    project_id: str,
+    conn_id: str | None = None,
+    *,
+    file_name: str = DEFAULT_FILE_NAME,
+    name: str | None = None,
+    index: int = 1,
+) -> Target:
+    """The target that `path` means for a clip of `project_id`.
 
     `path` is a folder if it ends with a slash or is an existing folder (in a store, a path with an extension
-    is taken for a file unasked); the clip is then `<project_id>.mp4` in it. Writes nothing.
+    is taken for a file unasked); the clip is then named by the template `file_name` in it. Writes nothing.
     Raises TargetError, or TransferError where a store is out of reach for now.
+
+    :param name: the project's name in the library.
+    :param index: which one of the project's clips, from 1 on; each has a name of its own, also beside a file.
     """
     shown = display(path)
     if path.strip() in ("", "None"):
@@ -61,22 +79,12 @@ def resolve_target(path: str, project_id: str, conn_id: str | None = None) -> Ta
     except Exception as error:
         raise target.failure(error) from error
     if not is_folder:
-        return target
-    return replace(_target(_within(place, file_name(project_id))), names_project=True)
-
-
-def file_name(project_id: str) -> str:
-    """`<project_id>.mp4`, safe in any folder: what is not a letter, digit, `.`, `_` or `-` is replaced.
-
-    A hash then keeps different ids apart. Project ids are opaque, and come from outside.
-    """
-    if not project_id:
-        raise TargetError("A folder was given as the target, and no project id to name the file after.")
-    safe = re.sub(r"[^A-Za-z0-9._-]", "_", project_id)[:_MAX_NAME_CHARS]
-    safe = re.sub(r"^[.-]", "_", safe)
-    if safe != project_id:
-        safe += "-" + hashlib.sha256(project_id.encode(errors="surrogatepass")).hexdigest()[:8]
-    return f"{safe}.mp4"
+        return _target(_beside(place, index))
+    try:
+        made = clip_file_name(project_id, template=file_name, name=name, index=index)
+    except ValueError as error:
+        raise TargetError(f"Nothing can be written to {shown}: {error}") from None
+    return replace(_target(_within(place, made)), names_project=True)
 
 
 def _target(place: Path | StorePath) -> Target:
@@ -90,6 +98,15 @@ def _within(place: Path | StorePath, name: str) -> Path | StorePath:
     if isinstance(place, Path):
         return place / name
     return StorePath(place.scheme, f"{place.url.rstrip('/')}/{name}", place.conn_id)
+
+
+def _beside(place: Path | StorePath, index: int) -> Path | StorePath:
+    if index == 1:
+        return place
+    if isinstance(place, Path):
+        return place.with_name(numbered(place.name, index))
+    folder, slash, name = place.url.rpartition("/")
+    return StorePath(place.scheme, f"{folder}{slash}{numbered(name, index)}", place.conn_id)
 
 
 def _is_folder(place: Path | StorePath) -> bool:

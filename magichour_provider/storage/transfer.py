@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.api.errors import DownloadError, LinkExpiredError, NetworkError, TargetError
+from magichour_provider.api.errors import ChecksumError, NetworkError, TransferError
 from magichour_provider.choices import IfExists
+from magichour_provider.storage.comparing import same_clip_at
+from magichour_provider.storage.fetching import Fetch
 from magichour_provider.storage.landing import LandedFile, Landing, existing
+from magichour_provider.storage.leftovers import remove_leftovers
+from magichour_provider.storage.progress import Progress
 from magichour_provider.storage.source import Remote, Upload
-from magichour_provider.storage.target import Target
+from magichour_provider.storage.target import Target, resolve_target
 
 if TYPE_CHECKING:
     from magichour_provider.api.client import MagicHourClient
+    from magichour_provider.api.clip_head import ClipHead
     from magichour_provider.api.models import ClipLink
 
 log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "video/mp4"
-MAX_CLIP_BYTES = 16 << 30
-"""No clip of at most a minute comes near; a storage that never ends its answer does."""
 _ATTEMPTS = 3
+_CHECKS = 3
 
 
 def upload(client: MagicHourClient, source: Remote | Upload) -> str:
@@ -35,7 +39,7 @@ def upload(client: MagicHourClient, source: Remote | Upload) -> str:
     for attempt in range(1, _ATTEMPTS + 1):
         (target,) = client.create_upload_targets([source.extension])
         try:
-            client.put_upload(target, source.iter_chunks(), source.size)
+            client.put_upload(target, _watched(source), source.size)
         except NetworkError as error:
             if attempt == _ATTEMPTS:
                 raise
@@ -46,28 +50,45 @@ def upload(client: MagicHourClient, source: Remote | Upload) -> str:
     raise AssertionError("unreachable")
 
 
+def _watched(source: Upload) -> Iterator[bytes]:
+    progress, done = Progress(f"Uploading {source.display}", source.size), 0
+    for chunk in source.iter_chunks():
+        yield chunk
+        done += len(chunk)
+        progress.reached(done)
+
+
 def land(
     client: MagicHourClient, ask_link: Callable[[], ClipLink], target: Target, *, if_exists: IfExists
 ) -> LandedFile:
-    """Land a clip; `ask_link` gives a link to it, asked again once if the first is no longer good.
+    """Land a clip, and remove what killed landings of it have left; `ask_link` gives a fresh link to it.
 
     With `if_exists='skip'` this clip under the target's name is taken as it is; anything else there is
-    refused, not replaced.
+    refused, not replaced. Raises TransferError and its kinds.
     """
-    landed = existing(target) if if_exists == "skip" else None
-    if landed is not None:
-        _check_same_clip(client, ask_link, target, landed)
-        log.info("%s is there already (%d bytes).", target.display, landed.size)
-        return landed
-    try:
-        return _fetch(client, ask_link(), target, if_exists)
-    except LinkExpiredError:
-        log.info("The link to the clip had expired; asking for a new one.")
-        return _fetch(client, ask_link(), target, if_exists)
+    remove_leftovers(target)
+    if if_exists == "skip":
+        landed = same_clip_at(target, client, ask_link)
+        if landed is not None:
+            log.info("%s is there already (%d bytes).", target.display, landed.size)
+            return landed
+    with Landing(target, if_exists=if_exists) as landing:
+        fetch = Fetch(client, ask_link, landing, Progress(f"Landing {target.display}"))
+        landed = landing.publish(_fetch_right(fetch, landing).size)
+    log.info("Landed %s (%d bytes, %.2f s).", target.display, landed.size, landed.duration)
+    return landed
+
+
+def check_landed(path: str, project_id: str, conn_id: str | None, *, size: int, sha256: str) -> None:
+    """Read a landed clip back; TransferError unless it is whole and as it was."""
+    target = resolve_target(path, project_id, conn_id)
+    found = existing(target)
+    if found is None or (found.size, found.sha256) != (size, sha256):
+        raise TransferError(f"{target.display}, read back, is not the clip that landed there.")
 
 
 def describe(landed: LandedFile, project_id: str) -> dict[str, Any]:
-    """What the download operator returns: bytes, seconds, pixels; plain JSON."""
+    """One clip of what the download operator returns: bytes, seconds, pixels; plain JSON."""
     return {
         "path": landed.path,
         "size": landed.size,
@@ -81,29 +102,18 @@ def describe(landed: LandedFile, project_id: str) -> dict[str, Any]:
     }
 
 
-def _check_same_clip(
-    client: MagicHourClient, ask_link: Callable[[], ClipLink], target: Target, landed: LandedFile
-) -> None:
-    """Refuse another job's clip: a name with the project's id is taken at its word, another by its size."""
-    if target.names_project:
-        return
-    with client.open_clip(ask_link()) as clip:
-        if clip.size is not None and clip.size != landed.size:
-            raise TargetError(
-                f"{target.display} holds another clip ({landed.size} bytes, and this one has {clip.size}), "
-                "and if_exists is 'skip'.",
-                remedy="Give a folder, a path with the project id in it, or if_exists='overwrite'.",
-            )
+def _fetch_right(fetch: Fetch, landing: Landing) -> ClipHead:
+    """Fetch until the bytes have the checksums that the storage gives.
 
-
-def _fetch(client: MagicHourClient, link: ClipLink, target: Target, if_exists: IfExists) -> LandedFile:
-    with Landing(target, if_exists=if_exists) as landing, client.open_clip(link) as clip:
-        for chunk in clip.chunks():
-            landing.write(chunk)
-            if landing.size > MAX_CLIP_BYTES:
-                raise DownloadError(f"The clip's storage sent more than {MAX_CLIP_BYTES} bytes.")
-        if landing.size == 0:
-            raise DownloadError("The clip's storage sent nothing.")
-        landed = landing.publish(clip.size)
-    log.info("Landed %s (%d bytes, %.2f s).", target.display, landed.size, landed.duration)
-    return landed
+    What only looks like a checksum, as an ETag may, is not one where two downloads agree against it.
+    """
+    seen = set[str]()
+    for _ in range(_CHECKS):
+        head = fetch.again() if seen else fetch.run()
+        wrong = [sum for sum in head.checksums if landing.digest(sum.algorithm) != sum.digest]
+        content = landing.digest("sha256")
+        if not wrong or (content in seen and not any(sum.certain for sum in wrong)):
+            return head
+        seen.add(content)
+        log.warning("The clip's %s is not the one that its storage gives.", wrong[0].algorithm.upper())
+    raise ChecksumError(f"The clip has arrived {_CHECKS} times with another checksum than its storage gives.")

@@ -146,8 +146,8 @@ def of_error(project_id: str, error: errors.MagicHourError) -> Outcome | None:
     return Outcome(Ending.REFUSED, project_id, error_message=error.what)
 
 
-def clip_link_of(project: VideoProject) -> ClipLink:
-    """The link to a finished job's clip, or the error of its ending; JobNotCompleteError while it runs."""
+def clip_links_of(project: VideoProject) -> tuple[ClipLink, ...]:
+    """The links to a finished job's clips, one as a rule; JobNotCompleteError, or the error of its ending."""
     ended = of_project(project)
     if ended is None:
         raise errors.JobNotCompleteError(
@@ -156,9 +156,9 @@ def clip_link_of(project: VideoProject) -> ClipLink:
     error = ended.error()
     if error is not None:
         raise error
-    if project.clip_link is None:
+    if not project.downloads:
         raise errors.UnexpectedAnswerError(f"Job {project.id} is complete and names no clip to download.")
-    return project.clip_link
+    return project.downloads
 
 
 def status_text(project: VideoProject) -> str:

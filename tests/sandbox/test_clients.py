@@ -210,7 +210,7 @@ def test_the_async_client_uploads_and_downloads_too(magichour_sandbox):
             while (project := await client.get_video(job.id)).status != JobStatus.COMPLETE:
                 await asyncio.sleep(0.1)
             async with client.open_clip(project.clip_link) as clip:
-                return clip.size, b"".join([chunk async for chunk in clip.chunks()])
+                return clip.head.size, b"".join([chunk async for chunk in clip.chunks()])
 
     size, clip = asyncio.run(round_trip())
     assert len(clip) == size

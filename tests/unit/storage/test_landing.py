@@ -24,7 +24,7 @@ from magichour_provider.api.errors import (
     TransferError,
 )
 from magichour_provider.storage.landing import LandedFile, Landing, existing
-from magichour_provider.storage.target import Target, file_name, resolve_target
+from magichour_provider.storage.target import Target, resolve_target
 
 from .conftest import STORE_CONN_ID, boxes_of, make_clip
 
@@ -85,11 +85,6 @@ def test_a_project_id_cannot_leave_the_folder(tmp_path: Path, project_id: str) -
     assert target.place.parent == tmp_path
     assert not target.place.name.startswith((".", "-"))
     assert len(target.place.name) < 160
-
-
-def test_different_project_ids_get_different_names() -> None:
-    assert file_name("cm3_-.A") == "cm3_-.A.mp4"
-    assert len({file_name(name) for name in ("a/b", "a_b", "a:b", "a b")}) == 4
 
 
 @pytest.mark.parametrize(
@@ -259,11 +254,21 @@ def test_skip_replaces_nothing(tmp_path: Path, clip: bytes) -> None:
 
 def test_skip_takes_the_clip_that_another_writer_landed_meanwhile(tmp_path: Path, clip: bytes) -> None:
     target = resolve_target(str(tmp_path / "clip.mp4"), "p1")
+    with Landing(target, if_exists="skip") as slower:
+        slower.write(clip)
+        landed = land(target, clip, if_exists="skip")
+        assert slower.publish() == landed
+    assert names_in(tmp_path) == ["clip.mp4"]
+
+
+def test_skip_refuses_another_clip_that_landed_meanwhile(tmp_path: Path, clip: bytes) -> None:
+    target = resolve_target(str(tmp_path / "clip.mp4"), "p1")
     other = make_clip(frames=48)
     with Landing(target, if_exists="skip") as slower:
         slower.write(clip)
-        landed = land(target, other, if_exists="skip")
-        assert slower.publish() == landed
+        land(target, other, if_exists="skip")
+        with pytest.raises(TargetError, match="exists already"):
+            slower.publish()
     assert names_in(tmp_path) == ["clip.mp4"]
     assert (tmp_path / "clip.mp4").read_bytes() == other
 

@@ -82,9 +82,9 @@ def test_a_foreign_event_is_refused(event):
 
 def test_the_clip_of_an_unfinished_job_cannot_be_had():
     with pytest.raises(errors.JobNotCompleteError, match="rendering"):
-        outcome.clip_link_of(project("rendering"))
+        outcome.clip_links_of(project("rendering"))
 
 
 def test_a_complete_job_without_a_link_is_not_taken_for_a_clip():
     with pytest.raises(errors.UnexpectedAnswerError, match="names no clip"):
-        outcome.clip_link_of(project("complete"))
+        outcome.clip_links_of(project("complete"))

@@ -1,0 +1,93 @@
+"""What the head of a storage's answer says of the clip that follows, and how to ask for the rest of one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+
+from magichour_provider.api.checksums import Checksum, checksums_of
+from magichour_provider.api.errors import DownloadError, LinkExpiredError, RangeRefusedError
+
+_LINK_GONE = frozenset({401, 403, 404, 410})
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a download has come: `offset` in bytes, and the `validator` of the file that they are of."""
+
+    offset: int
+    validator: str
+
+
+@dataclass(frozen=True)
+class ClipHead:
+    """The file behind a link, and which part of it follows.
+
+    `size` of the whole in bytes as announced, or None; `start` is the offset of the first byte that follows;
+    `validator` names this very content (a strong ETag, else a date), None where the storage gives nothing of
+    that kind, and the download cannot be taken up.
+    """
+
+    size: int | None
+    start: int = 0
+    validator: str | None = None
+    content_type: str | None = None
+    checksums: tuple[Checksum, ...] = ()
+
+
+def request_headers(since: Position | None) -> dict[str, str]:
+    """Headers that ask for a clip, or for the rest of it if it has not changed since (RFC 9110, 13.1.5).
+
+    The bytes are asked for as they are: the announced length is then the true one, and nothing can unfold.
+    """
+    headers = {"Accept-Encoding": "identity"}
+    if since is not None:
+        headers |= {"Range": f"bytes={since.offset}-", "If-Range": since.validator}
+    return headers
+
+
+def read_head(status: int, headers: Mapping[str, str], since: Position | None = None) -> ClipHead:
+    """Read the answer to such a request.
+
+    Raises LinkExpiredError, RangeRefusedError where the rest is not to be had, DownloadError otherwise.
+    """
+    if status in _LINK_GONE:
+        raise LinkExpiredError(f"The link to the clip is not good any more ({status}).")
+    if status == 416 and since is not None:
+        raise RangeRefusedError(f"The clip's storage has nothing from byte {since.offset} on ({status}).")
+    if status not in (200, 206):
+        raise DownloadError(f"The clip's storage answered with status {status}.")
+    is_part = status == 206
+    start, size = _range(headers, since) if is_part else (0, announced_size(headers))
+    return ClipHead(
+        size, start, _validator(headers), headers.get("content-type"), checksums_of(headers, is_part=is_part)
+    )
+
+
+def announced_size(headers: Mapping[str, str]) -> int | None:
+    """Length of a body in bytes, as its headers announce it."""
+    length = headers.get("content-length", "")
+    return int(length) if length.isdecimal() else None
+
+
+def _range(headers: Mapping[str, str], since: Position | None) -> tuple[int, int | None]:
+    match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
+    if since is None or match is None or int(match[1]) != since.offset:
+        raise RangeRefusedError("The clip's storage answered with another part than was asked for.")
+    return since.offset, None if match[3] == "*" else int(match[3])
+
+
+def _validator(headers: Mapping[str, str]) -> str | None:
+    tag = headers.get("etag")
+    if tag is not None:
+        return tag if tag.startswith('"') else None
+    try:
+        modified = parsedate_to_datetime(headers["last-modified"])
+        answered = parsedate_to_datetime(headers["date"])
+    except (KeyError, ValueError):
+        return None
+    return headers["last-modified"] if answered - modified >= timedelta(seconds=1) else None

@@ -1,0 +1,84 @@
+"""Tell whether what stands under a target's name is the clip that is to land there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from magichour_provider.api.errors import LinkExpiredError, TargetError
+from magichour_provider.storage.fetching import Fetch
+from magichour_provider.storage.landing import LandedFile, Tally, read_back
+from magichour_provider.storage.progress import Progress
+from magichour_provider.storage.target import Target
+
+if TYPE_CHECKING:
+    from magichour_provider.api.client import MagicHourClient
+    from magichour_provider.api.clip_head import ClipHead
+    from magichour_provider.api.models import ClipLink
+
+
+def same_clip_at(
+    target: Target, client: MagicHourClient, ask_link: Callable[[], ClipLink]
+) -> LandedFile | None:
+    """The clip, where it has landed before; None where nothing has, or nothing whole.
+
+    It is told by its size and the checksum that its storage gives; where that gives none, by the project's
+    id in the file's name, else by its content, which is fetched to be compared.
+    Raises TargetError for another clip.
+    """
+    if not target.exists():
+        return None
+    head = _head_of(client, ask_link)
+    found = read_back(target, [checksum.algorithm for checksum in head.checksums])
+    if found is None:
+        return None
+    landed = found.landed_at(target.path)
+    if _is_same(head, found, lambda: target.names_project or _sha256(client, ask_link) == landed.sha256):
+        return landed
+    raise TargetError(
+        f"{target.display} holds another clip ({landed.size} bytes), and if_exists is 'skip'.",
+        remedy="Give a folder, a path with the project id in it, or if_exists='overwrite'.",
+    )
+
+
+def _is_same(head: ClipHead, found: Tally, has_same_content: Callable[[], bool]) -> bool:
+    if head.size is not None and head.size != found.size:
+        return False
+    agrees = [found.digest(sum.algorithm) == sum.digest for sum in head.checksums]
+    if any(agrees):
+        return all(agrees)
+    if any(sum.certain for sum in head.checksums):
+        return False
+    return has_same_content()
+
+
+def _head_of(client: MagicHourClient, ask_link: Callable[[], ClipLink]) -> ClipHead:
+    try:
+        with client.open_clip(ask_link()) as clip:
+            return clip.head
+    except LinkExpiredError:
+        with client.open_clip(ask_link()) as clip:
+            return clip.head
+
+
+def _sha256(client: MagicHourClient, ask_link: Callable[[], ClipLink]) -> str:
+    sink = _Measure()
+    Fetch(client, ask_link, sink, Progress("Fetching the clip to compare it")).run()
+    return sink.tally.digest("sha256")
+
+
+class _Measure:
+    """Takes bytes and keeps none."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+
+    @property
+    def size(self) -> int:
+        return self.tally.size
+
+    def begin_anew(self, algorithms: Iterable[str] = ()) -> None:
+        self.tally = Tally(algorithms)
+
+    def write(self, chunk: bytes) -> None:
+        self.tally.feed(chunk)

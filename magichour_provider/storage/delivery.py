@@ -1,0 +1,99 @@
+"""Bring all clips of a project home, and tell of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from magichour_provider.api.errors import JobDeletedError, NotFoundError
+from magichour_provider.choices import IfExists
+from magichour_provider.storage.landing import LandedFile, existing
+from magichour_provider.storage.naming import DEFAULT_FILE_NAME
+from magichour_provider.storage.target import Target, resolve_target
+from magichour_provider.storage.transfer import describe, land
+from magichour_provider.waiting.outcome import clip_links_of
+
+if TYPE_CHECKING:
+    from magichour_provider.api.client import MagicHourClient
+    from magichour_provider.api.models import ClipLink, VideoProject
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What is to be brought where; as the arguments of `DownloadVideoOperator`."""
+
+    project_id: str
+    path: str
+    path_conn_id: str | None = None
+    if_exists: IfExists = "skip"
+    file_name: str = DEFAULT_FILE_NAME
+    poster: bool = False
+
+    def deliver(self, client: MagicHourClient) -> dict[str, Any]:
+        """Land every clip of the project, and describe them, the first one foremost.
+
+        Raises the error of a job that has no clip, and TransferError and its kinds.
+        """
+        self._target()  # what is wrong with it is said before anything is asked
+        try:
+            project = client.get_video(self.project_id)
+            links = clip_links_of(project)
+        except (NotFoundError, JobDeletedError):
+            landed = self._landed_before()
+            if landed is None:
+                raise
+            return self._described([landed])
+        return self._described(
+            [
+                land(
+                    client,
+                    _fresh_links(client, project, index),
+                    self._target(project.name, index + 1),
+                    if_exists=self.if_exists,
+                )
+                for index in range(len(links))
+            ]
+        )
+
+    def _target(self, name: str | None = None, index: int = 1) -> Target:
+        return resolve_target(
+            self.path, self.project_id, self.path_conn_id, file_name=self.file_name, name=name, index=index
+        )
+
+    def _landed_before(self) -> LandedFile | None:
+        """The clip of a project that is gone at Magic Hour, where a file with its id for a name is there."""
+        target = self._target()
+        if self.if_exists != "skip" or not target.names_project:
+            return None
+        landed = existing(target)
+        if landed is not None:
+            log.warning("Project %s is gone at Magic Hour; %s is there.", self.project_id, target.display)
+        return landed
+
+    def _described(self, landed: list[LandedFile]) -> dict[str, Any]:
+        clips = [describe(file, self.project_id) for file in landed]
+        for clip in clips:
+            clip["poster"] = self._poster_of(clip["path"])
+        return {**clips[0], "clips": clips}
+
+    def _poster_of(self, path: str) -> str | None:
+        if not self.poster:
+            return None
+        from magichour_provider.pictures.poster import make_poster
+
+        return make_poster(path, conn_id=self.path_conn_id)
+
+
+def _fresh_links(client: MagicHourClient, project: VideoProject, index: int) -> Callable[[], ClipLink]:
+    """Gives the link that is at hand first, and a new one each time after that."""
+    at_hand = [project]
+
+    def ask() -> ClipLink:
+        current = at_hand.pop() if at_hand else client.get_video(project.id)
+        return clip_links_of(current)[index]
+
+    return ask

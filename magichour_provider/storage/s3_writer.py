@@ -1,0 +1,116 @@
+"""Write an object to S3 by its multipart upload: some parts on their way at a time, shown when all are there.
+
+Through s3fs's own session, with the options that the connection gives it; s3fs's file object would send
+one part after the other, and wait for each.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from typing import Any
+
+from magichour_provider.storage.place import StorePath
+from magichour_provider.storage.target import Target
+
+PART_BYTES = 6 << 20
+"""More than S3's minimum of 5 MiB; 10,000 parts, its maximum, are more than any clip."""
+_PARTS_AT_ONCE = 4
+_TAKEN = ("PreconditionFailed", "ConditionalRequestConflict")
+_NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
+"""How stores that are like S3 refuse a condition that they do not know."""
+
+
+class S3Writer:
+    """Nothing of it is seen before `commit`; an exclusive one loses against who commits first."""
+
+    def __init__(self, target: Target, place: StorePath, *, exclusive: bool) -> None:
+        self._target, self._exclusive = target, exclusive
+        self._filesystem, self._path = place.connect()
+        bucket, key, _ = self._filesystem.split_path(self._path)
+        self._object = {"Bucket": bucket, "Key": key}
+        self._refuse_existing()
+        self._buffer = bytearray()
+        self._upload_id: str | None = None
+        self._parts: list[Future[dict[str, Any]]] = []
+        self._pool = ThreadPoolExecutor(_PARTS_AT_ONCE, "magichour-s3")
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+        self._buffer += chunk
+        while len(self._buffer) >= PART_BYTES:
+            self._send_part(bytes(memoryview(self._buffer)[:PART_BYTES]))
+            del self._buffer[:PART_BYTES]
+
+    def commit(self) -> None:
+        """Send the rest, and let the store show the object."""
+        self._refuse_existing()
+        if self._upload_id is None:
+            self._conditionally("put_object", Body=bytes(self._buffer))
+        else:
+            if self._buffer:
+                self._send_part(bytes(self._buffer))
+            parts = [future.result() for future in self._parts]
+            self._conditionally(
+                "complete_multipart_upload", UploadId=self._upload_id, MultipartUpload={"Parts": parts}
+            )
+        self._pool.shutdown()
+        self._filesystem.invalidate_cache(self._path)
+
+    def abort(self) -> None:
+        """Give the upload up; what it has sent is freed."""
+        self._pool.shutdown(cancel_futures=True)
+        self._buffer.clear()
+        if self._upload_id is not None:
+            with suppress(Exception):  # the next landing of this name ends it
+                self._call("abort_multipart_upload", UploadId=self._upload_id)
+
+    def _send_part(self, body: bytes) -> None:
+        if self._upload_id is None:
+            self._upload_id = str(self._call("create_multipart_upload")["UploadId"])
+        under_way = [part for part in self._parts if not part.done()]
+        if len(under_way) >= _PARTS_AT_ONCE:
+            wait(under_way, return_when=FIRST_COMPLETED)
+        for part in self._parts:
+            if part.done():
+                part.result()
+        self._parts.append(self._pool.submit(self._upload_part, len(self._parts) + 1, body))
+
+    def _upload_part(self, number: int, body: bytes) -> dict[str, Any]:
+        answer = self._call("upload_part", UploadId=self._upload_id, PartNumber=number, Body=body)
+        checksums = {name: value for name, value in answer.items() if name.startswith("Checksum")}
+        checksums.pop("ChecksumType", None)
+        return {"PartNumber": number, "ETag": answer["ETag"], **checksums}
+
+    def _conditionally(self, method: str, **arguments: Any) -> None:
+        """Only where nothing has the name, if exclusive (`If-None-Match`), as far as the store knows how."""
+        if not self._exclusive:
+            self._call(method, **arguments)
+            return
+        try:
+            self._call(method, IfNoneMatch="*", **arguments)
+        except Exception as error:
+            code = _error_code(error)
+            if code in ("PreconditionFailed", "ConditionalRequestConflict") or isinstance(
+                error, FileExistsError
+            ):
+                raise self._target.exists_already() from None
+            if code not in _NO_CONDITIONS:
+                raise
+            self._call(method, **arguments)
+
+    def _call(self, method: str, **arguments: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = self._filesystem.call_s3(method, **self._object, **arguments)
+        return answer
+
+    def _refuse_existing(self) -> None:
+        self._filesystem.invalidate_cache(self._path)
+        if self._exclusive and self._filesystem.exists(self._path):
+            raise self._target.exists_already()
+
+
+def _error_code(error: BaseException) -> str | None:
+    """The code of S3's error, which s3fs keeps as the cause of its own."""
+    answer = getattr(error, "response", None) or getattr(error.__cause__, "response", None) or {}
+    code: str | None = answer.get("Error", {}).get("Code")
+    return code
