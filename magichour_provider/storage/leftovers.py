@@ -17,7 +17,7 @@ import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from magichour_provider.storage.place import PUBLISH_ON_CLOSE, S3_SCHEMES, StorePath, brief
 from magichour_provider.storage.target import Target
@@ -75,13 +75,12 @@ def _is_abandoned(file: IO[bytes], part: Path) -> bool:
 
 
 def _abort_uploads(place: StorePath) -> None:
-    filesystem, path = place.connect()
-    bucket, key, _ = filesystem.split_path(path)
-    answer: dict[str, Any] = filesystem.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=key)
+    client, name = place.s3_client()
+    answer = client.list_multipart_uploads(Bucket=name["Bucket"], Prefix=name["Key"])
     for upload in answer.get("Uploads", ()):
-        if upload["Key"] == key:
-            filesystem.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload["UploadId"])
-            log.info("Ended an upload of %s that an earlier try had left.", key)
+        if upload["Key"] == name["Key"]:
+            client.abort_multipart_upload(**name, UploadId=upload["UploadId"])
+            log.info("Ended an upload of %s that an earlier try had left.", name["Key"])
 
 
 def _remove_objects(place: StorePath) -> None:

@@ -49,6 +49,13 @@ class StorePath:
         filesystem.invalidate_cache(path)
         return filesystem, path
 
+    def s3_client(self) -> tuple[Any, dict[str, str]]:
+        """Airflow's own client of an S3 place, and the arguments that name the object in its methods."""
+        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+        bucket, _, key = self.url.split("://", 1)[1].partition("/")
+        return S3Hook(aws_conn_id=self.conn_id).get_conn(), {"Bucket": bucket, "Key": key}
+
 
 def scheme_of(path: str) -> str | None:
     """The URL scheme of `path` in lower case; None where it is no URL."""
