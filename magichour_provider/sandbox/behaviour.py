@@ -9,7 +9,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from magichour_provider.sandbox.checksums import ClipChecksum
+from magichour_provider.sandbox.padding import MIN_BOX_BYTES
 
 
 class Behaviour(BaseModel):
@@ -49,6 +52,21 @@ class Behaviour(BaseModel):
     """What `default` stands for: by tier, resolution and length, or by tier alone."""
     storage_authorization: Literal["refuse", "ignore"] = "refuse"
     """An Authorization header on a signed URL: 400, as object stores do, or not looked at."""
+    clip_checksum: ClipChecksum = "etag-md5"
+    """Which store's checksums a clip is served with; Magic Hour documents none."""
+    ranges: bool = True
+    """Whether a clip can be had in parts; if not, a Range header is not looked at."""
+    clip_padding: int = Field(default=0, ge=0, le=1 << 40)
+    """Bytes, at least 8, by which clips ordered from now on are larger; they play as before."""
+    downloads_per_job: int = Field(default=1, ge=1, le=100)
+    """How many clips, each with bytes of its own, a job comes to that is ordered from now on."""
+
+    @field_validator("clip_padding")
+    @classmethod
+    def _holds_a_box(cls, padding: int) -> int:
+        if 0 < padding < MIN_BOX_BYTES:
+            raise ValueError(f"must be 0, or {MIN_BOX_BYTES} and more")
+        return padding
 
     def changed(self, switches: Mapping[str, Any]) -> Behaviour:
         """A copy with `switches` set. Raises ValueError that names the switch."""

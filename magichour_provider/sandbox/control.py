@@ -50,6 +50,10 @@ class SandboxControl:
         """Set a job's state: `canceled`, `error` with its code and message, `complete`, or any to hold."""
         return self._ask("POST", f"/jobs/{project_id}", _given(status=status, code=code, message=message))
 
+    def replace_clip(self, project_id: str, content: bytes) -> None:
+        """Put other bytes in the place of a job's first clip, under the same links."""
+        self._ask("POST", f"/jobs/{project_id}/clip", content=content)
+
     def account(self, *, tier: str | None = None, credits: int | None = None) -> dict[str, Any]:
         """Set tier, credits or both; gives the account as it is then."""
         return self._ask("POST", "/account", _given(tier=tier, credits=credits))
@@ -66,8 +70,8 @@ class SandboxControl:
         """Bring everything back to the start; ports and URL stay."""
         self._ask("POST", "/reset")
 
-    def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        answer = self._client.request(method, path, json=body)
+    def _ask(self, method: str, path: str, body: Any = None, content: bytes | None = None) -> dict[str, Any]:
+        answer = self._client.request(method, path, json=body, content=content)
         if answer.is_error:
             raise ValueError(f"The sandbox refuses: {answer.json()['message']}")
         given: dict[str, Any] = answer.json()

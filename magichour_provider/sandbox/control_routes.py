@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from html import escape
+from pathlib import Path
 from typing import Any, TypeVar
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -103,6 +105,18 @@ async def set_job(id: str, request: Request, sandbox: Running) -> JSONResponse:
     return JSONResponse(job.ledger_entry(status))
 
 
+@router.post("/jobs/{id}/clip")
+async def set_clip(id: str, request: Request, sandbox: Running) -> JSONResponse:
+    """Put the body in the place of a job's first clip; a transfer under way gives the old one to its end."""
+    job = sandbox.jobs.get(id)
+    clip = job.clip(sandbox.clock.now()) if job else None
+    if job is None or clip is None:
+        raise ControlError(f"there is no job {id} with a clip", 404)
+    content = await request.body()
+    await run_sync(_replace, clip.path, content)
+    return JSONResponse({"bytes": len(content)})
+
+
 @router.post("/account")
 async def set_account(request: Request, sandbox: Running) -> JSONResponse:
     """Set tier, credits or both."""
@@ -175,6 +189,12 @@ async def _read(change: type[_ChangeT], request: Request) -> _ChangeT:
         return change.model_validate(await _json(request))
     except ValidationError as error:
         raise ControlError(readable(error)) from None
+
+
+def _replace(path: Path, content: bytes) -> None:
+    unfinished = path.with_suffix(".part")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
 
 
 def _table(title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:

@@ -21,7 +21,7 @@ from magichour_provider.sandbox.problems import CODES
 
 Origin = Literal["api", "storage"]
 
-_KINDS = ("status", "delay", "drop", "truncate", "hold")
+_KINDS = ("status", "delay", "drop", "truncate", "flip", "hold")
 
 
 class FaultRule(BaseModel):
@@ -44,7 +44,10 @@ class FaultRule(BaseModel):
     drop: Literal["before", "after"] | None = None
     """Close the connection without an answer, before the request is handled or after."""
     truncate: int | None = Field(default=None, ge=0)
-    """Bytes of the body that are sent before the connection is cut."""
+    """Bytes of the body that are sent, under the true Content-Length, before the connection is cut; an answer
+    that is no longer, such as the last range of a clip, is not."""
+    flip: int | None = Field(default=None, ge=0)
+    """Offset, in the whole clip, of a byte that has one bit wrong; a range without that byte is right."""
     hold: Literal["before", "after"] | None = None
     """Answer nothing until the requests are released; a client that leaves before that, held before the
     request is handled, leaves nothing done."""
@@ -164,9 +167,12 @@ async def inject(
         await asyncio.sleep(rule.delay)
         await app(scope, receive, send)
     elif rule.truncate is not None:
-        await app(scope, receive, _CutBody(send, rule.truncate))
-        await _flush(scope)
-        await _hang_up(scope, receive)
+        cut = _CutBody(scope, send, rule.truncate)
+        await app(scope, receive, cut)
+        if cut.is_cut:
+            await _disconnected(receive)
+    elif rule.flip is not None:
+        await app(scope, receive, _FlippedBit(send, rule.flip))
     else:
         await rule.answer()(scope, receive, send)
 
@@ -216,20 +222,54 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class _CutBody:
-    """A `send` that passes so many bytes of the body on, and never its end."""
+    """A `send` that passes so many bytes of the body on, and hangs up where there are more."""
 
-    def __init__(self, send: Send, length: int) -> None:
+    def __init__(self, scope: Scope, send: Send, length: int) -> None:
+        self.is_cut = False
+        self._scope = scope
         self._send = send
         self._left = length
 
     async def __call__(self, message: Message) -> None:
-        if message["type"] != "http.response.body":
+        if self.is_cut:
+            return
+        body = message.get("body", b"")
+        if len(body) <= self._left:
+            self._left -= len(body)
             await self._send(message)
             return
-        passed = message.get("body", b"")[: self._left]
-        self._left -= len(passed)
-        if passed:
-            await self._send({**message, "body": passed, "more_body": True})
+        self.is_cut = True
+        if self._left:
+            await self._send({**message, "body": body[: self._left], "more_body": True})
+        await _flush(self._scope)
+        self._scope["state"]["transport"].abort()
+
+
+class _FlippedBit:
+    """A `send` that changes the lowest bit of the byte at `offset` of the entity, where that passes."""
+
+    def __init__(self, send: Send, offset: int) -> None:
+        self._send = send
+        self._ahead = offset
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._ahead -= _first_byte(message)
+            await self._send(message)
+            return
+        body = message.get("body", b"")
+        at = self._ahead
+        self._ahead -= len(body)
+        if 0 <= at < len(body):
+            message = {**message, "body": body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]}
+        await self._send(message)
+
+
+def _first_byte(start: Message) -> int:
+    """Offset of an answer's first byte in the entity: not 0 in a 206."""
+    content_range = dict(start["headers"]).get(b"content-range", b"") if start["status"] == 206 else b""
+    first = content_range.removeprefix(b"bytes ").partition(b"-")[0]
+    return int(first) if first.isdigit() else 0
 
 
 async def _flush(scope: Scope) -> None:

@@ -22,11 +22,17 @@ class RenderError(Exception):
 
 @dataclass(frozen=True)
 class Clip:
-    """A rendered file and its true size in pixels."""
+    """A rendered file and its true size in pixels; `more` are the files of further downloads."""
 
     path: Path
     width: int
     height: int
+    more: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files, in the order of the downloads."""
+        return (self.path, *self.more)
 
 
 @dataclass(frozen=True)
@@ -101,10 +107,10 @@ class Job:
             return None
         return self.rendered.result()
 
-    def body(self, status: str, link: dict[str, str] | None, *, milliseconds: bool) -> dict[str, Any]:
+    def body(self, status: str, links: list[dict[str, str]], *, milliseconds: bool) -> dict[str, Any]:
         """The answer of `GET /v1/video-projects/{id}`, hidden and deprecated fields included.
 
-        `status` is taken once by the caller, so that it and `link` belong together.
+        `status` is taken once by the caller, so that it and `links` belong together.
         """
         clip = self.rendered.result() if status == "complete" else None
         return {
@@ -122,8 +128,8 @@ class Job:
             "credits_charged": self.credits_charged,
             "fps": self.order.fps,
             "error": self._error() if status == "error" else None,
-            "downloads": [link] if link else [],
-            "download": link,
+            "downloads": links,
+            "download": links[0] if links else None,
         }
 
     def ledger_entry(self, status: str) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from magichour_provider.sandbox.images import load_image
 from magichour_provider.sandbox.jobs import Clip, Order, RenderError
+from magichour_provider.sandbox.padding import add_free_box, another_clip
 
 SHORT_EDGES = {"360p": 360, "480p": 480, "720p": 720, "1080p": 1080, "4k": 2160}
 """Shorter edge of a clip in pixels, by resolution."""
@@ -64,11 +65,31 @@ class Renderer:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sandbox-render")
         self._abandoned = threading.Event()
 
-    def submit(self, order: Order, start: Source, end: Source | None, target: Path) -> Future[Clip]:
-        """Begin to render; the future gives the clip, or raises RenderError."""
-        return self._pool.submit(
-            render, order, start, end, target, quick=self._quick, abandoned=self._abandoned
-        )
+    def submit(
+        self, order: Order, start: Source, end: Source | None, targets: Sequence[Path], padding: int
+    ) -> Future[Clip]:
+        """Begin to render; the future gives the clip, or raises RenderError.
+
+        There is a file for each of `targets`, `padding` bytes larger than it need be.
+        """
+        return self._pool.submit(self._render, self._abandoned, order, start, end, targets, padding)
+
+    def _render(
+        self,
+        abandoned: threading.Event,
+        order: Order,
+        start: Source,
+        end: Source | None,
+        targets: Sequence[Path],
+        padding: int,
+    ) -> Clip:
+        clip = render(order, start, end, targets[0], quick=self._quick, abandoned=abandoned)
+        for number, target in enumerate(targets[1:], start=2):
+            another_clip(clip.path, target, f"download {number}")
+        if padding:
+            for target in targets:
+                add_free_box(target, padding)
+        return replace(clip, more=tuple(targets[1:]))
 
     def abandon(self) -> None:
         """Give up every clip that is being made; later ones are not affected."""

@@ -146,22 +146,23 @@ class Sandbox:
         return self._settle(job, self.clock.now())
 
     def describe(self, job: Job, storage_url: str) -> dict[str, Any]:
-        """The job as the API shows it, with a download link where there is a clip."""
+        """The job as the API shows it, with a download link for each of its clips."""
         now = self.clock.now()
         status = self._settle(job, now)
-        link = self._link(job, storage_url, now) if status == "complete" and job.enabled else None
-        return job.body(status, link, milliseconds=self.behaviour.milliseconds)
+        links = self._links(job, storage_url, now) if status == "complete" and job.enabled else []
+        return job.body(status, links, milliseconds=self.behaviour.milliseconds)
 
-    def _link(self, job: Job, storage_url: str, now: datetime) -> dict[str, str]:
-        """The download link: the same as last time while that is valid."""
+    def _links(self, job: Job, storage_url: str, now: datetime) -> list[dict[str, str]]:
+        """The download links: the same as last time while those are valid."""
         if job.link_expires_at is None or job.link_expires_at <= now:
             job.link_expires_at = (now + DOWNLOAD_URL_LIFE).replace(microsecond=0)
-        path = download_path(job.id)
-        query = self.signer.query("GET", path, job.link_expires_at)
-        return {
-            "url": f"{storage_url}{path}?{query}",
-            "expires_at": iso(job.link_expires_at, milliseconds=self.behaviour.milliseconds),
-        }
+        expires_at = iso(job.link_expires_at, milliseconds=self.behaviour.milliseconds)
+        paths = [download_path(job.id, number) for number in range(1, len(job.rendered.result().files) + 1)]
+        queries = [self.signer.query("GET", path, job.link_expires_at) for path in paths]
+        return [
+            {"url": f"{storage_url}{path}?{query}", "expires_at": expires_at}
+            for path, query in zip(paths, queries, strict=True)
+        ]
 
     def ledger(self) -> dict[str, Any]:
         """Everything that happened, without keys and signatures."""
@@ -171,7 +172,12 @@ class Sandbox:
             "account": self.account.body(milliseconds=True),
             "jobs": jobs,
             "uploads": [
-                {"file_path": upload.file_path, "bytes": upload.size, "put_count": upload.put_count}
+                {
+                    "file_path": upload.file_path,
+                    "bytes": upload.size,
+                    "sha256": upload.sha256,
+                    "put_count": upload.put_count,
+                }
                 for upload in self.store.all()
             ],
             "requests": self.requests.entries(),
@@ -199,7 +205,8 @@ class Sandbox:
         doom = self._doom(order, sources)
         if doom is None:
             end = sources[1] if len(sources) > 1 else None
-            return self.renderer.submit(order, sources[0], end, self.store.clip_path(job_id))
+            targets = self.store.clip_paths(job_id, self.behaviour.downloads_per_job)
+            return self.renderer.submit(order, sources[0], end, targets, self.behaviour.clip_padding)
         failed: Future[Clip] = Future()
         failed.set_exception(doom)
         return failed

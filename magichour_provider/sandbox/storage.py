@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from magichour_provider.sandbox.checksums import Checksums
+
 UPLOAD_URL_LIFE = timedelta(hours=1)
 """Life of an upload URL. The real one is not documented."""
 UPLOAD_RETENTION = timedelta(days=7)
@@ -23,18 +25,22 @@ def new_id() -> str:
     return "c" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(24))
 
 
-def download_path(project_id: str) -> str:
-    """Path of a job's clip on the storage origin; only the directory differs between jobs."""
-    return f"/{project_id}/output.mp4"
+def download_path(project_id: str, number: int = 1) -> str:
+    """Path of a job's clip on the storage origin; only the directory differs between clips."""
+    return f"/{project_id}/output.mp4" if number == 1 else f"/{project_id}/{number}/output.mp4"
 
 
 @dataclass
 class Upload:
-    """One path that was handed out for uploading; `size` in bytes, `put_at` None until the first PUT."""
+    """One path that was handed out for uploading; `size` in bytes, `sha256` in hex of the last PUT.
+
+    `put_at` and `sha256` are None until the first.
+    """
 
     file_path: str
     disk_path: Path
     size: int = 0
+    sha256: str | None = None
     put_count: int = 0
     put_at: datetime | None = None
 
@@ -47,6 +53,7 @@ class ObjectStore:
     """Hands out upload paths and knows what arrived on them."""
 
     def __init__(self, directory: Path) -> None:
+        self.checksums = Checksums()
         self._directory = directory
         self._uploads: dict[str, Upload] = {}
         self._clips: list[Path] = []
@@ -68,11 +75,12 @@ class ObjectStore:
         """Every path that was handed out, oldest first."""
         return list(self._uploads.values())
 
-    def clip_path(self, project_id: str) -> Path:
-        """Where the clip of a job is kept on disk."""
-        path = self._directory / f"{project_id}.mp4"
-        self._clips.append(path)
-        return path
+    def clip_paths(self, project_id: str, count: int) -> list[Path]:
+        """Where the clips of a job are kept on disk."""
+        names = [project_id, *(f"{project_id}-{number}" for number in range(2, count + 1))]
+        paths = [self._directory / f"{name}.mp4" for name in names]
+        self._clips.extend(paths)
+        return paths
 
     def clear(self) -> None:
         """Forget and remove every file of this store; others in the directory stay."""
@@ -80,3 +88,4 @@ class ObjectStore:
             path.unlink(missing_ok=True)
         self._uploads.clear()
         self._clips.clear()
+        self.checksums.clear()

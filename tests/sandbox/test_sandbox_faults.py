@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 
 import httpx
 import pytest
@@ -142,6 +143,94 @@ def test_a_cut_download_promises_all_and_gives_some(magic, length):
     assert len(magic.files.get(url).content) == size
 
 
+def resume(magic, url, etag):
+    """Land a clip over a link that breaks; the body of each answer."""
+    pieces = [b""]
+    size = None
+    while size is None or sum(map(len, pieces)) < size:
+        asked = {"Range": f"bytes={sum(map(len, pieces))}-", "If-Range": etag}
+        with magic.files.stream("GET", url, headers=asked) as answer:
+            assert answer.status_code == 206
+            size = int(answer.headers["content-range"].rpartition("/")[2])
+            assert int(answer.headers["content-length"]) == size - sum(map(len, pieces))
+            pieces.append(b"")
+            try:
+                for chunk in answer.iter_raw():
+                    pieces[-1] += chunk
+            except httpx.TransportError:
+                pass
+    return pieces[1:]
+
+
+def test_a_link_that_breaks_ever_again_gives_the_clip_piece_by_piece(magic):
+    magic.control.behaviour(clip_padding=5 << 20)
+    url = magic.complete()["download"]["url"]
+    whole = magic.files.get(url)
+    magic.control.faults([{"path": "*/output.mp4", "truncate": 1 << 20}])
+    pieces = resume(magic, url, whole.headers["etag"])
+    assert [len(piece) for piece in pieces[:-1]] == [1 << 20] * 5
+    assert b"".join(pieces) == whole.content
+
+
+def test_an_answer_no_longer_than_the_cut_is_whole_and_keeps_its_connection(magic):
+    url = magic.complete()["download"]["url"]
+    magic.control.faults([{"origin": "storage", "path": "*", "truncate": 100}])
+    host, port = magic.server.storage_url.removeprefix("http://").split(":")
+    target = url.removeprefix(magic.server.storage_url)
+    with socket.create_connection((host, int(port)), timeout=30) as wire:
+        for _ in range(2):
+            wire.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nRange: bytes=0-99\r\n\r\n".encode())
+            answer = HTTPResponse(wire)
+            answer.begin()
+            assert (answer.status, len(answer.read())) == (206, 100)
+
+
+@pytest.mark.parametrize("at", [0, 1000, (1 << 20) - 1, 1 << 20, (3 << 20) + 5])
+def test_one_bit_is_wrong_and_no_header_tells(magic, at):
+    magic.control.behaviour(clip_padding=4 << 20)
+    url = magic.complete()["download"]["url"]
+    right = magic.files.get(url)
+    magic.control.faults([{"path": "*/output.mp4", "times": 1, "flip": at}])
+    wrong = magic.files.get(url)
+    assert different(right.content, wrong.content) == [at]
+    assert bin(right.content[at] ^ wrong.content[at]).count("1") == 1
+    assert without_date(wrong.headers) == without_date(right.headers)
+    assert magic.files.get(url).content == right.content
+
+
+def different(one, other):
+    assert len(one) == len(other)
+    return [index for index in range(len(one)) if one[index] != other[index]]
+
+
+def without_date(headers):
+    return {name: value for name, value in headers.items() if name != "date"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "wrong"),
+    [("bytes=0-1999", [1000]), ("bytes=1000-", [0]), ("bytes=900-1000", [100]), ("bytes=1001-", [])],
+)
+def test_the_wrong_bit_is_where_it_is_in_the_clip_whatever_the_range(magic, asked, wrong):
+    url = magic.complete()["download"]["url"]
+    right = magic.files.get(url, headers={"Range": asked})
+    magic.control.faults([{"path": "*/output.mp4", "flip": 1000}])
+    answer = magic.files.get(url, headers={"Range": asked})
+    assert answer.status_code == 206
+    assert different(right.content, answer.content) == wrong
+
+
+def test_a_page_may_stand_in_the_place_of_a_clip(magic):
+    url = magic.complete()["download"]["url"]
+    page = {"status": 200, "body": "<html>Sign in</html>", "headers": {"Content-Type": "text/html"}}
+    magic.control.faults([{"path": "*/output.mp4", "times": 1, **page}])
+    answer = magic.files.get(url, headers={"Range": "bytes=100-"})
+    assert (answer.status_code, answer.text) == (200, "<html>Sign in</html>")
+    assert answer.headers["content-type"] == "text/html"
+    assert "etag" not in answer.headers
+    assert magic.files.get(url).headers["content-type"] == "video/mp4"
+
+
 def noise():
     """A picture that no encoder makes small."""
     file = io.BytesIO()
@@ -178,6 +267,8 @@ def test_a_fault_leaves_the_sandbox_responsive(magic):
     [
         ({"path": "*"}, "exactly one of"),
         ({"path": "*", "status": 500, "delay": 1}, "exactly one of"),
+        ({"path": "*", "truncate": 5, "flip": 1}, "exactly one of"),
+        ({"path": "*", "flip": -1}, "flip"),
         ({"status": 500}, "path"),
         ({"path": "*", "drop": "during"}, "drop"),
         ({"path": "*", "status": 99}, "status"),
