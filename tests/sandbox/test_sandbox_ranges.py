@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import av
 import pytest
 
+from magichour_provider.sandbox.checksums import Checksums
 from magichour_provider.sandbox.padding import add_free_box
 
 DAY = 86_400
@@ -52,7 +53,10 @@ def test_a_range_gives_exactly_its_bytes(magic, asked, first, last):
     assert answer.headers["content-type"] == "video/mp4"
 
 
-@pytest.mark.parametrize("asked", ["bytes=5-2", "bytes=-", "bytes=a-b", "lines=1-2", "5-9", "bytes=0-1,5-6"])
+@pytest.mark.parametrize(
+    "asked",
+    ["bytes=5-2", "bytes=99999999-2", "bytes=-", "bytes=a-b", "lines=1-2", "5-9", "bytes=0-1,5-6"],
+)
 def test_a_range_that_is_none_or_several_gets_the_whole(magic, asked):
     url = clip_url(magic)
     answer = part(magic, url, asked)
@@ -182,6 +186,16 @@ def test_a_clip_that_was_replaced_is_another_entity(magic):
     answer = part(magic, url, "bytes=100-", **{"If-Range": before})
     assert (answer.status_code, answer.content) == (200, b"x" * 1000)
     assert answer.headers["etag"] == f'"{hashlib.md5(b"x" * 1000).hexdigest()}"' != before
+
+
+def test_a_file_that_was_written_anew_gets_new_checksums(tmp_path):
+    checksums = Checksums()
+    path = tmp_path / "clip.mp4"
+    for content in (b"a", b"bc", b"def"):
+        path.write_bytes(content)
+        with path.open("rb") as file:
+            assert checksums.of(file, "md5") == hashlib.md5(content).digest()
+            assert checksums.of(file, "sha256") == hashlib.sha256(content).digest()
 
 
 def test_a_transfer_under_way_gives_the_clip_that_was_there(magic):
