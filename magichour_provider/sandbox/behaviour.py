@@ -57,7 +57,8 @@ class Behaviour(BaseModel):
     ranges: bool = True
     """Whether a clip can be had in parts; if not, a Range header is not looked at."""
     clip_padding: int = Field(default=0, ge=0, le=1 << 40)
-    """Bytes, at least 8, by which clips ordered from now on are larger; they play as before."""
+    """Bytes, at least 8, by which clips ordered from now on are larger; they play as before. The first
+    request for one waits for its checksum, a few seconds per GiB."""
     downloads_per_job: int = Field(default=1, ge=1, le=100)
     """How many clips, each with bytes of its own, a job comes to that is ordered from now on."""
 

@@ -22,7 +22,7 @@ class Checksums:
         self._lock = threading.Lock()
 
     def of(self, file: BinaryIO, algorithm: Literal["md5", "sha256"]) -> bytes:
-        """The digest of the whole file. Blocks for about a second per GiB the first time."""
+        """The digest of the whole file. Blocks for a few seconds per GiB the first time."""
         status = os.fstat(file.fileno())
         key = (algorithm, status.st_ino, status.st_mtime_ns, status.st_size)
         with self._lock:
