@@ -185,6 +185,25 @@ def test_an_answer_no_longer_than_the_cut_is_whole_and_keeps_its_connection(magi
             assert (answer.status, len(answer.read())) == (206, 100)
 
 
+def test_a_slow_reader_gets_all_that_comes_before_the_cut(magic):
+    magic.control.behaviour(clip_padding=16 << 20)
+    url = magic.complete()["download"]["url"]
+    magic.control.faults([{"path": "*/output.mp4", "truncate": 8 << 20}])
+    address = magic.server.storage_url.removeprefix("http://").split(":")
+    with socket.socket() as wire:
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        wire.settimeout(30)
+        wire.connect((address[0], int(address[1])))
+        target = url.removeprefix(magic.server.storage_url)
+        wire.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        answer = HTTPResponse(wire)
+        answer.begin()
+        received = 0
+        while piece := answer.read1(2048):
+            received += len(piece)
+    assert received == 8 << 20
+
+
 @pytest.mark.parametrize("at", [0, 1000, (1 << 20) - 1, 1 << 20, (3 << 20) + 5])
 def test_one_bit_is_wrong_and_no_header_tells(magic, at):
     magic.control.behaviour(clip_padding=4 << 20)
