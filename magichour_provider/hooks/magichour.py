@@ -123,8 +123,14 @@ class MagicHourHook(BaseHook):
         """Land the clip of a finished job; see `DownloadVideoOperator` for arguments and result."""
         from magichour_provider.storage.delivery import Delivery
 
-        delivery = Delivery(project_id, path, path_conn_id, if_exists, file_name, poster)
+        if poster:
+            from magichour_provider.pictures.extra import require_pictures
+
+            require_pictures()
+        delivery = Delivery(project_id, path, path_conn_id, if_exists, file_name)
         result = delivery.deliver(self.get_client())
+        if poster:
+            result = _with_posters(result, path_conn_id)
         if delete_remote:
             self.delete_delivered(result, path_conn_id)
         return result
@@ -189,6 +195,13 @@ class MagicHourHook(BaseHook):
             client.get_video(_NO_SUCH_PROJECT)
         except NotFoundError:
             return
+
+
+def _with_posters(result: dict[str, Any], conn_id: str | None) -> dict[str, Any]:
+    from magichour_provider.pictures.poster import make_poster
+
+    clips = [{**clip, "poster": make_poster(clip["path"], conn_id=conn_id)} for clip in result["clips"]]
+    return {**clips[0], "clips": clips}
 
 
 @contextmanager

@@ -31,7 +31,6 @@ class Delivery:
     path_conn_id: str | None = None
     if_exists: IfExists = "skip"
     file_name: str = DEFAULT_FILE_NAME
-    poster: bool = False
 
     def deliver(self, client: MagicHourClient) -> dict[str, Any]:
         """Land every clip of the project, and describe them, the first one foremost.
@@ -76,16 +75,7 @@ class Delivery:
 
     def _described(self, landed: list[LandedFile]) -> dict[str, Any]:
         clips = [describe(file, self.project_id) for file in landed]
-        for clip in clips:
-            clip["poster"] = self._poster_of(clip["path"])
         return {**clips[0], "clips": clips}
-
-    def _poster_of(self, path: str) -> str | None:
-        if not self.poster:
-            return None
-        from magichour_provider.pictures.poster import make_poster
-
-        return make_poster(path, conn_id=self.path_conn_id)
 
 
 def _fresh_links(client: MagicHourClient, project: VideoProject, index: int) -> Callable[[], ClipLink]:

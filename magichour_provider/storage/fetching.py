@@ -34,7 +34,8 @@ MAX_CLIP_BYTES = 16 << 30
 _FRUITLESS = 5
 """Failures in a row, each within `_FRUIT_BYTES` of the last, after which it is given up."""
 _FRUIT_BYTES = 1 << 20
-_BEGINNINGS = 4
+_LOSSES = 4
+"""How often what was fetched may be lost, as nothing says that the rest is still of the same file."""
 _LONGEST_PAUSE = 8.0
 
 
@@ -68,7 +69,7 @@ class Fetch:
         self._progress, self._pause = progress, pause
         self._link: ClipLink | None = None
         self._head: ClipHead | None = None
-        self._beginnings = 0
+        self._losses = 0
         self._failures = 0
         self._failed_at = 0
 
@@ -121,10 +122,10 @@ class Fetch:
         self._progress.total = head.size
         if self._head is not None and head.start:
             return self._head
-        self._beginnings += 1
-        if self._beginnings > _BEGINNINGS:
+        self._losses += bool(self._sink.size)
+        if self._losses >= _LOSSES:
             raise TransferError(
-                f"The clip's download was begun {_BEGINNINGS} times, and none of them came to its end."
+                f"The clip's download broke {_LOSSES} times, and could not be taken up where it broke."
             )
         self._sink.begin_anew(checksum.algorithm for checksum in head.checksums)
         self._head = head
@@ -147,7 +148,7 @@ class Fetch:
                 return
         else:
             log.warning("%s Going on from byte %d.", error.what, self._sink.size)
-        self._pause(min(_LONGEST_PAUSE, 2.0 ** (self._failures - 2)) * random.uniform(0.5, 1.0))  # noqa: S311
+        self._pause(min(_LONGEST_PAUSE, 2.0 ** (self._failures - 3)) * random.uniform(0.5, 1.0))  # noqa: S311
 
     @staticmethod
     def _check_size(size: int) -> None:

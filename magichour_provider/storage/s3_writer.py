@@ -92,9 +92,7 @@ class S3Writer:
             self._call(method, IfNoneMatch="*", **arguments)
         except Exception as error:
             code = _error_code(error)
-            if code in ("PreconditionFailed", "ConditionalRequestConflict") or isinstance(
-                error, FileExistsError
-            ):
+            if code in _TAKEN:
                 raise self._target.exists_already() from None
             if code not in _NO_CONDITIONS:
                 raise

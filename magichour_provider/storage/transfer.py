@@ -99,6 +99,7 @@ def describe(landed: LandedFile, project_id: str) -> dict[str, Any]:
         "width": landed.width,
         "height": landed.height,
         "fps": landed.fps,
+        "poster": None,
     }
 
 
