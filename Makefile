@@ -23,7 +23,7 @@ INSTALL += $(addprefix -c ,$(CONSTRAINTS))
 export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest lint typecheck build wheel-check bench reliability models constraints clean
+.PHONY: help demo test test-oldest lint typecheck build wheel-check bench bench-landing reliability models constraints clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -67,6 +67,9 @@ install-wheel:
 bench: ## what waiting costs beside published triggers, in half an hour: docs/performance.md (BENCH_ARGS=--quick: no page)
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/.bench
 	.venv-bench/bin/python tests/benchmarks/bench.py $(BENCH_ARGS)
+
+bench-landing: $(VENV)/.dev ## how fast clips land, beside aiohttp and boto3: docs/landing-performance.md
+	$(BIN)/python tests/benchmarks/landing.py $(BENCH_ARGS)
 
 models: $(VENV)/.dev ## write docs/models.md from the catalogue
 	$(BIN)/python scripts/models_table.py
