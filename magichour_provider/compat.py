@@ -19,6 +19,8 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
+    Asset,
+    AssetAlias,
     BaseHook,
     BaseOperator,
     BaseOperatorLink,
@@ -59,6 +61,8 @@ __all__ = [
     "AirflowSensorTimeout",
     "AirflowSkipException",
     "AirflowTaskTimeout",
+    "Asset",
+    "AssetAlias",
     "BaseHook",
     "BaseOperator",
     "BaseOperatorLink",
@@ -76,7 +80,9 @@ __all__ = [
     "has_been_ended",
     "has_retry_policies",
     "is_deferred",
+    "lineage_collector",
     "mask_secret",
+    "outlet_event",
     "own_state",
     "params_have_values",
     "plain_reference",
@@ -286,6 +292,26 @@ def push_link(ti: Any, link: BaseOperatorLink, address: str) -> None:
     XCom._set_xcom_in_db(
         key=link.xcom_key, value=address, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id
     )
+
+
+def outlet_event(context: Context, outlet: object) -> Any | None:
+    """The event that this task's success will make of an outlet; None where the outlet is no asset.
+
+    Raises where Airflow knows no asset by the name or URI of a reference (`Asset.ref`).
+    """
+    from airflow.sdk.definitions.asset import AssetRef
+
+    if not isinstance(outlet, (Asset, AssetAlias, AssetRef)):
+        return None
+    events: Any = context["outlet_events"]
+    return events[outlet]
+
+
+def lineage_collector() -> Any:
+    """What gathers the lineage that hooks report; one that drops it where nobody reads it."""
+    from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
+    return get_hook_lineage_collector()  # type: ignore[no-untyped-call]
 
 
 def forget_result(context: Context) -> None:

@@ -35,6 +35,14 @@ def get_provider_info() -> dict[str, Any]:
         "operators": _modules("operators.image_to_video", "operators.download"),
         "sensors": _modules("sensors.video_job"),
         "triggers": _modules("triggers.video_job", "triggers.video_sensor"),
+        "asset-uris": [
+            {
+                "schemes": ["magichour"],
+                "handler": "magichour_provider.assets.sanitize_uri",
+                "factory": "magichour_provider.assets.create_asset",
+                "to_openlineage_converter": "magichour_provider.assets.convert_asset_to_openlineage",
+            }
+        ],
         "extra-links": ["magichour_provider.links.VideoProjectLink"],
     }
 

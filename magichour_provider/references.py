@@ -38,6 +38,7 @@ class JobReference:
     project_id: str
     model: str | None = None
     resolution: str | None = None
+    credits_charged: int | None = None
 
     @classmethod
     def of(cls, value: object) -> JobReference:
@@ -45,7 +46,12 @@ class JobReference:
         given = _literal(value) if isinstance(value, str) and value.lstrip().startswith("{") else value
         job = cls(given.strip()) if isinstance(given, str) else None
         if isinstance(given, Mapping) and isinstance(given.get("project_id"), str):
-            job = cls(given["project_id"], _text(given.get("model")), _text(given.get("resolution")))
+            job = cls(
+                given["project_id"],
+                _text(given.get("model")),
+                _text(given.get("resolution")),
+                _count(given.get("credits_charged")),
+            )
         if job is None or not is_project_id(job.project_id):
             raise InvalidRequestError(
                 f"{value!r:.80} is not the id of a Magic Hour project: give an id, or the output of "
@@ -79,6 +85,10 @@ class JobReference:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _literal(text: str) -> object:

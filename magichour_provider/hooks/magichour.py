@@ -88,18 +88,25 @@ class MagicHourHook(BaseHook):
 
         What needs no upload (an https URL, an uploaded `file_path`) is returned as it is.
         """
+        from magichour_provider.lineage import collect_upload
         from magichour_provider.storage.source import open_source
         from magichour_provider.storage.transfer import upload
 
-        return upload(self.get_client(), open_source(image, image_conn_id))
+        file_path = upload(self.get_client(), open_source(image, image_conn_id))
+        collect_upload(self, image)
+        return file_path
 
     def create_image_to_video(self, image_file_path: str, end_seconds: float, **options: Any) -> CreatedJob:
         """Submit a job, without any check beforehand. Deducts credits.
 
         :param options: `end_image_file_path`, `prompt`, `model`, `resolution`, `audio`, `name`.
         """
+        from magichour_provider.lineage import collect_submission
+
         request = ImageToVideoRequest(image_file_path=image_file_path, end_seconds=end_seconds, **options)
-        return self.get_client().create_image_to_video(request)
+        job = self.get_client().create_image_to_video(request)
+        collect_submission(self, job.id)
+        return job
 
     def get_video(self, project_id: str) -> VideoProject:
         """Look at a job."""
@@ -121,34 +128,17 @@ class MagicHourHook(BaseHook):
         delete_remote: bool = False,
     ) -> dict[str, Any]:
         """Land the clip of a finished job; see `DownloadVideoOperator` for arguments and result."""
-        from magichour_provider.storage.delivery import Delivery
+        from magichour_provider.lineage import collect_download
+        from magichour_provider.storage.target import resolve_target
+        from magichour_provider.storage.transfer import describe, land
 
-        if poster:
-            from magichour_provider.pictures.extra import require_pictures
-
-            require_pictures()
-        delivery = Delivery(project_id, path, path_conn_id, if_exists, file_name)
-        result = delivery.deliver(self.get_client())
-        if poster:
-            result = _with_posters(result, path_conn_id)
-        if delete_remote:
-            self.delete_delivered(result, path_conn_id)
-        return result
-
-    def delete_delivered(self, result: Mapping[str, Any], path_conn_id: str | None = None) -> None:
-        """Remove at Magic Hour what `download` has landed, after every clip was read back and checked.
-
-        Raises TransferError where one is not as it landed; nothing is removed then.
-        """
-        from magichour_provider.storage.transfer import check_landed
-
-        project_id = str(result["project_id"])
-        for clip in result["clips"]:
-            check_landed(clip["path"], project_id, path_conn_id, size=clip["size"], sha256=clip["sha256"])
-        try:
-            self.delete_video(project_id)
-        except NotFoundError:
-            self.log.info("Project %s is not at Magic Hour any more.", project_id)
+        target = resolve_target(path, project_id, path_conn_id)
+        landed = land(
+            self.get_client(), lambda: clip_link_of(self.get_video(project_id)), target, if_exists=if_exists
+        )
+        described = describe(landed, project_id)
+        collect_download(self, project_id, described)
+        return described
 
     def get_account(self) -> Account:
         """Read tier and spendable credits."""

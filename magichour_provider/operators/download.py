@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from magichour_provider.api.errors import MagicHourError
 from magichour_provider.choices import IfExists, check_choice
 from magichour_provider.compat import BaseOperator
 from magichour_provider.links import VideoProjectLink
+from magichour_provider.outlets import announce_clips
 from magichour_provider.policies import give_retry_policy, no_useless_retry
 from magichour_provider.references import DEFAULT_CONN_ID, JobReference
 
@@ -71,6 +74,8 @@ class DownloadVideoOperator(BaseOperator):
         self.delete_remote = delete_remote
         self.magichour_conn_id = magichour_conn_id
         self.linked_project_id: str | None = None
+        self._job: JobReference | None = None
+        self._landed: dict[str, Any] | None = None
 
     @cached_property
     def hook(self) -> MagicHourHook:
@@ -82,36 +87,39 @@ class DownloadVideoOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Land the clip and describe it."""
         with no_useless_retry(self):
-            job = JobReference.of(self.project_id)
+            job = self._job = JobReference.of(self.project_id)
             self.linked_project_id = job.project_id
-            return self._deliver(job.project_id, context)
+            if self.outlets:
+                job = self._job = self._with_credits(job)
+            self._landed = self.hook.download(
+                job.project_id, str(self.path), path_conn_id=self.path_conn_id, if_exists=self.if_exists
+            )
+        announce_clips(context, self.outlets, self._landed, job)
+        return self._landed
 
-    def _deliver(self, project_id: str, context: Context) -> dict[str, Any]:
-        where: dict[str, Any] = {
-            "path": str(self.path),
-            "path_conn_id": self.path_conn_id,
-            "if_exists": self.if_exists,
-            "file_name": self.file_name,
-            "poster": self.poster,
-        }
-        if not self.delete_remote:
-            return self.hook.download(project_id, **where)
-        return self._deliver_and_delete(project_id, context, where)
+    def get_openlineage_facets_on_start(self) -> Any:
+        """Lineage: the project."""
+        return self._lineage()
 
-    def _deliver_and_delete(self, project_id: str, context: Context, where: dict[str, Any]) -> dict[str, Any]:
-        """A try that dies after the removal has left a record of what it landed."""
-        from magichour_provider.api.errors import JobDeletedError, NotFoundError
-        from magichour_provider.delivered import DeliveryRecord
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Lineage: from the project to the clip, with its checksum, size and format."""
+        return self._lineage()
 
-        record = DeliveryRecord(context, {"project_id": project_id, **where})
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
+        """Lineage: the project of which nothing has landed."""
+        return self._lineage()
+
+    def _lineage(self) -> Any:
+        from magichour_provider.lineage import of_landing
+
+        return of_landing(self._job or JobReference.of(self.project_id), self._landed)
+
+    def _with_credits(self, job: JobReference) -> JobReference:
+        """The job with what it cost, asked for where the task before this one has not said so."""
+        if job.credits_charged is not None:
+            return job
         try:
-            result = self.hook.download(project_id, **where)
-        except (NotFoundError, JobDeletedError):
-            earlier = record.read()
-            if earlier is None:
-                raise
-            result = earlier
-        else:
-            record.write(result)
-        self.hook.delete_delivered(result, self.path_conn_id)
-        return result
+            return replace(job, credits_charged=self.hook.get_video(job.project_id).credits_charged)
+        except MagicHourError as error:
+            self.log.warning("The asset event will not say what the clip cost: %s", error)
+            return job

@@ -22,6 +22,7 @@ from magichour_provider.compat import (
 from magichour_provider.durable import JobRecords, confirm_success
 from magichour_provider.killing import killed, say, stopped
 from magichour_provider.links import VideoProjectLink
+from magichour_provider.outlets import announce_job
 from magichour_provider.paying.alarm import HeldAlarm
 from magichour_provider.paying.unrecorded import job_elsewhere, job_in_hand
 from magichour_provider.policies import for_good, give_retry_policy, no_useless_retry
@@ -214,6 +215,34 @@ class ImageToVideoOperator(BaseOperator):
         elif self._purchase is not None:
             say(self.log, self._purchase.killed())
 
+    def get_openlineage_facets_on_start(self) -> Any:
+        """Lineage: the images; and of the job what is known before it is submitted."""
+        return self._lineage()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Lineage: from the images to the project, with model, credits and a checksum of the prompt."""
+        return self._lineage()
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
+        """Lineage: what was submitted, if anything was."""
+        return self._lineage()
+
+    def _lineage(self) -> Any:
+        from magichour_provider.lineage import Submission, of_submission
+
+        return of_submission(
+            Submission(
+                image=self.image,
+                end_image=self.end_image,
+                prompt=self.prompt,
+                model=self.model,
+                resolution=self.resolution,
+                end_seconds=self.end_seconds,
+                project_id=self.linked_project_id,
+                credits_charged=self._credits_charged,
+            )
+        )
+
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
         """Render, and mask what signs an image's address before Airflow stores the rendered fields.
 
@@ -271,7 +300,9 @@ class ImageToVideoOperator(BaseOperator):
     ) -> dict[str, Any]:
         if not self.wait_for_completion:
             self._end(records)
-            return self._submitted(context, job)
+            result = self._submitted(context, job)
+            announce_job(context, self.outlets, result)
+            return result
         if self.deferrable:
             records.know(job.id, job.credits_charged)
             trigger = self._trigger(job.id, deadline, job.credits_charged, self._submitted_at())
@@ -334,6 +365,8 @@ class ImageToVideoOperator(BaseOperator):
 
     def _finish(self, context: Context, outcome: Outcome, records: JobRecords) -> dict[str, Any]:
         error = outcome.error()
+        if outcome.credits_charged is not None:
+            self._credits_charged = outcome.credits_charged
         records.know(outcome.project_id, outcome.credits_charged)
         if self.has_run_budget:
             from magichour_provider.paying.xcom_board import settle
@@ -342,6 +375,7 @@ class ImageToVideoOperator(BaseOperator):
         if error is None:
             result = JobReference(outcome.project_id, self.model, self.resolution).result(outcome)
             self._end(records)
+            announce_job(context, self.outlets, result)
             return result
         if self.share_uploads:
             from magichour_provider.paying.upload_board import disown_images_of

@@ -20,6 +20,7 @@ from magichour_provider.compat import (
 )
 from magichour_provider.killing import killed, say
 from magichour_provider.links import VideoProjectLink
+from magichour_provider.outlets import announce_job
 from magichour_provider.policies import give_retry_policy, no_useless_retry
 from magichour_provider.references import DEADLINE, DEFAULT_CONN_ID, HANDED_OVER, JobReference
 from magichour_provider.sensors.placement import BeginsInTheTriggerer, StartTriggerArgsOf, why_a_worker
@@ -120,7 +121,7 @@ class VideoJobSensor(BaseSensorOperator):
             outcome = self._look() if self.deferrable else super().execute(context)
             if outcome is None:
                 self._defer()
-            return self._finish(outcome)
+            return self._finish(context, outcome)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once; done with the outcome, good or bad, so that `silent_fail` pokes no failed job."""
@@ -147,9 +148,9 @@ class VideoJobSensor(BaseSensorOperator):
         self._credits_charged = outcome.credits_charged
         if self.soft_fail or self.never_fail:
             # Airflow turns every AirflowException of a resumed sensor into a skip (airflow#71255).
-            return self._finish(outcome)
+            return self._finish(context, outcome)
         with no_useless_retry(self):
-            return self._finish(outcome)
+            return self._finish(context, outcome)
 
     def _begin(self, context: Context, deadline: float | None = None) -> None:
         from magichour_provider.waiting.render_times import RenderKind
@@ -199,10 +200,12 @@ class VideoJobSensor(BaseSensorOperator):
         )
         self.defer(**trigger.as_deferral())
 
-    def _finish(self, outcome: Outcome) -> dict[str, Any]:
+    def _finish(self, context: Context, outcome: Outcome) -> dict[str, Any]:
         error = outcome.error()
         if error is None:
-            return self._job.result(outcome)
+            result = self._job.result(outcome)
+            announce_job(context, self.outlets, result)
+            return result
         if isinstance(error, JobError) and (self.soft_fail or self.never_fail):
             raise AirflowSkipException(str(error)) from error
         if isinstance(error, WaitTimeoutError):
