@@ -1,0 +1,98 @@
+"""What a Dag that is scheduled on an asset gets to read, from tasks in every mode."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KEYS = {"project_id", "uri", "sha256", "bytes", "width", "height", "fps", "duration", "model", "credits"}
+IMAGE = Path(__file__).parents[2] / "dags_examples" / "images" / "grace_hopper.jpg"
+
+
+def events() -> dict[tuple[str, int], dict[str, dict[str, Any]]]:
+    """The extras of all asset events of the Dag's tasks: by task and map index, then by asset."""
+    query = """select e.source_task_id, e.source_map_index, a.name, e.extra
+               from asset_event e join asset a on a.id = e.asset_id where e.source_dag_id = 'outlets'"""
+    with sqlite3.connect(Path(os.environ["AIRFLOW_HOME"]) / "airflow.db") as database:
+        rows = database.execute(query).fetchall()
+    found: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    for task_id, map_index, name, extra in rows:
+        found.setdefault((task_id, map_index), {})[name] = json.loads(extra)
+    return found
+
+
+@pytest.fixture(scope="module")
+def known_assets(dags_folder) -> None:
+    """Let Airflow know the assets of the Dags; before 3.1 `dag.test()` does not do so by itself."""
+    subprocess.run([sys.executable, "-m", "airflow", "dags", "reserialize"], check=True, capture_output=True)
+
+
+@pytest.fixture
+def told(known_assets, run_dag, tmp_path) -> Any:
+    """The run, its events, and what its tasks returned."""
+    run = run_dag("tests/outlets.py", folder=str(tmp_path / "clips"), image=str(IMAGE))
+    assert run.state == "success", {name: str(tis[0].state) for name, tis in run.tasks.items()}
+    run.events = events()
+    run.returned = lambda task_id, index=0: run.tasks[task_id][index].xcom_pull(
+        task_ids=task_id, map_indexes=run.tasks[task_id][index].map_index
+    )
+    return run
+
+
+def of_job(job, **change):
+    unknown = dict.fromkeys(("sha256", "bytes", "width", "height", "fps"))
+    return {
+        **unknown,
+        "project_id": job["project_id"],
+        "uri": f"magichour://projects/{job['project_id']}",
+        "duration": job["end_seconds"],
+        "model": job["model"],
+        "credits": job["credits_charged"],
+        **change,
+    }
+
+
+def of_clip(clip, **change):
+    return {
+        "project_id": clip["project_id"],
+        "uri": f"file://{clip['path']}",
+        "sha256": clip["sha256"],
+        "bytes": clip["size"],
+        **{key: clip[key] for key in ("width", "height", "fps", "duration")},
+        **change,
+    }
+
+
+def test_every_task_says_in_its_asset_events_what_it_knows(told, magichour_sandbox):
+    submitted, rendered, resumed = map(told.returned, ("submit", "render", "resumed"))
+    assert told.events["submit", -1] == {"outlets_submitted": of_job(submitted)}
+    job = of_job(rendered)
+    assert told.events["render", -1] == {"outlets_rendered": job, job["uri"]: job}
+    assert told.events["resumed", -1] == {"outlets_resumed": of_job(resumed)}
+    assert told.events["wait", -1] == {"outlets_waited": of_job(told.returned("wait"))}
+    assert told.events["poke", -1] == {"outlets_poked": of_job(told.returned("poke"))}
+
+    cost = {job["id"]: job["credits_charged"] for job in magichour_sandbox.control.ledger()["jobs"]}
+    landed = of_clip(told.returned("land"), model="ltx-2.3", credits=cost[rendered["project_id"]])
+    assert told.events["land", -1] == {
+        "outlets_landed": {**landed, "campaign": "spring", "model": "mine"},
+        landed["uri"]: landed,
+        "outlets_rendered": landed,
+        "outlets_poked": landed,
+    }
+    by_id = of_clip(told.returned("by_id"), model=None, credits=cost[resumed["project_id"]])
+    assert told.events["by_id", -1] == {"outlets_landed_by_id": by_id, by_id["uri"]: by_id}
+    for index in (0, 1):
+        clip = of_clip(told.returned("mapped", index), model="ltx-2.3", credits=cost[rendered["project_id"]])
+        assert told.events["mapped", index] == {"outlets_mapped": clip}
+
+    assert all(set(extra) >= KEYS for events in told.events.values() for extra in events.values())
+    assert None not in cost.values()
+    assert len(told.events) == 9
