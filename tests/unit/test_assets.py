@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from airflow.providers_manager import ProvidersManager
 from airflow.sdk import Asset
 
-from magichour_provider.assets import convert_asset_to_openlineage, create_asset, project_uri
+from magichour_provider.assets import convert_asset_to_openlineage, create_asset, project_uri, sanitize_uri
 
 PROJECT = "cmB4rTx0z~A_9.-"
 URI = f"magichour://projects/{PROJECT}"
@@ -15,6 +16,12 @@ def test_airflow_takes_the_uri_of_a_project_as_it_is():
     asset = create_asset(project_id=PROJECT, extra={"campaign": "spring"})
     assert (asset.uri, asset.name, asset.extra) == (URI, URI, {"campaign": "spring"})
     assert asset.normalized_uri == project_uri(PROJECT) == URI
+
+
+def test_airflow_has_our_handler_and_factory():
+    manager = ProvidersManager()
+    assert manager.asset_uri_handlers["magichour"] is sanitize_uri
+    assert manager.asset_factories["magichour"] is create_asset
 
 
 @pytest.mark.parametrize("written", [f"{URI}/", f"MagicHour://Projects/{PROJECT}", f"{URI}#page"])
