@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import attrs
 import pytest
 from airflow.models.connection import Connection
 
 from magichour_provider.connection_form import CONN_FIELDS
 from magichour_provider.hooks.connection import settings_of
+from magichour_provider.outlets import extra_of_job
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -53,3 +55,31 @@ def test_the_page_of_models_is_what_the_catalogue_says():
     import models_table
 
     assert models_table.PAGE.read_text() == models_table.page(), "run: make models"
+
+
+LINEAGE = (ROOT / "docs" / "lineage.md").read_text()
+
+
+def test_the_page_of_lineage_shows_the_example():
+    example = (ROOT / "dags_examples" / "on_a_new_clip.py").read_text()
+    shown = re.findall(r"```python\n(.*?)```", LINEAGE, re.DOTALL)
+    assert shown == [example.split("# [START on_a_new_clip]\n")[1].split("\n# [END on_a_new_clip]")[0] + "\n"]
+
+
+def test_the_page_of_lineage_names_every_key_of_an_event_and_every_field_of_our_facets():
+    pytest.importorskip("airflow.providers.openlineage")
+    from magichour_provider.lineage_facets import MagicHourClipDatasetFacet, MagicHourJobRunFacet
+
+    events, facets = LINEAGE.split("## OpenLineage")
+    rows = {line.split("`")[1]: line for line in facets.splitlines() if line.startswith("| `magichour_")}
+    ours = {"magichour_job": MagicHourJobRunFacet, "magichour_clip": MagicHourClipDatasetFacet}
+    for name, facet in ours.items():
+        fields = {field.name for field in attrs.fields(facet) if not field.name.startswith("_")}
+        assert set(re.findall(r"`(\w+)`", rows[name])) == {name, *fields}
+    keys = {
+        key for line in events.splitlines() if line.startswith("| `") for key in line.split("|")[1].split(",")
+    }
+    extra = extra_of_job(
+        dict.fromkeys(("end_seconds", "model", "credits_charged"), None) | {"project_id": "a"}
+    )
+    assert {key.strip().strip("`") for key in keys} == set(extra)
