@@ -27,13 +27,12 @@
     │   ├── JobDeletedError           `enabled: false`, or gone with a 404
     │   ├── JobNotCompleteError       asked for the clip of a job that still runs
     │   └── WaitTimeoutError          the deadline passed; the job goes on
-    └── TransferError                 the clip exists; bringing it home failed
-        ├── DownloadError             connection cut, wrong length, storage in trouble
-        │   ├── LinkExpiredError      the signed link is not good any more
-        │   ├── RangeRefusedError     the rest of a broken download is not to be had
-        │   └── ChecksumError         not the bytes that the storage says it has sent
-        ├── NotAVideoError            the bytes are not a whole mp4
-        └── TargetError               the place to write to refuses
+    ├── TransferError                 the clip exists; bringing it home failed
+    │   ├── DownloadError             connection cut, wrong length, storage in trouble
+    │   │   └── LinkExpiredError      the signed link is not good any more
+    │   ├── NotAVideoError            the bytes are not a whole mp4
+    │   └── TargetError               the place to write to refuses
+    └── PictureError                  no poster or contact sheet can be made of this clip
 
 Every message says what happened, what it means for the job and for the credits, and whether trying
 again can help. `retryable` says the last of these to programs.
@@ -328,3 +327,10 @@ class TargetError(TransferError):
 
     retryable = False
     default_remedy = "Correct the target and clear this task; trying again cannot help before that."
+
+
+class PictureError(MagicHourError):
+    """No picture can be made of a clip: it is not there, not an mp4, damaged, or too large to decode."""
+
+    default_consequence = "The file itself is untouched, and no credits were spent."
+    default_remedy = "Check the clip; trying again cannot help before that."

@@ -1,0 +1,95 @@
+"""Turn a picture into a file that is there whole or not at all."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from magichour_provider.api.errors import MagicHourError, TargetError
+from magichour_provider.storage.place import StorePath, display, locate
+from magichour_provider.storage.target import Target
+from magichour_provider.storage.writers import open_writer
+
+JPEG_QUALITY = 85
+"""Where more is not seen any more, and a 720p frame has some 150 kB."""
+
+_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
+
+
+def picture_target(path: str, conn_id: str | None = None, *, folder_name: str | None = None) -> Target:
+    """The file that `path` means; it ends in .jpg, .jpeg or .png.
+
+    :param folder_name: the file's name where `path` is a folder: it ends with a slash, or its last part has
+        no dot, or it exists on this machine; None where only a file will do.
+
+    Raises TargetError.
+    """
+    if path.strip() in ("", "None"):
+        raise TargetError("No target was given for the picture: the path is empty.")
+    try:
+        place = locate(path, conn_id)
+    except ValueError as error:
+        raise TargetError(f"{display(path)} cannot be written: {error}.") from error
+    if folder_name is not None and _is_folder(path, place):
+        place = _within(place, folder_name)
+    if _suffix(place) not in _FORMATS:
+        raise TargetError(
+            f"{display(path)} does not end in .jpg or .png (a folder ends with a slash).",
+            remedy="Correct the path; trying again cannot help before that.",
+        )
+    if isinstance(place, Path):
+        place = place.absolute()
+        return Target(path=str(place), display=str(place), place=place)
+    return Target(path=place.url, display=display(place.url), place=place)
+
+
+def encode(picture: Image.Image, target: Target) -> bytes:
+    """The picture as JPEG or PNG, as the target's name says."""
+    buffer = io.BytesIO()
+    if _FORMATS[_suffix(target.place)] == "PNG":
+        picture.save(buffer, "PNG", optimize=True)
+    else:
+        picture.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True, progressive=True)
+    return buffer.getvalue()
+
+
+def publish(data: bytes, target: Target) -> None:
+    """Put `data` under the target's name at once, in place of what stood there.
+
+    Raises TargetError, or TransferError where a retry may help.
+    """
+    try:
+        writer = open_writer(target, exclusive=False)
+        try:
+            writer.write(data)
+            writer.commit()
+        except BaseException:
+            writer.abort()
+            raise
+    except MagicHourError:
+        raise
+    except Exception as error:
+        raise target.failure(error) from error
+
+
+def _is_folder(path: str, place: Path | StorePath) -> bool:
+    if path.endswith("/") or "." not in _name(place):
+        return True
+    return isinstance(place, Path) and place.is_dir()
+
+
+def _within(place: Path | StorePath, name: str) -> Path | StorePath:
+    if isinstance(place, Path):
+        return place / name
+    return StorePath(place.scheme, f"{place.url.rstrip('/')}/{name}", place.conn_id)
+
+
+def _name(place: Path | StorePath) -> str:
+    return place.name if isinstance(place, Path) else place.url.rpartition("/")[2]
+
+
+def _suffix(place: Path | StorePath) -> str:
+    stem, dot, extension = _name(place).rpartition(".")
+    return dot + extension.lower() if stem else ""
