@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "ContactSheetOperator",
     "DownloadVideoOperator",
     "ImageToVideoOperator",
     "MagicHourError",
@@ -22,12 +23,14 @@ __all__ = [
 if TYPE_CHECKING:
     from magichour_provider.api.errors import MagicHourError
     from magichour_provider.hooks.magichour import MagicHourHook
+    from magichour_provider.operators.contact_sheet import ContactSheetOperator
     from magichour_provider.operators.download import DownloadVideoOperator
     from magichour_provider.operators.image_to_video import ImageToVideoOperator
     from magichour_provider.sensors.video_job import VideoJobSensor
     from magichour_provider.triggers.video_job import VideoJobTrigger
 
 _HOMES = {
+    "ContactSheetOperator": "operators.contact_sheet",
     "DownloadVideoOperator": "operators.download",
     "ImageToVideoOperator": "operators.image_to_video",
     "MagicHourError": "api.errors",

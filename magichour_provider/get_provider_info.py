@@ -32,7 +32,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": _modules("hooks.magichour"),
-        "operators": _modules("operators.image_to_video", "operators.download"),
+        "operators": _modules("operators.image_to_video", "operators.download", "operators.contact_sheet"),
         "sensors": _modules("sensors.video_job"),
         "triggers": _modules("triggers.video_job", "triggers.video_sensor"),
         "asset-uris": [

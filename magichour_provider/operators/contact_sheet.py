@@ -31,7 +31,7 @@ class ContactSheetOperator(BaseOperator):
     :param clips_conn_id: the one for the object storage of the clips.
     :param jobs: the output of `ImageToVideoOperator` or `VideoJobSensor` for these clips, which knows names,
         models and credits.
-    :param columns: clips in a row; None: as many as suit. The sheet has at most 1600 x 3200 pixels: where
+    :param columns: clips in a row; None: as many as suit. The sheet has at most 1600 x 4000 pixels: where
         clips are many, there are fewer frames of each, and a line says how many had no room.
     :param frames: frames of each clip, from the first to the last; one is from the middle.
     :param title: the headline; None: the Dag's id.

@@ -56,8 +56,9 @@ class ClipFile:
 
     def describe(self, error: Exception) -> str:
         """Why a decoder gave up, in words."""
-        self._handle.seek(0)
-        head = self._handle.read(64)
+        self.allow_more()
+        self.seek(0)
+        head = self.read(64)
         if not head:
             return "it is empty"
         if head[4:8] != b"ftyp":
@@ -117,7 +118,10 @@ def _explained(error: Exception, file: ClipFile, place: Path | StorePath, shown:
         return _unreadable(file.error, place, shown)
     if isinstance(error, MagicHourError):
         return error
-    cause = str(error) if isinstance(error, UnusableClip) else file.describe(error)
+    try:
+        cause = str(error) if isinstance(error, UnusableClip) else file.describe(error)
+    except Exception as trouble:
+        return _unreadable(trouble, place, shown)
     return PictureError(f"No picture can be made of clip {shown}: {cause}.")
 
 

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from magichour_provider.api.errors import MagicHourError
-from magichour_provider.pictures.drawing import Cell, draw_sheet
+from magichour_provider.pictures.drawing import SEPARATOR, Cell, draw_sheet
 from magichour_provider.pictures.frames import Stills, read_stills
 from magichour_provider.pictures.layout import Plan, plan_sheet
 from magichour_provider.pictures.listing import ListedClip
@@ -65,7 +65,7 @@ def make_contact_sheet(
         left_out=plan.left_out,
     )
     cells = [_cell(clip, result) for clip, result in zip(clips, results, strict=False)]
-    subtitle = _joined(subtitle, _summary(clips))
+    subtitle = _joined(_summary(clips), subtitle)
     sheet = draw_sheet(cells[: len(clips) - plan.left_out], plan, title=title, subtitle=subtitle)
     data = encode(sheet, target)
     publish(data, target)
@@ -125,4 +125,4 @@ def _credits(number: int | None) -> str | None:
 
 
 def _joined(*parts: str | None) -> str:
-    return " · ".join(part for part in parts if part)
+    return SEPARATOR.join(part for part in parts if part)

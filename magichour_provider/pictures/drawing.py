@@ -16,6 +16,8 @@ INK = "#2b2a27"
 PENCIL = "#7a776f"
 PANEL = "#ebe9e3"
 TROUBLE = "#96493a"
+SEPARATOR = " · "
+"""Between the parts of a line."""
 
 _TITLE, _SUBTITLE, _LABEL, _DETAIL = 40, 24, 21, 18
 _PROBLEM_PADDING = 18
@@ -80,7 +82,7 @@ class _Pen:
         self._fonts: dict[int, ImageFont.FreeTypeFont] = {}
 
     def line(self, text: str, corner: tuple[int, int], width: int, size: int, colour: str) -> None:
-        """One line, cut off with dots where it is too long."""
+        """One line; where it is too long, its last parts are left out, or its only one is cut."""
         self._draw.text(corner, self._cut(legible(text), width, size), fill=colour, font=self._font(size))
 
     def paragraph(self, text: str, box: tuple[int, int, int, int]) -> None:
@@ -106,6 +108,8 @@ class _Pen:
 
     def _cut(self, text: str, width: int, size: int) -> str:
         font = self._font(size)
+        while font.getlength(text) > width and SEPARATOR in text:
+            text = text.rpartition(SEPARATOR)[0]
         if font.getlength(text) <= width:
             return text
         while text and font.getlength(text + "…") > width:

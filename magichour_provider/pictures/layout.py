@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 WIDTH = 1600
 """A sheet's largest width: sharp at the width of a mail on a screen of high resolution."""
 
-MAX_HEIGHT = 3200
+MAX_HEIGHT = 4000
 MAX_FRAMES = 12
 """Frames of a clip, at most."""
 

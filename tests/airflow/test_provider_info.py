@@ -83,12 +83,13 @@ def test_every_module_of_a_kind_is_named_and_imports(kind):
     assert sorted(named_modules(kind)) == sorted(module for module in modules if classes_of(kind, module))
 
 
-def test_every_operator_and_sensor_carries_a_registered_link():
+def test_every_operator_and_sensor_of_one_job_carries_a_registered_link():
     operators = [
         operator
         for kind in ("operators", "sensors")
         for module in named_modules(kind)
         for operator in classes_of(kind, module)
+        if operator.__name__ != "ContactSheetOperator"  # which is about many jobs
     ]
     carried = {
         path_of(each): [path_of(type(link)) for link in each.operator_extra_links] for each in operators

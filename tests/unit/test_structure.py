@@ -15,6 +15,7 @@ LEVELS = [
     {"api"},
     {"choices"},
     {"waiting", "storage", "references", "timing", "connection_form", "killing"},
+    {"pictures"},
     {"compat"},
     {"hooks", "links", "retry_policy", "durable", "assets", "outlets", "lineage", "lineage_facets"},
     {"policies"},
@@ -73,22 +74,46 @@ def loaded_by(statement, *, before="pass"):
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("room", ["api.client", "waiting.hubs", "storage.source", "storage.landing"])
+@pytest.mark.parametrize(
+    "room",
+    [
+        "api.client",
+        "waiting.hubs",
+        "storage.source",
+        "storage.landing",
+        "pictures.poster",
+        "pictures.contact_sheet",
+    ],
+)
 def test_the_rooms_below_airflow_run_without_it(room):
     assert not any(name.split(".")[0] == "airflow" for name in loaded_by(f"import magichour_provider.{room}"))
 
 
 @pytest.mark.parametrize(
-    "module", ["operators.image_to_video", "operators.download", "sensors.video_job", "get_provider_info"]
+    "module",
+    [
+        "operators.image_to_video",
+        "operators.download",
+        "operators.contact_sheet",
+        "sensors.video_job",
+        "get_provider_info",
+    ],
 )
 def test_a_dag_file_loads_no_client_no_model_and_no_storage(module):
     loaded = loaded_by(f"import magichour_provider.{module}", before="import airflow.sdk")
-    heavy = {"httpx", "httpx_aiohttp", "aiohttp", "imagesize", "fsspec", "upath", "pydantic", "fastapi", "av"}
+    heavy = {"httpx", "httpx_aiohttp", "aiohttp", "imagesize", "fsspec", "upath", "pydantic", "fastapi"}
+    heavy |= {"av", "PIL"}
     assert not heavy & {name.split(".")[0] for name in loaded}
     assert not {
         name
         for name in loaded
-        if name.startswith(("magichour_provider.api.models", "magichour_provider.storage"))
+        if name.startswith(
+            (
+                "magichour_provider.api.models",
+                "magichour_provider.storage",
+                "magichour_provider.pictures",
+            )
+        )
     }
 
 
