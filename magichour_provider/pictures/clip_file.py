@@ -7,10 +7,10 @@ Only what the decoder asks for is read, so padding costs nothing, and of an inde
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import BinaryIO, cast
 
 from magichour_provider.api.errors import MagicHourError, NetworkError, PictureError
 from magichour_provider.storage.place import StorePath, brief, diagnose, display, locate
@@ -20,7 +20,6 @@ MAX_BYTES = 64 << 20
 """The most that is read for a clip's index, and for one frame of it."""
 
 _BLOCK_BYTES = 1 << 20
-_Result = TypeVar("_Result")
 
 
 class UnusableClip(Exception):
@@ -44,11 +43,15 @@ class ClipFile:
         self._left -= size
         if self._left < 0:
             raise UnusableClip(f"its index or one of its frames is larger than {MAX_BYTES >> 20} MiB")
-        return self._kept(lambda: self._handle.read(size))
+        try:
+            return self._handle.read(size)
+        except Exception as error:
+            self.error = error
+            raise
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to an offset."""
-        return self._kept(lambda: self._handle.seek(offset, whence))
+        """Go to an offset; one that a damaged index has made up is no trouble of the store's."""
+        return self._handle.seek(offset, whence)
 
     def tell(self) -> int:
         """The offset of the next byte."""
@@ -64,13 +67,6 @@ class ClipFile:
         if head[4:8] != b"ftyp":
             return f"it {describe_start(head)}"
         return f"it is damaged, or not a video that can be decoded ({brief(error)})"
-
-    def _kept(self, call: Callable[[], _Result]) -> _Result:
-        try:
-            return call()
-        except Exception as error:
-            self.error = error
-            raise
 
 
 @contextmanager

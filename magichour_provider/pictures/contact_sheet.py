@@ -111,9 +111,9 @@ def _details(clip: ListedClip, seconds: float | None, size: str | None = None) -
 
 def _summary(clips: Sequence[ListedClip]) -> str:
     count = "1 clip" if len(clips) == 1 else f"{len(clips):,} clips"
-    charged = [clip.credits for clip in clips]
-    total = sum(each for each in charged if each is not None)
-    return _joined(count, None if None in charged else _credits(total))
+    charged = {clip.project_id or clip.path: clip.credits for clip in clips}
+    known = [credits for credits in charged.values() if credits is not None]
+    return _joined(count, _credits(sum(known)) if len(known) == len(charged) else None)
 
 
 def _seconds(seconds: float | None) -> str | None:

@@ -10,6 +10,9 @@ from typing import Any
 from magichour_provider.api.errors import InvalidRequestError
 from magichour_provider.storage.place import display
 
+_OF_THE_PROJECT = ("project_id", "name", "model", "credits_charged", "credits")
+"""What the downloads of a project have in common."""
+
 
 @dataclass(frozen=True)
 class ListedClip:
@@ -87,7 +90,7 @@ def _clips_of(item: str | Mapping[str, Any]) -> Iterator[ListedClip]:
                 f"A clip with the keys {', '.join(map(str, item))} has no path: give the output of "
                 "DownloadVideoOperator, or paths."
             )
-        yield _listed({**item, **each})
+        yield _listed({**{key: item[key] for key in _OF_THE_PROJECT if key in item}, **each})
 
 
 def _listed(clip: Mapping[str, Any]) -> ListedClip:
