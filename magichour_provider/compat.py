@@ -94,6 +94,7 @@ __all__ = [
     "task_states",
     "tasks_beside",
     "triggerer_stats",
+    "without_gaps",
     "without_its_dag",
 ]
 
@@ -195,6 +196,15 @@ def all_xcoms(key: str, dag_id: str, run_id: str, task_id: str, *, earlier_runs:
     can_look_back = "include_prior_dates" in signature(XCom.get_all).parameters
     back = {"include_prior_dates": True} if earlier_runs and can_look_back else {}
     return XCom.get_all(key=key, dag_id=dag_id, run_id=run_id, task_id=task_id, **back) or []
+
+
+def without_gaps(xcoms: Any) -> Any:
+    """The XComs of a mapped task, without the mark that Airflow 3.0 puts where an instance has left none."""
+    from airflow.sdk.definitions._internal.types import NOTSET
+
+    if isinstance(xcoms, (str, dict)) or not hasattr(xcoms, "__iter__"):
+        return xcoms
+    return [xcom for xcom in xcoms if xcom is not NOTSET]
 
 
 def ends_tasks_in_the_triggerer() -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.compat import AirflowSkipException, BaseOperator
+from magichour_provider.compat import AirflowSkipException, BaseOperator, without_gaps
 from magichour_provider.policies import give_retry_policy, no_useless_retry
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class ContactSheetOperator(BaseOperator):
         ti = context["ti"]
         with no_useless_retry(self):
             require_pictures()
-            clips = listed_clips(self.clips, self.jobs)
+            clips = listed_clips(without_gaps(self.clips), without_gaps(self.jobs))
             if not clips:
                 raise AirflowSkipException("There is no clip to show, so there is no contact sheet.")
             from magichour_provider.pictures.contact_sheet import make_contact_sheet

@@ -97,7 +97,7 @@ def _frames(file: ClipFile, container: Any, stream: Any) -> Iterator[Any]:
         file.allow_more()
         try:
             yield from packet.decode()
-        except av.error.InvalidDataError:  # a damaged frame; the next one may be whole
+        except av.error.FFmpegError:  # a damaged frame; the next one may be whole
             continue
 
 

@@ -1,0 +1,52 @@
+"""A sheet of whatever a run has made, though one clip of it was refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from airflow.sdk import DAG, task, task_group
+
+from magichour_provider.operators.contact_sheet import ContactSheetOperator
+from magichour_provider.operators.download import DownloadVideoOperator
+from magichour_provider.operators.image_to_video import ImageToVideoOperator
+
+IMAGE = str(Path(__file__).resolve().parents[3] / "dags_examples" / "images" / "grace_hopper.jpg")
+
+with DAG(dag_id="contact_sheet", schedule=None, params={"prompts": [], "folder": ""}) as dag:
+
+    @task
+    def list_prompts(params):
+        return params["prompts"]
+
+    @task_group
+    def clip(prompt):
+        render = ImageToVideoOperator(
+            task_id="render",
+            image=IMAGE,
+            prompt=prompt,
+            model="ltx-2.3",
+            resolution="480p",
+            end_seconds=3,
+            poll_interval=0.2,
+        )
+        DownloadVideoOperator(task_id="download", project_id=render.output, path="{{ params.folder }}/")
+
+    clip.expand(prompt=list_prompts())
+    jobs, clips = (dag.get_task(f"clip.{name}").output for name in ("render", "download"))
+
+    ContactSheetOperator(
+        task_id="sheet",
+        clips=clips,
+        jobs=jobs,
+        path="{{ params.folder }}/sheets/{{ dag.dag_id }}.jpg",
+        title="Clips of {{ run_id }}",
+        trigger_rule="all_done",
+    )
+    of_a_template = ContactSheetOperator(
+        task_id="sheet_of_a_template",
+        clips="{{ ti.xcom_pull(task_ids='clip.download', map_indexes=[0, 1, 2]) | list }}",
+        path="{{ params.folder }}/templates/",
+        frames=1,
+        trigger_rule="all_done",
+    )
+    of_a_template.set_upstream(dag.get_task("clip.download"))
