@@ -80,15 +80,16 @@ def _frame_near(file: ClipFile, container: Any, stream: Any, fraction: float) ->
     length = Fraction(_seconds(container, stream)) / stream.time_base
     one_frame = 1 / (stream.average_rate * stream.time_base) if stream.average_rate else 0
     moment = start + int(fraction * max(length - one_frame, 0))
-    container.seek(moment, stream=stream)
-    found = None
-    for frame in _frames(file, container, stream):
-        found = frame
-        if frame.pts is not None and frame.pts >= moment:
-            break
-    if found is None:
-        raise UnusableClip("it holds no frame that can be decoded")
-    return found
+    for origin in (moment, start):  # where nothing after the moment can be decoded, what is before it may be
+        container.seek(origin, stream=stream)
+        found = None
+        for frame in _frames(file, container, stream):
+            found = frame
+            if frame.pts is not None and frame.pts >= moment:
+                break
+        if found is not None:
+            return found
+    raise UnusableClip("it holds no frame that can be decoded")
 
 
 def _frames(file: ClipFile, container: Any, stream: Any) -> Iterator[Any]:
