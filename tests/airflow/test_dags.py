@@ -28,6 +28,8 @@ CLIP_KEYS = {
     "width",
     "height",
     "fps",
+    "poster",
+    "clips",
 }
 
 

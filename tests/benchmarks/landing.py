@@ -42,9 +42,9 @@ INTRODUCTION = """\
 # What landing costs
 
 Written by `make bench-landing`; run it again to see your own machine's figures. One clip of {size} MiB over
-loopback, from the sandbox's storage, each transfer in a process of its own and in turns with what it is compared
-with; medians. Imports and the connection to the store are made before. Ours hashes, reads the mp4's structure, and
-syncs to the disk. S3 is moto's server, which is the slowest part of all that it takes part in.
+loopback, from the sandbox's storage; each transfer in a process of its own, in turns with what it is compared
+with; medians. Imports and the connection to the store are made before. Ours hashes, reads the mp4's
+structure, and syncs to the disk. S3 is moto's server, the slowest part of all that it takes part in.
 """
 
 
@@ -61,7 +61,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is measured against what; `bar` the least ratio of throughputs, `memory` the most growth in MiB."""
+    """What is measured against what.
+
+    `bar`: the least ratio of throughputs; `memory`: the most growth, in MiB.
+    """
 
     what: str
     ours: tuple[str, dict[str, Any]]

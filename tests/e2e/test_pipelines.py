@@ -39,6 +39,7 @@ TRIGGER = "magichour_provider.triggers.video_job.VideoJobTrigger"
 SENSOR_TRIGGER = "magichour_provider.triggers.video_sensor.VideoSensorTrigger"
 CLIP_KEYS = {
     "path", "size", "sha256", "content_type", "project_id", "duration", "width", "height", "fps",
+    "poster", "clips",
 }  # fmt: skip
 
 
