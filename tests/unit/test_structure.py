@@ -14,10 +14,12 @@ PACKAGE = Path(__file__).parents[2] / "magichour_provider"
 LEVELS = [
     {"api"},
     {"choices"},
-    {"waiting", "storage", "references", "timing", "connection_form", "killing"},
-    {"pictures"},
+    {"waiting", "storage", "pictures", "references", "timing", "connection_form", "killing"},
     {"compat"},
-    {"hooks", "links", "retry_policy", "durable", "assets", "outlets", "lineage", "lineage_facets"},
+    {
+        *("hooks", "links", "retry_policy", "durable", "delivered"),
+        *("assets", "outlets", "lineage", "lineage_facets"),
+    },
     {"policies"},
     {"paying", "triggers"},
     {"operators", "sensors"},
