@@ -6,6 +6,7 @@ client takes twice the CPU and the memory (measured against a local server).
 
 from __future__ import annotations
 
+import mimetypes
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any
@@ -28,6 +29,7 @@ class S3Writer:
     def __init__(self, target: Target, place: StorePath, *, exclusive: bool) -> None:
         self._target, self._exclusive = target, exclusive
         self._client, self._object = place.s3_client()
+        self._kind = {"ContentType": mimetypes.guess_type(target.path)[0] or "application/octet-stream"}
         self._refuse_existing()
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -48,7 +50,7 @@ class S3Writer:
         """Send the rest, and let the store show the object."""
         self._refuse_existing()
         if self._upload_id is None:
-            self._conditionally("put_object", Body=b"".join(self._held))
+            self._conditionally("put_object", **self._kind, Body=b"".join(self._held))
         else:
             if self._held_bytes:
                 self._send_part(b"".join(self._held))
@@ -68,7 +70,7 @@ class S3Writer:
 
     def _send_part(self, body: bytes) -> None:
         if self._upload_id is None:
-            self._upload_id = str(self._call("create_multipart_upload")["UploadId"])
+            self._upload_id = str(self._call("create_multipart_upload", **self._kind)["UploadId"])
         under_way = [part for part in self._parts if not part.done()]
         if len(under_way) >= _PARTS_AT_ONCE:
             wait(under_way, return_when=FIRST_COMPLETED)
