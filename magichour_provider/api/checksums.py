@@ -8,7 +8,6 @@ Storage), `x-ms-blob-content-md5` (Azure), and an `ETag` that looks like an MD5,
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -69,7 +68,7 @@ def _listed(header: str | None) -> Iterator[Checksum]:
 def _read(algorithm: str, value: str | None) -> Iterator[Checksum]:
     try:
         digest = base64.b64decode((value or "").strip().strip(":"), validate=True)
-    except binascii.Error:
+    except ValueError:  # no base64, or not even ASCII
         return
     if len(digest) == _BYTES.get(algorithm):
         yield Checksum(algorithm, digest.hex())

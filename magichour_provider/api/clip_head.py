@@ -12,7 +12,8 @@ from magichour_provider.api.checksums import Checksum, checksums_of
 from magichour_provider.api.errors import DownloadError, LinkExpiredError, RangeRefusedError
 
 _LINK_GONE = frozenset({401, 403, 404, 410})
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
+_STRONG_TAG = re.compile(r'"[!#-~]*"')
 
 
 @dataclass(frozen=True)
@@ -71,23 +72,33 @@ def read_head(status: int, headers: Mapping[str, str], since: Position | None = 
 def announced_size(headers: Mapping[str, str]) -> int | None:
     """Length of a body in bytes, as its headers announce it."""
     length = headers.get("content-length", "")
-    return int(length) if length.isdecimal() else None
+    return int(length) if re.fullmatch("[0-9]{1,19}", length) else None
 
 
 def _range(headers: Mapping[str, str], since: Position | None) -> tuple[int, int | None]:
     match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
     if since is None or match is None or int(match[1]) != since.offset:
         raise RangeRefusedError("The clip's storage answered with another part than was asked for.")
+    if not _is_of_same_file(headers, since.validator):  # storages that know no If-Range send it all the same
+        raise RangeRefusedError("The clip's storage answered with a part of another file.")
     return since.offset, None if match[3] == "*" else int(match[3])
+
+
+def _is_of_same_file(headers: Mapping[str, str], validator: str) -> bool:
+    """A part comes with the ETag that the whole has, and need not come with its date (RFC 9110, 15.3.7)."""
+    if _STRONG_TAG.fullmatch(validator):
+        return headers.get("etag") == validator
+    return headers.get("last-modified", validator) == validator
 
 
 def _validator(headers: Mapping[str, str]) -> str | None:
     tag = headers.get("etag")
     if tag is not None:
-        return tag if tag.startswith('"') else None
+        return tag if _STRONG_TAG.fullmatch(tag) else None
     try:
         modified = parsedate_to_datetime(headers["last-modified"])
         answered = parsedate_to_datetime(headers["date"])
-    except (KeyError, ValueError):
+        is_old_enough = answered - modified >= timedelta(seconds=1)
+    except (KeyError, ValueError, TypeError, OverflowError):  # TypeError: only one of them has a zone
         return None
-    return headers["last-modified"] if answered - modified >= timedelta(seconds=1) else None
+    return headers["last-modified"] if is_old_enough else None
