@@ -32,7 +32,7 @@ MAX_CLIP_BYTES = 16 << 30
 """No clip of at most a minute comes near; a storage that never ends its answer does."""
 
 _FRUITLESS = 5
-"""Failures in a row, each within `_FRUIT_BYTES` of the last, after which it is given up."""
+"""Failures within `_FRUIT_BYTES`, after which it is given up."""
 _FRUIT_BYTES = 1 << 20
 _LOSSES = 4
 """How often what was fetched may be lost, as nothing says that the rest is still of the same file."""
@@ -121,6 +121,10 @@ class Fetch:
         self._check_size(head.size or 0)
         self._progress.total = head.size
         if self._head is not None and head.start:
+            if None not in (head.size, self._head.size) and head.size != self._head.size:
+                raise RangeRefusedError(
+                    "The clip's storage answered with a part of a longer or shorter file."
+                )
             return self._head
         self._losses += bool(self._sink.size)
         if self._losses >= _LOSSES:
@@ -135,7 +139,7 @@ class Fetch:
         """Give up where nothing gets on any more."""
         if abs(self._sink.size - self._failed_at) >= _FRUIT_BYTES:
             self._failures = 0
-        self._failed_at = self._sink.size
+            self._failed_at = self._sink.size
         self._failures += 1
         if self._failures >= _FRUITLESS:
             raise error
