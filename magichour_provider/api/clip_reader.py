@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, Queue
@@ -21,6 +22,8 @@ from magichour_provider.api.settings import ClientSettings
 _BLOCK_BYTES = 1 << 20
 _BLOCKS_AHEAD = 3
 _CLOSE_SECONDS = 5.0
+_HELD_SECONDS = 1.0
+"""How long bytes of a slow connection are held back at most."""
 
 
 class ClipStream:
@@ -43,8 +46,8 @@ class ClipStream:
 def open_clip(settings: ClientSettings, link: ClipLink, since: Position | None) -> Iterator[ClipStream]:
     """Open a signed link; LinkExpiredError where it is no longer good, and what `read_head` raises."""
     reader = _Reader(settings, link, since)
-    reader.start()
     try:
+        reader.start()
         yield ClipStream(reader)
     finally:
         reader.close()
@@ -86,22 +89,26 @@ class _Reader(threading.Thread):
         with suppress(Empty):
             while True:
                 self._items.get_nowait()
-        self.join(_CLOSE_SECONDS)
+        if self.is_alive():
+            self.join(_CLOSE_SECONDS)
 
     async def _read(self) -> None:
         self._pump = asyncio.current_task()
+        if self._closed:
+            return
         async with (
             AsyncMagicHourClient(self._settings, max_connections=1) as client,
             client.open_clip(self._link, self._since) as clip,
         ):
             self._put(clip.head)
             block: list[bytes] = []
+            due = time.monotonic() + _HELD_SECONDS
             try:
                 async for chunk in clip.chunks():
                     block.append(chunk)
-                    if sum(map(len, block)) >= _BLOCK_BYTES:
+                    if sum(map(len, block)) >= _BLOCK_BYTES or time.monotonic() >= due:
                         self._put(block)
-                        block = []
+                        block, due = [], time.monotonic() + _HELD_SECONDS
             finally:
                 self._put(block)
 
