@@ -33,10 +33,18 @@ def part_name(file_name: str) -> str:
     return f"{_part_prefix(file_name)}{secrets.token_hex(6)}.part"
 
 
-def hold(file: IO[bytes]) -> None:
-    """Mark a temporary file as one that is being written, for as long as it is open."""
-    with suppress(OSError):  # some network file systems have no locks
+def hold(file: IO[bytes]) -> bool:
+    """Mark a temporary file as one that is being written, for as long as it is open.
+
+    False where a cleaner was quicker, and is about to remove it.
+    """
+    try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems have no locks
+        return True
+    return True
 
 
 def remove_leftovers(target: Target) -> None:

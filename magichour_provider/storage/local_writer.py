@@ -93,8 +93,7 @@ def _open_part(path: Path) -> tuple[Path, BinaryIO]:
     while True:
         part = path.with_name(part_name(path.name))
         file = part.open("xb", buffering=0)
-        hold(file)
-        if part.exists():  # nobody has cleaned it away in between
+        if hold(file) and part.exists():  # nobody has cleaned it away in between
             return part, file
         file.close()
 
