@@ -23,7 +23,8 @@ def same_clip_at(
     """The clip, where it has landed before; None where nothing has, or nothing whole.
 
     It is told by its size and the checksum that its storage gives; where that gives none, by the project's
-    id in the file's name, else by its content, which is fetched to be compared.
+    id in the file's name, else by its content, which is fetched to be compared; so it is where a checksum
+    disagrees that may be none.
     Raises TargetError for another clip.
     """
     if not target.exists():
@@ -33,7 +34,8 @@ def same_clip_at(
     if found is None:
         return None
     landed = found.landed_at(target.path)
-    if _is_same(head, found, lambda: target.names_project or _sha256(client, ask_link) == landed.sha256):
+    named = target.names_project and not head.checksums
+    if _is_same(head, found, lambda: named or _sha256(client, ask_link) == landed.sha256):
         return landed
     raise TargetError(
         f"{target.display} holds another clip ({landed.size} bytes), and if_exists is 'skip'.",
