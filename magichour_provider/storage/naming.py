@@ -18,8 +18,8 @@ _MAX_NAME_BYTES = 80
 _MAX_FILE_BYTES = 250
 
 
-def check_file_name(template: str) -> None:
-    """Raise ValueError unless `template` can name clips apart, as `{project_id}` does."""
+def check_file_name(template: str) -> list[str]:
+    """The fields in `template`. Raises ValueError unless it can name clips apart, as `{project_id}` does."""
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
@@ -34,6 +34,7 @@ def check_file_name(template: str) -> None:
         raise ValueError(f"file_name {template!r} has no {{project_id}} in it, which keeps clips apart.")
     if re.search(r"[/\\\0]", template) or template.startswith("."):
         raise ValueError(f"file_name {template!r} is the name of a file: no slash, and no dot at its start.")
+    return fields
 
 
 def clip_file_name(
@@ -44,12 +45,12 @@ def clip_file_name(
     The second and later ones get their number before the extension where the template does not name it.
     Raises ValueError for a template that `check_file_name` refuses, or a name that gets too long.
     """
-    check_file_name(template)
+    fields = check_file_name(template)
     made = template.format(project_id=safe_id(project_id), name=_safe_name(name), index=index)
     made = re.sub(r"^[.-]", "_", made)
     if len(made.encode()) > _MAX_FILE_BYTES:
         raise ValueError(f"file_name {template!r} gives a name of more than {_MAX_FILE_BYTES} bytes.")
-    return made if "{index}" in template else numbered(made, index)
+    return made if "index" in fields else numbered(made, index)
 
 
 def numbered(file_name: str, index: int) -> str:
