@@ -27,6 +27,8 @@ UPLOADED_PREFIXES = ("api-assets/", "saved-items/")
 
 CHUNK_BYTES = 1 << 20
 _HEADER_BLOCK_BYTES = 64 * 1024
+_BLOCK_BYTES = 8 << 20
+"""What a store's driver fetches at a time; that of S3 would take 50 MiB and more."""
 _HEADER_BUDGET_BYTES = 1 << 20
 _MAX_SIDE_PIXELS = 1_000_000
 
@@ -218,7 +220,7 @@ class _Header:
 
 
 def _open(
-    place: Path | StorePath, shown: str, block_bytes: int | None = None
+    place: Path | StorePath, shown: str, block_bytes: int = _BLOCK_BYTES
 ) -> AbstractContextManager[BinaryIO]:
     try:
         if isinstance(place, Path):
