@@ -29,6 +29,20 @@ S3_SCHEMES = frozenset({"s3", "s3a"})
 PUBLISH_ON_CLOSE = S3_SCHEMES | {"gs", "gcs", "abfs", "abfss", "az"}
 """Where a file that is being written is not seen before it is closed."""
 
+_S3_REFUSED = frozenset(
+    {"403", "AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+)
+_S3_HOPELESS = frozenset(
+    {
+        "AuthorizationHeaderMalformed",
+        "InvalidBucketName",
+        "KeyTooLongError",
+        "NoSuchBucket",
+        "PermanentRedirect",
+    }
+)
+"""What S3 answers again and again; much else of its 4xx passes, such as an upload that another try ended."""
+
 _HOPELESS = "trying again cannot help before that."
 
 
@@ -80,6 +94,12 @@ def locate(path: str, conn_id: str | None = None) -> Path | StorePath:
     return StorePath(scheme, f"{scheme}://{host}{slash}{key}", conn_id or user_info or None)
 
 
+def conn_id_of(path: str, conn_id: str | None = None) -> str | None:
+    """The connection by which `path` is reached: the one given, or the one that it names itself."""
+    place = locate(path, conn_id)
+    return place.conn_id if isinstance(place, StorePath) else None
+
+
 def display(path: str) -> str:
     """`path` as a log or an error may show it: a URL loses its user-info, query and fragment."""
     scheme = scheme_of(path)
@@ -109,6 +129,8 @@ def diagnose(error: Exception, place: Path | StorePath) -> Trouble:
         if known is not None:
             return known
     name = type(error).__name__
+    if _code(error) in _S3_HOPELESS or name == "ParamValidationError":
+        return Trouble(brief(error), True, f"Check the path and the connection; {_HOPELESS}")
     conn_id = place.conn_id if isinstance(place, StorePath) else None
     if "NotFound" in name or "NOT_FOUND" in str(error):
         return Trouble(
@@ -116,7 +138,7 @@ def diagnose(error: Exception, place: Path | StorePath) -> Trouble:
             True,
             f"Check the connection; {_HOPELESS}",
         )
-    if "Credential" in name or "Auth" in name or _status(error) in (401, 403):
+    if "Credential" in name or "Auth" in name or _code(error) in _S3_REFUSED or _status(error) in (401, 403):
         return Trouble(
             f"the store refused the credentials of connection {conn_id!r} ({brief(error)})",
             True,
@@ -160,6 +182,12 @@ def _of_errno(number: int | None) -> Trouble | None:
     if number in (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG, errno.EINVAL):
         return Trouble(os.strerror(number).lower(), True)
     return None
+
+
+def _code(error: Exception) -> str | None:
+    """The code that Amazon's client keeps on what S3 has answered."""
+    code: str | None = getattr(error, "response", {}).get("Error", {}).get("Code")
+    return code
 
 
 def _status(error: Exception) -> int:
