@@ -128,17 +128,35 @@ class MagicHourHook(BaseHook):
         delete_remote: bool = False,
     ) -> dict[str, Any]:
         """Land the clip of a finished job; see `DownloadVideoOperator` for arguments and result."""
-        from magichour_provider.lineage import collect_download
-        from magichour_provider.storage.target import resolve_target
-        from magichour_provider.storage.transfer import describe, land
+        from magichour_provider.storage.delivery import Delivery
+        from magichour_provider.storage.place import conn_id_of
 
-        target = resolve_target(path, project_id, path_conn_id)
-        landed = land(
-            self.get_client(), lambda: clip_link_of(self.get_video(project_id)), target, if_exists=if_exists
-        )
-        described = describe(landed, project_id)
-        collect_download(self, project_id, described)
-        return described
+        if poster:
+            from magichour_provider.pictures.extra import require_pictures
+
+            require_pictures()
+        delivery = Delivery(project_id, path, path_conn_id, if_exists, file_name)
+        result = delivery.deliver(self.get_client())
+        if poster:
+            result = _with_posters(result, conn_id_of(path, path_conn_id))
+        if delete_remote:
+            self.delete_delivered(result, conn_id_of(path, path_conn_id))
+        return result
+
+    def delete_delivered(self, result: Mapping[str, Any], path_conn_id: str | None = None) -> None:
+        """Remove at Magic Hour what `download` has landed, after every clip was read back and checked.
+
+        Raises TransferError where one is not as it landed; nothing is removed then.
+        """
+        from magichour_provider.storage.transfer import check_landed
+
+        project_id = str(result["project_id"])
+        for clip in result["clips"]:
+            check_landed(clip["path"], project_id, path_conn_id, size=clip["size"], sha256=clip["sha256"])
+        try:
+            self.delete_video(project_id)
+        except NotFoundError:
+            self.log.info("Project %s is not at Magic Hour any more.", project_id)
 
     def get_account(self) -> Account:
         """Read tier and spendable credits."""

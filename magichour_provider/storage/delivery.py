@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.api.errors import JobDeletedError, NotFoundError
+from magichour_provider.api.errors import JobDeletedError, NotFoundError, TransferError
 from magichour_provider.choices import IfExists
 from magichour_provider.storage.landing import LandedFile, existing
 from magichour_provider.storage.naming import DEFAULT_FILE_NAME
@@ -43,9 +43,9 @@ class Delivery:
             links = clip_links_of(project)
         except (NotFoundError, JobDeletedError):
             landed = self._landed_before()
-            if landed is None:
+            if not landed:
                 raise
-            return self._described([landed])
+            return self._described(landed)
         return self._described(
             [
                 land(
@@ -63,15 +63,15 @@ class Delivery:
             self.path, self.project_id, self.path_conn_id, file_name=self.file_name, name=name, index=index
         )
 
-    def _landed_before(self) -> LandedFile | None:
-        """The clip of a project that is gone at Magic Hour, where a file with its id for a name is there."""
+    def _landed_before(self) -> list[LandedFile]:
+        """The clips of a project that is gone at Magic Hour, where files with its id for a name are there."""
+        found: list[LandedFile] = []
         target = self._target()
-        if self.if_exists != "skip" or not target.names_project:
-            return None
-        landed = existing(target)
-        if landed is not None:
+        while self.if_exists == "skip" and target.names_project and (landed := existing(target)):
             log.warning("Project %s is gone at Magic Hour; %s is there.", self.project_id, target.display)
-        return landed
+            found.append(landed)
+            target = self._target(index=len(found) + 1)
+        return found
 
     def _described(self, landed: list[LandedFile]) -> dict[str, Any]:
         clips = [describe(file, self.project_id) for file in landed]
@@ -84,6 +84,9 @@ def _fresh_links(client: MagicHourClient, project: VideoProject, index: int) -> 
 
     def ask() -> ClipLink:
         current = at_hand.pop() if at_hand else client.get_video(project.id)
-        return clip_links_of(current)[index]
+        links = clip_links_of(current)
+        if index >= len(links):
+            raise TransferError(f"Project {project.id} has fewer clips than a moment ago.")
+        return links[index]
 
     return ask
