@@ -122,9 +122,7 @@ class Fetch:
         self._progress.total = head.size
         if self._head is not None and head.start:
             if None not in (head.size, self._head.size) and head.size != self._head.size:
-                raise RangeRefusedError(
-                    "The clip's storage answered with a part of a longer or shorter file."
-                )
+                raise RangeRefusedError("The clip's storage answered with a part of a file of another size.")
             return self._head
         self._losses += bool(self._sink.size)
         if self._losses >= _LOSSES:
