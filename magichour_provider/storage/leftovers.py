@@ -93,7 +93,9 @@ def _abort_uploads(place: StorePath) -> None:
 
 def _remove_objects(place: StorePath) -> None:
     filesystem, path = place.connect()
-    folder, _, name = path.rpartition("/")
-    for part in filesystem.glob(f"{glob.escape(f'{folder}/{_part_prefix(name)}')}*.part"):
-        filesystem.rm(part)
-        log.info("Removed %s, which an earlier try had left.", part.rpartition("/")[2])
+    folder, _, file_name = path.rpartition("/")
+    for part in filesystem.ls(folder, detail=False):
+        name = part.rpartition("/")[2]
+        if name.startswith(_part_prefix(file_name)) and name.endswith(".part"):
+            filesystem.rm_file(part)  # rm would take the name for a pattern
+            log.info("Removed %s, which an earlier try had left.", name)

@@ -71,7 +71,7 @@ class StoreWriter:
         self._refuse_existing()
         self._file.close()
         if self._part is not None:
-            self._filesystem.mv(self._part, self._path)
+            _move(self._filesystem, self._part, self._path)
             self._part = None
 
     def abort(self) -> None:
@@ -82,11 +82,22 @@ class StoreWriter:
             log.debug("The upload to %s could not be given up cleanly: %s", self._target.display, error)
         if self._part is not None:
             with suppress(Exception):
-                self._filesystem.rm(self._part)
+                self._filesystem.rm_file(self._part)
 
     def _refuse_existing(self) -> None:
         if self._exclusive and self._filesystem.exists(self._path):
             raise self._target.exists_already()
+
+
+def _move(filesystem: Any, part: str, path: str) -> None:
+    """By the store's own move where it has one; fsspec's takes names for patterns, where they look it."""
+    from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
+
+    if type(filesystem).mv is AbstractFileSystem.mv:
+        filesystem.cp_file(part, path)
+        filesystem.rm_file(part)
+    else:
+        filesystem.mv(part, path)
 
 
 def _give_up(file: Any) -> None:

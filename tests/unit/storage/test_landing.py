@@ -444,6 +444,14 @@ def test_a_clip_lands_in_a_store(memory_store: Any, clip: bytes, conn_id: str | 
     assert existing(target) == landed
 
 
+def test_a_name_in_a_store_that_looks_like_a_pattern_is_a_name(memory_store: Any, clip: bytes) -> None:
+    memory_store.pipe("/bucket/a/clip1.mp4", OLD)
+    land(resolve_target("memory://bucket/[a]*/cl*p[1].mp4", "p1"), clip)
+    assert memory_store.cat_file("/bucket/[a]*/cl*p[1].mp4") == clip
+    assert memory_store.cat_file("/bucket/a/clip1.mp4") == OLD
+    assert len(memory_store.store) == 2
+
+
 def test_fail_refuses_what_stands_in_a_store_at_the_start_and_at_the_end(
     memory_store: Any, clip: bytes
 ) -> None:
@@ -554,7 +562,7 @@ def test_a_store_without_a_driver_is_refused_with_what_to_install() -> None:
     ("trouble", "kind"),
     [(PermissionError("Forbidden"), TargetError), (ConnectionError("refused"), TransferError)],
 )
-@pytest.mark.parametrize("step", ["open", "mv"])
+@pytest.mark.parametrize("step", ["open", "cp_file"])
 def test_a_store_that_refuses_or_is_out_of_reach_leaves_nothing(
     memory_store: Any, monkeypatch: Any, clip: bytes, trouble: Exception, kind: type[Exception], step: str
 ) -> None:
