@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from magichour_provider.api.errors import LinkExpiredError, TargetError
+from magichour_provider.api.errors import TargetError
 from magichour_provider.storage.fetching import Fetch
 from magichour_provider.storage.landing import LandedFile, Tally, read_back
 from magichour_provider.storage.progress import Progress
@@ -29,13 +29,21 @@ def same_clip_at(
     """
     if not target.exists():
         return None
-    head = _head_of(client, ask_link)
+    sink = _Measure()
+    fetch = Fetch(client, ask_link, sink, Progress("Fetching the clip to compare it"))
+    head = fetch.look()
     found = read_back(target, [checksum.algorithm for checksum in head.checksums])
     if found is None:
         return None
     landed = found.landed_at(target.path)
-    named = target.names_project and not head.checksums
-    if _is_same(head, found, lambda: named or _sha256(client, ask_link) == landed.sha256):
+
+    def has_same_content() -> bool:
+        if target.names_project and not head.checksums:
+            return True
+        fetch.run()
+        return sink.tally.digest("sha256") == landed.sha256
+
+    if _is_same(head, found, has_same_content):
         return landed
     raise TargetError(
         f"{target.display} holds another clip ({landed.size} bytes), and if_exists is 'skip'.",
@@ -52,21 +60,6 @@ def _is_same(head: ClipHead, found: Tally, has_same_content: Callable[[], bool])
     if any(sum.certain for sum in head.checksums):
         return False
     return has_same_content()
-
-
-def _head_of(client: MagicHourClient, ask_link: Callable[[], ClipLink]) -> ClipHead:
-    try:
-        with client.open_clip(ask_link()) as clip:
-            return clip.head
-    except LinkExpiredError:
-        with client.open_clip(ask_link()) as clip:
-            return clip.head
-
-
-def _sha256(client: MagicHourClient, ask_link: Callable[[], ClipLink]) -> str:
-    sink = _Measure()
-    Fetch(client, ask_link, sink, Progress("Fetching the clip to compare it")).run()
-    return sink.tally.digest("sha256")
 
 
 class _Measure:

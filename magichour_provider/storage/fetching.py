@@ -78,9 +78,21 @@ class Fetch:
 
         Raises TransferError when the connections lead nowhere, and what the sink raises.
         """
+        return self._patiently(self._receive)
+
+    def look(self) -> ClipHead:
+        """What the storage says of the file, without fetching it. Raises TransferError."""
+        return self._patiently(self._open_only)
+
+    def again(self) -> ClipHead:
+        """Bring every byte once more, from the first one on."""
+        self._head = None
+        return self.run()
+
+    def _patiently(self, step: Callable[[], ClipHead]) -> ClipHead:
         while True:
             try:
-                return self._receive()
+                return step()
             except RangeRefusedError as error:
                 log.info("%s Beginning the download anew.", error.what)
                 self._head = None
@@ -89,17 +101,14 @@ class Fetch:
                 self._count_failure(error)
                 self._wait_after(error)
 
-    def again(self) -> ClipHead:
-        """Bring every byte once more, from the first one on."""
-        self._head = None
-        return self.run()
+    def _open_only(self) -> ClipHead:
+        with self._client.open_clip(self._current_link()) as clip:
+            return clip.head
 
     def _receive(self) -> ClipHead:
         if self._head is not None and 0 < self._sink.size == self._head.size:
             return self._head  # it broke after its last byte
-        if self._link is None:
-            self._link = self._ask_link()
-        with self._client.open_clip(self._link, self._position()) as clip:
+        with self._client.open_clip(self._current_link(), self._position()) as clip:
             head = self._take_up(clip.head)
             for chunk in clip.chunks():
                 self._sink.write(chunk)
@@ -110,6 +119,11 @@ class Fetch:
         if self._sink.size == 0:
             raise DownloadError("The clip's storage sent nothing.")
         return head
+
+    def _current_link(self) -> ClipLink:
+        if self._link is None:
+            self._link = self._ask_link()
+        return self._link
 
     def _position(self) -> Position | None:
         if self._head is None or self._head.validator is None or not self._sink.size:
