@@ -85,9 +85,9 @@ def _range(headers: Mapping[str, str], since: Position | None) -> tuple[int, int
 
 
 def _is_of_same_file(headers: Mapping[str, str], validator: str) -> bool:
-    """A part comes with the ETag that the whole has, and need not come with its date (RFC 9110, 15.3.7)."""
+    """Unless the part says that it is of another one. Some storages do not say of which it is."""
     if _STRONG_TAG.fullmatch(validator):
-        return headers.get("etag") == validator
+        return headers.get("etag", validator) == validator
     return headers.get("last-modified", validator) == validator
 
 

@@ -39,7 +39,7 @@ class ClipStream:
             block = self._reader.next()
             if block is None:
                 return
-            yield from cast("list[bytes]", block)
+            yield cast("bytes", block)
 
 
 @contextmanager
@@ -54,12 +54,15 @@ def open_clip(settings: ClientSettings, link: ClipLink, since: Position | None) 
 
 
 class _Reader(threading.Thread):
-    """Puts into a queue: the head, blocks of chunks, then None or the error that ended it."""
+    """Puts into a queue: the head, blocks of bytes, then None or the error that ended it.
+
+    The blocks are large, as the two threads share an interpreter: they meet seldom.
+    """
 
     def __init__(self, settings: ClientSettings, link: ClipLink, since: Position | None) -> None:
         super().__init__(name="magichour-clip-reader", daemon=True)
         self._settings, self._link, self._since = settings, link, since
-        self._items: Queue[ClipHead | list[bytes] | BaseException | None] = Queue(_BLOCKS_AHEAD)
+        self._items: Queue[ClipHead | bytes | BaseException | None] = Queue(_BLOCKS_AHEAD)
         self._closed = False
         self._pump: asyncio.Task[None] | None = None
 
@@ -72,7 +75,7 @@ class _Reader(threading.Thread):
             end = error
         self._put(end)
 
-    def next(self) -> ClipHead | list[bytes] | None:
+    def next(self) -> ClipHead | bytes | None:
         """Wait for the next item; raises what ended the reading."""
         item = self._items.get()
         if isinstance(item, BaseException):
@@ -107,12 +110,12 @@ class _Reader(threading.Thread):
                 async for chunk in clip.chunks():
                     block.append(chunk)
                     if sum(map(len, block)) >= _BLOCK_BYTES or time.monotonic() >= due:
-                        self._put(block)
+                        self._put(b"".join(block))
                         block, due = [], time.monotonic() + _HELD_SECONDS
             finally:
-                self._put(block)
+                self._put(b"".join(block))
 
-    def _put(self, item: ClipHead | list[bytes] | BaseException | None) -> None:
+    def _put(self, item: ClipHead | bytes | BaseException | None) -> None:
         """Hand over; while the writing one is behind, the loop stands still, and so does the sender."""
         if not self._closed:
             self._items.put(item)

@@ -81,9 +81,11 @@ def test_a_part_that_was_not_asked_for_is_refused(changes):
         part(**changes)
 
 
-def test_a_part_without_any_sign_of_the_same_file_is_refused():
-    with pytest.raises(RangeRefusedError):
-        read_head(206, {"content-range": PART["Content-Range"]}, SINCE)
+def test_a_part_need_not_say_again_of_which_file_it_is():
+    assert read_head(206, {"content-range": PART["Content-Range"]}, SINCE).start == SINCE.offset
+
+
+def test_a_part_that_does_not_say_where_it_begins_is_refused():
     with pytest.raises(RangeRefusedError):
         read_head(206, {"etag": TAG}, SINCE)
 
