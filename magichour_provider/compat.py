@@ -74,7 +74,7 @@ __all__ = [
     "default_deferrable",
     "deferral_settles_after",
     "ends_tasks_in_the_triggerer",
-    "forget_result",
+    "forget_xcoms",
     "get_async_connection",
     "get_xcom",
     "has_been_ended",
@@ -271,7 +271,12 @@ def without_its_dag(ti: Any) -> Any:
         context.clear()
         ti.task = None
     return SimpleNamespace(
-        id=ti.id, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
+        id=ti.id,
+        dag_id=ti.dag_id,
+        task_id=ti.task_id,
+        run_id=ti.run_id,
+        map_index=ti.map_index,
+        try_number=ti.try_number,
     )
 
 
@@ -304,31 +309,11 @@ def push_link(ti: Any, link: BaseOperatorLink, address: str) -> None:
     )
 
 
-def outlet_event(context: Context, outlet: object) -> Any | None:
-    """The event that this task's success will make of an outlet; None where the outlet is no asset.
-
-    Raises where Airflow knows no asset by the name or URI of a reference (`Asset.ref`).
-    """
-    from airflow.sdk.definitions.asset import AssetRef
-
-    if not isinstance(outlet, (Asset, AssetAlias, AssetRef)):
-        return None
-    events: Any = context["outlet_events"]
-    return events[outlet]
-
-
-def lineage_collector() -> Any:
-    """What gathers the lineage that hooks report; one that drops it where nobody reads it."""
-    from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
-
-    return get_hook_lineage_collector()  # type: ignore[no-untyped-call]
-
-
-def forget_result(context: Context) -> None:
-    """Delete what an earlier try returned: Airflow does so only before a try that begins in a worker."""
+def forget_xcoms(ti: Any, *keys: str) -> None:
+    """Delete what an earlier try has left, as Airflow does only for one that begins in a worker. Blocks."""
     from airflow.sdk.execution_time.xcom import XCom
 
-    ti = context["ti"]
     address = {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": ti.map_index}
-    if ti.try_number > 1 and XCom.get_one(key=XCom.XCOM_RETURN_KEY, **address) is not None:
-        XCom.delete(key=XCom.XCOM_RETURN_KEY, **address)
+    for key in keys if ti.try_number > 1 else ():
+        if XCom.get_one(key=key, **address) is not None:
+            XCom.delete(key=key, **address)

@@ -90,9 +90,16 @@ class CatalogError(InvalidRequestError):
 
 
 class BudgetError(InvalidRequestError):
-    """The clip costs more credits than the task or the account may spend."""
+    """The clip costs more credits than the task or the account may spend.
+
+    :param code: `insufficient_credits`, as the API has it, where it is the account; None where it is a limit.
+    """
 
     default_remedy = "Raise the limit, add credits, or choose a shorter clip or a cheaper model."
+
+    def __init__(self, what: str, *, code: str | None = None, remedy: str | None = None) -> None:
+        self.code = code
+        super().__init__(what, remedy=remedy)
 
 
 class ImageError(InvalidRequestError):

@@ -20,6 +20,7 @@ from magichour_provider.compat import (
     mask_secret,
 )
 from magichour_provider.durable import JobRecords, confirm_success
+from magichour_provider.failures import tells_why
 from magichour_provider.killing import killed, say, stopped
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.outlets import announce_job
@@ -158,7 +159,7 @@ class ImageToVideoOperator(BaseOperator):
         if durable:
             self.on_success_callback = [*_listed(self.on_success_callback), confirm_success]
         self.linked_project_id: str | None = None
-        self._credits_charged: int | None = None
+        self.credits_charged: int | None = None
         self._purchase: Purchase | None = None
         self._killed = False
 
@@ -169,6 +170,7 @@ class ImageToVideoOperator(BaseOperator):
 
         return MagicHourHook(self.magichour_conn_id)
 
+    @tells_why
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit one job, or take up the one of an earlier try, and wait in the way that was asked for."""
         deadline = deadline_of(
@@ -187,6 +189,7 @@ class ImageToVideoOperator(BaseOperator):
                 alarm.release()
                 return self._go_on(context, job, records, deadline)
 
+    @tells_why
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Take over from the triggerer: return the job's data, or raise what became of it."""
         from magichour_provider.waiting.outcome import Outcome
@@ -211,7 +214,7 @@ class ImageToVideoOperator(BaseOperator):
         """
         self._killed = True
         if self.linked_project_id:
-            say(self.log, killed(self.linked_project_id, self._credits_charged))
+            say(self.log, killed(self.linked_project_id, self.credits_charged))
         elif self._purchase is not None:
             say(self.log, self._purchase.killed())
 
@@ -288,7 +291,7 @@ class ImageToVideoOperator(BaseOperator):
     def _announce(self, context: Context, job: CreatedJob) -> None:
         """Leave the job's id where a person and the next tasks find it, whatever happens from here on."""
         self.linked_project_id = job.id
-        self._credits_charged = job.credits_charged
+        self.credits_charged = job.credits_charged
         if self.do_xcom_push:
             try:
                 context["ti"].xcom_push("project_id", job.id)
@@ -366,7 +369,7 @@ class ImageToVideoOperator(BaseOperator):
     def _finish(self, context: Context, outcome: Outcome, records: JobRecords) -> dict[str, Any]:
         error = outcome.error()
         if outcome.credits_charged is not None:
-            self._credits_charged = outcome.credits_charged
+            self.credits_charged = outcome.credits_charged
         records.know(outcome.project_id, outcome.credits_charged)
         if self.has_run_budget:
             from magichour_provider.paying.xcom_board import settle

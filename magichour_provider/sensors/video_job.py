@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+from magichour_provider import failures
 from magichour_provider.api.errors import JobError, WaitTimeoutError
 from magichour_provider.compat import (
     AirflowSensorTimeout,
@@ -16,8 +17,9 @@ from magichour_provider.compat import (
     PokeReturnValue,
     default_deferrable,
     deferral_settles_after,
-    forget_result,
+    forget_xcoms,
 )
+from magichour_provider.failures import tells_why
 from magichour_provider.killing import killed, say
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.outlets import announce_job
@@ -92,7 +94,7 @@ class VideoJobSensor(BaseSensorOperator):
         self.poll_interval = optional_seconds("poke_interval", poke_interval)
         self.deferrable = default_deferrable() if deferrable is None else deferrable
         self.linked_project_id: str | None = None
-        self._credits_charged: int | None = None
+        self.credits_charged: int | None = None
         self._why_a_worker: str | None = None
 
     @cached_property
@@ -107,6 +109,7 @@ class VideoJobSensor(BaseSensorOperator):
         self._why_a_worker = why_a_worker(self)
         super().render_template_fields(context, jinja_env)
 
+    @tells_why
     def execute(self, context: Context) -> Any:
         """Wait in the way that was asked for."""
         if self.deferrable:
@@ -131,21 +134,22 @@ class VideoJobSensor(BaseSensorOperator):
     def on_kill(self) -> None:
         """Say what goes on: there is no way to cancel a render from here."""
         if self.linked_project_id:
-            say(self.log, killed(self.linked_project_id, self._credits_charged))
+            say(self.log, killed(self.linked_project_id, self.credits_charged))
 
+    @tells_why
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Take over from the triggerer: return the job's data, or raise what became of it."""
         from magichour_provider.waiting.outcome import Outcome
 
         if HANDED_OVER in event:
-            forget_result(context)
+            forget_xcoms(context["ti"], "return_value", failures.KEY)
             if event[HANDED_OVER] is not None:
                 self.log.info("A worker takes this task over, because %s.", event[HANDED_OVER])
                 return self._wait(context, event[DEADLINE])
         outcome = Outcome.from_event(event)
         self._job = JobReference.of(self.project_id)
         self.linked_project_id = outcome.project_id
-        self._credits_charged = outcome.credits_charged
+        self.credits_charged = outcome.credits_charged
         if self.soft_fail or self.never_fail:
             # Airflow turns every AirflowException of a resumed sensor into a skip (airflow#71255).
             return self._finish(context, outcome)
@@ -183,7 +187,7 @@ class VideoJobSensor(BaseSensorOperator):
         from magichour_provider.waiting.blocking import look
 
         ended = look(self.hook.get_client(max_attempts=1), self._watch)
-        self._credits_charged = self._watch.credits_charged
+        self.credits_charged = self._watch.credits_charged
         return ended
 
     def _defer(self) -> NoReturn:
@@ -194,7 +198,7 @@ class VideoJobSensor(BaseSensorOperator):
             self.magichour_conn_id,
             deadline=self._watch.deadline,
             poll_interval=self.poll_interval,
-            credits_charged=self._credits_charged,
+            credits_charged=self.credits_charged,
             submitted=self._watch.submitted,
             **self._watch.kind._asdict(),
         )

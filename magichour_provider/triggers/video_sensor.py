@@ -18,9 +18,17 @@ from weakref import WeakKeyDictionary
 
 from airflow.triggers.base import TriggerEvent
 
+from magichour_provider import failures
 from magichour_provider.api.errors import InvalidRequestError
 from magichour_provider.api.projects import library_url
-from magichour_provider.compat import get_xcom, push_link, push_xcom, success, without_its_dag
+from magichour_provider.compat import (
+    forget_xcoms,
+    get_xcom,
+    push_link,
+    push_xcom,
+    success,
+    without_its_dag,
+)
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.references import DEADLINE, DEFAULT_CONN_ID, HANDED_OVER, JobReference
 from magichour_provider.triggers.video_job import VideoJobTrigger
@@ -176,7 +184,7 @@ class VideoSensorTrigger(VideoJobTrigger):
         if not self.push_result:
             return True
         try:
-            await _asked(push_xcom, self.task_instance, "return_value", result, until=self.deadline)
+            await _asked(_replace_result, self.task_instance, result, until=self.deadline)
         except Exception as error:
             log.warning("The result could not be stored from the triggerer (%s).", type(error).__name__)
             return False
@@ -188,6 +196,11 @@ class VideoSensorTrigger(VideoJobTrigger):
 
     def _event(self, payload: Mapping[str, Any]) -> TriggerEvent:
         return TriggerEvent({**payload, DEADLINE: self.deadline or None})  # type: ignore[no-untyped-call]
+
+
+def _replace_result(ti: Any, result: Mapping[str, Any]) -> None:
+    forget_xcoms(ti, failures.KEY)
+    push_xcom(ti, "return_value", result)
 
 
 async def _asked(question: Callable[..., T], *arguments: Any, until: float = math.inf) -> T:

@@ -47,7 +47,9 @@ def airflow(monkeypatch):
 def trigger():
     def make(**kwargs):
         made = VideoSensorTrigger(**{"limit": 3600.0, "grace": 60.0, "poll_interval": 0.05, **kwargs})
-        made.task_instance = SimpleNamespace(id=1, dag_id="d", task_id="wait", run_id="r", map_index=-1)
+        made.task_instance = SimpleNamespace(
+            id=1, dag_id="d", task_id="wait", run_id="r", map_index=-1, try_number=1
+        )
         made.timeout_after = datetime.now(timezone.utc) + timedelta(hours=1, seconds=60)
         return made
 
@@ -243,9 +245,9 @@ class Deferred(Exception):
 
 @pytest.fixture
 def sensor(monkeypatch, context):
-    """Make a sensor whose deferral is told instead of done; `forgotten` counts the results deleted."""
+    """Make a sensor whose deferral is told instead of done; `forgotten` has the XComs deleted."""
     forgotten = []
-    monkeypatch.setattr(video_job, "forget_result", forgotten.append)
+    monkeypatch.setattr(video_job, "forget_xcoms", lambda ti, *keys: forgotten.append(keys))
 
     def make(project_id, **kwargs):
         made = VideoJobSensor(task_id="wait", project_id=project_id, deferrable=True, **kwargs)
@@ -265,7 +267,7 @@ def test_a_worker_takes_over_with_its_own_templates_and_the_same_deadline(sensor
     with pytest.raises(Deferred) as deferred:
         sensor(job).execute_complete(context, {HANDED_OVER: "why", DEADLINE: deadline})
     assert deferred.value.args == (deadline,)
-    assert sensor.forgotten == [context]
+    assert sensor.forgotten == [("return_value", "failure")]
 
 
 def test_a_worker_that_takes_over_nothing_says_so(sensor, context, connection, fails_for_good):

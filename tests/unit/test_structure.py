@@ -16,11 +16,8 @@ LEVELS = [
     {"choices"},
     {"waiting", "storage", "pictures", "references", "timing", "connection_form", "killing"},
     {"compat"},
-    {
-        *("hooks", "links", "retry_policy", "durable", "delivered"),
-        *("assets", "outlets", "lineage", "lineage_facets"),
-    },
-    {"policies"},
+    {"hooks", "links", "retry_policy", "durable"},
+    {"policies", "failures"},
     {"paying", "triggers"},
     {"operators", "sensors"},
 ]
