@@ -5,22 +5,25 @@ worker and a Clear. The order must not be relaxed: `intent` before the create, `
 answer is there, `done` once Airflow knows that the task has succeeded. A record without an id means that
 nobody can tell whether the create was taken: the task then fails, and goes on only when a person, once
 told, clears it.
+
+A file may hold it besides (`keep_in`), for the tasks of other runs. The store is written first: it refuses a
+try that Airflow has given up, or a person has cleared, meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from datetime import datetime, timezone
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.api.errors import MagicHourError, SubmissionUnknownError
+from magichour_provider.api.errors import InvalidRequestError, MagicHourError, SubmissionUnknownError
 from magichour_provider.api.projects import LIBRARY_PAGE, library_url
 from magichour_provider.compat import KEEP_FOR_EVER, AirflowTaskTimeout, own_state, task_state_store
+from magichour_provider.record import Copy, Record, Stage
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -42,54 +45,6 @@ REMEDY = (
 """What to do about a create of unknown outcome."""
 
 
-class Stage(str, Enum):
-    """How far a submission has come."""
-
-    INTENT = "intent"
-    UNKNOWN = "unknown"
-    SUBMITTED = "submitted"
-    DONE = "done"
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is known of one submission; ids, numbers and a hash.
-
-    :param stage: `unknown` is an intent without an id of which a person has been told.
-    :param fingerprint: hash of everything that changes the clip.
-    :param at: when the create was about to be sent, ISO 8601.
-    :param max_tries: the task's own when this was written; a Clear changes it, a retry does not.
-    :param balance: the account's credits before the create.
-    :param cost: what the clip costs by the catalogue, in credits.
-    :param spent: credits of this task's earlier jobs in this run, as far as they were not refunded.
-    """
-
-    stage: Stage
-    fingerprint: str
-    at: str
-    max_tries: int
-    name: str | None = None
-    balance: int | None = None
-    cost: int | None = None
-    spent: int = 0
-    project_id: str | None = None
-    credits_charged: int | None = None
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> Record:
-        """Read what this version or a later one has written; ValueError where it cannot be used."""
-        known = {field.name for field in fields(cls)}
-        values = {key: value for key, value in stored.items() if key in known}
-        try:
-            return cls(**{**values, "stage": Stage(values.get("stage"))})
-        except TypeError as error:
-            raise ValueError(str(error)) from None
-
-    def stored(self) -> dict[str, Any]:
-        """The record as it is stored."""
-        return {**asdict(self), "stage": self.stage.value}
-
-
 class JobRecords:
     """The record of the running task; without a store (below Airflow 3.3) it remembers nothing."""
 
@@ -101,6 +56,7 @@ class JobRecords:
         self._earlier: Record | None = None
         self._spent = 0
         self._unsaved = False
+        self._copy: Copy | None = None
         if self._store is None:
             log.info(
                 "%s: a new try cannot take up the job of an earlier one; use retries=0 where that matters.",
@@ -112,23 +68,41 @@ class JobRecords:
         """Whether a new try will find what this one writes."""
         return self._store is not None
 
+    def keep_in(self, copy: Copy) -> None:
+        """Keep the record there, too, and go by what another run has left there.
+
+        Raises InvalidRequestError where there is no store: only that keeps a dead try from writing.
+        """
+        if not self.available:
+            raise InvalidRequestError(
+                "record_path needs durable=True, and the task state store of Airflow 3.3."
+            )
+        self._copy = copy
+
     def read(self) -> Record | None:
         """Return what an earlier try has left; SubmissionUnknownError where it cannot be read."""
-        stored = self._stored()
-        if stored is None:
-            return None
+        own, other = self._read(self._stored()), self._read(self._copy.read() if self._copy else None)
+        if self._copy is not None and (own is None or other is None or own.project_id != other.project_id):
+            self._unsaved = True
+        if other is not None and (own is None or own.at < other.at):
+            own = replace(other, max_tries=self._max_tries, elsewhere=True)
+        if own is not None:
+            self._record = self._earlier = own
+            self._spent = own.spent_in_all
+        return own
+
+    @staticmethod
+    def _read(stored: Any) -> Record | None:
         try:
-            self._record = self._earlier = Record.of(stored)
+            return None if stored is None else Record.of(stored)
         except ValueError as error:
             raise SubmissionUnknownError(
                 f"The record of an earlier try cannot be read ({error}).",
                 remedy=(
                     f"Look for this task's job in the Magic Hour library ({LIBRARY_PAGE}); if there is none, "
-                    "run the task once with durable=False."
+                    "remove the file of record_path, or run the task once with durable=False."
                 ),
             ) from None
-        self._spent = self._record.spent + (self._record.credits_charged or 0)
-        return self._record
 
     def _stored(self) -> Any:
         """What is stored. Airflow's client takes any 404 for "nothing": a later try asks again."""
@@ -154,12 +128,14 @@ class JobRecords:
     def perhaps_spent(self) -> int:
         """Credits of a create of unknown outcome."""
         record = self._record
-        return record.cost or 0 if record is not None and record.project_id is None else 0
+        if record is None or record.project_id is not None or record.elsewhere:
+            return 0
+        return record.cost or 0
 
     def charged(self, credits_charged: int | None) -> None:
         """Take in what the job costs by now, in credits: 0 once it is refunded."""
         if self._record is not None and credits_charged is not None:
-            self._spent = self._record.spent + credits_charged
+            self._spent = replace(self._record, credits_charged=credits_charged).spent_in_all
 
     def write_off(self) -> None:
         """Count a create of unknown outcome as spent, as the task goes on to another."""
@@ -249,9 +225,11 @@ class JobRecords:
             if self._store is None:
                 return
             if self._earlier is not None:
-                self._store.set(KEY, self._earlier.stored(), retention=KEEP_FOR_EVER)
-            else:
-                self._store.delete(KEY)
+                self._put(self._earlier)
+                return
+            self._store.delete(KEY)
+            if self._copy is not None:
+                self._copy.delete()
         except Exception:
             log.exception("That the create was not taken could not be recorded.")
 
@@ -262,7 +240,7 @@ class JobRecords:
         record = replace(
             self._record, stage=Stage.SUBMITTED, project_id=project_id, credits_charged=credits_charged
         )
-        self._spent = record.spent + (credits_charged or 0)
+        self._spent = record.spent_in_all
         try:
             self._write(record)
             self._unsaved = False
@@ -292,8 +270,13 @@ class JobRecords:
 
     def _write(self, record: Record) -> None:
         self._record = record
+        self._put(record)
+
+    def _put(self, record: Record) -> None:
         if self._store is not None:
             self._store.set(KEY, record.stored(), retention=KEEP_FOR_EVER)
+        if self._copy is not None:
+            self._copy.write(record.stored())
 
 
 def confirm_success(context: Context) -> None:

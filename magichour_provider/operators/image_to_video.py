@@ -80,9 +80,10 @@ class ImageToVideoOperator(BaseOperator):
         `fail` where there is a limit. Until it is submitted, such a clip counts for the run's limit with
         `max_credits`, or with nothing.
     :param durable: keep a record of the paid job in the task state store (Airflow 3.3).
-    :param share_uploads: upload an image that several map indexes of this task have only once, and use that
-        upload in the runs of the next six days, too. Below Airflow 3.3, or without `durable`, a later try
-        uploads anew. Not with `do_xcom_push=False`, as it is done by XComs.
+    :param record_path: a file, local or in object storage, that keeps this record for other runs, too: a task
+        that is given the same file and the same request takes up the job that is paid for, whichever run has
+        paid. One file for each clip, and one task at a time (Airflow 3.3, `durable`).
+    :param record_conn_id: the connection for object storage.
     :param check_catalog: what to do where no known version of the model takes this request: `error`,
         `warn` (submit all the same) or `off`.
     :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`, `url`.
@@ -101,6 +102,8 @@ class ImageToVideoOperator(BaseOperator):
         "magichour_conn_id",
         "max_credits",
         "max_credits_per_run",
+        "record_path",
+        "record_conn_id",
     )
     operator_extra_links = (VideoProjectLink(),)
     ui_color = "#d9d2ff"
@@ -126,7 +129,8 @@ class ImageToVideoOperator(BaseOperator):
         max_credits_per_run: int | str | None = None,
         on_unknown_cost: OnUnknownCost | None = None,
         durable: bool = True,
-        share_uploads: bool = True,
+        record_path: str | None = None,
+        record_conn_id: str | None = None,
         check_catalog: CheckCatalog = "error",
         **kwargs: Any,
     ) -> None:
@@ -153,7 +157,8 @@ class ImageToVideoOperator(BaseOperator):
             check_choice("on_unknown_cost", on_unknown_cost, OnUnknownCost)
         self.on_unknown_cost = on_unknown_cost
         self.durable = durable
-        self.share_uploads = share_uploads
+        self.record_path = record_path
+        self.record_conn_id = record_conn_id
         check_choice("check_catalog", check_catalog, CheckCatalog)
         self.check_catalog = check_catalog
         if durable:
@@ -260,6 +265,7 @@ class ImageToVideoOperator(BaseOperator):
         self, context: Context, records: JobRecords, alarm: HeldAlarm, deadline: float
     ) -> Purchase:
         from magichour_provider.paying.purchase import Purchase, check_run_budget
+        from magichour_provider.paying.record_file import RecordFile
         from magichour_provider.paying.submission import Order
         from magichour_provider.paying.upload_board import shared_uploads_of
         from magichour_provider.paying.xcom_board import run_budget_of
@@ -267,6 +273,9 @@ class ImageToVideoOperator(BaseOperator):
         order = Order.of(**{field: getattr(self, field) for field in Order.arguments()})
         order = replace(order, name=order.name or job_name(context))
         check_run_budget(order, records)
+        record_file = RecordFile.of(self.record_path, self.record_conn_id)
+        if record_file is not None:
+            records.keep_in(record_file)
         purchase = Purchase(
             order,
             records,

@@ -24,8 +24,7 @@ from magichour_provider.api.errors import (
 )
 from magichour_provider.api.models import CreatedJob
 from magichour_provider.api.projects import LIBRARY_PAGE, library_url
-from magichour_provider.api.protocol import NO_JSON
-from magichour_provider.durable import JobRecords, Record, Stage
+from magichour_provider.durable import JobRecords
 from magichour_provider.killing import killed
 from magichour_provider.paying.submission import (
     Checked,
@@ -39,6 +38,7 @@ from magichour_provider.paying.submission import (
     upload_images,
 )
 from magichour_provider.paying.taking_up import Look, job_to_take_up
+from magichour_provider.record import Record, Stage
 from magichour_provider.waiting import outcome
 from magichour_provider.waiting.blocking import get_video
 
@@ -96,6 +96,7 @@ class Purchase:
             self.run_budget.spent(self.records.spent)
         if earlier is not None and earlier.project_id is not None:
             self.job = CreatedJob(id=earlier.project_id, credits_charged=earlier.credits_charged)
+            self.records.know(self.job.id, self.job.credits_charged)
             return self.job
         self.job = self.taken_up = None
         if self.uploads is not None and record is not None and record.project_id is not None:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from magichour_provider.api.errors import ImageError, SubmissionUnknownError
 from magichour_provider.api.projects import is_project_id, library_url
-from magichour_provider.durable import FOUND_KEY, REMEDY, JobRecords, Record, Stage
+from magichour_provider.durable import FOUND_KEY, REMEDY, JobRecords
+from magichour_provider.record import Record, Stage
 from magichour_provider.waiting.outcome import Ending
 
 if TYPE_CHECKING:

@@ -341,6 +341,7 @@ def test_the_record_holds_ids_numbers_and_a_hash(tries, monkeypatch):
         "spent",
         "project_id",
         "credits_charged",
+        "elsewhere",
     }
     assert "secret" not in str(record).lower()
 

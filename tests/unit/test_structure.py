@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "magichour_provider"
 LEVELS = [
     {"api"},
     {"choices"},
-    {"waiting", "storage", "pictures", "references", "timing", "connection_form", "killing"},
+    {"waiting", "storage", "references", "timing", "connection_form", "killing", "record"},
     {"compat"},
     {"hooks", "links", "retry_policy", "durable"},
     {"policies", "failures"},
