@@ -116,12 +116,25 @@ def test_a_create_of_unknown_outcome_is_not_repeated_by_any_run(
     assert len(jobs(magichour_sandbox)) == 2
 
 
-def test_clearing_a_success_renders_anew_whichever_run_has_paid(render, magichour_sandbox):
-    first = render()
-    assert render() == first
-    second = render(same=True, cleared=True)
-    assert second["project_id"] != first["project_id"]
-    assert render() == second
+@pytest.mark.parametrize("waits", [True, False])
+def test_clearing_a_success_renders_anew_whichever_run_has_paid(render, magichour_sandbox, waits):
+    results = [render(wait_for_completion=waits) for _ in range(2)]
+    results.append(render(wait_for_completion=waits, same=True, cleared=True))
+    results.append(render(wait_for_completion=waits))
+    ids = [result["project_id"] for result in results]
+    assert ids[0] == ids[1] != ids[2] == ids[3]
+    assert len(jobs(magichour_sandbox)) == 2
+
+
+def test_what_a_person_cleared_in_one_run_is_cleared_in_no_other(
+    render, monkeypatch, path, magichour_sandbox, fails_for_good
+):
+    killed_inside_the_create(render, monkeypatch)
+    file = RecordFile.of(path, None)
+    file.write({**file.read(), "stage": "unknown", "max_tries": 7})
+    with fails_for_good("An earlier try was cut off at"):
+        render()
+    assert len(jobs(magichour_sandbox)) == 1
 
 
 def test_a_clear_of_an_old_run_takes_up_what_a_later_one_has_paid_for(
