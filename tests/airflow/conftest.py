@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mail_server import MailServer
 
 from magichour_provider import compat
 from magichour_provider.api.errors import MagicHourError
@@ -49,6 +50,14 @@ def connection(monkeypatch, magichour_sandbox) -> Any:
 
     connect()
     return connect
+
+
+@pytest.fixture
+def mails(monkeypatch) -> Iterator[MailServer]:
+    """A mail server, and the connection `smtp_default` to it."""
+    with MailServer() as server:
+        monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", json.dumps(server.connection))
+        yield server
 
 
 @pytest.fixture

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+
+from magichour_provider.compat import has_retry_policies
+
+PHOTOGRAPH = Path(__file__).parents[2] / "dags_examples" / "images" / "grace_hopper.jpg"
 
 JOB_KEYS = {
     "project_id",
@@ -85,6 +91,113 @@ def test_the_mapped_pipeline(run_dag, magichour_sandbox, tmp_path):
     assert len(list((tmp_path / "clips").iterdir())) == 3
     jobs = magichour_sandbox.control.ledger()["jobs"]
     assert len({job["name"] for job in jobs}) == creates(magichour_sandbox) == 3
+
+
+def test_object_storage_in_and_out(run_dag, magichour_sandbox, memory_store):
+    from airflow.sdk.io import attach
+
+    attach("memory", "aws_default", fs=memory_store)
+    memory_store.pipe("/stills/a.jpg", PHOTOGRAPH.read_bytes())
+    run = run_dag(
+        "examples/s3_in_and_out.py", image="memory://stills/a.jpg", folder="memory://clips/magichour"
+    )
+    assert run.state == "success"
+    clip = xcom(run, "download")
+    assert clip["path"] == f"memory://clips/magichour/{clip['project_id']}.mp4"
+    landed = memory_store.cat(f"/clips/magichour/{clip['project_id']}.mp4")
+    assert sha256(landed).hexdigest() == clip["sha256"]
+
+
+def test_a_mail_with_the_poster_frame(run_dag, mails, magichour_sandbox, tmp_path):
+    from PIL import Image
+
+    run = run_dag("examples/mail_the_clip.py", folder=str(tmp_path), to="somebody@example.com")
+    assert run.state == "success"
+    (mail,) = mails.to("somebody@example.com")
+    (attached,) = mail.iter_attachments()
+    clip = xcom(run, "download")
+    assert attached.get_filename() == Path(clip["poster"]).name
+    with Image.open(BytesIO(attached.get_content())) as poster:
+        poster.load()
+        assert (poster.format, poster.size) == ("JPEG", (clip["width"], clip["height"]))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [("moderation", "a_person"), ("credits", "billing"), ("image", "on_call"), (None, None)],
+)
+def test_a_branch_on_failure(run_dag, mails, magichour_sandbox, tmp_path, trouble, told):
+    conf = {"prompt": "nsfw"} if trouble == "moderation" else {}
+    if trouble == "credits":
+        magichour_sandbox.control.account(credits=0)
+    if trouble == "image":
+        conf["image"] = "/no/such/image.png"
+    run = run_dag("examples/branch_on_failure.py", folder=str(tmp_path), **conf)
+    assert run.state == ("failed" if told else "success")
+    sent = {who for who in ("a_person", "billing", "on_call") if mails.to(f"{who}@example.com")}
+    assert sent == ({told} if told else set())
+    assert str(run.tasks["download"][0].state) == ("upstream_failed" if told else "success")
+
+
+def test_a_task_of_ones_own(run_dag, magichour_sandbox, tmp_path):
+    magichour_sandbox.control.account(credits=1000)
+    run = run_dag("examples/in_your_own_task.py", folder=str(tmp_path))
+    assert run.state == "success"
+    assert xcom(run, "choose_length") == 3, "ten of 72 credits can be paid, ten of 120 not"
+    assert xcom(run, "wait")["end_seconds"] == 3
+    assert Path(xcom(run, "land")["path"]).parent == tmp_path
+
+
+@pytest.mark.skipif(not has_retry_policies(), reason="record_path needs Airflow 3.3")
+class TestNightlyFolder:
+    @pytest.fixture
+    def night(self, run_dag, magichour_sandbox, tmp_path):
+        (tmp_path / "images").mkdir()
+
+        def run():
+            night = run_dag(
+                "examples/nightly_folder.py", images=str(tmp_path / "images"), clips=str(tmp_path / "clips")
+            )
+            return night.state, creates(magichour_sandbox)
+
+        return run
+
+    @pytest.fixture
+    def picture(self, tmp_path):
+        from PIL import Image
+
+        def save(name, shade):
+            Image.new("RGB", (64, 64), (shade, 0, 0)).save(tmp_path / "images" / name)
+
+        return save
+
+    def test_it_renders_what_is_new_or_has_changed(self, night, picture, tmp_path):
+        picture("one.png", 10)
+        picture("two.png", 20)
+        assert night() == ("success", 2)
+        assert night() == ("success", 2)
+        picture("two.png", 30)
+        assert night() == ("success", 3)
+        clips = sorted(file.name.split("-")[0] for file in (tmp_path / "clips").glob("*.mp4"))
+        assert clips == ["one", "two", "two"]
+
+    def test_a_clip_that_did_not_land_is_brought_home_the_next_night(
+        self, night, picture, tmp_path, magichour_sandbox
+    ):
+        picture("one.png", 10)
+        picture("two.png", 20)
+        magichour_sandbox.control.faults([{"origin": "storage", "method": "GET", "path": "*", "status": 500}])
+        assert night() == ("failed", 2)
+        assert list((tmp_path / "clips").glob("*.mp4")) == []
+        magichour_sandbox.control.faults([])
+        assert night() == ("success", 2)
+        assert len(list((tmp_path / "clips").glob("*.mp4"))) == 2
+
+    def test_an_image_that_is_refused_holds_up_no_other(self, night, picture, tmp_path):
+        picture("nsfw.png", 10)
+        picture("two.png", 20)
+        assert night() == ("failed", 2)
+        assert [file.name.split("-")[0] for file in (tmp_path / "clips").glob("*.mp4")] == ["two"]
 
 
 def test_every_mode_of_waiting_gives_the_same_data(run_dag, magichour_sandbox):

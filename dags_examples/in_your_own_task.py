@@ -1,0 +1,51 @@
+"""The hook in tasks of your own: look at the account, choose a length that it can pay, submit, and land the clip.
+
+What an operator does for you, such a task does not: it knows nothing of an earlier try, so one that submits must not be
+retried, and one that waits keeps its worker, which is why a sensor waits here.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, task
+
+from magichour_provider.hooks.magichour import MagicHourHook
+from magichour_provider.sensors.video_job import VideoJobSensor
+
+PHOTOGRAPH = Path(__file__).parent / "images" / "grace_hopper.jpg"
+MODEL, RESOLUTION = "ltx-2.3", "480p"
+
+with DAG(
+    dag_id="magichour_in_your_own_task",
+    schedule=None,
+    params={"image": str(PHOTOGRAPH), "folder": str(Path(tempfile.gettempdir()) / "magichour")},
+    tags=["magichour", "example"],
+):
+
+    @task
+    def choose_length() -> float:
+        """Take the longest of some lengths of which the account can pay ten."""
+        hook = MagicHourHook()
+        credits = hook.get_account().credits
+        costs = {seconds: hook.estimate_credits(MODEL, seconds, RESOLUTION) for seconds in (3, 5, 10)}
+        return max(seconds for seconds, cost in costs.items() if cost is not None and 10 * cost <= credits)
+
+    @task(retries=0)
+    def submit(end_seconds: float, params: dict[str, str]) -> str:
+        """Upload the image and submit a job: this spends credits."""
+        hook = MagicHourHook()
+        job = hook.create_image_to_video(
+            hook.upload(params["image"]), end_seconds, model=MODEL, resolution=RESOLUTION
+        )
+        return job.id
+
+    @task
+    def land(job: dict[str, Any], params: dict[str, str]) -> dict[str, Any]:
+        """Land the clip."""
+        return MagicHourHook().download(job["project_id"], f"{params['folder']}/")
+
+    wait = VideoJobSensor(task_id="wait", project_id=submit(choose_length()), deferrable=True)
+    land(wait.output)

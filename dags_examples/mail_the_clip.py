@@ -1,0 +1,51 @@
+"""A mail when the clip is there, with its poster frame attached.
+
+To set up: `pip install 'airflow-provider-magichour[pictures]' apache-airflow-providers-smtp`, the connection
+`smtp_default` (with `from_email` in its extra), and a folder that every worker sees: the mail attaches a local file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from airflow.providers.smtp.operators.smtp import EmailOperator
+from airflow.sdk import DAG
+
+from magichour_provider.operators.download import DownloadVideoOperator
+from magichour_provider.operators.image_to_video import ImageToVideoOperator
+
+PHOTOGRAPH = Path(__file__).parent / "images" / "grace_hopper.jpg"
+
+with DAG(
+    dag_id="magichour_mail_the_clip",
+    schedule=None,
+    params={
+        "image": str(PHOTOGRAPH),
+        "folder": str(Path(tempfile.gettempdir()) / "magichour"),
+        "to": "you@example.com",
+    },
+    tags=["magichour", "example"],
+):
+    render = ImageToVideoOperator(
+        task_id="render",
+        image="{{ params.image }}",
+        model="ltx-2.3",
+        resolution="480p",
+        end_seconds=3,
+        deferrable=True,
+    )
+    download = DownloadVideoOperator(
+        task_id="download", project_id=render.output, path="{{ params.folder }}/", poster=True
+    )
+    EmailOperator(
+        task_id="mail",
+        to="{{ params.to }}",
+        subject="A clip of {{ ti.xcom_pull('download')['duration'] }} seconds",
+        html_content="""
+            <p>{{ ti.xcom_pull('download')['path'] }}</p>
+            <p><a href="{{ ti.xcom_pull('render')['url'] }}">in the library</a>,
+            for {{ ti.xcom_pull('render')['credits_charged'] }} credits</p>
+        """,
+        files=[download.output["poster"]],
+    )
