@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from airflow_rest import Json
 from live_airflow import LiveAirflow
+from mail_server import MailServer
 from PIL import Image
 from postgres import postgres
 from processes import wait_until
+from s3_server import S3Server, s3_server
 from sandbox_process import sandbox
 
 from magichour_provider.sandbox.control import SandboxControl
@@ -145,12 +147,33 @@ def statsd() -> StatsdServer:
 
 
 @pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A local S3 with two empty buckets, `stills` and `clips`."""
+    with s3_server(tmp_path_factory.mktemp("s3") / "s3.log") as server:
+        for bucket in ("stills", "clips"):
+            server.client().create_bucket(Bucket=bucket)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mails() -> Iterator[MailServer]:
+    """A local mail server."""
+    with MailServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def live_airflow(
-    sandbox_url: str, statsd: StatsdServer, tmp_path_factory: pytest.TempPathFactory
+    sandbox_url: str,
+    s3: S3Server,
+    mails: MailServer,
+    statsd: StatsdServer,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[LiveAirflow]:
     """A live Airflow over the example Dags and those in `dags`, with three connections to the sandbox.
 
     `magichour_default` and one with a wrong key come from the environment; a third is in the database.
+    `aws_default` and `smtp_default` are the local S3 and the local mail server.
     """
     dags = tmp_path_factory.mktemp("dags")
     for folder in (EXAMPLES, HERE / "dags"):
@@ -158,6 +181,8 @@ def live_airflow(
     env = {
         "AIRFLOW_CONN_MAGICHOUR_DEFAULT": json.dumps(_connection(sandbox_url, API_KEY)),
         "AIRFLOW_CONN_MAGICHOUR_WRONG": json.dumps(_connection(sandbox_url, WRONG_KEY)),
+        "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(s3.connection),
+        "AIRFLOW_CONN_SMTP_DEFAULT": json.dumps(mails.connection),
         # Airflow's default. Below it, the race that our trigger guards against is hardly ever lost.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "5",
     }
