@@ -38,7 +38,7 @@ with DAG(
     download = DownloadVideoOperator(
         task_id="download", project_id=render.output, path="{{ params.folder }}/", poster=True
     )
-    EmailOperator(
+    mail = EmailOperator(
         task_id="mail",
         to="{{ params.to }}",
         subject="A clip of {{ ti.xcom_pull('download')['duration'] }} seconds",
@@ -47,5 +47,6 @@ with DAG(
             <p><a href="{{ ti.xcom_pull('render')['url'] }}">in the library</a>,
             for {{ ti.xcom_pull('render')['credits_charged'] }} credits</p>
         """,
-        files=[download.output["poster"]],
+        files=["{{ ti.xcom_pull('download')['poster'] }}"],
     )
+    download >> mail

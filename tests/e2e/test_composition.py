@@ -165,10 +165,34 @@ def test_what_cannot_be_paid_goes_to_billing_and_a_clear_mends_it(
     assert run.states()["tell_billing"] == "skipped"
 
 
-class TestNightlyFolder:
-    """Five nights, one after the other, from bucket to bucket."""
+def test_a_task_that_succeeds_without_a_worker_leaves_no_failure_of_an_earlier_try(
+    runs: dict[str, Run], live_airflow: LiveAirflow, control: SandboxControl
+) -> None:
+    """Airflow removes a task's XComs before a try that begins in a worker only."""
+    for run in runs.values():
+        run.finish()
+    control.behaviour(render_seconds=3600)
+    try:
+        run = Run(live_airflow, "e2e_impatient", {}, "impatient")
+        assert run.finish() == "failed"
+    finally:
+        control.behaviour(render_seconds=QUICK)
+    job = run.xcom("submit")["project_id"]
+    failure = run.xcom("wait", "failure")
+    assert (failure["error"], failure["project_id"]) == ("WaitTimeoutError", job)
 
-    @pytest.fixture(scope="class")
+    control.set_job(job, "complete")
+    live_airflow.clear(run.dag_id, run.run_id, ["wait"])
+    assert run.finish() == "success"
+    assert "this task ends in the triggerer" in live_airflow.log(run.dag_id, run.run_id, "wait", try_number=2)
+    assert run.xcom("wait")["project_id"] == job
+    assert run.xcom("wait", "failure") is None
+
+
+class TestNightlyFolder:
+    """Four nights, one after the other, from bucket to bucket."""
+
+    @pytest.fixture
     def night(self, live_airflow: LiveAirflow) -> Callable[[str], Run]:
         folders = {
             "images": "s3://aws_default@stills/nightly",

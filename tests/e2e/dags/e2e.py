@@ -59,3 +59,13 @@ with DAG(dag_id="e2e_killed", schedule=None, params=PARAMS, default_args=RETRIES
     ImageToVideoOperator(
         task_id="render", image="{{ params.image }}", poll_interval=1, deferrable=False, **ORDER
     )
+
+with DAG(dag_id="e2e_impatient", schedule=None, params=PARAMS):
+    VideoJobSensor(
+        task_id="wait",
+        project_id=ImageToVideoOperator(
+            task_id="submit", image="{{ params.image }}", wait_for_completion=False, **ORDER
+        ).output,
+        timeout=5,
+        deferrable=True,
+    )
