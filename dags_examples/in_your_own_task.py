@@ -43,9 +43,10 @@ with DAG(
         return job.id
 
     @task
-    def land(job: dict[str, Any], params: dict[str, str]) -> dict[str, Any]:
-        """Land the clip."""
-        return MagicHourHook().download(job["project_id"], f"{params['folder']}/")
+    def land(job: dict[str, Any], params: dict[str, str]) -> str:
+        """Land the clip, and say where."""
+        clip = MagicHourHook().download(job["project_id"], f"{params['folder']}/")
+        return str(clip["path"])
 
     wait = VideoJobSensor(task_id="wait", project_id=submit(choose_length()), deferrable=True)
     land(wait.output)
