@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.api.errors import MagicHourError
+from magichour_provider.api.errors import MagicHourError, TaskStoppedError, TransferError
 from magichour_provider.choices import IfExists, check_choice
 from magichour_provider.compat import BaseOperator
 from magichour_provider.links import VideoProjectLink
@@ -76,6 +76,7 @@ class DownloadVideoOperator(BaseOperator):
         self.linked_project_id: str | None = None
         self._job: JobReference | None = None
         self._landed: dict[str, Any] | None = None
+        self._is_landing = False
 
     @cached_property
     def hook(self) -> MagicHourHook:
@@ -91,15 +92,35 @@ class DownloadVideoOperator(BaseOperator):
             self.linked_project_id = job.project_id
             if self.outlets:
                 job = self._job = self._with_credits(job)
-            self._landed = self.hook.download(
-                job.project_id, str(self.path), path_conn_id=self.path_conn_id, if_exists=self.if_exists
-            )
+            self._is_landing = True
+            try:
+                self._landed = self._deliver(job.project_id, context)
+            finally:
+                self._is_landing = False
         announce_clips(context, self.outlets, self._landed, job)
         return self._landed
 
-    def get_openlineage_facets_on_start(self) -> Any:
-        """Lineage: the project."""
-        return self._lineage()
+    def on_kill(self) -> None:
+        """Stop at once: Airflow calls this where the task is, so what was begun is given up on the way out.
+
+        A task that is marked failed has no next try that would remove what it leaves, and an upload that was
+        begun in S3 costs money.
+        """
+        if self._is_landing:
+            self._is_landing = False
+            raise TaskStoppedError("The landing was stopped.", consequence=TransferError.default_consequence)
+
+    def _deliver(self, project_id: str, context: Context) -> dict[str, Any]:
+        where: dict[str, Any] = {
+            "path": str(self.path),
+            "path_conn_id": self.path_conn_id,
+            "if_exists": self.if_exists,
+            "file_name": self.file_name,
+            "poster": self.poster,
+        }
+        if not self.delete_remote:
+            return self.hook.download(project_id, **where)
+        return self._deliver_and_delete(project_id, context, where)
 
     def _deliver_and_delete(self, project_id: str, context: Context, where: dict[str, Any]) -> dict[str, Any]:
         """A try that dies after the removal has left a record of what it landed."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from contextlib import contextmanager, nullcontext
 
 import pytest
@@ -11,6 +13,7 @@ from magichour_provider import compat
 from magichour_provider.api.errors import TaskStoppedError
 from magichour_provider.compat import AirflowTaskTimeout
 from magichour_provider.durable import KEY
+from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -201,3 +204,34 @@ def alarm_once_the_create_is_sent(seconds):
         MagicHourClient.create_image_to_video = create
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_landing_that_is_killed_leaves_nothing_beside_its_target(
+    tries, context, magichour_sandbox, tmp_path
+):
+    """Airflow calls `on_kill` from the signal's handler, wherever the task is."""
+    download = DownloadVideoOperator(task_id="download", project_id=tries(), path=f"{tmp_path}/clip.mp4")
+    magichour_sandbox.control.faults([{"method": "GET", "path": "*/output.mp4", "hold": "before"}])
+    task = threading.get_ident()
+
+    def kill():
+        while not magichour_sandbox.control.ledger()["held"]:
+            time.sleep(0.05)
+        signal.pthread_kill(task, signal.SIGUSR1)
+
+    old = signal.signal(signal.SIGUSR1, lambda *_: download.on_kill())
+    killer = threading.Thread(target=kill)
+    try:
+        killer.start()
+        with pytest.raises(TaskStoppedError, match="clip is safe at Magic Hour"):
+            download.execute(context)
+    finally:
+        killer.join()
+        signal.signal(signal.SIGUSR1, old)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_that_is_over_is_not_stopped(tries, context, tmp_path):
+    download = DownloadVideoOperator(task_id="download", project_id=tries(), path=f"{tmp_path}/")
+    download.execute(context)
+    download.on_kill()
