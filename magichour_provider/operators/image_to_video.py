@@ -80,6 +80,8 @@ class ImageToVideoOperator(BaseOperator):
         `fail` where there is a limit. Until it is submitted, such a clip counts for the run's limit with
         `max_credits`, or with nothing.
     :param durable: keep a record of the paid job in the task state store (Airflow 3.3).
+    :param share_uploads: let the map indexes of this task upload an image that they share only once, and use
+        that in the runs of the next six days, too. It is done by XComs: not with `do_xcom_push=False`.
     :param record_path: a file, local or in object storage, that keeps this record for other runs, too: a task
         that is given the same file and the same request takes up the job that is paid for, whichever run has
         paid. One file for each clip, and one task at a time (Airflow 3.3, `durable`).
