@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from magichour_provider.api.errors import UnprocessableError
 from magichour_provider.paying import upload_board
 
 WEEK = 7 * 86400
@@ -169,11 +168,13 @@ def test_a_create_that_is_refused_for_something_else_is_sent_twice_at_most(
     assert "magichour_job" not in tries.store
 
 
-def test_a_refusal_that_is_not_in_the_apis_words_is_final(xcoms, context, tries, magichour_sandbox):
+def test_a_refusal_that_is_not_in_the_apis_words_is_final(
+    xcoms, context, tries, magichour_sandbox, fails_for_good
+):
     another_uploads(xcoms, context, tries)
     page = {"path": "/v1/image-to-video", "status": 422, "body": "<html>a gateway</html>"}
     magichour_sandbox.control.faults([page])
-    with pytest.raises(UnprocessableError):
+    with fails_for_good():
         tries()
     assert creates(magichour_sandbox, 422) == 1
 
