@@ -105,9 +105,9 @@ def test_a_task_that_is_killed_during_its_upload_pays_nothing(tries, magichour_s
 
     upload = purchase.upload_images
 
-    def killed_in(client, order, images):
+    def killed_in(*arguments):
         tries.operator.on_kill()
-        return upload(client, order, images)
+        return upload(*arguments)
 
     monkeypatch.setattr(purchase, "upload_images", killed_in)
     with pytest.raises(TaskStoppedError, match="no credits were spent"):
