@@ -19,6 +19,7 @@ from magichour_provider.compat import (
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
+    has_been_ended,
     task_state_store,
 )
 
@@ -83,9 +84,10 @@ def describe(
 
 def _tell(task: Telling, context: Context, raised: Exception) -> None:
     error = _ours(raised)
-    # One that was told to stop has nothing to say: a new try may have begun, or a person has decided.
-    if error is None or isinstance(error, TaskStoppedError) or not task.do_xcom_push:
+    if error is None or not task.do_xcom_push:
         return
+    if isinstance(error, TaskStoppedError) and has_been_ended(context):
+        return  # a person has decided, and knows why
     failure = describe(error, project_id=task.linked_project_id, credits_charged=task.credits_charged)
     try:
         store = task_state_store(context)

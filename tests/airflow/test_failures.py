@@ -112,12 +112,15 @@ class TestImageToVideo:
         assert (failure["error"], failure["code"], failure["retryable"]) == (error, code, False)
 
     def test_an_error_that_may_pass_says_so(self, context, magichour_sandbox, endless):
+        with pytest.raises(TaskDeferred):
+            render(deferrable=True).execute(context)
+        job = only_job(magichour_sandbox)
+        late = Outcome(Ending.TIMEOUT, job["id"], credits_charged=job["credits_charged"])
         with any_failure():
-            render(timeout=0.2).execute(context)
+            render(deferrable=True).execute_complete(context, late.as_event())
         failure = told(context)
         assert (failure["error"], failure["retryable"]) == ("WaitTimeoutError", True)
-        assert failure["project_id"] == only_job(magichour_sandbox)["id"]
-        assert failure["credits_charged"] == 72
+        assert (failure["project_id"], failure["credits_charged"]) == (job["id"], 72)
 
     def test_an_error_before_the_submission_that_may_pass(self, context, magichour_sandbox):
         magichour_sandbox.control.faults([{"method": "GET", "path": "/v1/account", "status": 503}])
@@ -130,12 +133,14 @@ class TestImageToVideo:
             render(prompt="nsfw", do_xcom_push=False).execute(context)
         assert context["ti"].pushed == {}
 
-    def test_a_task_that_was_told_to_stop_tells_nothing(self, context):
+    @pytest.mark.parametrize(("state", "tells"), [("running", True), ("failed", False), ("success", False)])
+    def test_a_task_that_a_person_has_marked_tells_nothing(self, context, monkeypatch, state, tells):
+        monkeypatch.setattr(compat, "own_state", lambda _: state)
         task = render()
         task.on_kill()
         with any_failure():
             task.execute(context)
-        assert context["ti"].pushed == {}
+        assert ("failure" in context["ti"].pushed) is tells
 
     def test_an_xcom_that_cannot_be_written_hides_no_error(self, context, monkeypatch):
         def fail(key, value):
@@ -162,10 +167,14 @@ class TestImageToVideo:
         def fail(key, value):
             raise RuntimeError("the api-server is away")
 
+        def cut_off(*args):
+            raise errors.NetworkError("cut off")
+
         with monkeypatch.context() as patch:
             patch.setattr(context["ti"], "xcom_push", fail)
-            with pytest.raises(errors.WaitTimeoutError):
-                tries(timeout=0.2)
+            patch.setattr(ImageToVideoOperator, "_wait", cut_off)
+            with pytest.raises(errors.NetworkError):
+                tries()
         job = only_job(magichour_sandbox)["id"]
         magichour_sandbox.control.set_job(job, "complete")
         assert tries()["project_id"] == job
