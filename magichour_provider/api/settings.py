@@ -86,10 +86,16 @@ def _check_proxy(proxy: str | None) -> None:
 
 
 def proxy_for(settings: ClientSettings, url: str) -> str | None:
-    """The proxy by which to reach a URL: the settings', or the environment's as the stdlib reads it."""
+    """The proxy by which to reach a URL: the settings', or the environment's as the stdlib reads it.
+
+    Raises ValueError where it is no URL; the error does not show it.
+    """
     if settings.proxy is not None:
         return settings.proxy
-    target = httpx.URL(url)
+    try:
+        target = httpx.URL(url)
+    except httpx.InvalidURL:
+        raise ValueError("not a URL") from None
     proxies = getproxies()
     if proxy_bypass(target.netloc.decode()):
         return None

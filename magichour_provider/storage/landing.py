@@ -72,7 +72,11 @@ class Landing:
         return self._tally.size
 
     def __enter__(self) -> Landing:
-        self._open()
+        try:
+            self._open()
+        except BaseException:  # interrupted after it was opened
+            self._discard()
+            raise
         return self
 
     def begin_anew(self, algorithms: Iterable[str] = ()) -> None:
