@@ -31,7 +31,7 @@ class S3Writer:
         self._client, self._object = place.s3_client()
         self._kind = {"ContentType": mimetypes.guess_type(target.path)[0] or "application/octet-stream"}
         self._refuse_existing()
-        self._held: list[bytes] = []
+        self._held: list[memoryview] = []
         self._held_bytes = 0
         self._upload_id: str | None = None
         self._parts: list[Future[dict[str, Any]]] = []
@@ -39,21 +39,23 @@ class S3Writer:
 
     def write(self, chunk: bytes) -> None:
         """Take the next bytes."""
-        self._held.append(chunk)
-        self._held_bytes += len(chunk)
-        while self._held_bytes >= PART_BYTES:  # all of one length but the last, as some stores ask for
-            held = b"".join(self._held)
-            self._held, self._held_bytes = [held[PART_BYTES:]], len(held) - PART_BYTES
-            self._send_part(held[:PART_BYTES])
+        view = memoryview(chunk)
+        while view:  # parts are all of one length but the last, as some stores ask for
+            taken = view[: PART_BYTES - self._held_bytes]
+            self._held.append(taken)
+            self._held_bytes += len(taken)
+            view = view[len(taken) :]
+            if self._held_bytes == PART_BYTES:
+                self._send_part()
 
     def commit(self) -> None:
         """Send the rest, and let the store show the object."""
         self._refuse_existing()
         if self._upload_id is None:
-            self._conditionally("put_object", **self._kind, Body=b"".join(self._held))
+            self._conditionally("put_object", Body=self._take_held())
         else:
-            if self._held_bytes:
-                self._send_part(b"".join(self._held))
+            if self._held:
+                self._send_part()
             parts = [future.result() for future in self._parts]
             self._conditionally(
                 "complete_multipart_upload", UploadId=self._upload_id, MultipartUpload={"Parts": parts}
@@ -68,7 +70,12 @@ class S3Writer:
             with suppress(Exception):  # the next landing of this name ends it
                 self._call("abort_multipart_upload", UploadId=self._upload_id)
 
-    def _send_part(self, body: bytes) -> None:
+    def _take_held(self) -> bytes:
+        body = b"".join(self._held)
+        self._held, self._held_bytes = [], 0
+        return body
+
+    def _send_part(self) -> None:
         if self._upload_id is None:
             self._upload_id = str(self._call("create_multipart_upload", **self._kind)["UploadId"])
         under_way = [part for part in self._parts if not part.done()]
@@ -77,7 +84,8 @@ class S3Writer:
         for part in self._parts:
             if part.done():
                 part.result()
-        self._parts.append(self._pool.submit(self._upload_part, len(self._parts) + 1, body))
+        number = len(self._parts) + 1
+        self._parts.append(self._pool.submit(self._upload_part, number, self._take_held()))
 
     def _upload_part(self, number: int, body: bytes) -> dict[str, Any]:
         answer = self._call("upload_part", UploadId=self._upload_id, PartNumber=number, Body=body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -117,3 +118,41 @@ def make_jpeg() -> Callable[..., bytes]:
 @pytest.fixture
 def wait_until() -> Callable[..., Any]:
     return until
+
+
+@pytest.fixture(scope="session")
+def _s3_server() -> Iterator[str]:
+    """The address of a local S3."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_environment(_s3_server: str) -> dict[str, str]:
+    """The connection `s3` to it, for the environment of a process."""
+    extra = {"endpoint_url": _s3_server, "region_name": "us-east-1"}
+    fields = {"conn_type": "aws", "login": "an-access-key", "password": "a-secret-key", "extra": extra}
+    return {"AIRFLOW_CONN_S3": json.dumps(fields)}
+
+
+@pytest.fixture
+def s3(_s3_server: str, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A plain client of it, with the bucket `clips`; the connection `s3` is in the environment."""
+    import boto3
+
+    httpx.post(f"{_s3_server}/moto-api/reset", trust_env=False)
+    client = boto3.client(
+        "s3",
+        endpoint_url=_s3_server,
+        region_name="us-east-1",
+        aws_access_key_id="an-access-key",
+        aws_secret_access_key="a-secret-key",
+    )
+    client.create_bucket(Bucket="clips")
+    for name, value in s3_environment.items():
+        monkeypatch.setenv(name, value)
+    return client

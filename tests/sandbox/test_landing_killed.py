@@ -1,0 +1,263 @@
+"""A landing that is killed at any byte: the target absent or whole, and nothing left after the next try."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+MIB = 1 << 20
+CLIPS = {"method": "GET", "origin": "storage", "path": "*/output.mp4"}
+PATIENCE_SECONDS = 60.0
+
+
+def until(look):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (seen := look()):
+        assert time.monotonic() < deadline, "never happened"
+        time.sleep(0.001)  # the sandbox works in this process, too
+    return seen
+
+
+class Lander:
+    """Processes that land clips, from outside."""
+
+    def __init__(self, log, **environment):
+        self.log = log
+        with log.open("w") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("lander.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**os.environ, **environment},
+            )
+        while self._read() != "ready":
+            pass
+
+    def _read(self):
+        line = self._process.stdout.readline()
+        assert line, self.log.read_text()
+        return line.strip()
+
+    def _order(self, **order):
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        while not re.fullmatch(r"-?\d+", line := self._read()):
+            pass
+        return int(line)
+
+    def start(self, project_id, path, **options):
+        """The process of a new landing."""
+        return self._order(project_id=project_id, path=str(path), **options)
+
+    def kill(self, pid):
+        """End one with SIGKILL; whether that met it alive."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        return self._order(wait=pid) == signal.SIGKILL
+
+    def wait(self, pid):
+        """Let one come to its end."""
+        assert self._order(wait=pid) == 0, self.log.read_text()
+
+    def growth_kib(self):
+        """By how much the memory of the last one grew."""
+        return int(re.findall(r"grew (-?\d+)", self.log.read_text())[-1])
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait(PATIENCE_SECONDS)
+
+
+def connection(server):
+    return json.dumps({"conn_type": "magichour", "password": server.api_key, "host": server.url})
+
+
+@pytest.fixture(scope="module")
+def lander(magichour_sandbox_server, s3_environment, tmp_path_factory):
+    lander = Lander(
+        tmp_path_factory.mktemp("lander") / "log",
+        AIRFLOW_CONN_MAGICHOUR_DEFAULT=connection(magichour_sandbox_server),
+        **s3_environment,
+    )
+    yield lander
+    lander.close()
+
+
+@pytest.fixture
+def order(magic):
+    """A job with a large clip: its id, and the clip's digest and length."""
+
+    def order(padding):
+        magic.control.behaviour(render_seconds=0, clip_padding=padding)
+        job = magic.complete(model="ltx-2.3", resolution="480p", end_seconds=3)
+        digest, size = hashlib.sha256(), 0
+        with magic.files.stream("GET", job["download"]["url"]) as answer:
+            for chunk in answer.iter_raw(MIB):
+                digest.update(chunk)
+                size += len(chunk)
+        return job["id"], digest.hexdigest(), size
+
+    return order
+
+
+def sha256_of(path):
+    with path.open("rb") as file:
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else (hashlib.sha256(file.read()).hexdigest())
+        )
+
+
+def parts_in(folder):
+    return [path for path in folder.iterdir() if path.name.endswith(".part")]
+
+
+def size_of(parts):
+    with contextlib.suppress(FileNotFoundError):
+        return max((part.stat().st_size for part in parts), default=0)
+    return 0
+
+
+@pytest.mark.parametrize("if_exists", ["skip", "overwrite"])
+def test_killed_at_any_byte_the_target_is_absent_or_whole(lander, order, tmp_path, if_exists):
+    """At 20 moments in all: after so many bytes by chance, or by and by after the last one."""
+    project_id, digest, size = order(64 * MIB)
+    target = tmp_path / f"{project_id}.mp4"
+    choose = random.Random(f"killed {if_exists}")
+    left = met = 0
+    for number in range(10):
+        pid = lander.start(project_id, f"{tmp_path}/", if_exists=if_exists)
+        moment = choose.randrange(size) if number < 7 else size
+        until(lambda moment=moment: size_of(parts_in(tmp_path)) >= moment or target.exists())
+        if number >= 7:
+            time.sleep(choose.uniform(0, 0.05))
+        met += lander.kill(pid)
+        assert not target.exists() or sha256_of(target) == digest
+        left += bool(parts_in(tmp_path))
+        target.unlink(missing_ok=True)
+    assert met >= 7
+    assert left  # so there was something to clean
+    lander.wait(lander.start(project_id, f"{tmp_path}/", if_exists=if_exists))
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+    assert sha256_of(target) == digest
+
+
+def test_killed_while_it_replaces_a_file_either_the_old_or_the_new_one_is_there(lander, order, tmp_path):
+    project_id, digest, size = order(16 * MIB)
+    target = tmp_path / "clip.mp4"
+    old = b"what stood there before"
+    choose = random.Random("replaced")
+    for _ in range(6):
+        target.write_bytes(old)
+        pid = lander.start(project_id, target, if_exists="overwrite")
+        moment = choose.choice([choose.randrange(size), size])
+        until(lambda moment=moment: size_of(parts_in(tmp_path)) >= moment or target.stat().st_size > 100)
+        lander.kill(pid)
+        assert target.read_bytes() == old or sha256_of(target) == digest
+    lander.wait(lander.start(project_id, target, if_exists="overwrite"))
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_what_a_live_landing_of_the_same_name_writes_survives_the_end_of_another(
+    lander, order, magic, tmp_path
+):
+    project_id, digest, _ = order(16 * MIB)
+    target = tmp_path / f"{project_id}.mp4"
+    cut, hold = {**CLIPS, "truncate": 8 * MIB, "times": 1}, {**CLIPS, "hold": "before", "times": 1}
+    pids = []
+    for number in (1, 2):
+        magic.control.faults([cut, hold])
+        pids.append(lander.start(project_id, f"{tmp_path}/", if_exists="overwrite"))
+        until(lambda number=number: len(magic.control.ledger()["held"]) == number)
+    assert len(parts_in(tmp_path)) == 2
+    lander.kill(pids[0])
+    assert len(parts_in(tmp_path)) == 2
+    lander.wait(lander.start(project_id, f"{tmp_path}/", if_exists="overwrite"))
+    (survivor,) = parts_in(tmp_path)
+    assert survivor.stat().st_size > 0
+    assert sha256_of(target) == digest
+    landed = target.stat().st_ino
+    magic.control.release()
+    lander.wait(pids[1])
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+    assert sha256_of(target) == digest
+    assert target.stat().st_ino != landed
+
+
+def test_a_large_clip_lands_on_a_disk_with_flat_memory(lander, order, tmp_path):
+    project_id, digest, size = order(256 * MIB)
+    lander.wait(lander.start(project_id, f"{tmp_path}/"))
+    assert size > 256 * MIB
+    assert sha256_of(tmp_path / f"{project_id}.mp4") == digest
+    assert lander.growth_kib() <= 32 * 1024
+
+
+# --- the same in S3
+
+
+def in_s3(s3, key):
+    """The digest of an object, None where it is not there."""
+    try:
+        body = s3.get_object(Bucket="clips", Key=key)["Body"]
+    except s3.exceptions.NoSuchKey:
+        return None
+    digest = hashlib.sha256()
+    for chunk in body.iter_chunks(MIB):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def uploads_in(s3):
+    return s3.list_multipart_uploads(Bucket="clips").get("Uploads", [])
+
+
+def sent_to(s3):
+    """How many parts have been sent of the uploads that are under way."""
+    sent = 0
+    for upload in uploads_in(s3):
+        with contextlib.suppress(s3.exceptions.ClientError):
+            parts = s3.list_parts(Bucket="clips", Key=upload["Key"], UploadId=upload["UploadId"])
+            sent = max(sent, len(parts.get("Parts", [])))
+    return sent
+
+
+def test_killed_at_any_part_the_object_is_absent_or_whole(lander, order, s3):
+    project_id, digest, size = order(48 * MIB)
+    key = f"a folder/{project_id}.mp4"
+    choose = random.Random("killed in S3")
+    left = 0
+    for parts in (0, 1, *choose.sample(range(2, size // (6 * MIB)), 3), size // (6 * MIB) + 1):
+        pid = lander.start(project_id, "s3://s3@clips/a folder/")
+        if parts:
+            until(lambda parts=parts: sent_to(s3) >= parts or in_s3(s3, key))
+        lander.kill(pid)
+        left += len(uploads_in(s3))
+        assert in_s3(s3, key) in (None, digest)
+        s3.delete_object(Bucket="clips", Key=key)
+    assert left
+    lander.wait(lander.start(project_id, "s3://s3@clips/a folder/"))
+    assert in_s3(s3, key) == digest
+    assert uploads_in(s3) == []
+
+
+def test_a_large_clip_lands_in_s3_with_flat_memory(lander, order, s3):
+    small_id, _, _ = order(0)
+    project_id, digest, size = order(256 * MIB)
+    lander.wait(lander.start(project_id, "s3://s3@clips/", after=small_id))
+    assert size > 256 * MIB
+    assert in_s3(s3, f"{project_id}.mp4") == digest
+    assert lander.growth_kib() <= 64 * 1024

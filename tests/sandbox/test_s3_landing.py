@@ -1,0 +1,422 @@
+"""Clips to S3 and images from it, by a real client and a local server."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+from pathlib import Path
+
+import httpx
+import pytest
+
+from magichour_provider.api import errors
+from magichour_provider.hooks.magichour import MagicHourHook
+from magichour_provider.operators.download import DownloadVideoOperator
+from magichour_provider.storage import fetching
+from magichour_provider.storage.landing import Landing
+from magichour_provider.storage.leftovers import remove_leftovers
+from magichour_provider.storage.s3_writer import PART_BYTES, S3Writer
+from magichour_provider.storage.source import open_source
+from magichour_provider.storage.target import resolve_target
+
+MIB = 1 << 20
+CLIPS = {"method": "GET", "origin": "storage", "path": "*/output.mp4"}
+UPLOADS = {"method": "PUT", "origin": "storage", "path": "*"}
+IMAGE = "dags_examples/images/grace_hopper.jpg"
+MULTIPART = 2 * PART_BYTES
+SIZES = pytest.mark.parametrize("padding", [0, MULTIPART], ids=["one put", "multipart"])
+
+
+@pytest.fixture
+def hook(monkeypatch, magichour_sandbox, s3):
+    fields = {"password": magichour_sandbox.api_key, "host": magichour_sandbox.url, "conn_type": "magichour"}
+    monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", json.dumps(fields))
+    monkeypatch.setattr(fetching, "_LONGEST_PAUSE", 0.0)
+    hook = MagicHourHook()
+    yield hook
+    hook.close()
+
+
+@pytest.fixture
+def order(hook, magic):
+    def order(padding=0, **switches):
+        magic.control.behaviour(render_seconds=0, clip_padding=padding, **switches)
+        job = hook.create_image_to_video("saved-items/a/b.png", 3, model="ltx-2.3", resolution="480p")
+        magic.control.set_job(job.id, "complete")
+        return job.id
+
+    return order
+
+
+@pytest.fixture
+def content_of(magic):
+    def content_of(project_id):
+        return magic.files.get(magic.get(project_id)["download"]["url"]).content
+
+    return content_of
+
+
+@pytest.fixture
+def objects(s3):
+    """What is in the bucket: the contents by their keys."""
+
+    def objects():
+        listed = s3.list_objects_v2(Bucket="clips").get("Contents", [])
+        return {
+            entry["Key"]: s3.get_object(Bucket="clips", Key=entry["Key"])["Body"].read() for entry in listed
+        }
+
+    return objects
+
+
+@pytest.fixture
+def uploads(s3):
+    """The keys of the uploads that nobody has ended."""
+    return lambda: [upload["Key"] for upload in s3.list_multipart_uploads(Bucket="clips").get("Uploads", [])]
+
+
+def etag_of(s3, key):
+    return s3.head_object(Bucket="clips", Key=key)["ETag"]
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+# --- landing
+
+
+@SIZES
+@pytest.mark.parametrize("if_exists", ["skip", "overwrite", "fail"])
+def test_a_clip_lands_in_s3(hook, order, content_of, objects, uploads, s3, padding, if_exists):
+    project_id = order(padding)
+    landed = hook.download(project_id, "s3://clips/a/", path_conn_id="s3", if_exists=if_exists)
+    content = content_of(project_id)
+    assert landed["path"] == f"s3://clips/a/{project_id}.mp4"
+    assert objects() == {f"a/{project_id}.mp4": content}
+    assert (landed["size"], landed["sha256"]) == (len(content), sha256(content))
+    assert etag_of(s3, f"a/{project_id}.mp4").endswith(
+        '-3"' if padding else f'{hashlib.md5(content).hexdigest()}"'
+    )
+    assert uploads() == []
+
+
+@pytest.mark.parametrize(
+    "size", [1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 2 * PART_BYTES, 2 * PART_BYTES + 5]
+)
+@pytest.mark.parametrize("chunk", [MIB - 7, 100 * MIB])
+def test_the_object_is_what_was_written_however_it_came(s3, objects, size, chunk):
+    content = random.Random(size).randbytes(size)
+    target = resolve_target("s3://s3@clips/x.bin", "p1")
+    writer = S3Writer(target, target.place, exclusive=False)
+    for start in range(0, size, chunk):
+        writer.write(content[start : start + chunk])
+    writer.commit()
+    assert objects() == {"x.bin": content}
+
+
+KEYS = [
+    "a b/c d.mp4",
+    "\xe9t\xe9/\u732b \U0001f600.mp4",
+    "a#b.mp4",
+    "a+b&c=d.mp4",
+    "100%25.mp4",
+    "a//b.mp4",
+    "[a]*.mp4",
+    "it's (1).mp4",
+]
+
+
+def test_a_key_is_taken_as_it_is_written(hook, order, content_of, objects):
+    project_id = order()
+    for key in KEYS:
+        assert hook.download(project_id, f"s3://s3@clips/{key}")["path"] == f"s3://clips/{key}"
+    assert objects() == dict.fromkeys(KEYS, content_of(project_id))
+
+
+@pytest.mark.parametrize("key", ["a b/\u732b#+&%25.mp4", "[a]*.mp4"])
+def test_a_strange_key_is_read_back_and_known_again(hook, order, objects, key):
+    project_id = order()
+    first = hook.download(project_id, f"s3://s3@clips/{key}")
+    assert hook.download(project_id, f"s3://s3@clips/{key}", delete_remote=True) == first
+    assert list(objects()) == [key]
+
+
+def test_a_broken_link_is_taken_up_into_the_same_upload(hook, magic, order, content_of, objects, uploads, s3):
+    project_id = order(MULTIPART)
+    content = content_of(project_id)
+    magic.control.faults([{**CLIPS, "truncate": 4 * MIB}])
+    hook.download(project_id, "s3://s3@clips/clip.mp4")
+    assert objects() == {"clip.mp4": content}
+    assert uploads() == []
+
+
+@pytest.mark.parametrize("old", [None, b"what stood there before"])
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ({"truncate": 7 * MIB}, errors.TransferError),
+        ({"flip": 8 * MIB}, errors.ChecksumError),
+        ({"status": 200, "body": "<html>"}, errors.NotAVideoError),
+        ({"status": 500}, errors.DownloadError),
+    ],
+)
+def test_a_landing_that_fails_leaves_no_object_and_no_upload(
+    hook, magic, order, objects, uploads, s3, old, fault, kind
+):
+    if old is not None:
+        s3.put_object(Bucket="clips", Key="clip.mp4", Body=old)
+    project_id = order(MULTIPART, ranges=False, clip_checksum="digest")
+    magic.control.faults([{**CLIPS, **fault}])
+    with pytest.raises(kind) as failed:
+        hook.download(project_id, "s3://s3@clips/clip.mp4", if_exists="overwrite")
+    assert failed.value.retryable
+    assert objects() == ({} if old is None else {"clip.mp4": old})
+    assert uploads() == []
+
+
+def test_a_landing_that_is_interrupted_leaves_no_object_and_no_upload(
+    s3, objects, uploads, order, content_of
+):
+    content = content_of(order(MULTIPART))
+
+    def be_interrupted():
+        with Landing(resolve_target("s3://s3@clips/clip.mp4", "p1")) as landing:
+            landing.write(content)
+            assert uploads() == ["clip.mp4"]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        be_interrupted()
+    assert objects() == {}
+    assert uploads() == []
+
+
+# --- two writers of one name
+
+
+@SIZES
+@pytest.mark.parametrize("how", ["asks before", "lets the store decide"])
+def test_of_two_writers_that_must_not_overwrite_only_one_wins(
+    s3, objects, uploads, order, content_of, monkeypatch, padding, how
+):
+    first_content, second_content = (content_of(order(padding)) for _ in range(2))
+    target = resolve_target("s3://s3@clips/clip.mp4", "p1")
+    with Landing(target, if_exists="fail") as first, Landing(target, if_exists="fail") as second:
+        if how == "lets the store decide":
+            monkeypatch.setattr(S3Writer, "_refuse_existing", lambda writer: None)
+        first.write(first_content)
+        second.write(second_content)
+        first.publish(len(first_content))
+        with pytest.raises(errors.TargetError, match="exists already"):
+            second.publish(len(second_content))
+    assert objects() == {"clip.mp4": first_content}
+    assert uploads() == []
+
+
+@SIZES
+@pytest.mark.parametrize("code", ["NotImplemented", "InvalidArgument", "InvalidRequest"])
+def test_a_store_that_knows_no_condition_is_written_to_without_one(
+    s3, objects, uploads, order, content_of, monkeypatch, padding, code
+):
+    from botocore.exceptions import ClientError
+
+    content = content_of(order(padding))
+    call, refused = S3Writer._call, []
+
+    def refuse_conditions(writer, method, **arguments):
+        if "IfNoneMatch" in arguments:
+            refused.append(method)
+            raise ClientError({"Error": {"Code": code}}, method)
+        return call(writer, method, **arguments)
+
+    monkeypatch.setattr(S3Writer, "_call", refuse_conditions)
+    target = resolve_target("s3://s3@clips/clip.mp4", "p1")
+    with Landing(target, if_exists="fail") as landing:
+        landing.write(content)
+        landing.publish(len(content))
+    assert objects() == {"clip.mp4": content}
+    assert refused == ["complete_multipart_upload" if padding else "put_object"]
+    assert uploads() == []
+
+
+def test_the_next_landing_ends_what_another_has_left_and_nothing_else(s3, hook, order, uploads):
+    for key in ("clip.mp4", "clip.mp4", "clip.mp4.bak", "clip.mp", "a/clip.mp4", "clip-2.mp4"):
+        s3.create_multipart_upload(Bucket="clips", Key=key)
+    hook.download(order(), "s3://s3@clips/clip.mp4")
+    assert sorted(uploads()) == ["a/clip.mp4", "clip-2.mp4", "clip.mp", "clip.mp4.bak"]
+
+
+def test_a_landing_whose_upload_another_one_ended_may_be_tried_again(s3, objects, uploads, order, content_of):
+    content = content_of(order(MULTIPART))
+    target = resolve_target("s3://s3@clips/clip.mp4", "p1")
+    with Landing(target) as landing:
+        landing.write(content)
+        remove_leftovers(target)
+        with pytest.raises(errors.TransferError) as failed:
+            landing.publish(len(content))
+    assert failed.value.retryable
+    assert objects() == {}
+    assert uploads() == []
+
+
+# --- what stands there already
+
+
+def test_skip_takes_the_same_clip_and_refuses_another(hook, order, content_of, objects, s3):
+    project_id, other_id = order(MIB), order(MIB)
+    first = hook.download(project_id, "s3://s3@clips/clip.mp4")
+    written = s3.head_object(Bucket="clips", Key="clip.mp4")
+    assert hook.download(project_id, "s3://s3@clips/clip.mp4") == first
+    again = s3.head_object(Bucket="clips", Key="clip.mp4")
+    assert (again["LastModified"], again["ETag"]) == (written["LastModified"], written["ETag"])
+    with pytest.raises(errors.TargetError, match="holds another clip"):
+        hook.download(other_id, "s3://s3@clips/clip.mp4")
+    with pytest.raises(errors.TargetError, match="exists already"):
+        hook.download(project_id, "s3://s3@clips/clip.mp4", if_exists="fail")
+    assert objects() == {"clip.mp4": content_of(project_id)}
+    hook.download(other_id, "s3://s3@clips/clip.mp4", if_exists="overwrite")
+    assert objects() == {"clip.mp4": content_of(other_id)}
+
+
+def test_all_clips_of_a_project_land_and_are_read_back_by_the_paths_own_connection(hook, order, objects, s3):
+    """There are no credentials but the connection's, which the path of a landed clip leaves out."""
+    project_id = order(downloads_per_job=3)
+    result = hook.download(project_id, "s3://s3@clips/out/", delete_remote=True)
+    assert sorted(objects()) == [f"out/{project_id}{mark}.mp4" for mark in ("-2", "-3", "")]
+    assert not hook.get_video(project_id).enabled
+    assert hook.download(project_id, "s3://s3@clips/out/", delete_remote=True) == result
+
+
+def test_the_operator_reads_back_by_the_paths_own_connection(hook, order, objects):
+    project_id = order()
+    task = DownloadVideoOperator(
+        task_id="land", project_id=project_id, path="s3://s3@clips/clip.mp4", delete_remote=True
+    )
+    task.execute({})
+    assert not hook.get_video(project_id).enabled
+    assert list(objects()) == ["clip.mp4"]
+
+
+@pytest.mark.parametrize("harm", ["flip", "remove"])
+def test_nothing_is_removed_at_magic_hour_unless_the_object_is_as_it_landed(
+    hook, order, content_of, s3, harm
+):
+    project_id = order(MIB)
+    result = hook.download(project_id, "s3://clips/", path_conn_id="s3")
+    content = content_of(project_id)
+    if harm == "flip":
+        body = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+        s3.put_object(Bucket="clips", Key=f"{project_id}.mp4", Body=body)
+    else:
+        s3.delete_object(Bucket="clips", Key=f"{project_id}.mp4")
+    with pytest.raises(errors.TransferError, match="read back"):
+        hook.delete_delivered(result, "s3")
+    assert hook.get_video(project_id).enabled
+
+
+# --- a store that refuses
+
+
+@pytest.mark.parametrize(
+    ("if_exists", "padding"), [("skip", 0), ("fail", MULTIPART), ("overwrite", 0), ("overwrite", MULTIPART)]
+)
+def test_a_bucket_that_is_not_there_is_said(hook, order, padding, if_exists):
+    with pytest.raises(errors.TargetError) as failed:
+        hook.download(order(padding), "s3://s3@no-such-bucket/clip.mp4", if_exists=if_exists)
+    assert "s3://no-such-bucket/clip.mp4" in failed.value.what
+    assert "bucket" in failed.value.what.removeprefix("s3://no-such-bucket")
+    assert not failed.value.retryable
+    assert "Check the path" in failed.value.remedy
+
+
+@pytest.fixture
+def strict_s3(_s3_server, s3):
+    """The local S3, from now on looking at keys."""
+    httpx.post(f"{_s3_server}/moto-api/reset-auth", content=b"0", trust_env=False).raise_for_status()
+    yield s3
+    httpx.post(f"{_s3_server}/moto-api/reset-auth", content=b"inf", trust_env=False).raise_for_status()
+
+
+@pytest.mark.parametrize("if_exists", ["skip", "overwrite", "fail"])
+def test_wrong_credentials_are_said_and_not_tried_again(hook, order, strict_s3, if_exists):
+    project_id = order()
+    with pytest.raises(errors.TargetError) as failed:
+        hook.download(project_id, "s3://s3@clips/clip.mp4", if_exists=if_exists)
+    assert not failed.value.retryable
+    assert "a-secret-key" not in str(failed.value)
+
+
+@pytest.mark.parametrize("if_exists", ["skip", "overwrite"])
+def test_a_store_out_of_reach_may_be_tried_again(hook, order, monkeypatch, if_exists):
+    config = {"retries": {"max_attempts": 1}, "connect_timeout": 1}
+    extra = {"endpoint_url": "http://127.0.0.1:9", "region_name": "us-east-1", "config_kwargs": config}
+    fields = {"conn_type": "aws", "login": "an-access-key", "password": "a-secret-key", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_AWAY", json.dumps(fields))
+    with pytest.raises(errors.TransferError) as failed:
+        hook.download(order(), "s3://away@clips/clip.mp4", if_exists=if_exists)
+    assert failed.value.retryable
+
+
+def test_a_connection_that_is_not_defined_is_said(hook, order):
+    with pytest.raises(errors.TargetError, match="no_such_conn"):
+        hook.download(order(), "s3://no_such_conn@clips/clip.mp4", if_exists="overwrite")
+
+
+# --- images from S3
+
+
+def put_image(s3, key, padding):
+    """A photograph made large by bytes behind its end."""
+    content = Path(IMAGE).read_bytes() + os.urandom(padding)
+    s3.put_object(Bucket="clips", Key=key, Body=content)
+    return content
+
+
+@pytest.mark.parametrize("key", ["stills/a.jpg", "stills/a b#\u732b+c.jpg"])
+def test_an_image_is_uploaded_from_s3_with_its_length_known(hook, magic, s3, key):
+    content = put_image(s3, key, 3 * MIB)
+    source = open_source(f"s3://s3@clips/{key}")
+    assert source.size == len(content)
+    file_path = hook.upload(f"s3://clips/{key}", "s3")
+    (upload,) = magic.control.ledger()["uploads"]
+    assert (upload["file_path"], upload["bytes"], upload["sha256"]) == (
+        file_path,
+        len(content),
+        sha256(content),
+    )
+
+
+def test_an_image_is_read_from_s3_in_blocks_of_a_few_mebibytes(s3):
+    content = put_image(s3, "a.jpg", 20 * MIB)
+    source = open_source("s3://s3@clips/a.jpg")
+    with source.open() as handle:
+        assert handle.blocksize == 8 * MIB
+    assert b"".join(source.iter_chunks()) == content
+
+
+@pytest.mark.parametrize("fault", [{"drop": "before"}, {"drop": "after"}, {"status": 503}])
+def test_an_upload_that_breaks_is_begun_again_with_a_url_of_its_own(hook, magic, s3, fault):
+    content = put_image(s3, "a.jpg", 3 * MIB)
+    magic.control.faults([{**UPLOADS, **fault, "times": 2}])
+    file_path = hook.upload("s3://s3@clips/a.jpg")
+    uploads = magic.control.ledger()["uploads"]
+    assert len({upload["file_path"] for upload in uploads}) == 3
+    last = next(upload for upload in uploads if upload["file_path"] == file_path)
+    assert last["sha256"] == sha256(content)
+
+
+def test_an_upload_that_keeps_breaking_is_an_error_that_spent_nothing(hook, magic, s3):
+    put_image(s3, "a.jpg", MIB)
+    magic.control.faults([{**UPLOADS, "drop": "before"}])
+    with pytest.raises(errors.NetworkError) as failed:
+        hook.upload("s3://s3@clips/a.jpg")
+    assert failed.value.retryable
+    assert len(magic.control.ledger()["uploads"]) == 3
+
+
+def test_an_image_that_is_not_there_is_said(hook, s3):
+    with pytest.raises(errors.ImageError, match="does not exist"):
+        hook.upload("s3://s3@clips/no.jpg")
