@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from magichour_provider.api.errors import InvalidRequestError, MagicHourError, SubmissionUnknownError
 from magichour_provider.api.projects import LIBRARY_PAGE, library_url
 from magichour_provider.compat import KEEP_FOR_EVER, AirflowTaskTimeout, own_state, task_state_store
-from magichour_provider.record import Copy, Record, Stage
+from magichour_provider.record import Copy, Record, Stage, concerns_rather
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -79,13 +79,17 @@ class JobRecords:
             )
         self._copy = copy
 
-    def read(self) -> Record | None:
-        """Return what an earlier try has left; SubmissionUnknownError where it cannot be read."""
+    def read(self, identify: Callable[[], str] | None = None) -> Record | None:
+        """Return what an earlier try has left; SubmissionUnknownError where it cannot be read.
+
+        :param identify: the fingerprint of what is asked for now, by which one of two records is chosen.
+        """
         own, other = self._read(self._stored()), self._read(self._copy.read() if self._copy else None)
         if self._copy is not None and (own is None or other is None or own.project_id != other.project_id):
             self._unsaved = True
-        if other is not None and (own is None or own.at < other.at):
-            own = replace(other, max_tries=self._max_tries, elsewhere=True)
+        if other is not None and (own is None or concerns_rather(other, own, identify)):
+            spent = 0 if own is None else own.spent_in_all
+            own = replace(other, max_tries=self._max_tries, elsewhere=True, spent=spent)
         if own is not None:
             self._record = self._earlier = own
             self._spent = own.spent_in_all

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from typing import Any, Protocol
+
+from magichour_provider.api.errors import ImageError
 
 
 class Stage(str, Enum):
@@ -60,7 +63,21 @@ class Record:
     @property
     def spent_in_all(self) -> int:
         """Credits of this task's jobs in this run, this one's included."""
-        return 0 if self.elsewhere else self.spent + (self.credits_charged or 0)
+        return self.spent + (0 if self.elsewhere else self.credits_charged or 0)
+
+
+def concerns_rather(other: Record, own: Record, identify: Callable[[], str] | None) -> bool:
+    """Whether the file's record is the one to go by, not the task's own.
+
+    By what is asked for, first: the clear of a whole run may give a map index another image than the one of
+    which its store tells. Then by time.
+    """
+    if identify is not None and own.fingerprint != other.fingerprint:
+        with suppress(ImageError):
+            asked = identify()
+            if asked in (own.fingerprint, other.fingerprint):
+                return asked == other.fingerprint
+    return own.at < other.at
 
 
 class Copy(Protocol):

@@ -84,7 +84,7 @@ class Purchase:
 
     def get_job(self) -> CreatedJob:
         """Take up the job of an earlier try, or buy one."""
-        record = self.records.read()
+        record = self.records.read(self._identify)
         if self.run_budget is not None:
             self.run_budget.begin(self.records.spent, self.records.perhaps_spent)
         if record is not None and record.project_id is not None and record.stage is not Stage.DONE:

@@ -167,6 +167,9 @@ def test_what_another_run_has_paid_is_no_part_of_this_runs_budget(render, tries,
     assert records().spent == 0, "also once it is this run's own record"
     render(same=True, cleared=True)
     assert records().spent == 72
+    file = RecordFile.of(path, None)
+    file.write({**file.read(), "at": "2100-01-01T00:00:00+00:00"})
+    assert records().spent == 72, "what this run has spent, whatever another has since"
 
 
 def test_where_the_file_cannot_be_written_nothing_is_paid(render, tries, monkeypatch, magichour_sandbox):
@@ -230,3 +233,58 @@ def test_a_file_on_its_own_is_refused(render, magichour_sandbox, fails_for_good)
     with fails_for_good("record_path needs durable=True"):
         render(durable=False)
     assert jobs(magichour_sandbox) == []
+
+
+@pytest.fixture
+def mapped(render, tries, tmp_path):
+    """Render one of two images as a map index of one run; each index has a store, each image a file."""
+    stores = {}
+    for name, shade in (("first", 10), ("second", 90)):
+        Image.new("RGB", (64, 64), (shade, 0, 0)).save(tmp_path / f"{name}.png")
+
+    def one(index, name, **options):
+        tries.store.clear()
+        tries.store.update(stores.get(index, {}))
+        try:
+            return render(
+                same=True,
+                image=str(tmp_path / f"{name}.png"),
+                record_path=str(tmp_path / f"{name}.json"),
+                **options,
+            )
+        finally:
+            stores[index] = dict(tries.store)
+
+    return one
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_map_index_that_gets_another_image_by_a_clear_takes_up_that_images_job(
+    mapped, context, monkeypatch, magichour_sandbox, order
+):
+    """The first one has its clip; the second one's job goes on, and is the only one left to be mapped."""
+    names = {0: "first", 1: "second"}
+    made = {}
+    for index in order:
+        if index == 0:
+            made[0] = mapped(0, names[0])
+        else:
+            killed_while_waiting(mapped, monkeypatch, index=1, name=names[1])
+    again = mapped(0, "second", cleared=True)
+    assert again["project_id"] != made[0]["project_id"]
+    assert len(jobs(magichour_sandbox)) == 2
+    assert mapped(0, "first")["project_id"] == made[0]["project_id"]
+    assert len(jobs(magichour_sandbox)) == 2
+
+
+def test_a_run_goes_on_with_its_own_job_whatever_another_has_asked_for_meanwhile(
+    render, tries, monkeypatch, magichour_sandbox
+):
+    killed_while_waiting(render, monkeypatch)
+    own = {KEY: {**tries.store[KEY], "at": "2026-01-01T00:00:00+00:00"}}
+    tries.store.clear()
+    render(same=True, prompt="changed")
+    tries.store.clear()
+    tries.store.update(own)
+    render(same=True)
+    assert len(jobs(magichour_sandbox)) == 2
