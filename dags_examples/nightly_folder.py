@@ -19,6 +19,9 @@ from airflow.sdk import DAG, ObjectStoragePath, task, task_group
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
+AT_MOST = 1000
+"""Images a night: Airflow maps 1024 tasks at most, unless `[core] max_map_length` says otherwise."""
+
 with DAG(
     dag_id="magichour_nightly_folder",
     schedule="0 2 * * *",
@@ -35,16 +38,21 @@ with DAG(
 
     @task
     def find_images(params: dict[str, str]) -> list[dict[str, str]]:
-        """Find the images that have no clip, and name what is to become of each."""
+        """Find the images that have no clip, and name what is to become of each.
+
+        One of each name, as two tasks with one record would pay twice; the next night finds what is over `AT_MOST`.
+        """
         clips = ObjectStoragePath(params["clips"])
-        found = []
+        found = {}
         for image in sorted(ObjectStoragePath(params["images"]).iterdir()):
             if image.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}:
                 name = f"{image.stem}-{sha256(image.read_bytes()).hexdigest()[:8]}"
                 clip, record = clips / f"{name}.mp4", clips / "records" / f"{name}.json"
-                if not clip.exists():
-                    found.append({"image": image, "name": name, "clip": clip, "record": record})
-        return [{key: str(value) for key, value in each.items()} for each in found]
+                if name not in found and not clip.exists():
+                    found[name] = {"image": image, "name": name, "clip": clip, "record": record}
+            if len(found) == AT_MOST:
+                break
+        return [{key: str(value) for key, value in each.items()} for each in found.values()]
 
     @task_group
     def make_clip(image: str, name: str, clip: str, record: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import sqlite3
 from hashlib import sha256
 from io import BytesIO
@@ -198,6 +199,33 @@ class TestNightlyFolder:
         picture("two.png", 20)
         assert night() == ("failed", 2)
         assert [file.name.split("-")[0] for file in (tmp_path / "clips").glob("*.mp4")] == ["two"]
+
+    @pytest.fixture
+    def found(self, tmp_path, dags_folder):
+        def find():
+            dag = runpy.run_path(str(dags_folder / "examples" / "nightly_folder.py"))["dag"]
+            params = {"images": str(tmp_path / "images"), "clips": str(tmp_path / "clips")}
+            return dag.get_task("find_images").python_callable(params=params)
+
+        (tmp_path / "images").mkdir()
+        return find
+
+    def test_an_image_that_is_there_twice_is_found_once(self, found, picture):
+        """Its two tasks would have one record, and read it at the same moment: both would pay."""
+        picture("one.png", 10)
+        picture("one.PNG", 10)
+        picture("two.png", 10)
+        assert [each["name"].split("-")[0] for each in found()] == ["one", "two"]
+
+    def test_a_night_finds_no_more_images_than_airflow_maps(self, found, tmp_path):
+        for number in range(1100):
+            (tmp_path / "images" / f"{number}.png").write_bytes(b"an image")
+        night = found()
+        assert len(night) == 1000
+        (tmp_path / "clips").mkdir()
+        for each in night:
+            Path(each["clip"]).touch()
+        assert len(found()) == 100
 
 
 def test_every_mode_of_waiting_gives_the_same_data(run_dag, magichour_sandbox):
