@@ -27,13 +27,12 @@ def check_file_name(template: str) -> list[str]:
     fields = [field for _, field, _, _ in parts if field is not None]
     unknown = sorted(set(fields) - set(FIELDS))
     if unknown or any(spec or conversion for _, _, spec, conversion in parts):
-        raise ValueError(
-            f"file_name {template!r} may hold plain text and {', '.join(f'{{{field}}}' for field in FIELDS)}."
-        )
+        allowed = ", ".join(f"{{{field}}}" for field in FIELDS)
+        raise ValueError(f"file_name {template!r} may hold only plain text and {allowed}.")
     if "project_id" not in fields:
         raise ValueError(f"file_name {template!r} has no {{project_id}} in it, which keeps clips apart.")
     if re.search(r"[/\\\0]", template) or template.startswith("."):
-        raise ValueError(f"file_name {template!r} is the name of a file: no slash, and no dot at its start.")
+        raise ValueError(f"file_name {template!r} must name a file: no slash, and no dot at its start.")
     return fields
 
 
