@@ -157,6 +157,8 @@ class MagicHourHook(BaseHook):
             self.delete_video(project_id)
         except NotFoundError:
             self.log.info("Project %s is not at Magic Hour any more.", project_id)
+        else:
+            self.log.info("Project %s is removed at Magic Hour; what has landed was read back.", project_id)
 
     def get_account(self) -> Account:
         """Read tier and spendable credits."""
