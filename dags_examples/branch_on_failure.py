@@ -2,6 +2,8 @@
 
 The XCom `failure` says why a task of this provider has failed. The run fails then, whoever was told of it, as `download`
 could not run: once the cause is mended, clear `render` and what is behind it.
+Nobody is told of a `download` that fails after `render` has succeeded: it fails the run as any task does, and its own
+XCom `failure` says why.
 
 To set up: `pip install apache-airflow-providers-smtp`, and the connection `smtp_default` (with `from_email` in its extra).
 """
