@@ -81,7 +81,7 @@ class ContactSheetOperator(BaseOperator):
                 raise AirflowSkipException("There is no clip to show, so there is no contact sheet.")
             from magichour_provider.pictures.contact_sheet import make_contact_sheet
 
-            return make_contact_sheet(
+            sheet = make_contact_sheet(
                 [_without_made_up_name(clip, ti.dag_id) for clip in clips],
                 str(self.path),
                 path_conn_id=self.path_conn_id,
@@ -91,6 +91,8 @@ class ContactSheetOperator(BaseOperator):
                 title=self.title or ti.dag_id,
                 subtitle=ti.run_id,
             )
+        self.log.info("Made a contact sheet of %d clips: %s", sheet["clips"], sheet["path"])
+        return sheet
 
 
 def _without_made_up_name(clip: ListedClip, dag_id: str) -> ListedClip:

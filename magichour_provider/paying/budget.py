@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_ADD_CREDITS = "Add credits at Magic Hour, or choose a shorter clip or a cheaper model."
 _NO_CREDITS = "insufficient_credits"
 
 
@@ -67,12 +68,17 @@ class Limits:
 def check_balance(cost: int | None, account: Account) -> None:
     """Refuse a clip that the account cannot pay for. Raises BudgetError that says what is missing."""
     if cost is None and account.credits < 1:
-        raise BudgetError(f"The clip needs credits, and the account has {account.credits}.", code=_NO_CREDITS)
+        raise BudgetError(
+            f"The clip needs credits, and the account has {account.credits}.",
+            code=_NO_CREDITS,
+            remedy=_ADD_CREDITS,
+        )
     if cost is not None and account.credits < cost:
         short = cost - account.credits
         raise BudgetError(
             f"The clip needs {cost} credits, and the account has {account.credits}, {short} short.",
             code=_NO_CREDITS,
+            remedy=_ADD_CREDITS,
         )
 
 

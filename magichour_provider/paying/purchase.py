@@ -168,6 +168,10 @@ class Purchase:
         self.make_sure()
         try:
             self.records.intend()
+        except MagicHourError as error:
+            if error.retryable:
+                raise TaskStoppedError(f"No intent to submit could be recorded: {error.what}") from error
+            raise
         except Exception as error:
             # Airflow refuses to store what comes from a task that it has given up, or cleared, meanwhile.
             raise TaskStoppedError(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 from magichour_provider.api.errors import InvalidRequestError, PictureError
 from magichour_provider.pictures.frames import read_stills
 from magichour_provider.pictures.publishing import encode, picture_target, publish
 from magichour_provider.storage.place import display
+
+log = logging.getLogger(__name__)
 
 MIDDLE = 0.5
 """The first frame is the image, which everybody knows; the middle shows what became of it."""
@@ -34,6 +38,7 @@ def make_poster(
         clip, [MIDDLE if at is None else at], within=(LONGEST_SIDE, LONGEST_SIDE), conn_id=conn_id
     )
     publish(encode(stills.images[0], target), target)
+    log.info("Made the poster %s.", target.display)
     return target.path
 
 

@@ -34,6 +34,7 @@ MAX_CLIP_BYTES = 16 << 30
 _FRUITLESS = 5
 """Failures within `_FRUIT_BYTES`, after which it is given up."""
 _FRUIT_BYTES = 1 << 20
+_BREAKS_TOLD = 20
 _LOSSES = 4
 """How often what was fetched may be lost, as nothing says that the rest is still of the same file."""
 _LONGEST_PAUSE = 8.0
@@ -70,6 +71,7 @@ class Fetch:
         self._link: ClipLink | None = None
         self._head: ClipHead | None = None
         self._losses = 0
+        self._breaks = 0
         self._failures = 0
         self._failed_at = 0
 
@@ -163,7 +165,10 @@ class Fetch:
             if self._failures == 1:
                 return
         else:
-            log.warning("%s Going on from byte %d.", error.what, self._sink.size)
+            self._breaks += 1
+            if self._breaks <= _BREAKS_TOLD:
+                also = " This is the last time that it is said." if self._breaks == _BREAKS_TOLD else ""
+                log.warning("%s Going on from byte %d.%s", error.what, self._sink.size, also)
         self._pause(min(_LONGEST_PAUSE, 2.0 ** (self._failures - 3)) * random.uniform(0.5, 1.0))  # noqa: S311
 
     @staticmethod

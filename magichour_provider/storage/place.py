@@ -138,6 +138,13 @@ def diagnose(error: Exception, place: Path | StorePath) -> Trouble:
             True,
             f"Check the connection; {_HOPELESS}",
         )
+    if name in ("NoCredentialsError", "PartialCredentialsError"):
+        found = "no connection was given" if conn_id is None else f"connection {conn_id!r} has none"
+        return Trouble(
+            f"no credentials for the store were found ({found})",
+            True,
+            f"Give the id of the store's connection (path_conn_id, image_conn_id, ...); {_HOPELESS}",
+        )
     if "Credential" in name or "Auth" in name or _code(error) in _S3_REFUSED or _status(error) in (401, 403):
         return Trouble(
             f"the store refused the credentials of connection {conn_id!r} ({brief(error)})",

@@ -29,7 +29,7 @@ class Progress:
         """Take in that `done` bytes are there by now; fewer than before where a transfer began anew."""
         now = self._clock()
         seconds = now - self._told_at
-        if seconds < EVERY_SECONDS:
+        if seconds < EVERY_SECONDS or done == self.total:
             return
         rate = max(done - self._told_bytes, 0) / seconds
         self._told_at, self._told_bytes = now, done

@@ -135,6 +135,8 @@ def _extension(place: Path | StorePath, shown: str) -> str:
     name = place.name if isinstance(place, Path) else place.url.partition("?")[0].rpartition("/")[2]
     extension = name.rpartition(".")[2].lower() if "." in name else ""
     if extension not in IMAGE_EXTENSIONS:
+        if isinstance(place, Path) and place.is_dir():
+            raise ImageError(f"Image {shown} is a folder.")
         raise ImageError(
             f"Image {shown} has {f'the extension {extension!r}' if extension else 'no extension'}; "
             f"Magic Hour takes {', '.join(sorted(IMAGE_EXTENSIONS))}.",

@@ -43,7 +43,8 @@ class Target:
     def exists_already(self) -> TargetError:
         """The error where something stands under the name that may not be replaced."""
         return TargetError(
-            f"{self.display} exists already, and only if_exists='overwrite' replaces it.",
+            f"{self.display} exists already and is not known to be this clip; only if_exists='overwrite' "
+            "replaces it.",
             remedy="Remove it, choose another target, or pass if_exists='overwrite', then clear this task.",
         )
 
