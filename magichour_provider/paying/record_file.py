@@ -90,7 +90,10 @@ class RecordFile:
             return
         self.place.parent.mkdir(parents=True, exist_ok=True)
         beside = self.place.with_name(f".{self.place.name}.{os.getpid()}")
-        beside.write_bytes(content)
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         beside.replace(self.place)
 
     @contextmanager

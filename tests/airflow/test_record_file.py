@@ -222,6 +222,16 @@ def test_a_create_that_was_not_taken_leaves_no_file(render, magichour_sandbox, f
     assert list((tmp_path / "records").iterdir()) == []
 
 
+def test_the_file_is_replaced_as_a_whole(tmp_path):
+    """Who is cut off, or reads meanwhile, finds one record or the other."""
+    file, before = tmp_path / "cat.json", tmp_path / "before.json"
+    RecordFile.of(str(file), None).write({"number": 1})
+    before.hardlink_to(file)
+    RecordFile.of(str(file), None).write({"number": 2})
+    assert [json.loads(each.read_text())["number"] for each in (before, file)] == [1, 2]
+    assert sorted(tmp_path.iterdir()) == [before, file]
+
+
 def test_a_record_in_an_object_store(render, memory_store, magichour_sandbox):
     first = render(record_path="memory://bucket/records/cat.json")
     assert json.loads(memory_store.cat("/bucket/records/cat.json"))["project_id"] == first["project_id"]
