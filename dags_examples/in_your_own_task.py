@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import DAG, task
 
 from magichour_provider.hooks.magichour import MagicHourHook
@@ -31,7 +32,10 @@ with DAG(
         hook = MagicHourHook()
         credits = hook.get_account().credits
         costs = {seconds: hook.estimate_credits(MODEL, seconds, RESOLUTION) for seconds in (3, 5, 10)}
-        return max(seconds for seconds, cost in costs.items() if cost is not None and 10 * cost <= credits)
+        payable = [seconds for seconds, cost in costs.items() if cost is not None and 10 * cost <= credits]
+        if not payable:
+            raise AirflowFailException(f"{credits} credits do not pay for ten clips of any length.")
+        return max(payable)
 
     @task(retries=0)
     def submit(end_seconds: float, params: dict[str, str]) -> str:

@@ -1,8 +1,11 @@
-"""A clip for every image of a folder that has none yet, every night; nothing is paid for twice.
+"""A clip for every image of a folder that has none yet, every night; what is paid for is not paid for again.
 
 An image's name is its file's and a hash of its content, so that one that has changed is a new one. Its clip gets that
 name, and so does the record of the job that is paid for. Where a clip did not land, the next night finds the
 record, pays nothing, and brings it home.
+
+What a person can still do: an image that is replaced while a run is at it is paid for twice, and so is one whose
+`render` is cleared after it had succeeded: clear `download`, or wait for the next night. Do not run it as a backfill.
 
 To set up: the two folders, local or in object storage by a connection of Airflow's (`s3://aws_default@bucket/folder`).
 Needs Airflow 3.3.
@@ -45,7 +48,7 @@ with DAG(
         clips = ObjectStoragePath(params["clips"])
         found = {}
         for image in sorted(ObjectStoragePath(params["images"]).iterdir()):
-            if image.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}:
+            if image.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"} and image.is_file():
                 name = f"{image.stem}-{sha256(image.read_bytes()).hexdigest()[:8]}"
                 clip, record = clips / f"{name}.mp4", clips / "records" / f"{name}.json"
                 if name not in found and not clip.exists():
