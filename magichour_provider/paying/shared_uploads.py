@@ -221,14 +221,12 @@ class SharedUploads:
         return [each for each in read if each is not None]
 
     def _usable(self, uploads: Iterable[Uploaded]) -> str | None:
-        """The `file_path` that was written last, if it is still good."""
+        """The `file_path` that was written last, if it is still good; an older one is no better."""
         now = time.time()
         oldest = max(self._trusted_from, now - TRUSTED_SECONDS)
         good = [each for each in uploads if oldest < each.at < now + _SKEW_SECONDS]
-        for each in sorted(good, key=lambda each: each.at, reverse=True):
-            if each.file_path not in self._refused:
-                return each.file_path
-        return None
+        last = max(good, key=lambda each: each.at, default=None)
+        return None if last is None or last.file_path in self._refused else last.file_path
 
 
 @dataclass(frozen=True)

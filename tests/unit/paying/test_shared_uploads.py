@@ -338,6 +338,17 @@ def test_a_path_that_was_refused_is_not_used_again_by_this_task_or_the_next():
     assert bring(uploads_of(board, 1), storage) == storage.paths[0], "the newest counts"
 
 
+def test_where_the_last_path_was_refused_no_older_one_is_tried():
+    """Only one more create is sent, and it must not fail by another path that is gone."""
+    board, storage = Board(), Storage()
+    board.put("api-assets/gone/image.jpg", time.time() - 60, map_index=9)
+    board.put("api-assets/gone-too/image.jpg", time.time() - 120, map_index=8)
+    uploads = uploads_of(board)
+    assert bring(uploads, storage) == "api-assets/gone/image.jpg"
+    assert uploads.give_up_used()
+    assert bring(uploads, storage) == storage.paths[0]
+
+
 def test_many_tasks_whose_path_was_refused_upload_it_anew_once():
     board, storage = Board(delay=0.01), Storage(0.1)
     board.put("api-assets/gone/image.jpg", time.time() - 60, map_index=99)
