@@ -418,6 +418,14 @@ def test_skip_refuses_a_damaged_copy_under_the_projects_own_name(hook, order, tm
         hook.download(project_id, f"{tmp_path}/")
 
 
+@pytest.mark.parametrize("kind", ["none", "etag-md5"])
+def test_skip_refuses_a_clip_of_another_length_under_the_projects_own_name(hook, order, tmp_path, kind):
+    project_id, other_id = order(clip_checksum=kind), order(MIB, clip_checksum=kind)
+    hook.download(other_id, f"{tmp_path}/{project_id}.mp4")
+    with pytest.raises(errors.TargetError, match="holds another clip"):
+        hook.download(project_id, f"{tmp_path}/")
+
+
 def test_skip_takes_a_clip_whose_tag_only_looks_like_a_checksum(hook, magic, order, tmp_path):
     project_id = order(4 * MIB, clip_checksum="etag-md5")
     magic.control.faults([{**CLIPS, "flip": IN_PADDING}])

@@ -202,19 +202,20 @@ def test_a_storage_that_says_nothing_more_is_given_up(bring, tmp_path, sent):
 
 
 def test_bytes_that_come_slowly_are_handed_on_before_there_is_a_mebibyte():
-    enough, all_sent = threading.Event(), threading.Event()
+    enough, nearly_all_sent = threading.Event(), threading.Event()
 
     def drip(request):
-        request.answer(200, {"Content-Length": 100_000})
-        for _ in range(1000):
+        request.answer(200, {"Content-Length": 50_000})
+        for number in range(500):
+            if number == 400:
+                nearly_all_sent.set()
             request.sock.sendall(bytes(100))
-            if enough.wait(0.02):
+            if enough.wait(0.01):
                 return
-        all_sent.set()
 
     with RawStorage(drip) as storage, client_for() as client, client.open_clip(storage.link()) as clip:
         assert next(clip.chunks())
-        assert not all_sent.is_set()
+        assert not nearly_all_sent.is_set()
         enough.set()
 
 
@@ -672,14 +673,14 @@ def test_a_signal_that_raises_ends_a_landing_that_waits_for_bytes(clip, tmp_path
 
     old = signal.signal(signal.SIGALRM, out_of_time)
     try:
-        with RawStorage(stall) as storage, client_for(timeout=PATIENCE_SECONDS) as client:
+        with RawStorage(stall) as storage, client_for(timeout=10 * PATIENCE_SECONDS) as client:
             threading.Thread(target=strike).start()
             with pytest.raises(TimeoutError, match="execution_timeout"):
                 land(client, storage.link, resolve_target(f"{tmp_path}/clip.mp4", "p1"), if_exists="skip")
+            assert list(tmp_path.iterdir()) == []
+            until(lambda: not readers())  # while the storage still holds the connection
     finally:
         signal.signal(signal.SIGALRM, old)
-    assert list(tmp_path.iterdir()) == []
-    until(lambda: not readers())
 
 
 def test_a_reader_that_is_given_up_before_it_began_ends(clip):

@@ -45,6 +45,16 @@ def test_what_a_live_writer_writes_stays_and_lands(tmp_path, clip):
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
+def test_what_a_live_writer_writes_stays_however_long_it_has_waited(tmp_path, clip):
+    target = target_at(tmp_path / "clip.mp4")
+    with Landing(target) as landing:
+        landing.write(clip)
+        (part,) = tmp_path.iterdir()
+        os.utime(part, (time.time() - 48 * 3600,) * 2)
+        remove_leftovers(target)
+        assert part.exists()
+
+
 def test_a_writer_that_ended_in_any_way_leaves_nothing_to_remove(tmp_path, clip):
     for end in (lambda landing: landing.publish(), lambda landing: None):
         with Landing(target_at(tmp_path / "clip.mp4")) as landing:
