@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime
 import hashlib
 import ipaddress
@@ -235,7 +236,6 @@ def part_of(content, start, **changes):
         {"Content-Range": None},
         {"Content-Range": "bytes 0-99/100"},
         {"Content-Range": "nonsense"},
-        {"ETag": None},
         {"ETag": '"v2"'},
         {"ETag": f"W/{TAG}"},
     ],
@@ -248,6 +248,19 @@ def test_a_part_that_is_not_the_rest_of_the_same_file_is_not_put_behind_it(bring
         request.answer(206, part_of(clip, start, **changes), other[start:])
 
     outcome, requests = bring(in_turn(cut(clip, 3 * MIB), lie, whole(clip)))
+    assert outcome.sha256 == sha256(clip)
+    assert ["range" in request.headers for request in requests] == [False, True, False]
+
+
+def test_a_part_that_does_not_say_of_which_file_it_is_is_found_out_by_the_checksum(bring, clip):
+    other = random.Random(6).randbytes(len(clip))
+    digest = {"Repr-Digest": f"sha-256=:{base64.b64encode(hashlib.sha256(clip).digest()).decode()}:"}
+
+    def lie(request):
+        start = request.start()
+        request.answer(206, part_of(clip, start, ETag=None), other[start:])
+
+    outcome, requests = bring(in_turn(cut(clip, 3 * MIB, **digest), lie, whole(clip, **digest)))
     assert outcome.sha256 == sha256(clip)
     assert ["range" in request.headers for request in requests] == [False, True, False]
 
