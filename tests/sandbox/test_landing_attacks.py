@@ -677,7 +677,7 @@ def test_a_signal_that_raises_ends_a_landing_that_waits_for_bytes(clip, tmp_path
         request.sock.recv(1)
 
     def out_of_time(*_):
-        raise TimeoutError("execution_timeout")
+        raise AirflowTaskTimeout("execution_timeout")
 
     def strike():
         arrived.wait(PATIENCE_SECONDS)
@@ -688,7 +688,7 @@ def test_a_signal_that_raises_ends_a_landing_that_waits_for_bytes(clip, tmp_path
     try:
         with RawStorage(stall) as storage, client_for(timeout=10 * PATIENCE_SECONDS) as client:
             threading.Thread(target=strike).start()
-            with pytest.raises(TimeoutError, match="execution_timeout"):
+            with pytest.raises(AirflowTaskTimeout, match="execution_timeout"):
                 land(client, storage.link, resolve_target(f"{tmp_path}/clip.mp4", "p1"), if_exists="skip")
             assert list(tmp_path.iterdir()) == []
             until(lambda: not readers())  # while the storage still holds the connection
