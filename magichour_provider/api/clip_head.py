@@ -39,6 +39,11 @@ class ClipHead:
     content_type: str | None = None
     checksums: tuple[Checksum, ...] = ()
 
+    @property
+    def has_tag(self) -> bool:
+        """Whether the validator is an ETag, which a part of the file repeats; a date it need not."""
+        return self.validator is not None and self.validator.startswith('"')
+
 
 def request_headers(since: Position | None) -> dict[str, str]:
     """Headers that ask for a clip, or for the rest of it if it has not changed since (RFC 9110, 13.1.5).

@@ -139,6 +139,8 @@ class Fetch:
         if self._head is not None and head.start:
             if None not in (head.size, self._head.size) and head.size != self._head.size:
                 raise RangeRefusedError("The clip's storage answered with a part of a file of another size.")
+            if head.validator is None and self._head.has_tag and not self._head.checksums:
+                raise RangeRefusedError("The clip's storage does not say of which file its part is.")
             return self._head
         self._losses += bool(self._sink.size)
         if self._losses >= _LOSSES:

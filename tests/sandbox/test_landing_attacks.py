@@ -265,6 +265,18 @@ def test_a_part_that_does_not_say_of_which_file_it_is_is_found_out_by_the_checks
     assert ["range" in request.headers for request in requests] == [False, True, False]
 
 
+def test_without_a_checksum_a_part_that_does_not_say_of_which_file_it_is_is_not_taken(bring, clip):
+    other = random.Random(6).randbytes(len(clip))
+
+    def lie(request):
+        start = request.start()
+        request.answer(206, part_of(clip, start, ETag=None), other[start:])
+
+    outcome, requests = bring(in_turn(cut(clip, 3 * MIB), lie, whole(clip)))
+    assert outcome.sha256 == sha256(clip)
+    assert ["range" in request.headers for request in requests] == [False, True, False]
+
+
 def test_a_part_of_a_file_of_another_length_is_not_put_behind_it(bring, clip):
     def lie(request):
         start, size = request.start(), len(clip) - 1
