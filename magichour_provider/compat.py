@@ -309,6 +309,26 @@ def push_link(ti: Any, link: BaseOperatorLink, address: str) -> None:
     )
 
 
+def outlet_event(context: Context, outlet: object) -> Any | None:
+    """The event that this task's success will make of an outlet; None where the outlet is no asset.
+
+    Raises where Airflow knows no asset by the name or URI of a reference (`Asset.ref`).
+    """
+    from airflow.sdk.definitions.asset import AssetRef
+
+    if not isinstance(outlet, (Asset, AssetAlias, AssetRef)):
+        return None
+    events: Any = context["outlet_events"]
+    return events[outlet]
+
+
+def lineage_collector() -> Any:
+    """What gathers the lineage that hooks report; one that drops it where nobody reads it."""
+    from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
+    return get_hook_lineage_collector()  # type: ignore[no-untyped-call]
+
+
 def forget_xcoms(ti: Any, *keys: str) -> None:
     """Delete what an earlier try has left, as Airflow does only for one that begins in a worker. Blocks."""
     from airflow.sdk.execution_time.xcom import XCom

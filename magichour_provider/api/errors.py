@@ -29,7 +29,9 @@
     │   └── WaitTimeoutError          the deadline passed; the job goes on
     ├── TransferError                 the clip exists; bringing it home failed
     │   ├── DownloadError             connection cut, wrong length, storage in trouble
-    │   │   └── LinkExpiredError      the signed link is not good any more
+    │   │   ├── LinkExpiredError      the signed link is not good any more
+    │   │   ├── RangeRefusedError     the rest of a broken download is not to be had
+    │   │   └── ChecksumError         not the bytes that the storage says it has sent
     │   ├── NotAVideoError            the bytes are not a whole mp4
     │   └── TargetError               the place to write to refuses
     └── PictureError                  no poster or contact sheet can be made of this clip

@@ -128,6 +128,7 @@ class MagicHourHook(BaseHook):
         delete_remote: bool = False,
     ) -> dict[str, Any]:
         """Land the clip of a finished job; see `DownloadVideoOperator` for arguments and result."""
+        from magichour_provider.lineage import collect_download
         from magichour_provider.storage.delivery import Delivery
         from magichour_provider.storage.place import conn_id_of
 
@@ -137,6 +138,7 @@ class MagicHourHook(BaseHook):
             require_pictures()
         delivery = Delivery(project_id, path, path_conn_id, if_exists, file_name)
         result = delivery.deliver(self.get_client())
+        collect_download(self, project_id, result)
         if poster:
             result = _with_posters(result, conn_id_of(path, path_conn_id))
         if delete_remote:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from magichour_provider.api.errors import MagicHourError, TaskStoppedError, TransferError
 from magichour_provider.choices import IfExists, check_choice
 from magichour_provider.compat import BaseOperator
+from magichour_provider.failures import tells_why
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.outlets import announce_clips
 from magichour_provider.policies import give_retry_policy, no_useless_retry
@@ -74,6 +75,7 @@ class DownloadVideoOperator(BaseOperator):
         self.delete_remote = delete_remote
         self.magichour_conn_id = magichour_conn_id
         self.linked_project_id: str | None = None
+        self.credits_charged: int | None = None
         self._job: JobReference | None = None
         self._landed: dict[str, Any] | None = None
         self._is_landing = False
@@ -85,11 +87,12 @@ class DownloadVideoOperator(BaseOperator):
 
         return MagicHourHook(self.magichour_conn_id)
 
+    @tells_why
     def execute(self, context: Context) -> dict[str, Any]:
         """Land the clip and describe it."""
         with no_useless_retry(self):
             job = self._job = JobReference.of(self.project_id)
-            self.linked_project_id = job.project_id
+            self.linked_project_id, self.credits_charged = job.project_id, job.credits_charged
             if self.outlets:
                 job = self._job = self._with_credits(job)
             self._is_landing = True
@@ -166,13 +169,7 @@ class DownloadVideoOperator(BaseOperator):
         if job.credits_charged is not None:
             return job
         try:
-            result = self.hook.download(project_id, **where)
-        except (NotFoundError, JobDeletedError):
-            earlier = record.read()
-            if earlier is None:
-                raise
-            result = earlier
-        else:
-            record.write(result)
-        self.hook.delete_delivered(result, conn_id_of(where["path"], self.path_conn_id))
-        return result
+            return replace(job, credits_charged=self.hook.get_video(job.project_id).credits_charged)
+        except MagicHourError as error:
+            self.log.warning("The asset event will not say what the clip cost: %s", error)
+            return job

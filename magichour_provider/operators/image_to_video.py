@@ -131,6 +131,7 @@ class ImageToVideoOperator(BaseOperator):
         max_credits_per_run: int | str | None = None,
         on_unknown_cost: OnUnknownCost | None = None,
         durable: bool = True,
+        share_uploads: bool = True,
         record_path: str | None = None,
         record_conn_id: str | None = None,
         check_catalog: CheckCatalog = "error",
@@ -159,6 +160,7 @@ class ImageToVideoOperator(BaseOperator):
             check_choice("on_unknown_cost", on_unknown_cost, OnUnknownCost)
         self.on_unknown_cost = on_unknown_cost
         self.durable = durable
+        self.share_uploads = share_uploads
         self.record_path = record_path
         self.record_conn_id = record_conn_id
         check_choice("check_catalog", check_catalog, CheckCatalog)
@@ -249,7 +251,7 @@ class ImageToVideoOperator(BaseOperator):
                 resolution=self.resolution,
                 end_seconds=self.end_seconds,
                 project_id=self.linked_project_id,
-                credits_charged=self._credits_charged,
+                credits_charged=self.credits_charged,
             )
         )
 

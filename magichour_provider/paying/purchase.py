@@ -24,6 +24,7 @@ from magichour_provider.api.errors import (
 )
 from magichour_provider.api.models import CreatedJob
 from magichour_provider.api.projects import LIBRARY_PAGE, library_url
+from magichour_provider.api.protocol import NO_JSON
 from magichour_provider.durable import JobRecords
 from magichour_provider.killing import killed
 from magichour_provider.paying.submission import (

@@ -52,7 +52,7 @@ class S3Writer:
         """Send the rest, and let the store show the object."""
         self._refuse_existing()
         if self._upload_id is None:
-            self._conditionally("put_object", Body=self._take_held())
+            self._conditionally("put_object", **self._kind, Body=self._take_held())
         else:
             if self._held:
                 self._send_part()

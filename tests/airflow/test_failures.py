@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from magichour_provider import compat, failures
 from magichour_provider.api import errors
 from magichour_provider.compat import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
+from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 from magichour_provider.sensors.video_job import VideoJobSensor
 from magichour_provider.waiting.outcome import Ending, Outcome
@@ -223,6 +224,16 @@ class TestVideoJobSensor:
         with pytest.raises(AirflowRescheduleException):
             sensor(job, mode="reschedule").execute(context)
         assert "failure" not in context["ti"].pushed
+
+
+def test_a_clip_that_cannot_be_brought_home(context, magichour_sandbox, tmp_path):
+    job = render().execute(context)
+    (tmp_path / "a file").write_text("")
+    with any_failure():
+        DownloadVideoOperator(task_id="download", project_id=job, path=f"{tmp_path}/a file/").execute(context)
+    failure = told(context)
+    assert (failure["error"], failure["retryable"]) == ("TargetError", False)
+    assert (failure["project_id"], failure["credits_charged"]) == (job["project_id"], 72)
 
 
 def test_what_is_not_ours_is_not_told(context):

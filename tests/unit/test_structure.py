@@ -14,9 +14,15 @@ PACKAGE = Path(__file__).parents[2] / "magichour_provider"
 LEVELS = [
     {"api"},
     {"choices"},
-    {"waiting", "storage", "references", "timing", "connection_form", "killing", "record"},
+    {
+        *("waiting", "storage", "pictures", "references", "timing"),
+        *("connection_form", "killing", "record"),
+    },
     {"compat"},
-    {"hooks", "links", "retry_policy", "durable"},
+    {
+        *("hooks", "links", "retry_policy", "durable", "delivered"),
+        *("assets", "outlets", "lineage", "lineage_facets"),
+    },
     {"policies", "failures"},
     {"paying", "triggers"},
     {"operators", "sensors"},
