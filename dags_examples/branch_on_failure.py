@@ -43,6 +43,7 @@ with DAG(
     )
     DownloadVideoOperator(task_id="download", project_id=render.output, path="{{ params.folder }}/")
 
+    # [START howto_failure]
     @task.branch(trigger_rule="one_failed")
     def who_is_to_know(ti: Any) -> str:
         """Read why there is no clip."""
@@ -52,6 +53,7 @@ with DAG(
         if failure.get("code") == "insufficient_credits":
             return "tell_billing"
         return "tell_on_call"
+    # [END howto_failure]
 
     reason = (
         "{{ (ti.xcom_pull('render', key='failure') or {}).get('message', 'See the logs of the run.') | e }}"

@@ -28,6 +28,7 @@ with DAG(
             str(file) for file in files if file.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}
         )
 
+    # [START howto_operator_image_to_video_mapped]
     render = ImageToVideoOperator.partial(
         task_id="render",
         model="ltx-2.3",
@@ -40,3 +41,4 @@ with DAG(
     DownloadVideoOperator.partial(task_id="download", path="{{ params.folder }}/").expand(
         project_id=render.output
     )
+    # [END howto_operator_image_to_video_mapped]

@@ -14,7 +14,6 @@ from magichour_provider.sensors.video_job import VideoJobSensor
 
 PHOTOGRAPH = Path(__file__).parent / "images" / "grace_hopper.jpg"
 
-# [START pipeline]
 with DAG(
     dag_id="magichour_image_to_video",
     schedule=None,
@@ -25,6 +24,7 @@ with DAG(
     },
     tags=["magichour", "example"],
 ):
+    # [START howto_sensor_video_job]
     submit = ImageToVideoOperator(
         task_id="submit",
         image="{{ params.image }}",
@@ -36,6 +36,7 @@ with DAG(
         wait_for_completion=False,
     )
     wait = VideoJobSensor(task_id="wait", project_id=submit.output, deferrable=True)
+    # [END howto_sensor_video_job]
     download = DownloadVideoOperator(task_id="download", project_id=wait.output, path="{{ params.folder }}/")
 
     @task
@@ -46,4 +47,3 @@ with DAG(
         return content[4:8].decode()
 
     submit >> wait >> download >> inspect(download.output)
-# [END pipeline]

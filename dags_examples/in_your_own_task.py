@@ -26,6 +26,7 @@ with DAG(
     tags=["magichour", "example"],
 ):
 
+    # [START howto_hook_magichour]
     @task
     def choose_length() -> float:
         """Take the longest of some lengths of which the account can pay ten."""
@@ -51,6 +52,7 @@ with DAG(
         """Land the clip, and say where."""
         clip = MagicHourHook().download(job["project_id"], f"{params['folder']}/")
         return str(clip["path"])
+    # [END howto_hook_magichour]
 
     wait = VideoJobSensor(task_id="wait", project_id=submit(choose_length()), deferrable=True)
     land(wait.output)

@@ -35,9 +35,11 @@ with DAG(
         end_seconds=3,
         deferrable=True,
     )
+    # [START howto_operator_download_poster]
     download = DownloadVideoOperator(
         task_id="download", project_id=render.output, path="{{ params.folder }}/", poster=True
     )
+    # [END howto_operator_download_poster]
     mail = EmailOperator(
         task_id="mail",
         to="{{ params.to }}",

@@ -57,6 +57,7 @@ with DAG(
                 break
         return [{key: str(value) for key, value in each.items()} for each in found.values()]
 
+    # [START howto_record_path]
     @task_group
     def make_clip(image: str, name: str, clip: str, record: str) -> None:
         """Render one image and bring its clip home; one that fails holds up no other."""
@@ -75,3 +76,4 @@ with DAG(
         DownloadVideoOperator(task_id="download", project_id=render.output, path=clip)
 
     make_clip.expand_kwargs(find_images())
+    # [END howto_record_path]

@@ -18,6 +18,7 @@ with DAG(
     params={"image": str(PHOTOGRAPH), "folder": str(Path(tempfile.gettempdir()) / "magichour")},
     tags=["magichour", "example"],
 ):
+    # [START howto_operator_image_to_video]
     render = ImageToVideoOperator(
         task_id="render",
         image="{{ params.image }}",
@@ -26,8 +27,11 @@ with DAG(
         end_seconds=5,
         deferrable=True,
     )
+    # [END howto_operator_image_to_video]
+    # [START howto_operator_download]
     download = DownloadVideoOperator(
         task_id="download", project_id=render.output, path="{{ params.folder }}/"
     )
+    # [END howto_operator_download]
 
     render >> download

@@ -17,6 +17,7 @@ with DAG(
     params={"image": "s3://stills/grace_hopper.jpg", "folder": "s3://clips/magichour"},
     tags=["magichour", "example"],
 ):
+    # [START howto_object_storage]
     render = ImageToVideoOperator(
         task_id="render",
         image="{{ params.image }}",
@@ -32,3 +33,4 @@ with DAG(
         path="{{ params.folder }}/",
         path_conn_id="aws_default",
     )
+    # [END howto_object_storage]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from magichour_provider.compat import has_retry_policies
+from magichour_provider.hooks.magichour import MagicHourHook
 
 PHOTOGRAPH = Path(__file__).parents[2] / "dags_examples" / "images" / "grace_hopper.jpg"
 
@@ -121,6 +122,25 @@ def test_a_mail_with_the_poster_frame(run_dag, mails, magichour_sandbox, tmp_pat
     with Image.open(BytesIO(attached.get_content())) as poster:
         poster.load()
         assert (poster.format, poster.size) == ("JPEG", (clip["width"], clip["height"]))
+
+
+def test_a_contact_sheet_of_a_run(run_dag, magichour_sandbox, tmp_path):
+    run = run_dag("examples/contact_sheet.py", folder=str(tmp_path / "clips"))
+    assert run.state == "success"
+    sheet = xcom(run, "sheet")
+    assert (sheet["clips"], sheet["unreadable"]) == (3, 0)
+    assert Path(sheet["path"]) == tmp_path / "clips" / "contact-sheet.jpg"
+    assert len(list((tmp_path / "clips").glob("*.mp4"))) == creates(magichour_sandbox) == 3
+
+
+def test_a_job_that_somebody_else_has_submitted(run_dag, connection, magichour_sandbox, tmp_path):
+    hook = MagicHourHook()
+    job = hook.create_image_to_video(hook.upload(str(PHOTOGRAPH)), 3, model="ltx-2.3", resolution="480p")
+    hook.close()
+    run = run_dag("examples/wait_for_a_job.py", project_id=job.id, folder=str(tmp_path))
+    assert run.state == "success"
+    assert xcom(run, "wait")["project_id"] == xcom(run, "download")["project_id"] == job.id
+    assert creates(magichour_sandbox) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""Sphinx, for `make docs`: Airflow's theme, Markdown by MyST, the reference from docstrings.
+
+The build needs no network: no inventories of other projects are fetched, so their names are not links.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from docutils import nodes
+    from sphinx.application import Sphinx
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS.parent))
+
+# The reference imports Airflow: as a library, without a database, and with a home of its own.
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="magichour-docs-")
+os.environ["_AIRFLOW__AS_LIBRARY"] = "1"
+
+from magichour_provider import __version__  # noqa: E402
+
+project = "airflow-provider-magichour"
+author = "The airflow-provider-magichour authors"
+project_copyright = f"2026, {author}"
+version = release = __version__
+language = "en"
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx_airflow_theme",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(?!magichour_provider\.).*")]
+"""Names of other projects, and those of this one that a signature shortens."""
+
+default_role = "code"
+"""One pair of backticks is code, in docstrings as in Markdown."""
+
+myst_heading_anchors = 4
+myst_links_external_new_tab = False
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_preserve_defaults = True
+
+html_theme = "sphinx_airflow_theme"
+html_theme_options = {"sidebar_collapse": True, "sidebar_includehidden": True}
+html_title = f"{project} {version}"
+html_short_title = project
+html_logo = "_static/logo.svg"
+html_favicon = "_static/logo.svg"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_sidebars = {"**": ["searchbox.html", "globaltoc.html"]}
+html_copy_source = False
+html_use_index = True
+copybutton_prompt_text = "$ "
+copybutton_exclude = ".linenos, .gp, .go"
+
+
+def in_a_box_that_scrolls(app: Sphinx, doctree: nodes.document) -> None:
+    """Wrap each table, so that a wide one scrolls by itself."""
+    from docutils import nodes
+
+    for table in list(doctree.findall(nodes.table)):
+        box = nodes.container(classes=["table-box"])
+        table.replace_self(box)
+        box += table
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("doctree-read", in_a_box_that_scrolls)
