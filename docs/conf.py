@@ -39,8 +39,10 @@ extensions = [
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!magichour_provider\.).*")]
-"""Names of other projects, and those of this one that a signature shortens."""
+nitpick_ignore_regex = [("py:.*", r"(?!magichour_provider\.).*"), ("py:.*", r".*\._\w+")]
+"""Names of other projects, those of this one that a signature shortens, and private ones."""
+nitpick_ignore = [("py:class", f"magichour_provider.api.clip_head.{name}") for name in ("ClipHead", "Position")]
+"""What the clients hand to the code that lands a clip, and nobody else uses."""
 
 default_role = "code"
 """One pair of backticks is code, in docstrings as in Markdown."""
@@ -51,8 +53,10 @@ myst_links_external_new_tab = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "show-inheritance": True, "exclude-members": "model_config"}
 autodoc_preserve_defaults = True
+add_module_names = False
+python_maximum_signature_line_length = 90
 
 html_theme = "sphinx_airflow_theme"
 html_theme_options = {"sidebar_collapse": True, "sidebar_includehidden": True}
