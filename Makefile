@@ -23,7 +23,7 @@ INSTALL += $(addprefix -c ,$(CONSTRAINTS))
 export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest lint typecheck build wheel-check bench bench-landing reliability models constraints clean
+.PHONY: help demo test test-oldest lint typecheck build wheel-check bench bench-landing reliability models docs constraints clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -74,11 +74,16 @@ bench-landing: $(VENV)/.dev ## how fast clips land, beside aiohttp and boto3: do
 models: $(VENV)/.dev ## write docs/models.md from the catalogue
 	$(BIN)/python scripts/models_table.py
 
+docs: $(VENV)/.docs ## the documentation site, into docs/_build/html
+	rm -rf docs/_build
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 constraints: ## renew both constraints files (needs uv)
 	sh scripts/renew_constraints.sh
 
 clean: ## remove the environment, the demo's files and everything built
-	rm -rf $(VENV) .venv-oldest .venv-bench $(WHEEL_VENV) .demo dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest .venv-bench $(WHEEL_VENV) .demo dist docs/_build .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made:
@@ -103,6 +108,11 @@ ifeq ($(UV),)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 endif
 	@$(INSTALL) -e '.[$(EXTRAS)]' --group dev
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	@echo "Installing Sphinx into $(VENV) ..."
+	@$(INSTALL) -e '.[$(EXTRAS)]' --group dev --group docs
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
