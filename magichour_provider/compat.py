@@ -71,6 +71,7 @@ __all__ = [
     "PokeReturnValue",
     "TaskDeferralError",
     "all_xcoms",
+    "conf",
     "default_deferrable",
     "deferral_settles_after",
     "ends_tasks_in_the_triggerer",
@@ -85,11 +86,14 @@ __all__ = [
     "outlet_event",
     "own_state",
     "params_have_values",
+    "pages_have_a_place",
     "plain_reference",
+    "provider_plugins_are_loaded",
     "push_link",
     "push_xcom",
     "start_trigger_args",
     "success",
+    "task_state_rows",
     "task_state_store",
     "task_states",
     "tasks_beside",
@@ -337,3 +341,26 @@ def forget_xcoms(ti: Any, *keys: str) -> None:
     for key in keys if ti.try_number > 1 else ():
         if XCom.get_one(key=key, **address) is not None:
             XCom.delete(key=key, **address)
+
+
+def pages_have_a_place() -> bool:
+    """Whether Airflow's UI shows the pages of plugins, and lets their requests carry its session (Airflow 3.1)."""
+    from airflow.plugins_manager import AirflowPlugin
+
+    return hasattr(AirflowPlugin, "external_views")
+
+
+def provider_plugins_are_loaded() -> bool:
+    """Whether Airflow loads the plugins that providers list: only where it looks for providers eagerly."""
+    from airflow import settings
+
+    return not settings.LAZY_LOAD_PROVIDERS
+
+
+def task_state_rows() -> Any | None:
+    """The table behind the task state store; None below Airflow 3.3."""
+    try:
+        from airflow.models.task_state_store import TaskStateStoreModel
+    except ImportError:
+        return None
+    return TaskStateStoreModel

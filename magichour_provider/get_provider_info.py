@@ -7,6 +7,29 @@ from typing import Any
 from magichour_provider.connection_form import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 
 _NAME = "Magic Hour"
+_CONFIG = {
+    "description": "The pages of Magic Hour in Airflow's UI; the API server reads this when it starts.",
+    "options": {
+        "ui_enabled": {
+            "description": "Whether the pages are there.",
+            "version_added": "0.1.0",
+            "type": "boolean",
+            "example": None,
+            "default": "True",
+        },
+        "ui_clip_roots": {
+            "description": (
+                "Folders, and object storage URLs with their connection, below which landed clips may be "
+                "shown, separated by commas; {dag_id} stands for the Dag's id. Without one, clips are "
+                "played by a fresh link of Magic Hour."
+            ),
+            "version_added": "0.1.0",
+            "type": "string",
+            "example": "/data/clips/{dag_id}/, s3://aws_default@clips/{dag_id}/",
+            "default": "",
+        },
+    },
+}
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -44,6 +67,8 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "extra-links": ["magichour_provider.links.VideoProjectLink"],
+        "plugins": [{"name": "magichour", "plugin-class": "magichour_provider.ui.plugin.MagicHourPlugin"}],
+        "config": {"magichour": _CONFIG},
     }
 
 

@@ -18,3 +18,9 @@ def is_project_id(text: str) -> bool:
 def library_url(project_id: str) -> str:
     """The page that shows the project to a person (docs: integration/development-and-testing)."""
     return f"{LIBRARY_PAGE}?videoId={project_id}"
+
+
+def project_id_in(url: str) -> str | None:
+    """The project whose page `library_url` has named; None where it is no such address."""
+    start, _, project_id = url.partition("?videoId=")
+    return project_id if start == LIBRARY_PAGE and is_project_id(project_id) else None

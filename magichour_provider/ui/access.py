@@ -1,0 +1,60 @@
+"""What a user may see, decided by Airflow's own auth manager, as for Airflow's own pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import (
+    ConnectionDetails,
+    DagAccessEntity,
+    DagDetails,
+)
+from airflow.api_fastapi.core_api.security import GetUserDep
+from airflow.models.connection import Connection
+from airflow.models.dag import DagModel
+from fastapi import Depends
+
+_READ = "GET"
+_NEEDED = (DagAccessEntity.TASK_INSTANCE, DagAccessEntity.XCOM)
+"""What the pages show of a Dag: its task instances with their rendered fields, and their XComs."""
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """The user of one request."""
+
+    user: Any
+
+    def may_read(self, dag_id: str) -> bool:
+        """Whether the user may read a Dag's task instances and XComs."""
+        details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
+        return self._may_read(details)
+
+    def readable_dag_ids(self, dag_ids: set[str]) -> set[str]:
+        """Those of `dag_ids` that the user may read."""
+        readable = get_auth_manager().get_authorized_dag_ids(user=self.user, method=_READ) & dag_ids
+        return {dag_id for dag_id in readable if self.may_read(dag_id)}
+
+    def may_read_connection(self, conn_id: str) -> bool:
+        """Whether the user may read a connection."""
+        details = ConnectionDetails(conn_id=conn_id, team_name=Connection.get_team_name(conn_id))
+        return bool(
+            get_auth_manager().is_authorized_connection(method=_READ, details=details, user=self.user)
+        )
+
+    def _may_read(self, details: DagDetails) -> bool:
+        manager = get_auth_manager()
+        return all(
+            manager.is_authorized_dag(method=_READ, access_entity=entity, details=details, user=self.user)
+            for entity in _NEEDED
+        )
+
+
+def _viewer(user: GetUserDep) -> Viewer:
+    return Viewer(user)
+
+
+ViewerDep = Annotated[Viewer, Depends(_viewer)]
+"""For a route: the user who asks; 401 where nobody is logged in."""

@@ -1,0 +1,121 @@
+"""The page for all clips: the latest ones of the Dags that the user may read, and what they have cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import PurePosixPath
+from urllib.parse import urlencode
+
+from sqlalchemy.orm import Session
+
+from magichour_provider.ui import clips, spending, tables
+from magichour_provider.ui.advice import explain
+from magichour_provider.ui.tables import TaskRow
+from magichour_provider.ui.values import Card, Filters, Gallery
+
+IN_PROGRESS, SUCCESS, FAILED = "in progress", "success", "failed"
+_STATES: Mapping[str, frozenset[str]] = {
+    IN_PROGRESS: frozenset(
+        {
+            *("scheduled", "queued", "running", "deferred", "restarting"),
+            *("up_for_retry", "up_for_reschedule"),
+        }
+    ),
+    SUCCESS: frozenset({"success", "skipped"}),
+    FAILED: frozenset({"failed", "upstream_failed", "removed"}),
+}
+_ROWS = 72
+"""Task instances that one page is made of: some three for each clip."""
+_MOST_SPENDINGS = 20_000
+_CUT = f"The chart counts the latest {_MOST_SPENDINGS:,} jobs only."
+
+
+def compose(
+    session: Session,
+    readable: set[str],
+    *,
+    dag_id: str | None = None,
+    state: str | None = None,
+    before: datetime | None = None,
+) -> Gallery:
+    """The gallery of the `readable` Dags, narrowed to one Dag and one of `IN_PROGRESS`, `SUCCESS`, `FAILED`.
+
+    :param before: only clips of before this moment: a later page.
+    """
+    chosen = readable if dag_id is None else readable & {dag_id}
+    wanted = None if state is None else _STATES[state]
+    rows = tables.recent(session, chosen, states=wanted, before=before, limit=_ROWS)
+    groups = _by_clip(tables.with_companions(session, rows))
+    cards = [_card(group) for group in groups if _belongs(group, state, before)]
+    now = datetime.now(timezone.utc)
+    spent = tables.spent(session, chosen, spending.first_moment(now), limit=_MOST_SPENDINGS)
+    narrowed = {name: value for name, value in (("dag_id", dag_id), ("state", state)) if value}
+    last = rows[-1].touched if len(rows) == _ROWS else None
+    return Gallery(
+        cards=tuple(cards),
+        filters=Filters(tuple(sorted(readable)), tuple(_STATES), dag_id, state),
+        chart=spending.draw(spent, now.date()),
+        older=None if last is None else "?" + urlencode({**narrowed, "before": last.isoformat()}),
+        newest=None if before is None else "?" + urlencode(narrowed),
+        notes=(_CUT,) if len(spent) >= _MOST_SPENDINGS else (),
+    )
+
+
+def _by_clip(rows: Iterable[TaskRow]) -> list[list[TaskRow]]:
+    """The task instances of each clip, latest first; those that know no job stand for themselves."""
+    groups: dict[object, list[TaskRow]] = {}
+    for row in sorted(rows, key=_touched, reverse=True):
+        clip = (row.key.dag_id, row.key.run_id, row.project_id) if row.project_id else row.key
+        groups.setdefault(clip, []).append(row)
+    return list(groups.values())
+
+
+def _belongs(group: Sequence[TaskRow], state: str | None, before: datetime | None) -> bool:
+    """Whether a clip is on this page: one that went on after `before` is on an earlier one."""
+    if before is not None and _touched(group[0]) >= before:
+        return False
+    return state is None or _decisive(group).state in _STATES[state]
+
+
+def _decisive(group: Sequence[TaskRow]) -> TaskRow:
+    """The task instance by whose state the clip is told: the failed one, else one that goes on, else the lander."""
+    for kind in (FAILED, IN_PROGRESS):
+        found = next((row for row in group if row.state in _STATES[kind]), None)
+        if found is not None:
+            return found
+    return clips.landed_row(group) or group[0]
+
+
+def _card(group: Sequence[TaskRow]) -> Card:
+    row, landed = _decisive(group), clips.landed_row(group)
+    facts = {name: value for member in reversed(group) for name, value in _told(member).items()}
+    return Card(
+        key=row.key,
+        title=_title(group),
+        state=row.state,
+        when=group[0].touched,
+        credits_charged=facts.get("credits_charged"),
+        model=facts.get("model"),
+        resolution=facts.get("resolution"),
+        duration=facts.get("duration") or facts.get("end_seconds"),
+        player=clips.stored_player(landed) if landed and clips.may_be_shown(landed) else None,
+        failure=explain(row.failure).title if row.state in _STATES[FAILED] else None,
+    )
+
+
+def _told(row: TaskRow) -> dict[str, object]:
+    return {name: value for source in (row.result, row.failure) for name, value in source.items() if value is not None}
+
+
+def _title(group: Sequence[TaskRow]) -> str:
+    fields = [(row.field("name"), row.field("image")) for row in group]
+    name = next((name for name, _ in fields if name), None)
+    image = next((image for _, image in fields if image), None)
+    if name:
+        return name
+    return PurePosixPath(image.partition("?")[0]).name if image else group[-1].key.task_id
+
+
+def _touched(row: TaskRow) -> datetime:
+    return row.touched or datetime.min.replace(tzinfo=timezone.utc)

@@ -1,0 +1,309 @@
+"""What Airflow's metadata database knows of tasks and clips: the only room that reads its tables.
+
+A task instance is one of ours if it has the XCom of our extra link, which every run in a worker leaves, or if its
+rendered fields name a Magic Hour connection.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from airflow.models.renderedtifields import RenderedTaskInstanceFields as Rendered
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from sqlalchemy import ColumnElement, Select, select, tuple_
+from sqlalchemy.orm import Session, aliased
+
+from magichour_provider import durable, failures
+from magichour_provider.api.projects import project_id_in
+from magichour_provider.compat import task_state_rows
+from magichour_provider.links import VideoProjectLink
+from magichour_provider.ui.values import TaskKey
+
+RESULT, PROJECT_ID = "return_value", "project_id"
+LINK = VideoProjectLink().xcom_key
+_SHOWN = (RESULT, PROJECT_ID, failures.KEY, LINK)
+_CHUNK = 200
+_CONN_FIELD = "magichour_conn_id"
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """One task instance with what it has left behind.
+
+    :param touched: when it last told of itself: the time of its link's XCom, else of its own dates.
+    :param rendered: its rendered fields; None where Airflow does not keep them (any more).
+    :param record: the record of its paid job, in the task state store (Airflow 3.3).
+    """
+
+    key: TaskKey
+    operator: str
+    state: str | None
+    touched: datetime | None
+    xcoms: Mapping[str, Any]
+    rendered: Mapping[str, Any] | None
+    record: Mapping[str, Any] | None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is about a clip."""
+        return LINK in self.xcoms or _CONN_FIELD in (self.rendered or {}) or self.record is not None
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """What it returned, where that is one of our descriptions."""
+        return _mapping(self.xcoms.get(RESULT))
+
+    @property
+    def failure(self) -> Mapping[str, Any]:
+        """Why it failed, where it has said so."""
+        return _mapping(self.xcoms.get(failures.KEY))
+
+    @property
+    def project_id(self) -> str | None:
+        """The job that it is about."""
+        candidates = (
+            self.result.get(PROJECT_ID),
+            self.xcoms.get(PROJECT_ID),
+            self.failure.get(PROJECT_ID),
+            (self.record or {}).get(PROJECT_ID),
+            project_id_in(str(self.xcoms.get(LINK) or "")),
+        )
+        return next((value for value in candidates if isinstance(value, str) and value), None)
+
+    def field(self, name: str) -> str | None:
+        """A rendered field, as text; None where there is none."""
+        value = (self.rendered or {}).get(name)
+        return None if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Credits that a job has cost: its Dag, its day, and the job where that is known."""
+
+    dag_id: str
+    at: datetime
+    credits: int
+    project_id: str | None = None
+
+
+def task_row(session: Session, key: TaskKey) -> TaskRow | None:
+    """Read one task instance; None where there is none."""
+    rows = _filled(session, session.execute(_instances().where(_is(TaskInstance, key))))
+    return next(iter(rows), None)
+
+
+def relatives(session: Session, row: TaskRow) -> list[TaskRow]:
+    """The run's task instances that are about the same job, itself included: who submits, waits and lands.
+
+    Of mapped tasks those with the same map index.
+    """
+    if row.project_id is None:
+        return [row]
+    key = row.key
+    indexes = {key.map_index, -1}
+    found = _instances().where(
+        TaskInstance.dag_id == key.dag_id,
+        TaskInstance.run_id == key.run_id,
+        TaskInstance.map_index.in_(indexes),
+        _has_link(TaskInstance),
+    )
+    others = [other for other in _filled(session, session.execute(found)) if other.key != key]
+    return [row, *(other for other in others if other.project_id == row.project_id)]
+
+
+def with_companions(session: Session, rows: Sequence[TaskRow]) -> list[TaskRow]:
+    """The rows, and what of ours is beside them in the same runs at the same map indexes."""
+    places = sorted({(row.key.dag_id, row.key.run_id, row.key.map_index) for row in rows})
+    found = _instances(_link_time()).where(
+        tuple_(TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.map_index).in_(places),
+        _has_link(TaskInstance),
+    )
+    return _filled(session, session.execute(found)) if places else []
+
+
+def dag_ids(session: Session) -> set[str]:
+    """The Dags that have dealt with clips."""
+    return set(session.scalars(select(XComModel.dag_id).where(XComModel.key == LINK).distinct()))
+
+
+def recent(
+    session: Session,
+    dag_ids: Iterable[str],
+    *,
+    states: Iterable[str | None] | None = None,
+    before: datetime | None = None,
+    limit: int,
+) -> list[TaskRow]:
+    """The latest task instances of ours, newest first.
+
+    :param states: Airflow's states; None: all.
+    :param before: only those touched before this moment.
+    """
+    link = aliased(XComModel)
+    found = _instances(link.timestamp).join(link, _same(link, TaskInstance)).where(link.key == LINK)
+    found = found.where(TaskInstance.dag_id.in_(sorted(dag_ids)))
+    if states is not None:
+        found = found.where(TaskInstance.state.in_(sorted(filter(None, states))))
+    if before is not None:
+        found = found.where(link.timestamp < before)
+    return _filled(session, session.execute(found.order_by(link.timestamp.desc()).limit(limit)))
+
+
+def spent(session: Session, dag_ids: Iterable[str], since: datetime, *, limit: int) -> list[Spent]:
+    """What jobs have cost since then, each once: by the records of who paid, else by who has told of them."""
+    readable = sorted(dag_ids)
+    paid = list(_by_records(session, readable, since, limit))
+    known = {entry.project_id for entry in paid}
+    for entry in _by_xcoms(session, readable, since, limit):
+        if entry.project_id not in known:
+            known.add(entry.project_id)
+            paid.append(entry)
+    return paid
+
+
+def _by_records(session: Session, dag_ids: Sequence[str], since: datetime, limit: int) -> Iterator[Spent]:
+    table = task_state_rows()
+    if table is None:
+        return
+    found = select(table.dag_id, table.value, table.updated_at).where(
+        table.key == durable.KEY, table.updated_at >= since, table.dag_id.in_(dag_ids)
+    )
+    for dag_id, value, updated_at in session.execute(found.order_by(table.updated_at.desc()).limit(limit)):
+        record = _mapping(_parsed(value))
+        if record.get("elsewhere") or not record:
+            continue
+        own, earlier = record.get("credits_charged") or 0, record.get("spent") or 0
+        yield Spent(dag_id, moment(record.get("at")) or updated_at, own + earlier, record.get(PROJECT_ID))
+
+
+def _by_xcoms(session: Session, dag_ids: Sequence[str], since: datetime, limit: int) -> Iterator[Spent]:
+    """Oldest first: the first to tell of a job is who submitted it."""
+    link, told = aliased(XComModel), aliased(XComModel)
+    found = (
+        select(told.dag_id, told.value, told.timestamp)
+        .join(link, _same(link, told))
+        .where(link.key == LINK, told.key.in_((RESULT, failures.KEY)))
+        .where(told.timestamp >= since, told.dag_id.in_(dag_ids))
+    )
+    latest = session.execute(found.order_by(told.timestamp.desc()).limit(limit)).all()
+    for dag_id, value, timestamp in reversed(latest):
+        told_of = _mapping(value)
+        credits_charged = told_of.get("credits_charged")
+        if told_of.get(PROJECT_ID) and isinstance(credits_charged, int):
+            yield Spent(dag_id, timestamp, credits_charged, told_of[PROJECT_ID])
+
+
+def _instances(*more: Any) -> Select[Any]:
+    touched = more or (TaskInstance.end_date,)
+    return select(
+        TaskInstance.dag_id,
+        TaskInstance.run_id,
+        TaskInstance.task_id,
+        TaskInstance.map_index,
+        TaskInstance.operator,
+        TaskInstance.state,
+        *touched,
+    )
+
+
+def _filled(session: Session, found: Iterable[Any]) -> list[TaskRow]:
+    """The task instances with their XComs, rendered fields and records."""
+    rows = list(found)
+    rest = iter(rows)
+    filled: list[TaskRow] = []
+    while chunk := list(islice(rest, _CHUNK)):
+        keys = [TaskKey(*row[:4]) for row in chunk]
+        xcoms, rendered, records = _xcoms(session, keys), _rendered(session, keys), _records(session, keys)
+        filled += [
+            TaskRow(
+                key=key,
+                operator=row[4] or "",
+                state=None if row[5] is None else str(getattr(row[5], "value", row[5])),
+                touched=row[6],
+                xcoms=xcoms[key],
+                rendered=rendered.get(key),
+                record=records.get(key),
+            )
+            for key, row in zip(keys, chunk, strict=True)
+        ]
+    return filled
+
+
+def _xcoms(session: Session, keys: Sequence[TaskKey]) -> Mapping[TaskKey, dict[str, Any]]:
+    columns = (*_address(XComModel), XComModel.key, XComModel.value)
+    found = select(*columns).where(_among(XComModel, keys), XComModel.key.in_(_SHOWN))
+    values: dict[TaskKey, dict[str, Any]] = defaultdict(dict)
+    for *address, name, value in session.execute(found):
+        values[TaskKey(*address)][name] = value
+    return values
+
+
+def _rendered(session: Session, keys: Sequence[TaskKey]) -> dict[TaskKey, dict[str, Any]]:
+    found = select(*_address(Rendered), Rendered.rendered_fields).where(_among(Rendered, keys))
+    return {TaskKey(*address): dict(fields or {}) for *address, fields in session.execute(found)}
+
+
+def _records(session: Session, keys: Sequence[TaskKey]) -> dict[TaskKey, Mapping[str, Any]]:
+    table = task_state_rows()
+    if table is None:
+        return {}
+    found = select(*_address(table), table.value).where(_among(table, keys), table.key == durable.KEY)
+    return {TaskKey(*address): _mapping(_parsed(value)) for *address, value in session.execute(found)}
+
+
+def _address(table: Any) -> tuple[Any, Any, Any, Any]:
+    return table.dag_id, table.run_id, table.task_id, table.map_index
+
+
+def _among(table: Any, keys: Sequence[TaskKey]) -> ColumnElement[bool]:
+    return tuple_(*_address(table)).in_([(key.dag_id, key.run_id, key.task_id, key.map_index) for key in keys])
+
+
+def _is(table: Any, key: TaskKey) -> ColumnElement[bool]:
+    return _among(table, [key])
+
+
+def _same(one: Any, other: Any) -> ColumnElement[bool]:
+    condition: ColumnElement[bool] = one.dag_id == other.dag_id
+    for mine, its in zip(_address(one)[1:], _address(other)[1:], strict=True):
+        condition &= mine == its
+    return condition
+
+
+def _link_time() -> Any:
+    """When a task instance's link was written, as a column."""
+    link = aliased(XComModel)
+    told = select(link.timestamp).where(_same(link, TaskInstance), link.key == LINK)
+    return told.correlate(TaskInstance).scalar_subquery()
+
+
+def _has_link(table: Any) -> ColumnElement[bool]:
+    link = aliased(XComModel)
+    told = select(link.key).where(_same(link, table), link.key.in_((LINK, PROJECT_ID)))
+    return told.exists()
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _parsed(text: Any) -> Any:
+    try:
+        return json.loads(text) if isinstance(text, str) else text
+    except ValueError:
+        return None
+
+
+def moment(text: Any) -> datetime | None:
+    """Read an ISO 8601 date; None where there is none."""
+    try:
+        return datetime.fromisoformat(text) if isinstance(text, str) and text else None
+    except ValueError:
+        return None

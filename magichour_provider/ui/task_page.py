@@ -1,0 +1,152 @@
+"""The tab of one task instance, from what Airflow and Magic Hour know of its job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from magichour_provider.api.errors import MagicHourError, NotFoundError
+from magichour_provider.api.models import JobStatus, VideoProject
+from magichour_provider.api.projects import library_url
+from magichour_provider.storage.place import display
+from magichour_provider.ui import clips, magic_hour
+from magichour_provider.ui.advice import explain
+from magichour_provider.ui.clip_roots import ClipError
+from magichour_provider.ui.tables import TaskRow, moment
+from magichour_provider.ui.values import TaskPage
+from magichour_provider.waiting.outcome import status_text
+
+FINAL_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+_ENDED = frozenset({JobStatus.COMPLETE.value, JobStatus.ERROR.value, JobStatus.CANCELED.value})
+_REFRESH_SECONDS = 5
+_GONE = "Magic Hour does not have this job any more: it was deleted, or the connection is of another account."
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A page, and the one foreign origin that its player needs; None: none."""
+
+    page: TaskPage
+    media_origin: str | None = None
+
+
+def compose(rows: Sequence[TaskRow]) -> Shown:
+    """The page of `rows[0]`; the others are about the same job. Asks Magic Hour where Airflow does not know."""
+    row, facts = rows[0], _Facts(rows)
+    page = TaskPage(
+        key=row.key,
+        operator=row.operator,
+        state=row.state,
+        status=facts.status,
+        name=facts.text("name"),
+        model=facts.text("model"),
+        resolution=facts.text("resolution"),
+        end_seconds=facts.number("end_seconds"),
+        prompt=facts.field("prompt"),
+        image=_shown_image(facts.field("image")),
+        credits_charged=facts.credits_charged,
+        queued_seconds=facts.number("queued_seconds"),
+        rendering_seconds=facts.number("rendering_seconds"),
+        submitted_at=facts.submitted_at,
+        project_id=row.project_id,
+        library_url=library_url(row.project_id) if row.project_id else None,
+        failure=explain(row.failure) if row.state == "failed" or row.failure else None,
+        refresh_seconds=None if row.state in FINAL_STATES else _REFRESH_SECONDS,
+    )
+    return _with_clip(page, rows)
+
+
+def _with_clip(page: TaskPage, rows: Sequence[TaskRow]) -> Shown:
+    """The page with the clip from where it has landed, else from Magic Hour, else with a note that says why."""
+    landed = clips.landed_row(rows)
+    if landed is not None:
+        page = replace(page, landed=clips.describe_landed(landed))
+        try:
+            clips.open_landed(landed).close()
+        except ClipError as error:
+            page = replace(page, notes=(*page.notes, str(error)))
+        else:
+            return Shown(replace(page, player=clips.stored_player(landed)))
+    if page.project_id is None or (page.status in _ENDED and page.status != JobStatus.COMPLETE.value):
+        return Shown(page)
+    return _with_remote(page, rows, page.project_id)
+
+
+def _with_remote(page: TaskPage, rows: Sequence[TaskRow], project_id: str) -> Shown:
+    try:
+        project = magic_hour.project(clips.conn_id_of(rows), project_id)
+    except NotFoundError:
+        return Shown(replace(page, notes=(*page.notes, _GONE)))
+    except MagicHourError as error:
+        return Shown(replace(page, notes=(*page.notes, f"Magic Hour could not be asked. {error}")))
+    page = _with_news(page, project)
+    if not clips.is_playable(project):
+        return Shown(page)
+    return Shown(replace(page, player=clips.remote_player(rows[0])), clips.origin_of(project))
+
+
+def _with_news(page: TaskPage, project: VideoProject) -> TaskPage:
+    charged = project.credits_charged
+    return replace(
+        page,
+        status=status_text(project),
+        is_live=True,
+        name=page.name or project.name,
+        end_seconds=page.end_seconds or project.end_seconds,
+        credits_charged=page.credits_charged if charged is None else charged,
+        submitted_at=page.submitted_at or project.created_at,
+    )
+
+
+class _Facts:
+    """What the task instances of one job say of it: the last word first."""
+
+    def __init__(self, rows: Sequence[TaskRow]) -> None:
+        self._rows = rows
+        described = sorted((row.result for row in rows), key=lambda result: result.get("status") not in _ENDED)
+        self._results = [result for result in described if result]
+        self._record = next((row.record for row in rows if row.record), {})
+
+    @property
+    def status(self) -> str | None:
+        if self._rows[0].failure.get("error") in ("JobFailedError", "ModerationError"):
+            return JobStatus.ERROR.value
+        if clips.landed_row(self._rows) is not None:
+            return JobStatus.COMPLETE.value
+        return self.text("status")
+
+    @property
+    def credits_charged(self) -> int | None:
+        told = [row.failure.get("credits_charged") for row in self._rows]
+        told += [result.get("credits_charged") for result in self._results]
+        told.append(self._record.get("credits_charged"))
+        return next((value for value in told if isinstance(value, int)), None)
+
+    @property
+    def submitted_at(self) -> datetime | None:
+        return moment(self._record.get("at"))
+
+    def text(self, name: str) -> str | None:
+        value = self._first(result.get(name) for result in self._results)
+        return str(value) if value is not None else self.field(name)
+
+    def number(self, name: str) -> float | None:
+        value = self._first([*(result.get(name) for result in self._results), self.field(name)])
+        try:
+            return None if value is None else float(value)
+        except (TypeError, ValueError):
+            return None
+
+    def field(self, name: str) -> str | None:
+        found = (row.field(name) for row in self._rows)
+        return next((value for value in found if value), None)
+
+    @staticmethod
+    def _first(values: Iterable[Any]) -> Any:
+        return next((value for value in values if value is not None), None)
+
+
+def _shown_image(image: str | None) -> str | None:
+    return None if image is None else display(image)
