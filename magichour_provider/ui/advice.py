@@ -39,7 +39,10 @@ _WORDS: Mapping[str, tuple[str, str]] = {
         "Look for the job in the Magic Hour library before you clear the task: clearing orders a new clip, unless "
         "you hand the job over first, as the message says.",
     ),
-    "BudgetError": ("The clip would have cost too much", "Raise the limit, add credits, or order a cheaper clip."),
+    "BudgetError": (
+        "The clip would have cost too much",
+        "Raise the limit, add credits, or order a cheaper clip.",
+    ),
     "PaymentRequiredError": (
         "The account has too few credits",
         "Add credits or change the plan at Magic Hour, then clear the task.",
@@ -59,7 +62,10 @@ _WORDS: Mapping[str, tuple[str, str]] = {
         "The plan or the key does not allow this",
         "Change the plan or the key's permissions at Magic Hour, then clear the task.",
     ),
-    "NotFoundError": ("Magic Hour does not know the job", "Check the project id, and the connection's account."),
+    "NotFoundError": (
+        "Magic Hour does not know the job",
+        "Check the project id, and the connection's account.",
+    ),
     "RateLimitError": ("Magic Hour asked for a pause", _LATER),
     "ServerError": ("Magic Hour had a problem of its own", _LATER),
     "NetworkError": ("Magic Hour could not be reached", _LATER),

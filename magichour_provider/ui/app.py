@@ -104,7 +104,9 @@ def _balances(request: Request, viewer: ViewerDep) -> Response:
     with create_session() as session:
         known = magic_hour.connection_ids(session)
     readable = [conn_id for conn_id in known if viewer.may_read_connection(conn_id)]
-    return _page(request, "balances.html", balances=tuple(magic_hour.balance(conn_id) for conn_id in readable))
+    return _page(
+        request, "balances.html", balances=tuple(magic_hour.balance(conn_id) for conn_id in readable)
+    )
 
 
 def _task(request: Request, viewer: ViewerDep, key: KeyDep) -> Response:

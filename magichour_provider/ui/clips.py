@@ -35,7 +35,9 @@ def open_landed(row: TaskRow, *, poster: bool = False) -> ClipFile:
     """Open the landed clip, or its poster. Raises ClipError where it may not be shown, or is not there."""
     path = _text(row.result.get("poster")) if poster else _path(row)
     if path is None:
-        raise ClipRefusedError("This task has landed no poster." if poster else "This task has landed no clip.")
+        raise ClipRefusedError(
+            "This task has landed no poster." if poster else "This task has landed no clip."
+        )
     return find(
         path,
         dag_id=row.key.dag_id,

@@ -105,7 +105,12 @@ def _card(group: Sequence[TaskRow]) -> Card:
 
 
 def _told(row: TaskRow) -> dict[str, object]:
-    return {name: value for source in (row.result, row.failure) for name, value in source.items() if value is not None}
+    return {
+        name: value
+        for source in (row.result, row.failure)
+        for name, value in source.items()
+        if value is not None
+    }
 
 
 def _title(group: Sequence[TaskRow]) -> str:

@@ -93,7 +93,9 @@ def connection_ids(session: Session) -> list[str]:
 
     What a secrets backend holds cannot be listed.
     """
-    stored = session.scalars(select(Connection.conn_id).where(Connection.conn_type == MagicHourHook.conn_type))
+    stored = session.scalars(
+        select(Connection.conn_id).where(Connection.conn_type == MagicHourHook.conn_type)
+    )
     return sorted({*filter(None, stored), *_in_environment()})
 
 

@@ -99,7 +99,9 @@ def _rounded_up(highest: int) -> int:
     """The next number that is 1, 2, 4 or 8 times a power of ten: it parts well into quarters."""
     magnitude = 10 ** int(log10(max(highest, 4)))
     steps = (factor * magnitude for factor in (1, 2, 4, 8, 10))
-    return next(step for step in steps if step >= max(highest, 4) and step % _LINES == 0 or step >= highest * 2)
+    return next(
+        step for step in steps if step >= max(highest, 4) and step % _LINES == 0 or step >= highest * 2
+    )
 
 
 def _day(moment: datetime) -> date:

@@ -263,7 +263,9 @@ def _address(table: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def _among(table: Any, keys: Sequence[TaskKey]) -> ColumnElement[bool]:
-    return tuple_(*_address(table)).in_([(key.dag_id, key.run_id, key.task_id, key.map_index) for key in keys])
+    return tuple_(*_address(table)).in_(
+        [(key.dag_id, key.run_id, key.task_id, key.map_index) for key in keys]
+    )
 
 
 def _is(table: Any, key: TaskKey) -> ColumnElement[bool]:

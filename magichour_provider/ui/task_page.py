@@ -105,7 +105,9 @@ class _Facts:
 
     def __init__(self, rows: Sequence[TaskRow]) -> None:
         self._rows = rows
-        described = sorted((row.result for row in rows), key=lambda result: result.get("status") not in _ENDED)
+        described = sorted(
+            (row.result for row in rows), key=lambda result: result.get("status") not in _ENDED
+        )
         self._results = [result for result in described if result]
         self._record = next((row.record for row in rows if row.record), {})
 

@@ -26,6 +26,7 @@ LEVELS = [
     {"policies", "failures"},
     {"paying", "triggers"},
     {"operators", "sensors"},
+    {"ui"},
 ]
 """From the bottom to the top; a room imports from its own level and from those below."""
 
