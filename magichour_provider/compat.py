@@ -85,8 +85,8 @@ __all__ = [
     "mask_secret",
     "outlet_event",
     "own_state",
-    "params_have_values",
     "pages_have_a_place",
+    "params_have_values",
     "plain_reference",
     "provider_plugins_are_loaded",
     "push_link",
@@ -344,7 +344,7 @@ def forget_xcoms(ti: Any, *keys: str) -> None:
 
 
 def pages_have_a_place() -> bool:
-    """Whether Airflow's UI shows the pages of plugins, and lets their requests carry its session (Airflow 3.1)."""
+    """Whether Airflow's UI has a place for pages, and gives their requests its session (Airflow 3.1)."""
     from airflow.plugins_manager import AirflowPlugin
 
     return hasattr(AirflowPlugin, "external_views")

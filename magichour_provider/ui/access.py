@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import (
@@ -16,7 +16,7 @@ from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
 from fastapi import Depends
 
-_READ = "GET"
+_READ: Final = "GET"
 _NEEDED = (DagAccessEntity.TASK_INSTANCE, DagAccessEntity.XCOM)
 """What the pages show of a Dag: its task instances with their rendered fields, and their XComs."""
 

@@ -25,8 +25,8 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     ),
     "JobDeletedError": (
         "The job is gone at Magic Hour",
-        "Check that the connection is of the account that ordered the clip. If the clip was deleted, clear the "
-        "submitting task to order a new one.",
+        "Check that the connection is of the account that ordered the clip. If the clip was deleted, clear "
+        "the submitting task to order a new one.",
     ),
     "JobNotCompleteError": ("The clip was not finished yet", "Wait for the job with VideoJobSensor first."),
     "WaitTimeoutError": (
@@ -36,8 +36,8 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     ),
     "SubmissionUnknownError": (
         "Nobody can tell whether the clip was ordered",
-        "Look for the job in the Magic Hour library before you clear the task: clearing orders a new clip, unless "
-        "you hand the job over first, as the message says.",
+        "Look for the job in the Magic Hour library before you clear the task: clearing orders a new clip, "
+        "unless you hand the job over first, as the message says.",
     ),
     "BudgetError": (
         "The clip would have cost too much",
@@ -83,7 +83,10 @@ _WORDS: Mapping[str, tuple[str, str]] = {
 _UNTOLD = Failure(
     title="The task failed",
     message="It left no reason that could be shown here.",
-    advice="Read the task's log. If a job was ordered, clearing the task takes it up again, and nothing is paid twice.",
+    advice=(
+        "Read the task's log. If a job was ordered, clearing the task takes it up again, and nothing is paid "
+        "twice."
+    ),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import PurePosixPath
+from typing import Any
 from urllib.parse import urlencode
 
 from sqlalchemy.orm import Session
@@ -79,7 +80,7 @@ def _belongs(group: Sequence[TaskRow], state: str | None, before: datetime | Non
 
 
 def _decisive(group: Sequence[TaskRow]) -> TaskRow:
-    """The task instance by whose state the clip is told: the failed one, else one that goes on, else the lander."""
+    """Whose state is the clip's: the failed task instance, else one that goes on, else the lander."""
     for kind in (FAILED, IN_PROGRESS):
         found = next((row for row in group if row.state in _STATES[kind]), None)
         if found is not None:
@@ -89,7 +90,9 @@ def _decisive(group: Sequence[TaskRow]) -> TaskRow:
 
 def _card(group: Sequence[TaskRow]) -> Card:
     row, landed = _decisive(group), clips.landed_row(group)
-    facts = {name: value for member in reversed(group) for name, value in _told(member).items()}
+    facts: dict[str, Any] = {}
+    for member in reversed(group):
+        facts |= _told(member)
     return Card(
         key=row.key,
         title=_title(group),
@@ -104,13 +107,9 @@ def _card(group: Sequence[TaskRow]) -> Card:
     )
 
 
-def _told(row: TaskRow) -> dict[str, object]:
-    return {
-        name: value
-        for source in (row.result, row.failure)
-        for name, value in source.items()
-        if value is not None
-    }
+def _told(row: TaskRow) -> dict[str, Any]:
+    told = {**row.result, **row.failure}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _title(group: Sequence[TaskRow]) -> str:

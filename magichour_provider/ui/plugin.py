@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from airflow.plugins_manager import AirflowPlugin
@@ -74,10 +74,8 @@ class MagicHourPlugin(AirflowPlugin):
     """The tab on task instances and the page for all clips; `[magichour] ui_enabled = False` removes them."""
 
     name = "magichour"
-    fastapi_apps: ClassVar[list[Any]] = (
-        [{"app": Pages(), "url_prefix": PREFIX, "name": "Magic Hour"}] if _are_wanted() else []
-    )
-    external_views: ClassVar[list[Any]] = _views() if _are_wanted() else []
+    fastapi_apps = [{"app": Pages(), "url_prefix": PREFIX, "name": "Magic Hour"}] if _are_wanted() else []
+    external_views = _views() if _are_wanted() else []
 
 
 ENTRY_POINT = None if provider_plugins_are_loaded() else MagicHourPlugin

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta, timezone
-from math import ceil, log10
+from math import ceil
 
 from magichour_provider.ui.tables import Spent
 from magichour_provider.ui.values import Bar, Chart
@@ -18,6 +18,7 @@ _OTHERS = "all others"
 _LINES = 4
 _GAP = 0.25
 _LABELS = 10
+_STEPS = (12, 16, 20, 40, 60, 80, 100, 120)
 
 Days = Mapping[date, Mapping[str, int]]
 
@@ -96,12 +97,10 @@ def _y(credits_spent: float, top: int) -> float:
 
 
 def _rounded_up(highest: int) -> int:
-    """The next number that is 1, 2, 4 or 8 times a power of ten: it parts well into quarters."""
-    magnitude = 10 ** int(log10(max(highest, 4)))
-    steps = (factor * magnitude for factor in (1, 2, 4, 8, 10))
-    return next(
-        step for step in steps if step >= max(highest, 4) and step % _LINES == 0 or step >= highest * 2
-    )
+    """The next number that is round, and parts into quarters that are round, too."""
+    magnitude = int(10 ** (len(str(max(highest, 4))) - 1))
+    round_numbers = (step * magnitude // 10 for step in _STEPS if step * magnitude % (10 * _LINES) == 0)
+    return next(number for number in round_numbers if number >= highest)
 
 
 def _day(moment: datetime) -> date:

@@ -1,7 +1,7 @@
 """What Airflow's metadata database knows of tasks and clips: the only room that reads its tables.
 
-A task instance is one of ours if it has the XCom of our extra link, which every run in a worker leaves, or if its
-rendered fields name a Magic Hour connection.
+A task instance is one of ours if it has the XCom of our extra link, which every run in a worker leaves, or if
+its rendered fields name a Magic Hour connection.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Shown:
 
 
 def compose(rows: Sequence[TaskRow]) -> Shown:
-    """The page of `rows[0]`; the others are about the same job. Asks Magic Hour where Airflow does not know."""
+    """The page of `rows[0]`; the others are about the same job. Asks Magic Hour what is not known."""
     row, facts = rows[0], _Facts(rows)
     page = TaskPage(
         key=row.key,
@@ -59,7 +59,7 @@ def compose(rows: Sequence[TaskRow]) -> Shown:
 
 
 def _with_clip(page: TaskPage, rows: Sequence[TaskRow]) -> Shown:
-    """The page with the clip from where it has landed, else from Magic Hour, else with a note that says why."""
+    """With the clip from where it has landed, else from Magic Hour, else a note that says why not."""
     landed = clips.landed_row(rows)
     if landed is not None:
         page = replace(page, landed=clips.describe_landed(landed))
