@@ -26,14 +26,18 @@ class UnexpectedStateError(RuntimeError):
 
 
 class AirflowRest:
-    """Airflow's REST API at `base_url`, as the admin that SimpleAuthManager makes of everybody.
+    """Airflow's REST API at `base_url`.
+
+    :param admin: name and password to log in with; None: as the admin that SimpleAuthManager makes of
+        everybody, where it does.
 
     Every method raises httpx.HTTPStatusError, with Airflow's answer in its message, where Airflow refuses,
     and TimeoutError, with what it saw last, where it waits in vain. `map_index` -1 means an unmapped task.
     """
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, admin: tuple[str, str] | None = None) -> None:
         self.base_url = base_url
+        self._admin = admin
         self._client = httpx.Client(base_url=base_url, timeout=30, trust_env=False)
         self._token: str | None = None
 
@@ -56,7 +60,7 @@ class AirflowRest:
     def request(self, method: str, path: str, **kwargs: Any) -> Any:
         """Any other call: the JSON answer to `method` on `path` below /api/v2."""
         if self._token is None:
-            self._token = self._client.get("/auth/token").raise_for_status().json()["access_token"]
+            self._token = self._new_token()
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
         for _ in range(_ATTEMPTS):
             answer = self._client.request(method, f"/api/v2{path}", headers=headers, **kwargs)
@@ -69,6 +73,17 @@ class AirflowRest:
                 response=answer,
             )
         return answer.json() if answer.content else None
+
+    def token_of(self, name: str, password: str) -> str:
+        """Log a user in; the token, which the UI keeps in its cookie `_token`."""
+        body = {"username": name, "password": password}
+        answer = self._client.post("/auth/token", json=body).raise_for_status()
+        return str(answer.json()["access_token"])
+
+    def _new_token(self) -> str:
+        if self._admin is not None:
+            return self.token_of(*self._admin)
+        return str(self._client.get("/auth/token").raise_for_status().json()["access_token"])
 
     # -- Dags and runs
 

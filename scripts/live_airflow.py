@@ -51,6 +51,7 @@ class LiveAirflow(AirflowRest):
     :param home: AIRFLOW_HOME, made where it is missing. An earlier run's database in it is used again.
     :param dags_folder: where the Dag files are.
     :param database: SQLAlchemy's URL of the metadata database (`postgres.py`); None: SQLite in `home`.
+    :param admin: name and password of an admin among the users that `env` sets up; None: everybody is one.
     :param env: variables for every part, over those set here (AIRFLOW_CONN_..., AIRFLOW__SECTION__KEY).
     :param python: the interpreter whose environment holds Airflow.
 
@@ -63,6 +64,7 @@ class LiveAirflow(AirflowRest):
         dags_folder: Path,
         *,
         database: str | None = None,
+        admin: tuple[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         python: str | Path = sys.executable,
     ) -> None:
@@ -77,10 +79,12 @@ class LiveAirflow(AirflowRest):
         self._python = str(python)
         self._cleanup = ExitStack()
         port, *log_ports = processes.free_ports(3)
-        super().__init__(f"http://127.0.0.1:{port}")
+        super().__init__(f"http://127.0.0.1:{port}", admin)
         self.env = _environment(self.home, dags_folder.resolve(), port, log_ports)
         if database is not None:
             self.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = database
+        if admin is not None:
+            self.env["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] = "False"
         self.env |= dict(env or {})
 
     def __enter__(self) -> LiveAirflow:

@@ -1,0 +1,107 @@
+"""What the browser tests share: one chromium, one live Airflow with users, and runs to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from browser import SMALL, Theme, Window, chromium
+from browser_stage import ADMIN, Scene, stage
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parents[1] / "dags_examples"
+HELD = 3600.0
+"""Render time in seconds of a job that ends only when a test says so."""
+QUICK = 2.0
+
+OpenWindow = Callable[..., Window]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One Dag run, and where its pages are."""
+
+    scene: Scene
+    dag_id: str
+    run_id: str
+
+    @property
+    def path(self) -> str:
+        """Its page in Airflow's UI."""
+        return f"/dags/{self.dag_id}/runs/{self.run_id}"
+
+    def task(self, task_id: str) -> str:
+        """The page of one of its tasks."""
+        return f"{self.path}/tasks/{task_id}"
+
+    def release(self) -> None:
+        """Let its job complete."""
+        for job in self.scene.sandbox.ledger()["jobs"]:
+            if job["name"].endswith(f" {self.run_id}") and job["status"] in ("queued", "rendering"):
+                self.scene.sandbox.set_job(job["id"], "complete")
+
+    def wait_for(self, task_id: str, state: str) -> None:
+        """Wait for a task's state."""
+        self.scene.airflow.wait_for_task_state(self.dag_id, self.run_id, task_id, state, timeout=120)
+
+    def finish(self) -> str:
+        """Wait for its end; its state."""
+        return self.scene.airflow.wait_for_run(self.dag_id, self.run_id, timeout=180)
+
+    def xcom(self, task_id: str) -> Any:
+        """What a task returned."""
+        return self.scene.airflow.xcom(self.dag_id, self.run_id, task_id)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium. Where there is none the tests fail, and say how to get it."""
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def scene(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """An Airflow whose reader sees `open_clips` alone and no connection, and whose stranger sees no Dag."""
+    rights = {"reader": ["open_clips"], "stranger": []}
+    folder = tmp_path_factory.mktemp("browser")
+    with stage(folder, [EXAMPLES, HERE / "dags"], readable=rights) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def begin(scene: Scene) -> Callable[..., Run]:
+    """Start a run, with the conf given; its clip lands where the pages may show it."""
+
+    def begin(dag_id: str, run_id: str, **conf: Any) -> Run:
+        folder = scene.clips / dag_id
+        conf = {"folder": str(folder), **conf}
+        scene.airflow.trigger(dag_id, conf, run_id=run_id)
+        return Run(scene, dag_id, run_id)
+
+    return begin
+
+
+@pytest.fixture
+def open_window(browser: Browser, scene: Scene) -> Iterator[OpenWindow]:
+    """Open windows of logged-in users; nothing may have gone wrong in them unnoticed in the end."""
+    windows: list[Window] = []
+
+    def open_window(
+        user: str | None = ADMIN, *, theme: Theme = "light", size: tuple[int, int] = SMALL
+    ) -> Window:
+        token = scene.token(user) if user else None
+        windows.append(Window.open(browser, scene.airflow.base_url, token, theme=theme, size=size))
+        return windows[-1]
+
+    yield open_window
+    problems = [problem for window in windows for problem in window.take_problems()]
+    for window in windows:
+        window.close()
+    assert problems == []
