@@ -46,14 +46,20 @@ CONN_FIELDS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
 
 UI_FIELD_BEHAVIOUR: MappingProxyType[str, Any] = MappingProxyType(
     {
-        "hidden-fields": ["login", "schema", "port", "extra"],
+        "hidden-fields": ["login", "schema", "extra"],
         "relabeling": {"password": "API key", "host": "Base URL"},
         "placeholders": {
             "host": "https://api.magichour.ai",
             "password": "from the Developer Hub at magichour.ai",
+            "port": "443 (Test in Airflow 3.3 asks for one)",
         },
     }
 )
+"""What the form hides, calls otherwise and hints at.
+
+The port stays, although a URL may hold it: in Airflow 3.3.1 and 3.3.2 the button Test refuses every saved
+connection that has none (apache/airflow#73298).
+"""
 
 
 def wtforms_fields() -> dict[str, Any]:

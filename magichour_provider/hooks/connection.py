@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -93,9 +94,21 @@ def _base_url(connection: Connection) -> str:
     if not host:
         return DEFAULT_BASE_URL
     if "://" in host:
-        return host if connection.port is None else f"{host}:{connection.port}"
+        return _with_port(host, connection.port)
     scheme = connection.schema or ("http" if _is_loopback(host) else "https")
-    return f"{scheme}://{host}" if connection.port is None else f"{scheme}://{host}:{connection.port}"
+    return _with_port(f"{scheme}://{host}", connection.port)
+
+
+def _with_port(url: str, port: int | None) -> str:
+    """The URL with a port, unless it has one; Airflow's form saves or tests an empty port as 0 now and then."""
+    parts = urlsplit(url)
+    try:
+        has_port = parts.port is not None
+    except ValueError:  # not a port at all: ClientSettings says so
+        return url
+    if has_port or not port:
+        return url
+    return parts._replace(netloc=f"{parts.netloc}:{port}").geturl()
 
 
 def _is_loopback(host: str) -> bool:

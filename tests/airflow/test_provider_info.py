@@ -128,7 +128,8 @@ def test_the_form_has_every_extra_and_our_labels():
     assert (fields.password.title, fields.host.title) == ("API key", "Base URL")
     assert fields.host.placeholder == "https://api.magichour.ai"
     assert not fields.password.hidden
-    assert all(each.hidden for each in (fields.login, fields.url_schema, fields.port))
+    assert all(each.hidden for each in (fields.login, fields.url_schema))
+    assert not fields.port.hidden, "Airflow's button Test needs one, see connection_form.py"
 
 
 @pytest.mark.skipif(HAS_FORM, reason="this Airflow shows the whole form")

@@ -22,6 +22,12 @@ def connection(**fields):
         ({"host": "127.0.0.1", "port": 8808}, "http://127.0.0.1:8808"),
         ({"host": "localhost:8808"}, "http://localhost:8808"),
         ({"host": "sandbox", "schema": "http", "port": 8808}, "http://sandbox:8808"),
+        ({"host": "https://proxy.example/mh", "port": 8443}, "https://proxy.example:8443/mh"),
+        ({"host": "http://127.0.0.1:8808", "port": 8808}, "http://127.0.0.1:8808"),
+        ({"host": "http://[::1]:8808", "port": 443}, "http://[::1]:8808"),
+        ({"host": "http://127.0.0.1:8808", "port": 0}, "http://127.0.0.1:8808"),
+        ({"host": "proxy.example", "port": 0}, "https://proxy.example"),
+        ({"port": 443}, "https://api.magichour.ai"),
     ],
 )
 def test_the_host_may_be_written_in_each_usual_way(fields, base_url):
