@@ -80,6 +80,8 @@ class JobReference:
             name=outcome.name,
             end_seconds=outcome.end_seconds,
             credits_charged=outcome.credits_charged,
+            queued_seconds=outcome.queued_seconds,
+            rendering_seconds=outcome.rendering_seconds,
         )
 
 
@@ -106,8 +108,14 @@ def job_result(
     name: str | None,
     end_seconds: float | None,
     credits_charged: int | None,
+    queued_seconds: float | None = None,
+    rendering_seconds: float | None = None,
 ) -> dict[str, Any]:
-    """The contract of the XCom: seconds and credits, None where nobody knows."""
+    """The contract of the XCom: seconds and credits, None where nobody knows.
+
+    `queued_seconds` and `rendering_seconds` are what the looks have shown: the job was in the queue from its
+    submission to the first look that saw it render, and rendered from there to the first that saw its end.
+    """
     return {
         "project_id": job.project_id,
         "status": status,
@@ -116,6 +124,8 @@ def job_result(
         "resolution": job.resolution,
         "end_seconds": end_seconds,
         "credits_charged": credits_charged,
+        "queued_seconds": queued_seconds,
+        "rendering_seconds": rendering_seconds,
         "url": library_url(job.project_id),
     }
 

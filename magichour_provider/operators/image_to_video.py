@@ -88,7 +88,8 @@ class ImageToVideoOperator(BaseOperator):
     :param record_conn_id: the connection for object storage.
     :param check_catalog: what to do where no known version of the model takes this request: `error`,
         `warn` (submit all the same) or `off`.
-    :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`, `url`.
+    :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`,
+        `queued_seconds` and `rendering_seconds` (as its looks have shown, else None), `url`.
     """
 
     template_fields: Sequence[str] = (

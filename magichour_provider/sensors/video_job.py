@@ -25,6 +25,7 @@ from magichour_provider.links import VideoProjectLink
 from magichour_provider.outlets import announce_job
 from magichour_provider.policies import give_retry_policy, no_useless_retry
 from magichour_provider.references import DEADLINE, DEFAULT_CONN_ID, HANDED_OVER, JobReference
+from magichour_provider.sensors.memory import recall, remember
 from magichour_provider.sensors.placement import BeginsInTheTriggerer, StartTriggerArgsOf, why_a_worker
 from magichour_provider.timing import deadline_of, optional_seconds
 
@@ -57,7 +58,8 @@ class VideoJobSensor(BaseSensorOperator):
     :param timeout: seconds, or a timedelta, until the wait ends as `AirflowSensorTimeout`. With
         `execution_timeout` the earlier of both.
     :param deferrable: wait in the triggerer; default from `[operators] default_deferrable`.
-    :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`, `url`.
+    :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`,
+        `queued_seconds` and `rendering_seconds` (as its looks have shown, else None), `url`.
     """
 
     template_fields: Sequence[str] = ("project_id", "magichour_conn_id")
@@ -129,6 +131,8 @@ class VideoJobSensor(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once; done with the outcome, good or bad, so that `silent_fail` pokes no failed job."""
         outcome = self._look() or self._watch.overdue(time.time())
+        if outcome is None and self.reschedule:
+            remember(context, self._watch, self._recalled)
         return PokeReturnValue(is_done=outcome is not None, xcom_value=outcome)
 
     def on_kill(self) -> None:
@@ -162,13 +166,18 @@ class VideoJobSensor(BaseSensorOperator):
 
         self._job = JobReference.of(self.project_id)
         self.linked_project_id = self._job.project_id
-        started = self._started(context)
+        first = self._first_poke(context)
+        started = time.time() if first is None else first
+        self._recalled = {} if first is None else recall(context, self._job.project_id)
         self._watch = Watch(
             self._job.project_id,
             deadline=self._deadline(started) if deadline is None else deadline,
             started=started,
             poll_interval=self.poll_interval,
             kind=RenderKind(self._job.model, self._job.resolution),
+            has_looked=first is not None,
+            queued_at=self._recalled.get("queued_at"),
+            rendering_since=self._recalled.get("rendering_since"),
         )
 
     def _deadline(self, started: float) -> float:
@@ -179,9 +188,10 @@ class VideoJobSensor(BaseSensorOperator):
             in_worker=not self.deferrable and not self.reschedule,
         )
 
-    def _started(self, context: Context) -> float:
+    def _first_poke(self, context: Context) -> float | None:
+        """Epoch seconds of this try's first poke, which another process has made; None: this is it."""
         first = context["ti"].get_first_reschedule_date(context) if self.reschedule else None
-        return first.timestamp() if first else time.time()
+        return first.timestamp() if first else None
 
     def _look(self) -> Outcome | None:
         from magichour_provider.waiting.blocking import look
@@ -199,7 +209,9 @@ class VideoJobSensor(BaseSensorOperator):
             deadline=self._watch.deadline,
             poll_interval=self.poll_interval,
             credits_charged=self.credits_charged,
-            submitted=self._watch.submitted,
+            submitted=self._watch.known_submission,
+            queued_at=self._watch.queued_at,
+            rendering_since=self._watch.rendering_since,
             **self._watch.kind._asdict(),
         )
         self.defer(**trigger.as_deferral())

@@ -42,6 +42,8 @@ class VideoJobTrigger(BaseTrigger):
     :param credits_charged: what the job has cost, in credits, for the line that a killed task leaves.
     :param submitted: epoch seconds at which the job was submitted; None: Magic Hour is asked.
     :param model: with `resolution` and `end_seconds`, what the job renders: the schedule learns by that.
+    :param queued_at: epoch seconds of a look that saw the job in the queue, just before the deferral.
+    :param rendering_since: epoch seconds of the first look that saw the job render; None: not known.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class VideoJobTrigger(BaseTrigger):
         model: str | None = None,
         resolution: str | None = None,
         end_seconds: float | None = None,
+        queued_at: float | None = None,
+        rendering_since: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.project_id = project_id
@@ -67,6 +71,8 @@ class VideoJobTrigger(BaseTrigger):
         self.model = model
         self.resolution = resolution
         self.end_seconds = end_seconds
+        self.queued_at = queued_at
+        self.rendering_since = rendering_since
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Name the class and the arguments that make this trigger anew."""
@@ -82,6 +88,8 @@ class VideoJobTrigger(BaseTrigger):
                 "model": self.model,
                 "resolution": self.resolution,
                 "end_seconds": self.end_seconds,
+                "queued_at": self.queued_at,
+                "rendering_since": self.rendering_since,
             },
         )
 
@@ -121,6 +129,8 @@ class VideoJobTrigger(BaseTrigger):
             kind=RenderKind(self.model, self.resolution, self.end_seconds),
             quiet_until=now + quiet,
             at_once=at_once,
+            queued_at=self.queued_at,
+            rendering_since=self.rendering_since,
         )
         return await self._hub().wait(watch)
 

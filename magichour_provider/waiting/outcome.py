@@ -39,6 +39,8 @@ class Outcome:
     :param error_status: HTTP status, where the API refused to tell (`Ending.REFUSED`); None where the
         connection cannot be used.
     :param error_code: the API's code for a failed job or a refused request.
+    :param queued_seconds: with `rendering_seconds` how long the job was in the queue and was rendered, as the
+        looks of the wait have shown it; None where they have not.
     """
 
     ending: Ending
@@ -50,6 +52,8 @@ class Outcome:
     error_status: int | None = None
     error_code: str | None = None
     error_message: str | None = None
+    queued_seconds: float | None = None
+    rendering_seconds: float | None = None
 
     def as_event(self) -> dict[str, Any]:
         """The payload of the trigger's one event: plain JSON."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from magichour_provider.api.errors import APIError, MagicHourError
 from magichour_provider.api.models import JobStatus, VideoProject
@@ -35,6 +35,7 @@ _SPREAD = 3.0
 """Seconds over which those are spread whose quiet ends together."""
 _FRESH_JOB = 15.0
 """Seconds after which a job was not submitted for this wait, or this wait not begun for the first time."""
+_IN_QUEUE = frozenset({JobStatus.DRAFT.value, JobStatus.QUEUED.value})
 _SOON = (1.0, 4.0)
 """Seconds until the first look at a job of unknown age."""
 
@@ -50,6 +51,9 @@ class Watch:
     :param kind: what the job renders, by which the schedule has learned how long that takes.
     :param quiet_until: epoch seconds before which the wait neither looks nor ends.
     :param at_once: whether the first look is made without a pause.
+    :param has_looked: whether somebody has looked at the job for this wait.
+    :param queued_at: epoch seconds of a look that saw the job in the queue; old ones are forgotten.
+    :param rendering_since: epoch seconds of the first look that saw the job render; None: not known.
 
     `status` and `credits_charged` are the job's, as the last look showed them; `unseen_since` is the time of
     the last look that saw the job going on.
@@ -63,11 +67,13 @@ class Watch:
     kind: RenderKind = ANY_KIND
     quiet_until: float = 0.0
     at_once: bool = False
+    has_looked: bool = False
+    queued_at: float | None = None
+    rendering_since: float | None = None
     times: RenderTimes = render_times
     status: str | None = None
     credits_charged: int | None = None
     unseen_since: float = field(init=False)
-    _has_looked: bool = False
     _told_age: float = 0.0
     _not_before: float = 0.0
     _failed_looks: int = 0
@@ -77,6 +83,8 @@ class Watch:
 
     def __post_init__(self) -> None:
         self.unseen_since = self.started
+        if self.rendering_since is None and self.started - (self.queued_at or 0.0) > _FRESH_JOB:
+            self.queued_at = None  # somebody may have looked since, and what was seen is lost
 
     def pause(self, now: float) -> float:
         """Seconds until the next look; never beyond the deadline, never sooner than the API asked."""
@@ -87,7 +95,6 @@ class Watch:
 
     def saw(self, project: VideoProject, now: float) -> Outcome | None:
         """Take in what a look showed; an Outcome ends the wait."""
-        self._has_looked = True
         self._failed_looks = 0
         self._not_before = 0.0
         self.credits_charged = project.credits_charged
@@ -101,7 +108,9 @@ class Watch:
             self._learn(project, now, is_over=ended is not None)
         except Exception as error:  # what is learned is a convenience, and must cost nobody a clip
             log.debug("Nothing was learned of this look.", exc_info=error)
-        return ended
+        self._note_phase(status, now)
+        self.has_looked = True
+        return ended if ended is None else self._with_phases(ended, now)
 
     def missed(self, error: MagicHourError, now: float) -> Outcome | None:
         """Take in that a look failed; an Outcome ends the wait."""
@@ -137,16 +146,21 @@ class Watch:
         """The end of a wait whose time is up."""
         return Outcome(Ending.TIMEOUT, self.project_id, status=self.status)
 
+    @property
+    def known_submission(self) -> float | None:
+        """Epoch seconds at which the job was submitted; None where Magic Hour's word is of no use."""
+        return self.submitted if self._is_age_known else None
+
     def _wanted_look(self, now: float) -> float:
-        if self.at_once and not self._has_looked and not self._failed_looks:
+        if self.at_once and not self.has_looked and not self._failed_looks:
             return now
         if self.poll_interval is not None:
-            return now + self.poll_interval * self._share(is_first=not self._has_looked)
+            return now + self.poll_interval * self._share(is_first=not self.has_looked)
         if self._failed_looks:
             return self._not_before
         if self.submitted is None:
             return now + random.uniform(*_SOON)  # noqa: S311
-        is_resumed = not self._has_looked and self.started - self.submitted > _FRESH_JOB
+        is_resumed = not self.has_looked and self.started - self.submitted > _FRESH_JOB
         plan = self.times.plan_for(self.kind)
         pause = plan.pause(max(0.0, now - self.submitted), self._share(is_first=is_resumed))
         return now + max(_LEAST_PAUSE, pause)
@@ -172,6 +186,24 @@ class Watch:
         elif project.status is JobStatus.COMPLETE and self._has_followed(since):
             self.times.learn(self.kind, since - self.submitted, age, self._told_age)
 
+    def _note_phase(self, status: str, now: float) -> None:
+        """Note when the job began to render, unless somebody else may have seen it do so."""
+        if status in _IN_QUEUE:
+            self.queued_at = now
+        elif status == JobStatus.RENDERING.value and self.rendering_since is None:
+            is_news = not self.has_looked and self._is_from_the_beginning()
+            if is_news or self.queued_at is not None:
+                self.rendering_since = now
+
+    def _with_phases(self, ended: Outcome, now: float) -> Outcome:
+        begun, submitted = self.rendering_since, self.known_submission
+        is_queue_known = self.queued_at is not None and submitted is not None
+        return replace(
+            ended,
+            queued_seconds=_passed(submitted, now if begun is None else begun) if is_queue_known else None,
+            rendering_seconds=_passed(begun, now),
+        )
+
     def _take_age(self, project: VideoProject, now: float) -> None:
         """Take the job's age from Magic Hour; where its clock or its answer is of no use, from this wait."""
         created = project.created_at.timestamp() if project.created_at is not None else math.inf
@@ -180,7 +212,12 @@ class Watch:
 
     def _has_followed(self, since: float) -> bool:
         """Whether the job was not simply found done by a wait that began late."""
-        return since > self.started or self.started - (self.submitted or 0.0) <= _FRESH_JOB
+        return since > self.started or self._is_from_the_beginning()
+
+    def _is_from_the_beginning(self) -> bool:
+        """Whether this wait began when its job did, so that nobody has seen more of it."""
+        submitted = self.known_submission
+        return submitted is not None and self.started - submitted <= _FRESH_JOB
 
     def _warn_of_unknown(self, project: VideoProject) -> None:
         status = project.status
@@ -192,3 +229,8 @@ class Watch:
                 self.project_id,
                 status,
             )
+
+
+def _passed(since: float | None, until: float) -> float | None:
+    """Seconds between two times, to a tenth; None where the clocks do not agree."""
+    return None if since is None or until < since else round(until - since, 1)

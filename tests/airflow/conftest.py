@@ -139,7 +139,7 @@ class Store(dict):
     """The task state store's three verbs."""
 
     def set(self, key, value, *, retention=None):
-        assert retention is KEEP_FOR_EVER or key == "magichour_failure"
+        assert retention is KEEP_FOR_EVER or key in ("magichour_failure", "magichour_seen")
         self[key] = value
 
     def delete(self, key):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import signal
@@ -31,6 +32,7 @@ IMAGE = "dags_examples/images/grace_hopper.jpg"
 CREATES = {"method": "POST", "path": "/v1/image-to-video"}
 CREATES = {"method": "POST", "path": "/v1/image-to-video"}
 LOOKS = {"method": "GET", "path": "/v1/video-projects/*"}
+UNSEEN = {"queued_seconds": None, "rendering_seconds": None}
 
 
 def render(**options):
@@ -101,6 +103,8 @@ class TestImageToVideo:
             "resolution": "480p",
             "end_seconds": 3,
             "credits_charged": 72,
+            "queued_seconds": None,
+            "rendering_seconds": None,
             "url": f"https://magichour.ai/my-library?videoId={job['id']}",
         }
 
@@ -134,6 +138,8 @@ class TestImageToVideo:
             "model",
             "resolution",
             "end_seconds",
+            "queued_at",
+            "rendering_since",
         }
         assert before <= kwargs["submitted"] <= time.time()
         assert before + 100 <= kwargs["deadline"] <= time.time() + 100
@@ -267,7 +273,7 @@ class TestSensor:
     def test_a_finished_job_needs_no_wait(self, context, magichour_sandbox, deferrable):
         job = render().execute(context)
         waited = sensor(job, deferrable=deferrable).execute(context)
-        assert waited == job
+        assert waited == {**job, **UNSEEN}
 
     def test_it_looks_before_it_defers(self, context, submitted, magichour_sandbox):
         deferral = deferred(sensor(submitted, deferrable=True, timeout=60), context)
@@ -293,6 +299,67 @@ class TestSensor:
             sensor(submitted, timeout=0.000001, mode=mode).execute(context)
         with pytest.raises(AirflowSkipException):
             sensor(submitted, timeout=0.000001, mode=mode, soft_fail=True).execute(context)
+
+    def test_what_the_worker_has_seen_goes_with_the_deferral(self, context, submitted, magichour_sandbox):
+        before = time.time()
+        queued = deferred(sensor(submitted, deferrable=True), context).trigger.serialize()[1]
+        assert before <= queued["queued_at"] <= time.time()
+        assert queued["rendering_since"] is None
+        magichour_sandbox.control.set_job(submitted, "rendering")
+        rendering = deferred(sensor(submitted, deferrable=True), context).trigger.serialize()[1]
+        assert queued["queued_at"] <= rendering["rendering_since"] <= time.time()
+        assert rendering["queued_at"] is None
+
+    def test_what_worker_and_triggerer_have_seen_is_one_story(self, context, submitted, magichour_sandbox):
+        trigger = deferred(sensor(submitted, deferrable=True), context).trigger
+        magichour_sandbox.control.set_job(submitted, "rendering")
+
+        async def wait():
+            waiting = asyncio.create_task(trigger.wait_for(submitted, trigger.deadline, quiet=0.0))
+            while not magichour_sandbox.control.ledger()["jobs"][0]["polls"] > 2:
+                await asyncio.sleep(0.05)
+            await asyncio.to_thread(magichour_sandbox.control.set_job, submitted, "complete")
+            return await waiting
+
+        event = asyncio.run(wait()).as_event()
+        result = sensor(submitted, deferrable=True).execute_complete(context, event)
+        assert result["queued_seconds"] >= 0
+        assert result["rendering_seconds"] >= 0
+
+    @pytest.mark.parametrize("has_store", [True, False], ids=["store", "no store"])
+    def test_pokes_of_a_rescheduled_sensor_tell_each_other_what_they_saw(
+        self, context, submitted, magichour_sandbox, tries, has_store
+    ):
+        if not has_store:
+            del context["task_state_store"]
+        first = None
+        context["ti"].get_first_reschedule_date = lambda _: first
+        for status in ("queued", "rendering", "rendering"):
+            magichour_sandbox.control.set_job(submitted, status)
+            with pytest.raises(AirflowRescheduleException):
+                sensor(submitted, mode="reschedule").execute(context)
+            first = first or datetime.now(timezone.utc)
+        magichour_sandbox.control.set_job(submitted, "complete")
+        result = sensor(submitted, mode="reschedule").execute(context)
+        assert [result[name] is not None for name in UNSEEN] == [has_store] * 2
+
+    def test_what_was_seen_of_another_job_is_not_told_of_this_one(self, context, submitted, tries):
+        tries.store["magichour_seen"] = {"project_id": "another", "queued_at": 1.0, "rendering_since": 2.0}
+        context["ti"].get_first_reschedule_date = lambda _: datetime.now(timezone.utc)
+        with pytest.raises(AirflowRescheduleException):
+            sensor(submitted, mode="reschedule").execute(context)
+        assert tries.store["magichour_seen"].keys() == {"project_id", "queued_at"}
+        assert tries.store["magichour_seen"]["project_id"] == submitted
+
+    def test_a_store_that_fails_costs_no_poke(self, context, submitted, tries, monkeypatch):
+        def fail(*_):
+            raise OSError("no store today")
+
+        monkeypatch.setattr(tries.store, "get", fail, raising=False)
+        monkeypatch.setattr(tries.store, "set", fail)
+        context["ti"].get_first_reschedule_date = lambda _: datetime.now(timezone.utc)
+        with pytest.raises(AirflowRescheduleException):
+            sensor(submitted, mode="reschedule").execute(context)
 
     @pytest.mark.parametrize(
         ("limits", "over"),
@@ -338,7 +405,7 @@ class TestSensor:
 
     def test_a_template_of_the_operators_output_is_read(self, context, magichour_sandbox):
         job = render().execute(context)
-        assert sensor(str(job)).execute(context) == job
+        assert sensor(str(job)).execute(context) == {**job, **UNSEEN}
 
     def test_the_wait_in_a_worker_ends_before_airflows_alarm(self, context, submitted):
         waiting = sensor(submitted, execution_timeout=timedelta(seconds=1))

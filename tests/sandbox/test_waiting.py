@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -69,6 +70,26 @@ def looks(sandbox):
 def test_the_wait_ends_when_the_clip_is_there(wait, settings, submit):
     (outcome,) = wait(settings, watch(submit()))
     assert (outcome.ending, outcome.credits_charged, outcome.end_seconds) == (Ending.COMPLETE, 72, 3)
+
+
+@both
+def test_the_wait_tells_how_long_the_job_was_in_the_queue_and_rendered(
+    wait, settings, submit, magichour_sandbox, wait_until
+):
+    control, began = magichour_sandbox.control, time.time()
+    control.behaviour(render_seconds=3600)
+    project_id = submit()
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(wait, settings, watch(project_id))
+        for status in ("rendering", "complete"):
+            seen = looks(magichour_sandbox)
+            # The look that is counted first may have begun before the state was set; the next one has not.
+            wait_until(lambda seen=seen: looks(magichour_sandbox) - seen, lambda more: more >= 2)
+            control.set_job(project_id, status)
+        (outcome,) = waiting.result()
+    assert outcome.queued_seconds > 0
+    assert outcome.rendering_seconds > 0
+    assert outcome.queued_seconds + outcome.rendering_seconds <= time.time() - began + 0.1
 
 
 @both

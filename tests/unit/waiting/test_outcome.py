@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -69,9 +70,15 @@ def test_what_may_pass_does_not_end_the_wait(status):
 
 def test_an_event_survives_json_and_holds_no_link():
     job = project("complete", name="n", end_seconds=5, credits_charged=120, downloads=LINK)
-    event = outcome.of_project(job).as_event()
+    ended = replace(outcome.of_project(job), queued_seconds=1.5, rendering_seconds=30.0)
+    event = ended.as_event()
     assert "SECRET" not in json.dumps(event)
-    assert Outcome.from_event(json.loads(json.dumps(event))) == outcome.of_project(job)
+    assert Outcome.from_event(json.loads(json.dumps(event))) == ended
+
+
+def test_an_event_of_an_older_version_is_read():
+    old = {"ending": "complete", "project_id": "cm1", "status": "complete"}
+    assert Outcome.from_event(old).queued_seconds is None
 
 
 @pytest.mark.parametrize("event", [{}, {"status": "complete"}, {"ending": "new", "project_id": "x"}])

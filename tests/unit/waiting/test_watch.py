@@ -221,3 +221,83 @@ def test_what_was_not_followed_or_is_no_clip_teaches_nothing(started, status):
     times = Learner()
     watch(submitted=100.0, started=started, times=times).saw(looked(status), started + 30)
     assert times.lessons == []
+
+
+def phases(waiting, *looks):
+    """Queued and rendering seconds of a wait whose last look, (status, time), ends it."""
+    *_, ended = [waiting.saw(looked(status), now) for status, now in looks]
+    return ended.queued_seconds, ended.rendering_seconds
+
+
+FROM_THE_BEGINNING = {"submitted": 100.0, "started": 101.0}
+
+
+def test_a_wait_that_has_seen_all_knows_how_long_each_phase_took():
+    seen = [("queued", 103.0), ("queued", 106.0), ("rendering", 109.04), ("rendering", 120.0)]
+    assert phases(watch(**FROM_THE_BEGINNING), *seen, ("complete", 130.0)) == (9.0, 21.0)
+
+
+@pytest.mark.parametrize("status", ["complete", "error", "canceled"])
+def test_a_job_that_ends_without_being_seen_to_render_was_in_the_queue_until_then(status):
+    assert phases(watch(**FROM_THE_BEGINNING), ("draft", 103.0), (status, 130.0)) == (30.0, None)
+
+
+def test_a_queue_that_no_look_saw_is_not_known_and_the_rendering_is():
+    assert phases(watch(**FROM_THE_BEGINNING), ("rendering", 110.0), ("complete", 130.0)) == (None, 20.0)
+
+
+def test_of_a_job_that_had_ended_at_the_first_look_nothing_is_known():
+    assert phases(watch(**FROM_THE_BEGINNING), ("complete", 110.0)) == (None, None)
+
+
+def test_a_wait_that_finds_a_job_rendering_does_not_know_since_when():
+    late = watch(submitted=100.0, started=160.0)
+    assert phases(late, ("rendering", 161.0), ("rendering", 170.0), ("complete", 180.0)) == (None, None)
+
+
+def test_a_wait_that_finds_an_old_job_in_the_queue_knows_both():
+    late = watch(submitted=100.0, started=160.0)
+    assert phases(late, ("queued", 161.0), ("rendering", 170.0), ("complete", 180.0)) == (70.0, 10.0)
+
+
+def test_what_the_wait_before_has_just_seen_is_gone_on_with():
+    old = {"submitted": 100.0, "started": 160.0}
+    ended = [("rendering", 170.0), ("complete", 180.0)]
+    assert phases(watch(**old, queued_at=158.0), *ended) == (70.0, 10.0)
+    assert phases(watch(**old, rendering_since=158.0), *ended) == (None, 22.0)
+
+
+def test_what_was_seen_long_before_a_wait_began_anew_is_no_answer():
+    late = watch(submitted=100.0, started=160.0, queued_at=120.0)
+    assert phases(late, ("rendering", 161.0), ("complete", 180.0)) == (None, None)
+    kept = watch(submitted=100.0, started=160.0, queued_at=120.0, rendering_since=130.0)
+    assert phases(kept, ("complete", 180.0)) == (30.0, 50.0)
+
+
+def test_of_a_wait_that_others_have_looked_for_the_first_look_is_no_beginning():
+    later = watch(**FROM_THE_BEGINNING, has_looked=True)
+    assert phases(later, ("rendering", 110.0), ("complete", 130.0)) == (None, None)
+
+
+@pytest.mark.parametrize("created", [None, datetime.fromtimestamp(5000, timezone.utc)], ids=["none", "ahead"])
+def test_a_clock_that_disagrees_says_nothing_of_the_queue(created):
+    waiting = watch(started=1000.0, deadline=9000.0)
+    for status, now in (("queued", 1002.0), ("rendering", 1010.0)):
+        waiting.saw(looked(status, created_at=created), now)
+    ended = waiting.saw(looked("complete", created_at=created), 1030.0)
+    assert waiting.known_submission is None
+    assert (ended.queued_seconds, ended.rendering_seconds) == (None, 20.0)
+
+
+def test_a_clock_that_is_set_back_makes_no_phase_shorter_than_nothing():
+    seen = [("queued", 103.0), ("rendering", 90.0)]
+    assert phases(watch(**FROM_THE_BEGINNING), *seen, ("complete", 80.0)) == (None, None)
+
+
+def test_what_cannot_be_learned_from_still_has_its_phases():
+    class Broken(RenderTimes):
+        def learn(self, *_):
+            raise ZeroDivisionError
+
+    waiting = watch(**FROM_THE_BEGINNING, times=Broken())
+    assert phases(waiting, ("queued", 103.0), ("rendering", 104.0), ("complete", 105.0)) == (4.0, 1.0)
