@@ -24,6 +24,8 @@ JOB_KEYS = {
     "resolution",
     "end_seconds",
     "credits_charged",
+    "queued_seconds",
+    "rendering_seconds",
     "url",
 }
 CLIP_KEYS = {

@@ -56,6 +56,8 @@ def test_waiting_in_a_worker_by_poking_by_rescheduling_and_in_the_operator(runs:
     sensed, rendered = sorted(run.jobs(), key=lambda job: " render " in job["name"])
     assert_job(run.xcom("poke"), sensed)
     assert_job(run.xcom("reschedule"), sensed)
+    for task_id in ("poke", "reschedule", "render"):
+        assert run.xcom(task_id)["queued_seconds"] > 0, "its looks before the last one have seen the queue"
     assert_job(run.xcom("render"), rendered)
     assert_clip(run.xcom("download"), rendered, run.folder, seconds=3)
 
@@ -284,6 +286,8 @@ def assert_job(xcom: Json, job: Json, *, status: str = "complete") -> None:
         "resolution": "480p",
         "end_seconds": job["end_seconds"],
         "credits_charged": job["credits_charged"],
+        "queued_seconds": xcom["queued_seconds"],
+        "rendering_seconds": xcom["rendering_seconds"],
         "url": library_url(job["id"]),
     }
     assert job["credits_charged"] > 0
