@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from magichour_provider.compat import AirflowSkipException, BaseOperator, without_gaps
+from magichour_provider.failures import tells_why
 from magichour_provider.policies import give_retry_policy, no_useless_retry
 
 if TYPE_CHECKING:
@@ -67,7 +68,11 @@ class ContactSheetOperator(BaseOperator):
         self.columns = columns
         self.frames = frames
         self.title = title
+        # A sheet is of many jobs: its failure is none of theirs.
+        self.linked_project_id: str | None = None
+        self.credits_charged: int | None = None
 
+    @tells_why
     def execute(self, context: Context) -> dict[str, Any]:
         """Make the sheet and describe it."""
         from magichour_provider.pictures.extra import require_pictures

@@ -15,6 +15,7 @@ from magichour_provider.storage.writers import open_writer
 JPEG_QUALITY = 85
 """Where more is not seen any more, and a 720p frame has some 150 kB."""
 
+_CONSEQUENCE = "The clips are untouched, and no credits were spent."
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 
 
@@ -27,22 +28,22 @@ def picture_target(path: str, conn_id: str | None = None, *, folder_name: str | 
     Raises TargetError.
     """
     if path.strip() in ("", "None"):
-        raise TargetError("No target was given for the picture: the path is empty.")
+        raise _refused("No target was given for the picture: the path is empty.")
     try:
         place = locate(path, conn_id)
     except ValueError as error:
-        raise TargetError(f"{display(path)} cannot be written: {error}.") from error
+        raise _refused(f"{display(path)} cannot be written: {error}.") from error
     if folder_name is not None and _is_folder(path, place):
         place = _within(place, folder_name)
     if _suffix(place) not in _FORMATS:
-        raise TargetError(
+        raise _refused(
             f"{display(path)} does not end in .jpg or .png (a folder ends with a slash).",
             remedy="Correct the path; trying again cannot help before that.",
         )
     if isinstance(place, Path):
         place = place.absolute()
-        return Target(path=str(place), display=str(place), place=place)
-    return Target(path=place.url, display=display(place.url), place=place)
+        return Target(str(place), str(place), place, consequence=_CONSEQUENCE)
+    return Target(place.url, display(place.url), place, consequence=_CONSEQUENCE)
 
 
 def encode(picture: Image.Image, target: Target) -> bytes:
@@ -72,6 +73,10 @@ def publish(data: bytes, target: Target) -> None:
         raise
     except Exception as error:
         raise target.failure(error) from error
+
+
+def _refused(what: str, remedy: str | None = None) -> TargetError:
+    return TargetError(what, consequence=_CONSEQUENCE, remedy=remedy)
 
 
 def _is_folder(path: str, place: Path | StorePath) -> bool:

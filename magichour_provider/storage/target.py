@@ -15,13 +15,15 @@ class Target:
     """The file that a clip is to become.
 
     `path` is what downstream tasks open: an absolute local path, or a URL without the connection's id;
-    `display` is what logs and errors show; `names_project`: the file's name is the project's own.
+    `display` is what logs and errors show; `names_project`: the file's name is the project's own;
+    `consequence`: what a failure means for job and credits, where it is no clip that is written.
     """
 
     path: str
     display: str
     place: Path | StorePath = field(repr=False)
     names_project: bool = False
+    consequence: str | None = None
 
     def exists(self) -> bool:
         """Whether something stands under its name; raises the errors of the tree."""
@@ -37,8 +39,10 @@ class Target:
         """The error of the tree for what the file system or the store raised."""
         trouble = diagnose(error, self.place)
         if trouble.permanent:
-            return TargetError(f"{self.display} cannot be written: {trouble.cause}.", remedy=trouble.remedy)
-        return TransferError(f"{self.display} could not be written: {trouble.cause}.")
+            what = f"{self.display} cannot be written: {trouble.cause}."
+            return TargetError(what, consequence=self.consequence, remedy=trouble.remedy)
+        what = f"{self.display} could not be written: {trouble.cause}."
+        return TransferError(what, consequence=self.consequence)
 
     def exists_already(self) -> TargetError:
         """The error where something stands under the name that may not be replaced."""

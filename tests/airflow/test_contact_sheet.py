@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from magichour_provider.api.errors import NetworkError
+from magichour_provider.api.errors import NetworkError, TransferError
 from magichour_provider.compat import AirflowSkipException
 from magichour_provider.operators.contact_sheet import ContactSheetOperator
 from magichour_provider.operators.download import DownloadVideoOperator
@@ -80,6 +80,42 @@ def test_a_store_in_trouble_may_be_asked_again(context, tmp_path, memory_store, 
     monkeypatch.setattr(type(memory_store), "_open", broken)
     with pytest.raises(NetworkError):
         sheet("memory://clips/a.mp4", tmp_path).execute(context)
+
+
+@pytest.mark.parametrize("path", ["", "sheet.gif", "file://elsewhere/sheet.jpg", "a-file/sheet.jpg"])
+def test_a_sheet_that_cannot_be_written_says_so_to_the_next_tasks_and_nothing_of_a_clip_to_download(
+    context, clip, tmp_path, monkeypatch, fails_for_good, path
+):
+    monkeypatch.chdir(tmp_path)
+    Path("a-file").touch()
+    with fails_for_good(match="The clips are untouched, and no credits were spent"):
+        sheet(clip, path).execute(context)
+    failure = context["ti"].pushed["failure"]
+    assert (failure["error"], failure["project_id"], failure["credits_charged"]) == (
+        "TargetError",
+        None,
+        None,
+    )
+    assert "Magic Hour" not in failure["message"]
+    assert failure["retryable"] is False
+
+
+def test_a_store_that_may_take_the_sheet_later_says_nothing_of_a_clip_to_download(
+    context, clip, memory_store, monkeypatch
+):
+    def broken(*_, **__):
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(type(memory_store), "_open", broken)
+    with pytest.raises(TransferError, match="The clips are untouched"):
+        sheet(clip, "memory://sheets/").execute(context)
+    assert context["ti"].pushed["failure"]["retryable"] is True
+
+
+def test_a_run_without_clips_leaves_no_failure_to_read(context, tmp_path):
+    with pytest.raises(AirflowSkipException):
+        sheet([], tmp_path).execute(context)
+    assert context["ti"].pushed == {}
 
 
 @pytest.mark.parametrize("options", [{"columns": 0}, {"frames": 0}, {"frames": 1.5}, {"columns": True}])
