@@ -1,21 +1,53 @@
-"""Write docs/models.md from the catalogue: which model takes what, and what a second of it costs."""
+"""Write docs/models.md from the catalogue: which model for what, and what a second of it costs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from magichour_provider.api.catalog import ranges
-from magichour_provider.api.catalog_table import AUDIO_ALIASES, MODELS, Vintage
+from magichour_provider.api.catalog import RESOLUTIONS, ranges
+from magichour_provider.api.catalog_table import AUDIO_ALIASES, MODELS, Audio, Vintage
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
-HEAD = """# Models
+HEAD = """# Choosing a model
 
-What the catalogue knows, by the newest documentation of each model; older versions of it are known too, and
-a combination is refused only if none takes it. Credits are for one second of output; a dash means that no
-rate is published, so that `max_credits` cannot be kept. `make models` writes this page.
+What each model takes, and what a second of it costs. Magic Hour's API has no list of this: the provider carries a
+catalogue, from which `make models` writes this page. It knows limits and prices, not looks. To see which model suits your images,
+render one of them with two or three, for a few seconds at the lowest resolution, and look at them side by side on a
+[contact sheet](operators/contact_sheet.md).
+
+A model is named by `model=`, with `resolution=`, `end_seconds=`, `audio=` and `end_image=` of
+[ImageToVideoOperator](operators/image_to_video.md). What the model does not take is refused before anything is uploaded or paid, and
+the error says what it takes instead.
+
+## Which one for what
+
+"""
+TABLE = """
+Where no model is named, or `default`, Magic Hour chooses one, by the account's tier, the resolution and the length: what that
+costs nobody can tell beforehand. In a pipeline name one.
+
+## All models
+
+Credits are for one second of output, in the order of the resolutions; a dash means that no rate is published
+([what that means for budgets](costs.md#a-clip-of-unknown-cost)). Lengths are in seconds.
 
 | model | seconds | resolutions | credits a second | audio | end image |
 |---|---|---|---|---|---|
+"""
+FOOT = """
+Audio: *free* and *costs more* are switched on by `audio=True`, *always on* cannot be switched off. `sora-2` takes only
+images of 9:16 or 16:9, within 2 %.
+
+## Where it comes from, and when it is out of date
+
+The rows are of the newest documentation of each model: the reference of Magic Hour's API of June and August 2026, and its Python
+SDK of April and October 2026. Magic Hour changes its models every few weeks. So the catalogue keeps every version that it knows, and
+refuses a combination only if none takes it. A model that it does not know at all passes, with a warning, and Magic Hour decides.
+
+Where Magic Hour takes something that is refused here, `check_catalog="warn"` submits all the same and `"off"` does not look; an update of
+this package brings the newer catalogue. Prices are of the same sources. What a clip did cost is in its `credits_charged`, and
+the two can be compared: see [costs](costs.md#what-was-spent).
 """
 
 
@@ -24,7 +56,45 @@ def page() -> str:
     rows = [_row(model, vintages[-1]) for model, vintages in MODELS.items()]
     rows += [f"| `{name}` | as `{base}`, with audio | | | | |" for name, base in AUDIO_ALIASES.items()]
     rows.append("| `default`, or none | 1-60 | Magic Hour's choice, by the account's tier | - | | |")
-    return HEAD + "\n".join(rows) + "\n"
+    return HEAD + "\n".join(_advice()) + "\n" + TABLE + "\n".join(rows) + "\n" + FOOT
+
+
+def _advice() -> Iterable[str]:
+    yield "| you want | models |"
+    yield "|---|---|"
+    for resolution in RESOLUTIONS:
+        if cheapest := _cheapest(resolution):
+            yield f"| the least credits a second at {resolution} | {cheapest} |"
+    yield f"| more than 30 seconds | {_those(lambda each: max(each.durations) > 30)} |"
+    yield f"| less than 3 seconds | {_those(lambda each: min(each.durations) < 3)} |"
+    yield f"| 4k | {_those(lambda each: '4k' in each.resolutions)} |"
+    yield f"| sound that costs nothing more | {_those(lambda each: each.audio in (Audio.FREE, Audio.ALWAYS))} |"
+    yield f"| an end image | {_those(lambda each: each.end_image is not None)} |"
+    yield f"| a price that is known beforehand, at every resolution | {_those(_has_all_rates)} |"
+
+
+def _newest() -> dict[str, Vintage]:
+    return {model: vintages[-1] for model, vintages in MODELS.items()}
+
+
+def _those(wanted: Callable[[Vintage], bool]) -> str:
+    return ", ".join(f"`{model}`" for model, vintage in _newest().items() if wanted(vintage))
+
+
+def _cheapest(resolution: str) -> str:
+    """The models with the lowest rate, sound not included; "" where no rate is published."""
+    rates = {
+        model: rate.video
+        for model, vintage in _newest().items()
+        if (rate := vintage.rates.get(resolution)) and rate.video is not None
+    }
+    least = min(rates.values(), default=0)
+    names = ", ".join(f"`{model}`" for model, rate in rates.items() if rate == least)
+    return f"{names} ({least})" if names else ""
+
+
+def _has_all_rates(vintage: Vintage) -> bool:
+    return all(_rate(vintage, resolution) != "-" for resolution in vintage.resolutions)
 
 
 def _row(model: str, vintage: Vintage) -> str:
