@@ -23,7 +23,7 @@ INSTALL += $(addprefix -c ,$(CONSTRAINTS))
 export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest lint typecheck build wheel-check bench bench-landing reliability models docs constraints clean
+.PHONY: help demo test test-oldest test-browser lint typecheck build wheel-check bench bench-landing reliability models docs constraints clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -42,6 +42,9 @@ reliability: $(VENV)/.dev ## kill, freeze, mark and clear everything under a liv
 test-oldest: ## the unit and dag.test() tests on the oldest supported Airflow
 	@$(MAKE) --no-print-directory VENV=.venv-oldest CONSTRAINTS=constraints-airflow-3.0.txt .venv-oldest/.dev
 	AIRFLOW_HOME=$(CURDIR)/.venv-oldest/airflow .venv-oldest/bin/python -m pytest tests/unit tests/airflow $(PYTEST_ARGS)
+
+test-browser: $(VENV)/.dev ## Airflow's UI in chromium, which must be installed
+	$(BIN)/python -m pytest tests/browser $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## ruff: rules and format
 	$(BIN)/ruff check .
