@@ -41,8 +41,12 @@ templates_path = ["_templates"]
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!magichour_provider\.).*"), ("py:.*", r".*\._\w+")]
 """Names of other projects, those of this one that a signature shortens, and private ones."""
-nitpick_ignore = [("py:class", f"magichour_provider.api.clip_head.{name}") for name in ("ClipHead", "Position")]
-"""What the clients hand to the code that lands a clip, and nobody else uses."""
+nitpick_ignore = [
+    ("py:class", "magichour_provider.api.clip_head.ClipHead"),
+    ("py:class", "magichour_provider.api.clip_head.Position"),
+    ("py:class", "magichour_provider.sandbox.state.Settings"),
+]
+"""What the documented ones hand to each other, and nobody else uses."""
 
 default_role = "code"
 """One pair of backticks is code, in docstrings as in Markdown."""
@@ -83,6 +87,15 @@ def in_a_box_that_scrolls(app: Sphinx, doctree: nodes.document) -> None:
         box += table
 
 
+def to_the_pages_own(app: Sphinx, page: str, source: list[str]) -> None:
+    """A link to the changelog's file, which is right where these pages are read as files, to its page."""
+    source[0] = source[0].replace("](../CHANGELOG.md)", "](changelog.md)")
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    from pygments.lexers.shell import BashLexer
+
+    app.add_lexer("console", BashLexer)  # ours show commands alone, without prompts
+    app.connect("source-read", to_the_pages_own)
     app.connect("doctree-read", in_a_box_that_scrolls)
