@@ -53,6 +53,7 @@ with DAG(
         if failure.get("code") == "insufficient_credits":
             return "tell_billing"
         return "tell_on_call"
+
     # [END howto_failure]
 
     reason = (

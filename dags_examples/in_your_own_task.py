@@ -25,7 +25,6 @@ with DAG(
     params={"image": str(PHOTOGRAPH), "folder": str(Path(tempfile.gettempdir()) / "magichour")},
     tags=["magichour", "example"],
 ):
-
     # [START howto_hook_magichour]
     @task
     def choose_length() -> float:
@@ -52,6 +51,7 @@ with DAG(
         """Land the clip, and say where."""
         clip = MagicHourHook().download(job["project_id"], f"{params['folder']}/")
         return str(clip["path"])
+
     # [END howto_hook_magichour]
 
     wait = VideoJobSensor(task_id="wait", project_id=submit(choose_length()), deferrable=True)
