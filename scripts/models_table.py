@@ -11,44 +11,49 @@ from magichour_provider.api.catalog_table import AUDIO_ALIASES, MODELS, Audio, V
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
 HEAD = """# Choosing a model
 
-What each model takes, and what a second of it costs. Magic Hour's API has no list of this: the provider carries a
-catalogue, from which `make models` writes this page. It knows limits and prices, not looks. To see which model suits your images,
-render one of them with two or three, for a few seconds at the lowest resolution, and look at them side by side on a
-[contact sheet](operators/contact_sheet.md).
+What each model takes, and what a second of it costs. Magic Hour's API has no list of this: the provider
+carries a catalogue, from which `make models` writes this page. It knows limits and prices, not looks. To
+see which model suits your images, render one of them with two or three, for a few seconds at the lowest
+resolution, and look at them side by side on a [contact sheet](operators/contact_sheet.md).
 
 A model is named by `model=`, with `resolution=`, `end_seconds=`, `audio=` and `end_image=` of
-[ImageToVideoOperator](operators/image_to_video.md). What the model does not take is refused before anything is uploaded or paid, and
-the error says what it takes instead.
+[ImageToVideoOperator](operators/image_to_video.md). What the model does not take is refused before anything
+is uploaded or paid, and the error says what it takes instead.
 
 ## Which one for what
 
 """
 TABLE = """
-Where no model is named, or `default`, Magic Hour chooses one, by the account's tier, the resolution and the length: what that
-costs nobody can tell beforehand. In a pipeline name one.
+Where no model is named, or `default`, Magic Hour chooses one, by the account's tier, the resolution and the
+length: what that costs nobody can tell beforehand. In a pipeline name one.
 
 ## All models
 
-Credits are for one second of output, in the order of the resolutions; a dash means that no rate is published
-([what that means for budgets](costs.md#a-clip-of-unknown-cost)). Lengths are in seconds.
+Credits are for one second of output, in the order of the resolutions; a dash means that no rate is
+published ([what that means for budgets](costs.md#a-clip-of-unknown-cost)). Lengths are in seconds.
 
 | model | seconds | resolutions | credits a second | audio | end image |
 |---|---|---|---|---|---|
 """
 FOOT = """
-Audio: *free* and *costs more* are switched on by `audio=True`, *always on* cannot be switched off. `sora-2` takes only
-images of 9:16 or 16:9, within 2 %.
+Audio: *free* and *costs more* are switched on by `audio=True`, *always on* cannot be switched off. `sora-2`
+takes only images of 9:16 or 16:9, within 2 %.
 
 ## Where it comes from, and when it is out of date
 
-The rows are of the newest documentation of each model: the reference of Magic Hour's API of June and August 2026, and its Python
-SDK of April and October 2026. Magic Hour changes its models every few weeks. So the catalogue keeps every version that it knows, and
-refuses a combination only if none takes it. A model that it does not know at all passes, with a warning, and Magic Hour decides.
+The rows are of the newest documentation of each model: the reference of Magic Hour's API of June and August
+2026, and its Python SDK of April and October 2026. Magic Hour changes its models every few weeks. So the
+catalogue keeps every version that it knows, and refuses a combination only if none takes it. A model that
+it does not know at all passes, with a warning, and Magic Hour decides.
 
-Where Magic Hour takes something that is refused here, `check_catalog="warn"` submits all the same and `"off"` does not look; an update of
-this package brings the newer catalogue. Prices are of the same sources. What a clip did cost is in its `credits_charged`, and
-the two can be compared: see [costs](costs.md#what-was-spent).
+Where Magic Hour takes something that is refused here, `check_catalog="warn"` submits all the same and
+`"off"` does not look; an update of this package brings the newer catalogue. Prices are of the same sources.
+What a clip did cost is in its `credits_charged`, and the two can be compared: see
+[costs](costs.md#what-was-spent).
 """
+
+
+_AT_NO_COST = (Audio.FREE, Audio.ALWAYS)
 
 
 def page() -> str:
@@ -68,7 +73,7 @@ def _advice() -> Iterable[str]:
     yield f"| more than 30 seconds | {_those(lambda each: max(each.durations) > 30)} |"
     yield f"| less than 3 seconds | {_those(lambda each: min(each.durations) < 3)} |"
     yield f"| 4k | {_those(lambda each: '4k' in each.resolutions)} |"
-    yield f"| sound that costs nothing more | {_those(lambda each: each.audio in (Audio.FREE, Audio.ALWAYS))} |"
+    yield f"| sound that costs nothing more | {_those(lambda each: each.audio in _AT_NO_COST)} |"
     yield f"| an end image | {_those(lambda each: each.end_image is not None)} |"
     yield f"| a price that is known beforehand, at every resolution | {_those(_has_all_rates)} |"
 

@@ -22,7 +22,9 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     files = dict(FILE.findall(PAGE))
     assert set(files) == {"dags/clips.py", "tests/conftest.py", "tests/test_clips.py"}
-    block = next(text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if WITHOUT_A_DAG in text)
+    block = next(
+        text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if WITHOUT_A_DAG in text
+    )
     for name, text in {**files, "tests/test_hook.py": block}.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
@@ -45,8 +47,13 @@ def test_the_tests_of_the_page_pass_as_they_stand_there(project):
 
 
 def test_the_code_of_the_page_is_formatted_as_ours(project):
-    for command in (["check", "--select", "E,F,I,B"], ["format", "--check", "--line-length", "110"]):
+    for command in (
+        ["check", "--line-length", "110", "--select", "E,F,B"],
+        ["format", "--check", "--line-length", "110"],
+    ):
         done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--isolated", str(project)], capture_output=True, text=True
+            [sys.executable, "-m", "ruff", *command, "--isolated", str(project)],
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stdout
