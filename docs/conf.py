@@ -87,6 +87,17 @@ def in_a_box_that_scrolls(app: Sphinx, doctree: nodes.document) -> None:
         box += table
 
 
+def drawn_as_it_stands(
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """What a module's docstring indents is a drawing or code, as in Markdown."""
+    if what != "module":
+        return
+    for number in reversed(range(1, len(lines))):
+        if lines[number].startswith("    ") and not lines[number - 1]:
+            lines[number:number] = ["::", ""]
+
+
 def to_the_pages_own(app: Sphinx, page: str, source: list[str]) -> None:
     """A link to the changelog's file, which is right where these pages are read as files, to its page."""
     source[0] = source[0].replace("](../CHANGELOG.md)", "](changelog.md)")
@@ -97,5 +108,6 @@ def setup(app: Sphinx) -> None:
     from pygments.lexers.shell import BashLexer
 
     app.add_lexer("console", BashLexer)  # ours show commands alone, without prompts
+    app.connect("autodoc-process-docstring", drawn_as_it_stands)
     app.connect("source-read", to_the_pages_own)
     app.connect("doctree-read", in_a_box_that_scrolls)

@@ -17,7 +17,7 @@ resolve() { # name of the file, what it is for, the dependency groups, then the 
     rm "$fixed"
 }
 
-resolve constraints.txt "the newest Airflow" "--group dev --group bench" apache-airflow==3.3.2
+resolve constraints.txt "the newest Airflow" "--group dev --group bench --group docs" apache-airflow==3.3.2
 # What Airflow 3.0.6 itself was released with: later ones of these break its execution API.
 resolve constraints-airflow-3.0.txt "the oldest supported Airflow" "--group dev" apache-airflow==3.0.6 \
     fastapi==0.116.1 starlette==0.47.3 cadwyn==5.4.3 pydantic==2.11.7
