@@ -61,7 +61,13 @@ def mails(monkeypatch) -> Iterator[MailServer]:
 
 
 @pytest.fixture
-def run_dag(connection, dags_folder) -> Any:
+def run_dag(connection, dag_runner) -> Any:
+    """Run a Dag of the folder with the sandbox's connection."""
+    return dag_runner
+
+
+@pytest.fixture(scope="session")
+def dag_runner(dags_folder) -> Any:
     """Run a Dag of the folder by `dag.test()`; its task instances by id, mapped ones as a list."""
 
     def run(file: str, **conf: Any) -> SimpleNamespace:

@@ -1,0 +1,31 @@
+"""A clip that lands with its poster, one that moderation refuses, and a task of another kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from airflow.sdk import DAG, task
+
+from magichour_provider.operators.download import DownloadVideoOperator
+from magichour_provider.operators.image_to_video import ImageToVideoOperator
+
+ORDER = {
+    "image": str(Path(__file__).resolve().parents[3] / "dags_examples" / "images" / "grace_hopper.jpg"),
+    "model": "ltx-2.3",
+    "resolution": "480p",
+    "end_seconds": 5,
+    "poll_interval": 0.2,
+}
+
+with DAG("pages", schedule=None, params={"folder": "/nowhere"}):
+    render = ImageToVideoOperator(task_id="render", prompt="She <b>smiles</b>", **ORDER)
+    DownloadVideoOperator(
+        task_id="download", project_id=render.output, path="{{ params.folder }}/", poster=True
+    )
+    ImageToVideoOperator(task_id="refused", prompt="nsfw", **ORDER)
+
+    @task
+    def something_else() -> None:
+        """Know nothing of clips."""
+
+    something_else()
