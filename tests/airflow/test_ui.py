@@ -71,6 +71,9 @@ class Stage:
     def project_id(self):
         return self.clip.stem
 
+    def is_of_this_run(self, card):
+        return self.run_id in unquote(unescape(card))
+
     def roots(self, setting):
         from magichour_provider.ui import settings
 
@@ -154,7 +157,7 @@ def test_the_tab_of_any_other_task_says_that_it_is_none_of_ours(ui):
 
 def test_the_gallery_shows_each_clip_once_and_what_it_has_cost(ui):
     page = ui.get("")
-    mine = [card for card in page.text.split('data-testid="card"')[1:] if ui.run_id in unquote(unescape(card))]
+    mine = [card for card in page.text.split('data-testid="card"')[1:] if ui.is_of_this_run(card)]
     assert len(mine) == 2
     spent = sum(job["credits_charged"] for job in ui.sandbox.control.ledger()["jobs"])
     assert spent == 120
@@ -164,7 +167,7 @@ def test_the_gallery_shows_each_clip_once_and_what_it_has_cost(ui):
 def test_the_gallery_can_be_narrowed_to_a_dag_and_a_state(ui):
     def cards(**query):
         page = ui.get("", **query)
-        return [card for card in page.text.split('data-testid="card"')[1:] if ui.run_id in unquote(unescape(card))]
+        return [card for card in page.text.split('data-testid="card"')[1:] if ui.is_of_this_run(card)]
 
     (success,) = cards(dag_id="pages", state="success")
     assert "grace_hopper.jpg" in success
