@@ -76,8 +76,11 @@ class ClipRoot:
         parts = path.removeprefix(f"{folder}/").split("/")
         if not path.startswith(f"{folder}/") or _CONTROL.search(path) or not _NOT_DOWN.isdisjoint(parts):
             return None
-        place = Path(path) if isinstance(self.place, Path) else replace(self.place, url=path)
-        return HeldClip(place, folder)
+        if isinstance(self.place, Path):
+            return HeldClip(Path(path), folder)
+        if "?" in path:  # a driver may take what follows for a version of another key
+            return None
+        return HeldClip(replace(self.place, url=path), folder)
 
 
 def parse_roots(text: str) -> tuple[ClipRoot, ...]:
