@@ -73,8 +73,9 @@ class ClipRoot:
         if self.is_per_dag and not _is_one_part(dag_id):
             return None
         folder = _spelled(self.place).replace(DAG_ID, dag_id)
-        parts = path.removeprefix(f"{folder}/").split("/")
-        if not path.startswith(f"{folder}/") or _CONTROL.search(path) or not _NOT_DOWN.isdisjoint(parts):
+        if not path.startswith(f"{folder}/") or _CONTROL.search(path):
+            return None
+        if not _NOT_DOWN.isdisjoint(path[len(folder) + 1 :].split("/")):
             return None
         if isinstance(self.place, Path):
             return HeldClip(Path(path), folder)
