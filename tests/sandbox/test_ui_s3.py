@@ -152,11 +152,11 @@ def test_what_lies_elsewhere_is_refused_without_a_request(s3, put, look, asked, 
     assert asked == []
 
 
-@pytest.mark.parametrize("url", ["s3://clips/finished/a_dag/x", "s3://clips/finished/a_dag/x/none.mp4"])
-def test_a_folder_or_nothing_is_refused(put, look, url):
-    put("finished/a_dag/x/y.mp4")
-    with pytest.raises(ClipRefusedError):
-        look(url)
+@pytest.mark.parametrize(("key", "why"), [("x", "no regular file"), ("x/none.mp4", "does not exist")])
+def test_a_folder_or_nothing_is_refused(put, look, key, why):
+    put("finished/a_dag/x/y.mp4", CLIP[:99])
+    with pytest.raises(ClipRefusedError, match=why):
+        look(f"s3://clips/finished/a_dag/{key}")
 
 
 @pytest.mark.parametrize("key", ["[a]*.mp4", "a b/\u732b#+&%25.mp4", "%2e%2e/x.mp4"])

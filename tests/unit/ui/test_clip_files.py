@@ -275,6 +275,7 @@ def test_a_clip_that_is_exchanged_after_it_was_looked_at_is_refused_without_wait
     thread.start()
     thread.join(20)
     assert not thread.is_alive(), "waits for the other end of a pipe"
+    assert open_files(tmp_path) == []
     assert [error.reason for error in errors] == [
         "The file was replaced while it was opened. Load the page again."
     ]
@@ -313,17 +314,27 @@ def open_files(folder):
 def test_nothing_stays_open_however_it_ends(root, look):
     (root / "x.mp4").write_bytes(HEAD + b"1" * 3 * LOCAL_BLOCK_BYTES)
     (root / "text.mp4").write_bytes(b"text")
-    content(look(root / "x.mp4"))
-    with look(root / "x.mp4") as clip:
-        assert open_files(root) == [str(root / "x.mp4")]
-        clip.close()
-    blocks = look(root / "x.mp4").read(0, 2 * LOCAL_BLOCK_BYTES)
+    kept = [look(root / "x.mp4") for _ in range(3)]  # so that nothing is closed for want of a reference
+    assert open_files(root) == [str(root / "x.mp4")] * 3
+    content(kept[0])
+    with kept[1]:
+        pass
+    blocks = kept[2].read(0, 2 * LOCAL_BLOCK_BYTES)
     next(blocks)
     blocks.close()
-    for name in ("text.mp4", "none.mp4"):
-        with pytest.raises(ClipRefusedError):
-            look(root / name)
+    kept[2].close()
     assert open_files(root) == []
+
+
+@pytest.mark.parametrize("name", ["text.mp4", "none.mp4", "sub/text.mp4"])
+def test_nothing_stays_open_after_a_refusal(root, look, name):
+    (root / "sub").mkdir()
+    for folder in (root, root / "sub"):
+        (folder / "text.mp4").write_bytes(b"text")
+    with pytest.raises(ClipRefusedError) as refused:
+        look(root / name)
+    assert open_files(root) == []
+    assert refused.tb is not None  # keeps all that was at hand
 
 
 def test_blocks_are_small(root, look):

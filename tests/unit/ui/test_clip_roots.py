@@ -347,5 +347,10 @@ def test_a_rendered_file_vouches_for_no_other_name(name):
     assert place_of(f"/data/clips/{name}", SHARED, rendered_path="/data/clips/x.mp4") is None
 
 
+def test_a_rendered_name_is_no_pattern():
+    assert place_of("/data/clips/xzy.mp4", SHARED, rendered_path="/data/clips/x.y.mp4") is None
+    assert place_of("/data/clips/a.mp4", SHARED, rendered_path="/data/clips/.*.mp4") is None
+
+
 def test_a_folder_that_is_written_as_one_vouches_for_nothing_beside_it():
     assert place_of("/data/clips/sub-2", SHARED, rendered_path="/data/clips/sub/") is None
