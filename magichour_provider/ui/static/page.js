@@ -79,21 +79,32 @@ function writeMoments(place) {
 
 // Links: the frame may neither leave for another page at its top nor open a tab; Airflow's own document may.
 
-function followLink(event) {
-  const link = event.target.closest?.("a[data-airflow-link], a[data-external-link]");
-  const airflow = airflowWindow();
-  if (!link || !airflow || event.defaultPrevented || event.button > 1) return;
-  if (!["http:", "https:"].includes(new URL(link.href).protocol)) return;
-  event.preventDefault();
-  const apart = event.button === 1 || event.ctrlKey || event.metaKey || event.shiftKey;
+const ROUTER_MILLISECONDS = 1500;
+
+function clickIn(airflow, href, target) {
   const stand = airflow.document.createElement("a");
-  stand.href = link.href;
-  stand.rel = "noopener noreferrer";
-  if (apart || "externalLink" in link.dataset) stand.target = "_blank";
-  stand.hidden = true;
+  Object.assign(stand, { href, target, rel: "noopener noreferrer", hidden: true });
   airflow.document.body.append(stand);
   stand.click();
   stand.remove();
+}
+
+/** Leads Airflow's router on without loading its UI anew; where this frame outlives that, it is loaded anew. */
+function leadAirflow(airflow, href) {
+  const { history, PopStateEvent } = airflow;
+  history.pushState({ idx: (history.state?.idx ?? 0) + 1 }, "", href);
+  airflow.dispatchEvent(new PopStateEvent("popstate", { state: history.state }));
+  setTimeout(() => clickIn(airflow, href, "_self"), ROUTER_MILLISECONDS);
+}
+
+function followLink(event) {
+  const link = event.target.closest?.("a[data-airflow-link], a[data-external-link]");
+  const airflow = airflowWindow();
+  if (!link || !airflow || event.button > 1 || !link.protocol.startsWith("http")) return;
+  event.preventDefault();
+  const apart = event.button === 1 || event.ctrlKey || event.metaKey || event.shiftKey;
+  if (apart || "externalLink" in link.dataset) clickIn(airflow, link.href, "_blank");
+  else leadAirflow(airflow, link.href);
 }
 
 // The task's page looks again while its clip renders
