@@ -11,6 +11,7 @@ _STATES: Mapping[str | None, str] = {
     "awaiting_input": "Awaiting input",
     "deferred": "Deferred",
     "failed": "Failed",
+    "in progress": "In progress",
     "queued": "Queued",
     "removed": "Removed",
     "restarting": "Restarting",
@@ -22,7 +23,7 @@ _STATES: Mapping[str | None, str] = {
     "up_for_retry": "Up for retry",
     "upstream_failed": "Upstream failed",
 }
-"""Airflow's states of a task instance, by the names that its UI gives them."""
+"""Airflow's states of a task instance, by the names that its UI gives them, and the gallery's name for several."""
 
 _STATUSES: Mapping[str, str] = {
     "draft": "Draft",
@@ -122,7 +123,7 @@ def state_name(value: str | None) -> str:
 
 def state_tone(value: str | None) -> str:
     """The state as part of a CSS class: one of a closed set."""
-    return value if value is not None and value in _STATES else "none"
+    return value if value is not None and value in _SENTENCES else "none"
 
 
 def state_sentence(value: str | None) -> str:
