@@ -1,4 +1,4 @@
-"""Values in a person's words: what the templates' filters write. Pure functions; a value of None is never passed."""
+"""Values in a person's words: the filters of the templates. Pure functions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STATES: Mapping[str | None, str] = {
     "up_for_retry": "Up for retry",
     "upstream_failed": "Upstream failed",
 }
-"""Airflow's states of a task instance, by the names that its UI gives them, and the gallery's name for several."""
+"""Airflow's states of a task instance, named as in its UI, and the gallery's name for several of them."""
 
 _STATUSES: Mapping[str, str] = {
     "draft": "Draft",
@@ -88,12 +88,8 @@ def size(value: int) -> str:
     """A number of bytes: `512 bytes`, `1.2 MB`."""
     if value < 1000:
         return f"{value} byte{'' if value == 1 else 's'}"
-    number = float(value)
-    for unit in _UNITS:
-        number /= 1000
-        if number < 999.95:
-            break
-    return f"{number:.1f} {unit}"
+    power = next((power for power in range(1, len(_UNITS)) if value / 1000**power < 999.95), len(_UNITS))
+    return f"{value / 1000**power:.1f} {_UNITS[power - 1]}"
 
 
 def frame_rate(value: float) -> str:
