@@ -105,3 +105,20 @@ def open_window(browser: Browser, scene: Scene) -> Iterator[OpenWindow]:
     for window in windows:
         window.close()
     assert problems == []
+
+
+@pytest.fixture(scope="session")
+def runs(scene: Scene, begin: Callable[..., Run]) -> dict[str, Run]:
+    """Runs to look at, begun at once to save time; the job of the first one is held."""
+    scene.sandbox.behaviour(render_seconds=HELD)
+    held = begin("open_clips", "held")
+    held.wait_for("submit", "success")
+    scene.sandbox.behaviour(render_seconds=QUICK)
+    begun = [
+        held,
+        begin("open_clips", "landed"),
+        begin("open_clips", "elsewhere", folder=str(scene.clips.parent / "elsewhere")),
+        begin("open_clips", "refused", prompt="something nsfw"),
+        begin("closed_clips", "closed"),
+    ]
+    return {run.run_id: run for run in begun}
