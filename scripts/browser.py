@@ -11,16 +11,25 @@ No browser is ever downloaded: CHROMIUM names the one to use (default /usr/bin/c
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    FrameLocator,
+    Page,
+    Request,
+    sync_playwright,
+)
 
 Theme = Literal["light", "dark"]
+View = Literal["grid", "graph"]
+"""How Airflow's pages of a Dag begin."""
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 FLAGS = (
@@ -38,7 +47,7 @@ SMALL, LARGE = (1280, 800), (1920, 1080)
 
 _LEFT_BEHIND = "net::ERR_ABORTED"
 """What chromium says of a request that the page itself gave up, as a player does and a page that is left."""
-_TOKEN_COOKIE = "_token"  # noqa: S105 - the name of Airflow's cookie
+_TOKEN_COOKIE = "_token"
 
 
 class NoChromiumError(RuntimeError):
@@ -78,13 +87,14 @@ class Window:
         *,
         theme: Theme = "light",
         size: tuple[int, int] = SMALL,
+        view: View = "grid",
     ) -> Window:
         """Open a window with storage and cookies of its own; `token` None: of somebody who has to log in."""
         width, height = size
         context = browser.new_context(color_scheme=theme, viewport={"width": width, "height": height})
         if token is not None:
             context.add_cookies([{"name": _TOKEN_COOKIE, "value": token, "url": base_url}])
-        _remember(context, theme)
+        _remember(context, theme, view)
         window = cls(context.new_page(), base_url)
         window._collect()
         return window
@@ -97,6 +107,11 @@ class Window:
         """Messages on the console, script errors and requests that failed, since this was asked last."""
         taken, self.problems[:] = list(self.problems), []
         return taken
+
+    @property
+    def frame(self) -> FrameLocator:
+        """Our own page within Airflow's."""
+        return self.page.frame_locator("iframe[src*='/magichour/']")
 
     def close(self) -> None:
         """Close the window and forget its storage."""
@@ -118,17 +133,11 @@ class Window:
             self.problems.append(f"request: {request.method} {path}: {request.failure}")
 
 
-def _remember(context: BrowserContext, theme: Theme) -> None:
-    """What Airflow's UI remembers of a person who likes these colours and the graph, unless it knows better."""
+def _remember(context: BrowserContext, theme: Theme, view: View) -> None:
+    """What Airflow's UI remembers of a person who likes these colours and this view, until it knows better."""
     context.add_init_script(
         f"""if (!localStorage.getItem('theme')) {{
             localStorage.setItem('theme', '{theme}');
-            localStorage.setItem('default_dag_view', '"graph"');
+            localStorage.setItem('default_dag_view', '"{view}"');
         }}"""
     )
-
-
-def version() -> str:
-    """What chromium says of itself."""
-    done = subprocess.run([CHROMIUM, "--version"], capture_output=True, text=True, check=True)
-    return done.stdout.strip()

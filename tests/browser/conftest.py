@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browser import SMALL, Theme, Window, chromium
+from browser import Window, chromium
 from browser_stage import ADMIN, Scene, stage
+from playwright.sync_api import expect
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "dags_examples"
+PATIENCE = 30_000
+"""How long a page may take to show what is waited for, in milliseconds, on a busy machine."""
 HELD = 3600.0
 """Render time in seconds of a job that ends only when a test says so."""
 QUICK = 2.0
@@ -40,6 +44,14 @@ class Run:
         """The page of one of its tasks."""
         return f"{self.path}/tasks/{task_id}"
 
+    def tab(self, task_id: str) -> str:
+        """The same with our tab open."""
+        return f"{self.task(task_id)}/plugin/magichour_clip"
+
+    def query(self, task_id: str) -> str:
+        """How our own addresses name one of its tasks."""
+        return f"dag_id={self.dag_id}&run_id={self.run_id}&task_id={task_id}"
+
     def release(self) -> None:
         """Let its job complete."""
         for job in self.scene.sandbox.ledger()["jobs"]:
@@ -62,6 +74,7 @@ class Run:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium. Where there is none the tests fail, and say how to get it."""
+    expect.set_options(timeout=PATIENCE)
     with chromium() as started:
         yield started
 
@@ -93,11 +106,9 @@ def open_window(browser: Browser, scene: Scene) -> Iterator[OpenWindow]:
     """Open windows of logged-in users; nothing may have gone wrong in them unnoticed in the end."""
     windows: list[Window] = []
 
-    def open_window(
-        user: str | None = ADMIN, *, theme: Theme = "light", size: tuple[int, int] = SMALL
-    ) -> Window:
+    def open_window(user: str | None = ADMIN, **looks: Any) -> Window:
         token = scene.token(user) if user else None
-        windows.append(Window.open(browser, scene.airflow.base_url, token, theme=theme, size=size))
+        windows.append(Window.open(browser, scene.airflow.base_url, token, **looks))
         return windows[-1]
 
     yield open_window
@@ -122,3 +133,20 @@ def runs(scene: Scene, begin: Callable[..., Run]) -> dict[str, Run]:
         begin("closed_clips", "closed"),
     ]
     return {run.run_id: run for run in begun}
+
+
+@pytest.fixture
+def run_of(scene: Scene) -> Callable[[str, str], Run]:
+    """A run that a test has started itself."""
+    return lambda dag_id, run_id: Run(scene, dag_id, run_id)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pictures of the pages are left for a person to look at; BROWSER_PICTURES names another folder."""
+    named = os.environ.get("BROWSER_PICTURES")
+    if named is None:
+        return tmp_path_factory.mktemp("pictures")
+    folder = Path(named)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -146,7 +146,9 @@ def test_the_form_has_our_labels_and_shows_only_what_applies(connections: Connec
     assert connections.extra("verify").is_checked()
 
 
-def test_a_wrong_key_is_told_from_a_good_one_in_plain_words(scene: Scene, connections: ConnectionsPage) -> None:
+def test_a_wrong_key_is_told_from_a_good_one_in_plain_words(
+    scene: Scene, connections: ConnectionsPage
+) -> None:
     connections.add("wrong_key")
     connections.fill(host=scene.sandbox_url, password=WRONG_KEY, port=port_of(scene))
     connections.save()
