@@ -23,7 +23,7 @@ INSTALL += $(addprefix -c ,$(CONSTRAINTS))
 export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest test-browser lint typecheck build wheel-check bench bench-landing reliability models docs constraints clean
+.PHONY: help demo test test-browser test-oldest screenshots lint typecheck build wheel-check bench bench-landing reliability models constraints clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -38,6 +38,12 @@ test: $(VENV)/.dev ## every test, the slow ones last (with PYTEST_ARGS=... all b
 
 reliability: $(VENV)/.dev ## kill, freeze, mark and clear everything under a live Airflow, and write docs/reliability.md
 	WRITE_RELIABILITY=1 $(BIN)/python -m pytest tests/breaking
+
+test-browser: $(VENV)/.dev ## the pages and the connection form in Debian's chromium (not in `make test`; CHROMIUM=...: another one)
+	$(BIN)/python -m pytest tests/browser $(PYTEST_ARGS)
+
+screenshots: $(VENV)/.dev ## take the documentation's pictures anew, with chromium
+	$(BIN)/python scripts/screenshots.py
 
 test-oldest: ## the unit and dag.test() tests on the oldest supported Airflow
 	@$(MAKE) --no-print-directory VENV=.venv-oldest CONSTRAINTS=constraints-airflow-3.0.txt .venv-oldest/.dev

@@ -134,7 +134,7 @@ class Window:
 
 
 def _remember(context: BrowserContext, theme: Theme, view: View) -> None:
-    """What Airflow's UI remembers of a person who likes these colours and this view, until it knows better."""
+    """What Airflow's UI remembers of a person who likes these colours and this view."""
     context.add_init_script(
         f"""if (!localStorage.getItem('theme')) {{
             localStorage.setItem('theme', '{theme}');

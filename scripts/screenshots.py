@@ -1,115 +1,169 @@
-"""Take the README's pictures anew: the run in Airflow's UI, its link to the library, a frame of the clip.
+"""Take the pictures of the documentation anew: runs, the connection's form, and our pages in Airflow's UI.
 
-Needs chromium (Debian: apt-get install chromium), `pip install playwright`, and the sandbox's extra:
+Needs chromium, as `browser.py` says, the sandbox's extra and Playwright; everything goes into docs/images:
 
-    python scripts/screenshots.py
-    CHROMIUM=/opt/chromium/chrome python scripts/screenshots.py
+    make screenshots
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import av
-from live_airflow import LiveAirflow
-from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
-from sandbox_process import sandbox
+from browser import Theme, View, Window, chromium
+from browser_stage import ADMIN, API_KEY, Scene, stage
+from PIL import Image, ImageOps
+from playwright.sync_api import Browser, Page, expect
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PICTURES = REPOSITORY / "docs" / "images"
 DAGS = REPOSITORY / "dags_examples"
 PHOTOGRAPH = DAGS / "images" / "grace_hopper.jpg"
-DAG_ID = "magichour_image_to_video"
-LINK = "Magic Hour library"
 
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-LIGHT_GRAPH = "localStorage.setItem('default_dag_view', '\"graph\"'); localStorage.setItem('theme', 'light');"
-"""What Airflow's UI remembers of a person who likes the graph, and light colours."""
+PIPELINE = "magichour_image_to_video"
+SHORT = "magichour_render_and_download"
+FOLDER = "magichour_folder_of_images"
+HELD, QUICK = 3600.0, 2.0
+"""Seconds that a render takes: one that is looked at while it waits, and the others."""
 
-VIEW_WIDTH, VIEW_HEIGHT = 1280, 800
 FRAME_WIDTH, FRAME_QUALITY = 480, 85
-RENDER_SECONDS = "25"
-RUN_SECONDS = 180.0
+RUN_SECONDS = 300.0
+PAGE_MILLISECONDS = 60_000
 SETTLE_MILLISECONDS = 2500
-"""For what has no end that a page shows: the graph's layout and its animations."""
+"""For what has no end that a page shows: the graph's layout, animations, a clip's first frame."""
 
 
 def main() -> int:
-    """Run the three-task Dag once and take the three pictures; the exit status."""
+    """Run the example Dags and take every picture; the exit status."""
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="magichour-pictures-") as folder:
-        _take_all(Path(folder))
+    expect.set_options(timeout=PAGE_MILLISECONDS)
+    with (
+        tempfile.TemporaryDirectory(prefix="magichour-") as folder,
+        chromium() as browser,
+        stage(Path(folder), [DAGS]) as scene,
+    ):
+        _take_all(scene, browser)
     for picture in sorted(PICTURES.iterdir()):
         print(f"{picture.relative_to(REPOSITORY)}: {picture.stat().st_size:,} bytes")
     return 0
 
 
-def _take_all(folder: Path) -> None:
-    with sandbox(folder / "sandbox.log", "--render-seconds", RENDER_SECONDS) as url:
-        connection = json.dumps({"conn_type": "magichour", "host": url, "password": "sandbox-key"})
-        env = {"AIRFLOW_CONN_MAGICHOUR_DEFAULT": connection}
-        with LiveAirflow(folder / "airflow", DAGS, env=env) as airflow, _browser(folder / "profile") as page:
-            run_id = airflow.trigger(DAG_ID, {"image": str(PHOTOGRAPH), "folder": str(folder / "clips")})
-            run_page = f"{airflow.base_url}/dags/{DAG_ID}/runs/{run_id}"
-            airflow.wait_for_task_state(DAG_ID, run_id, "wait", "deferred")
-            _take_run(page, run_page)
-            _take_link(page, f"{run_page}/tasks/wait/details")
-            state = airflow.wait_for_run(DAG_ID, run_id, RUN_SECONDS)
-            clip = airflow.xcom(DAG_ID, run_id, "download")
-    if state != "success":
-        raise RuntimeError(f"The run ended as {state}.")
-    _take_frame(Path(clip["path"]))
+def _take_all(scene: Scene, browser: Browser) -> None:
+    scene.sandbox.behaviour(render_seconds=HELD)
+    run_id = _trigger(scene, PIPELINE)
+    scene.airflow.wait_for_task_state(PIPELINE, run_id, "wait", "deferred", timeout=RUN_SECONDS)
+    scene.sandbox.behaviour(render_seconds=QUICK)
+    ended = _run_the_others(scene)
+    run_page = f"/dags/{PIPELINE}/runs/{run_id}"
+    _take_run(_open(scene, browser, view="graph"), run_page)
+    _take_connection(_open(scene, browser), scene)
+    for job in scene.sandbox.ledger()["jobs"]:
+        if job["status"] in ("queued", "rendering"):
+            scene.sandbox.set_job(job["id"], "complete")
+    _finish(scene, PIPELINE, run_id)
+    _take_frame(Path(scene.airflow.xcom(PIPELINE, run_id, "download")["path"]))
+    _take_pages(scene, browser, f"{run_page}/tasks/download", ended)
 
 
-@contextmanager
-def _browser(profile: Path) -> Iterator[Page]:
-    """A page of a headless chromium with a profile of its own."""
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            profile,
-            executable_path=CHROMIUM,
-            args=list(FLAGS),
-            color_scheme="light",
-            viewport={"width": VIEW_WIDTH, "height": VIEW_HEIGHT},
-        )
-        try:
-            context.add_init_script(LIGHT_GRAPH)
-            yield context.pages[0]
-        finally:
-            context.close()
+def _run_the_others(scene: Scene) -> str:
+    """More clips for the gallery, and a run that is refused; the page of its failed task."""
+    runs = [
+        (FOLDER, _trigger(scene, FOLDER, images=str(_variants(scene.clips.parent / "stills")))),
+        (SHORT, _trigger(scene, SHORT)),
+    ]
+    refused = _trigger(scene, PIPELINE, prompt="Something nsfw")
+    for dag_id, run_id in [*runs, (PIPELINE, refused)]:
+        _finish(scene, dag_id, run_id, "failed" if run_id == refused else "success")
+    return f"/dags/{PIPELINE}/runs/{refused}/tasks/wait"
 
 
-def _take_run(page: Page, run_page: str) -> None:
-    """The graph, with `wait` deferred."""
-    page.goto(run_page)
-    expect(page.get_by_text("Deferred").first).to_be_visible()
-    _save(page, "run.png")
+def _trigger(scene: Scene, dag_id: str, **conf: str) -> str:
+    return scene.airflow.trigger(dag_id, {"folder": str(scene.clips / dag_id), **conf})
 
 
-def _take_link(page: Page, task_page: str) -> None:
-    """The deferred task's own page, with its link to the library."""
-    page.goto(task_page)
-    link = page.get_by_role("link", name=LINK)
+def _finish(scene: Scene, dag_id: str, run_id: str, expected: str = "success") -> None:
+    state = scene.airflow.wait_for_run(dag_id, run_id, RUN_SECONDS)
+    if state != expected:
+        raise RuntimeError(f"The run of {dag_id} ended as {state}.")
+
+
+def _variants(folder: Path) -> Path:
+    """The photograph in other shades, for clips that a person can tell apart."""
+    folder.mkdir()
+    with Image.open(PHOTOGRAPH) as photograph:
+        picture = photograph.convert("RGB")
+    shades = {
+        "sepia": ("#2b1a0c", "#f5e3c8"),
+        "blue": ("#05142e", "#d6e6ff"),
+        "green": ("#04210f", "#dcf5df"),
+    }
+    for name, (black, white) in shades.items():
+        ImageOps.colorize(ImageOps.grayscale(picture), black, white).save(folder / f"hopper-{name}.jpg")
+    return folder
+
+
+def _open(scene: Scene, browser: Browser, *, theme: Theme = "light", view: View = "grid") -> Window:
+    return Window.open(browser, scene.airflow.base_url, scene.token(ADMIN), theme=theme, view=view)
+
+
+def _take_run(window: Window, run_page: str) -> None:
+    """The graph with `wait` deferred; and that task's own page with its link to the library."""
+    window.goto(run_page)
+    expect(window.page.get_by_text("Deferred").first).to_be_visible()
+    _save(window.page, "run.png")
+    window.goto(f"{run_page}/tasks/wait/details")
+    link = window.page.get_by_role("link", name="Magic Hour library")
     expect(link).to_be_visible()
     link.scroll_into_view_if_needed()
-    _save(page, "link.png")
+    _save(window.page, "link.png")
+    window.close()
+
+
+def _take_connection(window: Window, scene: Scene) -> None:
+    """The connection's form, its extras, and what Test says of a wrong key."""
+    page = window.page
+    form = page.get_by_role("dialog")
+    window.goto("/connections")
+    page.get_by_role("button", name="Add Connection").click()
+    form.locator("input[name=connection_id]").fill("magichour_default")
+    form.get_by_role("combobox").click()
+    page.get_by_role("option", name="Magic Hour", exact=True).click()
+    form.locator("input[name=password]").fill(API_KEY)
+    _save(page, "connection-form.png")
+    form.get_by_role("button", name="Extra Fields", exact=True).click()
+    _save(page, "connection-extras.png")
+    form.get_by_role("button", name="Extra Fields", exact=True).click()
+    form.get_by_role("button", name="Standard Fields", exact=True).click()
+    form.locator("input[name=connection_id]").fill("magichour_studio")
+    form.locator("input[name=host]").fill(scene.sandbox_url)
+    form.locator("input[name=port]").fill(scene.sandbox_url.rpartition(":")[2])
+    form.locator("input[name=password]").fill("a key that is wrong")
+    form.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Test Connection").click()
+    expect(page.get_by_text("Put a valid API key").first).to_be_visible()
+    _save(page, "connection-test.png")
+    window.close()
+    scene.airflow.request("DELETE", "/connections/magichour_studio")
+
+
+def _take_pages(scene: Scene, browser: Browser, landed: str, failed: str) -> None:
+    """Our own pages: the gallery in both themes, a clip's tab, and a failed task's."""
+    for theme in ("light", "dark"):
+        window = _open(scene, browser, theme=theme)
+        window.goto("/plugin/magichour")
+        expect(window.frame.get_by_test_id("balance").first).to_be_visible()
+        _save(window.page, f"gallery-{theme}.png")
+        window.goto(f"{landed}/plugin/magichour_clip")
+        expect(window.frame.get_by_test_id("player")).to_be_visible()
+        _save(window.page, f"task-{theme}.png")
+        window.close()
+    window = _open(scene, browser)
+    window.goto(f"{failed}/plugin/magichour_clip")
+    expect(window.frame.get_by_test_id("failure")).to_be_visible()
+    _save(window.page, "failed-task.png")
+    window.close()
 
 
 def _save(page: Page, name: str) -> None:

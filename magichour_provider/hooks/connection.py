@@ -100,7 +100,7 @@ def _base_url(connection: Connection) -> str:
 
 
 def _with_port(url: str, port: int | None) -> str:
-    """The URL with a port, unless it has one; Airflow's form saves or tests an empty port as 0 now and then."""
+    """The URL with a port, unless it has one; what Airflow's UI makes of an empty port may be 0."""
     parts = urlsplit(url)
     try:
         has_port = parts.port is not None
