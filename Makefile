@@ -49,9 +49,6 @@ test-oldest: ## the unit and dag.test() tests on the oldest supported Airflow
 	@$(MAKE) --no-print-directory VENV=.venv-oldest CONSTRAINTS=constraints-airflow-3.0.txt .venv-oldest/.dev
 	AIRFLOW_HOME=$(CURDIR)/.venv-oldest/airflow .venv-oldest/bin/python -m pytest tests/unit tests/airflow $(PYTEST_ARGS)
 
-test-browser: $(VENV)/.dev ## Airflow's UI in chromium, which must be installed
-	$(BIN)/python -m pytest tests/browser $(PYTEST_ARGS)
-
 lint: $(VENV)/.dev ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
