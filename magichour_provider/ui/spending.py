@@ -12,7 +12,7 @@ from magichour_provider.ui.values import Bar, Chart
 
 DAYS = 30
 _WIDTH, _HEIGHT = 960.0, 240.0
-_LEFT, _TOP, _BOTTOM = 56.0, 12.0, 28.0
+_LEFT, _TOP, _BOTTOM = 56.0, 22.0, 28.0
 _MOST_SERIES = 7
 _OTHERS = "all others"
 _LINES = 4
