@@ -68,6 +68,10 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     ),
     "RateLimitError": ("Magic Hour asked for a pause", _LATER),
     "ServerError": ("Magic Hour had a problem of its own", _LATER),
+    "UnexpectedAnswerError": (
+        "What answered does not seem to be Magic Hour",
+        "Check the connection's host, and a proxy between. If both are right, clear the task later.",
+    ),
     "NetworkError": ("Magic Hour could not be reached", _LATER),
     "TaskStoppedError": ("The task was stopped", "Clear it: it goes on from where it was."),
     "TargetError": ("The clip could not be put where it should land", _SAID),

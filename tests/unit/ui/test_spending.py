@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta, timezone
+from itertools import pairwise
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_the_figures_of_bars_table_and_totals_are_the_same():
 def test_a_days_bars_stand_on_each_other_and_within_the_chart():
     chart = draw([spent(120), spent(72, dag_id="another"), spent(7, dag_id="third")], TODAY)
     stacked = sorted(chart.bars, key=lambda bar: -bar.y)
-    for below, above in zip(stacked, stacked[1:], strict=False):
+    for below, above in pairwise(stacked):
         assert above.y + above.height == pytest.approx(below.y, abs=0.02)
     assert all(bar.x >= 0 and bar.x + bar.width <= chart.width for bar in chart.bars)
     assert all(bar.y >= 0 and bar.y + bar.height <= chart.height for bar in chart.bars)
@@ -67,4 +68,4 @@ def test_the_axis_ends_at_a_round_number_above_the_highest_day(highest):
     assert labels[0] == 0
     assert labels[-1] >= highest
     assert labels[-1] <= max(4, 2.1 * highest)
-    assert len({after - before for before, after in zip(labels, labels[1:], strict=False)}) == 1
+    assert len({after - before for before, after in pairwise(labels)}) == 1
