@@ -29,7 +29,13 @@ def file(tmp_path, clip_bytes):
 @pytest.fixture
 def open_clip(file):
     roots = parse_roots(f"{file.parent.parent}/{{dag_id}}")
-    return lambda: find(str(file), dag_id="a_dag", rendered_path=None, roots=roots)
+    kept = []  # so that nothing is closed for want of a reference
+
+    def open_clip():
+        kept.append(find(str(file), dag_id="a_dag", rendered_path=None, roots=roots))
+        return kept[-1]
+
+    return open_clip
 
 
 @pytest.fixture
