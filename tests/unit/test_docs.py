@@ -46,12 +46,10 @@ def blocks(text, *languages):
 
 
 def anchors(path):
-    """The anchors of a page's headings, as GitHub and MyST make them, and of a page of the reference."""
+    """The anchors of a page's headings, as GitHub and MyST make them."""
     text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    plain = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
-    dashed = [re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-") for heading in headings]
-    return {*plain, *(dashed if path.parent.name == "reference" else [])}
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @every_page
