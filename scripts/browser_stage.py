@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 from browser_auth import AUTH_MANAGER, READABLE_DAGS
 from live_airflow import LiveAirflow
+from postgres import postgres
 from sandbox_process import sandbox
 
 from magichour_provider.sandbox.control import SandboxControl
@@ -61,11 +62,13 @@ def stage(
         shutil.copytree(each, all_dags, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     clips.mkdir()
     with (
+        postgres() as database,  # SQLite locks pages out under load, and an error is on the console then
         sandbox(folder / "sandbox.log", "--api-key", API_KEY, *sandbox_options) as url,
         SandboxControl(url) as control,
         LiveAirflow(
             folder / "airflow",
             all_dags,
+            database=database,
             admin=(ADMIN, PASSWORDS[ADMIN]),
             env=_users(folder, readable or {}) | _magic_hour(url, clips) | dict(env or {}),
         ) as airflow,

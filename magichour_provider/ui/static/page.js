@@ -157,6 +157,7 @@ function keepLooking() {
       const fresh = await fetchMain();
       if (!fresh) return;
       misses = 0;
+      if (fresh.querySelector("video") && !main.querySelector("video")) return location.reload(); // for the policy that lets it play
       const text = fresh.outerHTML;
       if (text !== served && !isWatching(main)) {
         swapMain(main, document.adoptNode(fresh));
