@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from typing import Any
 import psutil
 
 _LOOK_SECONDS = 0.1
+_STARTUP_SECONDS = 60.0
 
 
 def start(
@@ -43,6 +45,39 @@ def start(
             start_new_session=True,
             user=user,
         )
+
+
+@contextlib.contextmanager
+def announced(
+    command: Sequence[str], listening: re.Pattern[str], log: Path, failed: type[Exception]
+) -> Iterator[str]:
+    """Run a server that prints where it listens, until the `with` block ends; its URL.
+
+    :param listening: finds the URL, its first group, in what the server prints.
+    :param log: the file for what it prints, which is overwritten.
+    :param failed: raised where it says nothing for a minute, or ends; the message has the end of its log.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(b"")
+    children: list[subprocess.Popen[bytes]] = []
+
+    def url() -> str | None:
+        match = listening.search(log.read_text(encoding="utf-8", errors="replace"))
+        return match.group(1) if match else None
+
+    with sigterm_raises():
+        try:
+            with signals_held():
+                env = os.environ | {"PYTHONUNBUFFERED": "1"}
+                children.append(start(command, env=env, log=log, cwd=log.parent))
+            wait_until(lambda: children[0].poll() is not None or url() is not None, timeout=_STARTUP_SECONDS)
+            address = url()
+            if address is None:
+                raise failed(f"The server did not start. The end of {log}:\n{tail(log)}")
+            yield address
+        finally:
+            with signals_held():
+                stop(children)
 
 
 def session_members(leader: int) -> list[int]:

@@ -6,9 +6,7 @@ with s3_server(folder / "s3.log") as s3:
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +17,6 @@ from typing import Any
 import processes
 
 _LISTENING = re.compile(r"Running on (http://127\.0\.0\.1:\d+)")
-_STARTUP_SECONDS = 60.0
 _REGION = "us-east-1"
 _KEY_ID, _SECRET = "a-local-key", "a-local-secret"
 
@@ -59,29 +56,6 @@ def s3_server(log: Path) -> Iterator[S3Server]:
 
     Raises S3ServerError.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_bytes(b"")
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    env = os.environ | {"PYTHONUNBUFFERED": "1"}
-    children: list[subprocess.Popen[bytes]] = []
-
-    def has_started() -> bool:
-        return children[0].poll() is not None or _url_in(log) is not None
-
-    with processes.sigterm_raises():
-        try:
-            with processes.signals_held():
-                children.append(processes.start(command, env=env, log=log, cwd=log.parent))
-            processes.wait_until(has_started, timeout=_STARTUP_SECONDS)
-            url = _url_in(log)
-            if url is None:
-                raise S3ServerError(f"The S3 server did not start. The end of {log}:\n{processes.tail(log)}")
-            yield S3Server(url)
-        finally:
-            with processes.signals_held():
-                processes.stop(children)
-
-
-def _url_in(log: Path) -> str | None:
-    match = _LISTENING.search(log.read_text(encoding="utf-8", errors="replace"))
-    return match.group(1) if match else None
+    with processes.announced(command, _LISTENING, log, S3ServerError) as url:
+        yield S3Server(url)

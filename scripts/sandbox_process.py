@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +11,6 @@ from pathlib import Path
 import processes
 
 _LISTENING = re.compile(r"^magichour-sandbox listening on (http://127\.0\.0\.1:\d+)\s*$", re.MULTILINE)
-_STARTUP_SECONDS = 60.0
 
 
 class SandboxError(RuntimeError):
@@ -26,29 +23,6 @@ def sandbox(log: Path, *arguments: str) -> Iterator[str]:
 
     What it prints goes to the file `log`, which is overwritten. Raises SandboxError.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_bytes(b"")
     command = [sys.executable, "-m", "magichour_provider.sandbox.cli", "--port", "0", *arguments]
-    env = os.environ | {"PYTHONUNBUFFERED": "1"}
-    children: list[subprocess.Popen[bytes]] = []
-
-    def has_started() -> bool:
-        return children[0].poll() is not None or _url_in(log) is not None
-
-    with processes.sigterm_raises():
-        try:
-            with processes.signals_held():
-                children.append(processes.start(command, env=env, log=log, cwd=log.parent))
-            processes.wait_until(has_started, timeout=_STARTUP_SECONDS)
-            url = _url_in(log)
-            if url is None:
-                raise SandboxError(f"The sandbox did not start. The end of {log}:\n{processes.tail(log)}")
-            yield url
-        finally:
-            with processes.signals_held():
-                processes.stop(children)
-
-
-def _url_in(log: Path) -> str | None:
-    match = _LISTENING.search(log.read_text(encoding="utf-8", errors="replace"))
-    return match.group(1) if match else None
+    with processes.announced(command, _LISTENING, log, SandboxError) as url:
+        yield url

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from magichour_provider.api.errors import MagicHourError, TaskStoppedError, TransferError
@@ -12,6 +11,7 @@ from magichour_provider.choices import IfExists, check_choice
 from magichour_provider.compat import BaseOperator
 from magichour_provider.failures import tells_why
 from magichour_provider.links import VideoProjectLink
+from magichour_provider.operators.mixins import HasHook, TellsLineage
 from magichour_provider.outlets import announce_clips
 from magichour_provider.policies import give_retry_policy, no_useless_retry
 from magichour_provider.references import DEFAULT_CONN_ID, JobReference
@@ -19,10 +19,8 @@ from magichour_provider.references import DEFAULT_CONN_ID, JobReference
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
-    from magichour_provider.hooks.magichour import MagicHourHook
 
-
-class DownloadVideoOperator(BaseOperator):
+class DownloadVideoOperator(HasHook, TellsLineage, BaseOperator):
     """Land the clip of a finished job: stream it, check that it is a whole video, publish it at once.
 
     A connection that breaks is taken up where it broke; what a killed try has left beside the target, the
@@ -79,13 +77,6 @@ class DownloadVideoOperator(BaseOperator):
         self._job: JobReference | None = None
         self._landed: dict[str, Any] | None = None
         self._is_landing = False
-
-    @cached_property
-    def hook(self) -> MagicHourHook:
-        """The connection's hook."""
-        from magichour_provider.hooks.magichour import MagicHourHook
-
-        return MagicHourHook(self.magichour_conn_id)
 
     @tells_why
     def execute(self, context: Context) -> dict[str, Any]:
@@ -147,19 +138,8 @@ class DownloadVideoOperator(BaseOperator):
         self.hook.delete_delivered(result, conn_id_of(where["path"], self.path_conn_id))
         return result
 
-    def get_openlineage_facets_on_start(self) -> Any:
-        """Lineage: the project."""
-        return self._lineage()
-
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Lineage: from the project to the clip, with its checksum, size and format."""
-        return self._lineage()
-
-    def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
-        """Lineage: the project of which nothing has landed."""
-        return self._lineage()
-
     def _lineage(self) -> Any:
+        """From the project to the clip, with its checksum, size and format, once it has landed."""
         from magichour_provider.lineage import of_landing
 
         return of_landing(self._job or JobReference.of(self.project_id), self._landed)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from magichour_provider.choices import CheckCatalog, OnUnknownCost, check_choice
@@ -16,40 +14,34 @@ from magichour_provider.compat import (
     BaseOperator,
     TaskDeferralError,
     default_deferrable,
-    has_been_ended,
     mask_secret,
 )
 from magichour_provider.durable import JobRecords, confirm_success
 from magichour_provider.failures import tells_why
 from magichour_provider.killing import killed, say, stopped
 from magichour_provider.links import VideoProjectLink
+from magichour_provider.operators import following
+from magichour_provider.operators.mixins import HasHook, TellsLineage
+from magichour_provider.operators.ordering import make_purchase
 from magichour_provider.outlets import announce_job
 from magichour_provider.paying.alarm import HeldAlarm
 from magichour_provider.paying.unrecorded import job_elsewhere, job_in_hand
 from magichour_provider.policies import for_good, give_retry_policy, no_useless_retry
-from magichour_provider.references import (
-    DEFAULT_CONN_ID,
-    JobReference,
-    job_name,
-    job_result,
-    signatures_of,
-)
+from magichour_provider.references import DEFAULT_CONN_ID, JobReference, job_name, signatures_of
 from magichour_provider.timing import deadline_of, optional_seconds, seconds
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from magichour_provider.api.models import CreatedJob
-    from magichour_provider.hooks.magichour import MagicHourHook
     from magichour_provider.paying.purchase import Purchase
-    from magichour_provider.triggers.video_job import VideoJobTrigger
     from magichour_provider.waiting.outcome import Outcome
 
 _CREATE_GRACE = 65.0
 """Seconds by which `execution_timeout` may come late for a create in flight: an answer may take 60."""
 
 
-class ImageToVideoOperator(BaseOperator):
+class ImageToVideoOperator(HasHook, TellsLineage, BaseOperator):
     """Turn a still image into a video clip: upload, submit, and wait until the clip is there.
 
     Everything that can fail is checked before the job is submitted, because submitting costs credits. On
@@ -173,13 +165,6 @@ class ImageToVideoOperator(BaseOperator):
         self._purchase: Purchase | None = None
         self._killed = False
 
-    @cached_property
-    def hook(self) -> MagicHourHook:
-        """The connection's hook."""
-        from magichour_provider.hooks.magichour import MagicHourHook
-
-        return MagicHourHook(self.magichour_conn_id)
-
     @tells_why
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit one job, or take up the one of an earlier try, and wait in the way that was asked for."""
@@ -192,7 +177,9 @@ class ImageToVideoOperator(BaseOperator):
         records = JobRecords(context, durable=self.durable)
         with HeldAlarm(_CREATE_GRACE) as alarm:
             with no_useless_retry(self):
-                self._purchase = self._make_purchase(context, records, alarm, deadline)
+                self._purchase = make_purchase(
+                    self, context, records, alarm, deadline=deadline, is_killed=lambda: self._killed
+                )
                 job = self._purchase.get_job()
             with job_in_hand(job, records):
                 self._announce(context, job)
@@ -228,33 +215,13 @@ class ImageToVideoOperator(BaseOperator):
         elif self._purchase is not None:
             say(self.log, self._purchase.killed())
 
-    def get_openlineage_facets_on_start(self) -> Any:
-        """Lineage: the images; and of the job what is known before it is submitted."""
-        return self._lineage()
-
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Lineage: from the images to the project, with model, credits and a checksum of the prompt."""
-        return self._lineage()
-
-    def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
-        """Lineage: what was submitted, if anything was."""
-        return self._lineage()
-
     def _lineage(self) -> Any:
+        """From the images to the project, with model, credits and a checksum of the prompt."""
         from magichour_provider.lineage import Submission, of_submission
 
-        return of_submission(
-            Submission(
-                image=self.image,
-                end_image=self.end_image,
-                prompt=self.prompt,
-                model=self.model,
-                resolution=self.resolution,
-                end_seconds=self.end_seconds,
-                project_id=self.linked_project_id,
-                credits_charged=self.credits_charged,
-            )
-        )
+        names = {field.name for field in fields(Submission)} - {"project_id"}
+        known = {name: getattr(self, name) for name in names}
+        return of_submission(Submission(**known, project_id=self.linked_project_id))
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
         """Render, and mask what signs an image's address before Airflow stores the rendered fields.
@@ -265,42 +232,6 @@ class ImageToVideoOperator(BaseOperator):
         for address in (self.image, self.end_image) if parent is self else ():
             for secret in signatures_of(address):
                 mask_secret(secret)
-
-    def _make_purchase(
-        self, context: Context, records: JobRecords, alarm: HeldAlarm, deadline: float
-    ) -> Purchase:
-        from magichour_provider.paying.purchase import Purchase, check_run_budget
-        from magichour_provider.paying.record_file import RecordFile
-        from magichour_provider.paying.submission import Order
-        from magichour_provider.paying.upload_board import shared_uploads_of
-        from magichour_provider.paying.xcom_board import run_budget_of
-
-        order = Order.of(**{field: getattr(self, field) for field in Order.arguments()})
-        order = replace(order, name=order.name or job_name(context))
-        check_run_budget(order, records)
-        record_file = RecordFile.of(self.record_path, self.record_conn_id)
-        if record_file is not None:
-            records.keep_in(record_file)
-        purchase = Purchase(
-            order,
-            records,
-            self.hook,
-            alarm,
-            check_deferral=lambda: _must_be_json(self._trigger("not-submitted", deadline).serialize()),
-            is_stopped=lambda: self._killed or has_been_ended(context),
-            deadline=deadline,
-        )
-        purchase.run_budget = run_budget_of(
-            self, context, order.limits.max_credits_per_run, purchase.make_sure
-        )
-        purchase.uploads = shared_uploads_of(
-            self,
-            context,
-            purchase.make_sure,
-            is_killed=lambda: self._killed,
-            recorded=records.available,
-        )
-        return purchase
 
     def _announce(self, context: Context, job: CreatedJob) -> None:
         """Leave the job's id where a person and the next tasks find it, whatever happens from here on."""
@@ -315,70 +246,21 @@ class ImageToVideoOperator(BaseOperator):
     def _go_on(
         self, context: Context, job: CreatedJob, records: JobRecords, deadline: float
     ) -> dict[str, Any]:
+        taken_up = self._purchase.taken_up if self._purchase is not None else None
         if not self.wait_for_completion:
             self._end(records)
-            result = self._submitted(context, job)
+            result = following.result_of_submission(self, context, job, taken_up)
             announce_job(context, self.outlets, result)
             return result
+        submitted = following.submitted_at(taken_up)
         if self.deferrable:
             records.know(job.id, job.credits_charged)
-            trigger = self._trigger(job.id, deadline, job.credits_charged, self._submitted_at())
+            trigger = following.trigger_for(self, job.id, deadline, job.credits_charged, submitted)
             self.defer(**trigger.as_deferral())
-        return self._finish(context, self._wait(job, deadline), records)
+        return self._finish(context, self._wait(job, deadline, submitted), records)
 
-    def _submitted(self, context: Context, job: CreatedJob) -> dict[str, Any]:
-        reference = JobReference(job.id, self.model, self.resolution)
-        seen = self._purchase.taken_up if self._purchase is not None else None
-        if seen is not None:
-            return reference.describe(seen)
-        return job_result(
-            reference,
-            status="queued",
-            name=self.name or job_name(context),
-            end_seconds=float(self.end_seconds),
-            credits_charged=job.credits_charged,
-        )
-
-    def _submitted_at(self) -> float | None:
-        """When the job was submitted, in epoch seconds: just now, or by another try."""
-        seen = self._purchase.taken_up if self._purchase is not None else None
-        if seen is None:
-            return time.time()
-        return seen.created_at.timestamp() if seen.created_at else None
-
-    def _trigger(
-        self,
-        project_id: str,
-        deadline: float,
-        credits_charged: int | None = None,
-        submitted: float | None = None,
-    ) -> VideoJobTrigger:
-        from magichour_provider.triggers.video_job import VideoJobTrigger
-
-        return VideoJobTrigger(
-            project_id,
-            self.magichour_conn_id,
-            deadline=deadline,
-            poll_interval=self.poll_interval,
-            credits_charged=credits_charged,
-            submitted=submitted,
-            model=self.model,
-            resolution=self.resolution,
-            end_seconds=float(self.end_seconds),
-        )
-
-    def _wait(self, job: CreatedJob, deadline: float) -> Outcome:
-        from magichour_provider.waiting.blocking import wait
-        from magichour_provider.waiting.watch import Watch
-
-        watch = Watch(
-            job.id,
-            deadline=deadline,
-            started=time.time(),
-            poll_interval=self.poll_interval,
-            submitted=self._submitted_at(),
-        )
-        return wait(self.hook.get_client(max_attempts=1), watch, self._heed_kill)
+    def _wait(self, job: CreatedJob, deadline: float, submitted: float | None) -> Outcome:
+        return following.wait_here(self, job.id, deadline, submitted, self._heed_kill)
 
     def _finish(self, context: Context, outcome: Outcome, records: JobRecords) -> dict[str, Any]:
         error = outcome.error()
@@ -414,7 +296,3 @@ class ImageToVideoOperator(BaseOperator):
 
 def _listed(callbacks: Any) -> list[Any]:
     return [callbacks] if callable(callbacks) else list(callbacks or ())
-
-
-def _must_be_json(arguments: object) -> None:
-    json.dumps(arguments)

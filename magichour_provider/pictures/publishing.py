@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from magichour_provider.api.errors import MagicHourError, TargetError
-from magichour_provider.storage.place import StorePath, display, locate
+from magichour_provider.storage.place import StorePath, display, locate, within
 from magichour_provider.storage.target import Target
 from magichour_provider.storage.writers import open_writer
 
@@ -34,16 +34,13 @@ def picture_target(path: str, conn_id: str | None = None, *, folder_name: str | 
     except ValueError as error:
         raise _refused(f"{display(path)} cannot be written: {error}.") from error
     if folder_name is not None and _is_folder(path, place):
-        place = _within(place, folder_name)
+        place = within(place, folder_name)
     if _suffix(place) not in _FORMATS:
         raise _refused(
             f"{display(path)} does not end in .jpg or .png (a folder ends with a slash).",
             remedy="Correct the path; trying again cannot help before that.",
         )
-    if isinstance(place, Path):
-        place = place.absolute()
-        return Target(str(place), str(place), place, consequence=_CONSEQUENCE)
-    return Target(place.url, display(place.url), place, consequence=_CONSEQUENCE)
+    return Target.at(place, consequence=_CONSEQUENCE)
 
 
 def encode(picture: Image.Image, target: Target) -> bytes:
@@ -83,12 +80,6 @@ def _is_folder(path: str, place: Path | StorePath) -> bool:
     if path.endswith("/") or "." not in _name(place):
         return True
     return isinstance(place, Path) and place.is_dir()
-
-
-def _within(place: Path | StorePath, name: str) -> Path | StorePath:
-    if isinstance(place, Path):
-        return place / name
-    return StorePath(place.scheme, f"{place.url.rstrip('/')}/{name}", place.conn_id)
 
 
 def _name(place: Path | StorePath) -> str:

@@ -94,6 +94,13 @@ def locate(path: str, conn_id: str | None = None) -> Path | StorePath:
     return StorePath(scheme, f"{scheme}://{host}{slash}{key}", conn_id or user_info or None)
 
 
+def within(folder: Path | StorePath, name: str) -> Path | StorePath:
+    """The file of this name in a folder."""
+    if isinstance(folder, Path):
+        return folder / name
+    return StorePath(folder.scheme, f"{folder.url.rstrip('/')}/{name}", folder.conn_id)
+
+
 def conn_id_of(path: str, conn_id: str | None = None) -> str | None:
     """The connection by which `path` is reached: the one given, or the one that it names itself."""
     place = locate(path, conn_id)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from magichour_provider.api.errors import TargetError, TransferError
 from magichour_provider.storage.naming import DEFAULT_FILE_NAME, clip_file_name, numbered
-from magichour_provider.storage.place import StorePath, diagnose, display, locate
+from magichour_provider.storage.place import StorePath, diagnose, display, locate, within
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,14 @@ class Target:
     place: Path | StorePath = field(repr=False)
     names_project: bool = False
     consequence: str | None = None
+
+    @classmethod
+    def at(cls, place: Path | StorePath, *, consequence: str | None = None) -> Target:
+        """The file that stands, or is to stand, at this place."""
+        if isinstance(place, Path):
+            place = place.absolute()
+            return cls(str(place), str(place), place, consequence=consequence)
+        return cls(place.url, display(place.url), place, consequence=consequence)
 
     def exists(self) -> bool:
         """Whether something stands under its name; raises the errors of the tree."""
@@ -78,31 +86,18 @@ def resolve_target(
         place = locate(path, conn_id)
     except ValueError as error:
         raise TargetError(f"{shown} cannot be written: {error}.") from error
-    target = _target(place)
+    target = Target.at(place)
     try:
         is_folder = path.endswith("/") or _is_folder(place)
     except Exception as error:
         raise target.failure(error) from error
     if not is_folder:
-        return _target(_beside(place, index))
+        return Target.at(_beside(place, index))
     try:
         made = clip_file_name(project_id, template=file_name, name=name, index=index)
     except ValueError as error:
         raise TargetError(f"Nothing can be written to {shown}: {error}") from None
-    return replace(_target(_within(place, made)), names_project=True)
-
-
-def _target(place: Path | StorePath) -> Target:
-    if isinstance(place, Path):
-        place = place.absolute()
-        return Target(str(place), str(place), place)
-    return Target(place.url, display(place.url), place)
-
-
-def _within(place: Path | StorePath, name: str) -> Path | StorePath:
-    if isinstance(place, Path):
-        return place / name
-    return StorePath(place.scheme, f"{place.url.rstrip('/')}/{name}", place.conn_id)
+    return replace(Target.at(within(place, made)), names_project=True)
 
 
 def _beside(place: Path | StorePath, index: int) -> Path | StorePath:

@@ -140,8 +140,8 @@ def test_a_task_that_is_killed_while_its_clip_completes_leaves_it_to_the_next_ru
 ):
     wait = ImageToVideoOperator._wait
 
-    def killed_in(operator, job, deadline):
-        ended = wait(operator, job, deadline)
+    def killed_in(operator, *asked):
+        ended = wait(operator, *asked)
         operator.on_kill()
         return ended
 

@@ -120,6 +120,21 @@ def wait_until() -> Callable[..., Any]:
     return until
 
 
+@pytest.fixture
+def order(hook: Any, magic: MagicHour) -> Callable[..., str]:
+    """Order by a test's own hook: the id of a job that has come to clips, under the switches given."""
+
+    def order(padding: int = 0, *, name: str | None = None, **switches: Any) -> str:
+        magic.control.behaviour(render_seconds=0, clip_padding=padding, **switches)
+        job = hook.create_image_to_video(
+            "saved-items/a/b.png", 3, model="ltx-2.3", resolution="480p", name=name
+        )
+        magic.control.set_job(job.id, "complete")
+        return str(job.id)
+
+    return order
+
+
 @pytest.fixture(scope="session")
 def _s3_server() -> Iterator[str]:
     """The address of a local S3."""

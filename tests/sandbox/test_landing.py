@@ -33,21 +33,6 @@ def hook(monkeypatch, magichour_sandbox):
 
 
 @pytest.fixture
-def order(hook, magic):
-    """The id of a job that has come to clips, under the switches given."""
-
-    def order(padding=0, *, name=None, **switches):
-        magic.control.behaviour(render_seconds=0, clip_padding=padding, **switches)
-        job = hook.create_image_to_video(
-            "saved-items/a/b.png", 3, model="ltx-2.3", resolution="480p", name=name
-        )
-        magic.control.set_job(job.id, "complete")
-        return job.id
-
-    return order
-
-
-@pytest.fixture
 def contents(magic):
     """What the clips of a job are, fetched by a plain client."""
 

@@ -40,17 +40,6 @@ def hook(monkeypatch, magichour_sandbox, s3):
 
 
 @pytest.fixture
-def order(hook, magic):
-    def order(padding=0, **switches):
-        magic.control.behaviour(render_seconds=0, clip_padding=padding, **switches)
-        job = hook.create_image_to_video("saved-items/a/b.png", 3, model="ltx-2.3", resolution="480p")
-        magic.control.set_job(job.id, "complete")
-        return job.id
-
-    return order
-
-
-@pytest.fixture
 def content_of(magic):
     def content_of(project_id):
         return magic.files.get(magic.get(project_id)["download"]["url"]).content
