@@ -47,6 +47,11 @@ def xcom(run, task_id, index=0):
     return run.tasks[task_id][index].xcom_pull(task_ids=task_id)
 
 
+def but_for_its_looks(result):
+    """What a task returned of its job, without what only its own looks have shown."""
+    return {key: value for key, value in result.items() if key not in ("queued_seconds", "rendering_seconds")}
+
+
 def creates(sandbox):
     rows = sandbox.control.ledger()["requests"]
     return sum(row["count"] for row in rows if row["path"] == "/v1/image-to-video")
@@ -253,11 +258,11 @@ class TestNightlyFolder:
 def test_every_mode_of_waiting_gives_the_same_data(run_dag, magichour_sandbox):
     run = run_dag("tests/modes.py")
     assert run.state == "success"
-    rendered = xcom(run, "render")
+    rendered = but_for_its_looks(xcom(run, "render"))
     assert rendered["end_seconds"] == 3
-    assert xcom(run, "deferred") == rendered
+    assert but_for_its_looks(xcom(run, "deferred")) == rendered
     for task_id in ("poke", "reschedule"):
-        waited = xcom(run, task_id)
+        waited = but_for_its_looks(xcom(run, task_id))
         assert waited == {**rendered, "model": None, "resolution": None}
     (job,) = magichour_sandbox.control.ledger()["jobs"]
     assert job["audio"] is True
