@@ -5,6 +5,8 @@ PYTHON ?= python3
 EXTRAS ?= sandbox
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+# Two processes, each with an AIRFLOW_HOME, a database and a sandbox of its own; a file's tests stay together.
+SIDE_BY_SIDE := -n 2 --dist loadfile
 VENV := .venv
 WHEEL_VENV := .venv-wheel
 BIN := $(VENV)/bin
@@ -33,8 +35,13 @@ demo: $(VENV)/.demo ## a photograph becomes a clip under a real Airflow (LIVE=1:
 	@LIVE="$(LIVE)" $(BIN)/python scripts/demo.py
 
 test: $(VENV)/.dev ## every test, the slow ones last (with PYTEST_ARGS=... all but the breaking ones)
+ifeq ($(PYTEST_ARGS),)
+	$(BIN)/python -m pytest tests/unit tests/sandbox tests/airflow $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest tests/breaking
+else
 	$(BIN)/python -m pytest tests/unit tests/sandbox tests/airflow tests/e2e $(PYTEST_ARGS)
-	$(if $(PYTEST_ARGS),,$(BIN)/python -m pytest tests/breaking)
+endif
 
 reliability: $(VENV)/.dev ## kill, freeze, mark and clear everything under a live Airflow, and write docs/reliability.md
 	WRITE_RELIABILITY=1 $(BIN)/python -m pytest tests/breaking
@@ -47,7 +54,7 @@ screenshots: $(VENV)/.dev ## take the documentation's pictures anew, with chromi
 
 test-oldest: ## the unit and dag.test() tests on the oldest supported Airflow
 	@$(MAKE) --no-print-directory VENV=.venv-oldest CONSTRAINTS=constraints-airflow-3.0.txt .venv-oldest/.dev
-	AIRFLOW_HOME=$(CURDIR)/.venv-oldest/airflow .venv-oldest/bin/python -m pytest tests/unit tests/airflow $(PYTEST_ARGS)
+	AIRFLOW_HOME=$(CURDIR)/.venv-oldest/airflow .venv-oldest/bin/python -m pytest tests/unit tests/airflow $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
 
 lint: $(VENV)/.dev ## ruff: rules and format
 	$(BIN)/ruff check .
