@@ -245,13 +245,15 @@ function playPreviews() {
 async function loadBalances() {
   const place = document.querySelector("[data-balances]");
   if (!place) return;
+  const text = place.querySelector("[data-balances-text]");
+  text.textContent = "Reading the balances…";
   try {
     const answer = await fetch(place.dataset.balances, { headers: { accept: "text/html" } });
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     const fragment = new DOMParser().parseFromString(await answer.text(), "text/html");
     place.replaceChildren(...fragment.body.childNodes);
   } catch {
-    place.querySelector("[data-balances-text]").textContent = "The balances could not be read.";
+    text.textContent = "The balances could not be read.";
   }
   place.removeAttribute("aria-busy");
 }

@@ -13,6 +13,8 @@ import jinja2
 import pytest
 
 from magichour_provider import ui
+from magichour_provider.ui import spending
+from magichour_provider.ui.tables import Spent
 from magichour_provider.ui.values import (
     Balance,
     Bar,
@@ -361,6 +363,17 @@ def test_a_refusal_says_what_and_why():
     assert {"404", "No such task", "It may be gone."} <= {data for _, data in page.texts}
 
 
+def test_every_series_that_the_chart_can_have_has_a_colour_of_its_own():
+    series = spending.draw(
+        [Spent(dag_id=f"dag_{n}", at=NOW, credits=n + 1) for n in range(20)], NOW.date()
+    ).series
+    for theme in ("light", "dark"):
+        colours = {colour for name, colour in tokens(theme).items() if name.startswith("series-")}
+        assert len(colours) == len(series)
+    (bars,) = set(re.findall(r"series-{{ [^}]*% (\d+) }}", (FOLDER / "templates" / "chart.html").read_text()))
+    assert int(bars) == len(series)
+
+
 def test_every_class_of_the_pages_has_a_style_and_every_tone_a_colour():
     used = {name for which in PAGES for names in page_of(which).values("class") for name in names.split()}
     assert used - set(re.findall(r"\.([a-z][\w-]*)", STYLE)) - {"tone-none"} == set()
@@ -415,7 +428,7 @@ TEXTS += [
     ("fg", "note-bg"),
     *(("tone-text", tone) for tone in TONES),
 ]
-SHAPES = [(f"series-{number}", "bg-panel") for number in range(8)]
+SHAPES = [(f"series-{number}", "bg-panel") for number in range(7)]
 SHAPES += [(shape, back) for shape in ("focus", "border-control") for back in BACKGROUNDS]
 SHAPES += [("error-border", "error-bg"), ("note-border", "note-bg")]
 
