@@ -1,7 +1,9 @@
 """What a browser is shown: a live Airflow with users and rights, and a sandbox behind it.
 
     with stage(folder, dags, readable={"reader": ["open_clips"]}) as scene:
-        token = scene.airflow.token_of("reader", PASSWORDS["reader"])
+        token = scene.token("reader")
+
+Airflow's database is a PostgreSQL: SQLite refuses pages under load, which a browser shows as errors.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ def stage(
         shutil.copytree(each, all_dags, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     clips.mkdir()
     with (
-        postgres() as database,  # SQLite locks pages out under load, and an error is on the console then
+        postgres() as database,
         sandbox(folder / "sandbox.log", "--api-key", API_KEY, *sandbox_options) as url,
         SandboxControl(url) as control,
         LiveAirflow(

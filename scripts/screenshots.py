@@ -12,10 +12,10 @@ import tempfile
 from pathlib import Path
 
 import av
-from browser import Theme, View, Window, chromium
+from browser import SMALL, Theme, View, Window, chromium
 from browser_stage import ADMIN, API_KEY, Scene, stage
 from PIL import Image, ImageOps
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PICTURES = REPOSITORY / "docs" / "images"
@@ -28,6 +28,9 @@ FOLDER = "magichour_folder_of_images"
 HELD, QUICK = 3600.0, 2.0
 """Seconds that a render takes: one that is looked at while it waits, and the others."""
 
+USUAL: ViewportSize = {"width": SMALL[0], "height": SMALL[1]}
+TALL: ViewportSize = {"width": SMALL[0], "height": 1280}
+"""For a form that is longer than a window."""
 FRAME_WIDTH, FRAME_QUALITY = 480, 85
 RUN_SECONDS = 300.0
 PAGE_MILLISECONDS = 60_000
@@ -133,13 +136,15 @@ def _take_connection(window: Window, scene: Scene) -> None:
     form.locator("input[name=password]").fill(API_KEY)
     _save(page, "connection-form.png")
     form.get_by_role("button", name="Extra Fields", exact=True).click()
+    page.set_viewport_size(TALL)
     _save(page, "connection-extras.png")
+    page.set_viewport_size(USUAL)
     form.get_by_role("button", name="Extra Fields", exact=True).click()
     form.get_by_role("button", name="Standard Fields", exact=True).click()
     form.locator("input[name=connection_id]").fill("magichour_studio")
     form.locator("input[name=host]").fill(scene.sandbox_url)
     form.locator("input[name=port]").fill(scene.sandbox_url.rpartition(":")[2])
-    form.locator("input[name=password]").fill("a key that is wrong")
+    form.locator("input[name=password]").fill("mhk_live_mistyped")
     form.get_by_role("button", name="Save").click()
     page.get_by_role("button", name="Test Connection").click()
     expect(page.get_by_text("Put a valid API key").first).to_be_visible()
