@@ -31,8 +31,8 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "JobNotCompleteError": ("The clip was not finished yet", "Wait for the job with VideoJobSensor first."),
     "WaitTimeoutError": (
         "The render took longer than the task may wait",
-        "The job goes on at Magic Hour. On Airflow 3.3, clear the task: it takes the same job up, and nothing is "
-        "paid again. If that happens often, raise timeout.",
+        "The job goes on at Magic Hour. On Airflow 3.3, clear the task: it takes the same job up, and nothing "
+        "is paid again. If that happens often, raise timeout.",
     ),
     "SubmissionUnknownError": (
         "Nobody can tell whether the clip was ordered",
@@ -56,8 +56,8 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "UndefinedConnectionError": ("The connection is not there", "Add the connection, then clear the task."),
     "AuthenticationError": (
         "Magic Hour refused the API key",
-        "Put a good key into the connection, then clear the task. On Airflow 3.3 it takes up a job that was paid "
-        "for.",
+        "Put a good key into the connection, then clear the task. On Airflow 3.3 it takes up a job that was "
+        "paid for.",
     ),
     "PermissionDeniedError": (
         "The plan or the key does not allow this",
@@ -89,8 +89,8 @@ _UNTOLD = Failure(
     title="The task failed",
     message="It left no reason that could be shown here.",
     advice=(
-        "Read the task's log. On Airflow 3.3 clearing the task takes up a job that was ordered, and nothing is "
-        "paid twice."
+        "Read the task's log. On Airflow 3.3 clearing the task takes up a job that was ordered, and nothing "
+        "is paid twice."
     ),
 )
 
