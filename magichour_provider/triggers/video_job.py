@@ -44,6 +44,7 @@ class VideoJobTrigger(BaseTrigger):
     :param model: with `resolution` and `end_seconds`, what the job renders: the schedule learns by that.
     :param queued_at: epoch seconds of a look that saw the job in the queue, just before the deferral.
     :param rendering_since: epoch seconds of the first look that saw the job render; None: not known.
+    :param later: what a worker of a later version says besides, while a deployment is upgraded: ignored.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class VideoJobTrigger(BaseTrigger):
         end_seconds: float | None = None,
         queued_at: float | None = None,
         rendering_since: float | None = None,
+        **later: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.project_id = project_id

@@ -81,8 +81,9 @@ class VideoSensorTrigger(VideoJobTrigger):
         upstream_task_id: str | None = None,
         upstream_key: str | None = None,
         push_result: bool = True,
+        **later: Any,
     ) -> None:
-        super().__init__(job_id or "", conn_id, deadline=0.0, poll_interval=poll_interval)
+        super().__init__(job_id or "", conn_id, deadline=0.0, poll_interval=poll_interval, **later)
         self.limit = limit
         self.grace = grace
         self.job_id = job_id

@@ -128,3 +128,8 @@ def test_the_first_trigger_imports_what_waits_beside_the_event_loop():
     seen = json.loads(done.stdout.splitlines()[-1])
     assert {"aiohttp", "magichour_provider.waiting.hub"} <= {name for name, _ in seen}
     assert [name for name, on_the_loop in seen if on_the_loop] == []
+
+
+def test_what_a_worker_of_a_later_version_says_besides_does_no_harm():
+    _, known = VideoJobTrigger("cm0000000000000000000000x", deadline=0.0).serialize()
+    assert VideoJobTrigger(**known, of_a_later_version=1).serialize()[1] == known
