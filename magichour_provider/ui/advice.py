@@ -31,8 +31,8 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "JobNotCompleteError": ("The clip was not finished yet", "Wait for the job with VideoJobSensor first."),
     "WaitTimeoutError": (
         "The render took longer than the task may wait",
-        "The job goes on at Magic Hour. On Airflow 3.3, clear the task: it takes the same job up, and nothing "
-        "is paid again. If that happens often, raise timeout.",
+        "The job goes on at Magic Hour. On Airflow 3.3, clear the task: it takes the same job up, and "
+        "nothing is paid again. If that happens often, raise timeout.",
     ),
     "SubmissionUnknownError": (
         "Nobody can tell whether the clip was ordered",
