@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from magichour_provider.ui import told
 from magichour_provider.ui.values import Failure
 
 _SAID = "The message above says what to correct. Then clear the task."
@@ -106,18 +107,14 @@ def explain(failure: Mapping[str, Any]) -> Failure:
         title=title,
         message=str(failure.get("message") or _UNTOLD.message),
         advice=advice,
-        code=_text(failure.get("code")),
-        spent=_spent(failure.get("credits_charged"), failure.get("project_id")),
+        code=told.text(failure.get("code")),
+        spent=_spent(told.whole(failure.get("credits_charged")), failure.get("project_id")),
     )
 
 
-def _spent(credits_charged: object, project_id: object) -> str | None:
-    if isinstance(credits_charged, int) and credits_charged:
+def _spent(credits_charged: int | None, project_id: object) -> str | None:
+    if credits_charged:
         return f"{credits_charged} credits are charged for the job."
     if credits_charged == 0 and project_id:
         return "The job's credits were refunded."
     return None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -10,7 +10,7 @@ Nothing here changes anything. Every answer is made for one user and is kept by 
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timezone
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +28,7 @@ from magichour_provider.ui.access import Viewer, ViewerDep
 from magichour_provider.ui.clip_answers import answer
 from magichour_provider.ui.clip_roots import ClipError, ClipUnavailableError
 from magichour_provider.ui.tables import TaskRow
+from magichour_provider.ui.threads import apart
 from magichour_provider.ui.values import TaskKey
 from magichour_provider.ui.wording import FILTERS
 
@@ -41,6 +42,7 @@ _TITLES = {
     502: "The clip cannot be read now",
 }
 _NOT_YOURS = "There is no such task, or you may not read its Dag's tasks and XComs in Airflow."
+_INCOMPLETE = "A part of the address is missing, or is not of its kind."
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'{media}; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'self'; base-uri 'none'"
@@ -63,7 +65,9 @@ _templates.filters.update(FILTERS)
 
 def _key(dag_id: str, run_id: str, task_id: str, map_index: str = "-1") -> TaskKey:
     """The task instance that an address names; Airflow leaves `{MAP_INDEX}` in it where there is none."""
-    index = int(map_index) if map_index.lstrip("-").isdecimal() else -1
+    if "\0" in dag_id + run_id + task_id:  # a database may refuse to look for it
+        raise HTTPException(404, _NOT_YOURS)
+    index = int(map_index) if re.fullmatch("[0-9]{1,9}", map_index) else -1
     return TaskKey(dag_id, run_id, task_id, index)
 
 
@@ -72,13 +76,13 @@ KeyDep = Annotated[TaskKey, Depends(_key)]
 
 def make_app() -> FastAPI:
     """Build the application; Airflow mounts it."""
-    app = FastAPI(title="Magic Hour", openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Magic Hour", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    app.add_api_route("/", _gallery, response_class=HTMLResponse)
-    app.add_api_route("/balances", _balances, response_class=HTMLResponse)
-    app.add_api_route("/task", _task, response_class=HTMLResponse)
-    app.add_api_route("/clip", _clip, methods=["GET", "HEAD"])
-    app.add_api_route("/poster", _poster, methods=["GET", "HEAD"])
+    app.add_api_route("/", apart(_gallery), response_class=HTMLResponse)
+    app.add_api_route("/balances", apart(_balances), response_class=HTMLResponse)
+    app.add_api_route("/task", apart(_task), response_class=HTMLResponse)
+    app.add_api_route("/clip", apart(_clip), methods=["GET", "HEAD"])
+    app.add_api_route("/poster", apart(_poster), methods=["GET", "HEAD"])
     app.add_exception_handler(StarletteHTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(Exception, _refuse)
@@ -90,13 +94,18 @@ def _gallery(
     viewer: ViewerDep,
     dag_id: str = "",
     state: Annotated[str, Query(pattern="^(|in progress|success|failed)$")] = "",
-    before: datetime | None = None,
+    before: str = "",
 ) -> Response:
+    moment = tables.moment(before)
+    if before and moment is None:
+        raise HTTPException(422, _INCOMPLETE)
     with create_session() as session:
-        readable = viewer.readable_dag_ids(tables.dag_ids(session))
-        if before is not None and before.tzinfo is None:
-            before = before.replace(tzinfo=timezone.utc)
-        shown = gallery.compose(session, readable, dag_id=dag_id or None, state=state or None, before=before)
+        dag_ids = tables.dag_ids(session)
+    readable = viewer.readable_dag_ids(
+        dag_ids
+    )  # no connection of the pool is held while somebody else is asked
+    with create_session() as session:
+        shown = gallery.compose(session, readable, dag_id=dag_id or None, state=state or None, before=moment)
     return _page(request, "gallery.html", gallery=shown)
 
 
@@ -162,7 +171,7 @@ def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, StarletteHTTPException):
         status, message = error.status_code, str(error.detail)
     elif isinstance(error, RequestValidationError):
-        status, message = 422, "A part of the address is missing, or is not of its kind."
+        status, message = 422, _INCOMPLETE
     else:
         log.error("The page could not be made.", exc_info=error)
         status, message = 500, "The page could not be made. The API server's log says why."

@@ -15,6 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from magichour_provider.ui.clip_files import ClipFile
+from magichour_provider.ui.threads import each
 
 _ONE_RANGE = re.compile(r"bytes=([0-9]{0,99})-([0-9]{0,99})", re.IGNORECASE)
 
@@ -23,7 +24,7 @@ class _ClipResponse(StreamingResponse):
     """Streams a part of the file, and closes it when that is over, also where the client has gone away."""
 
     def __init__(self, clip: ClipFile, sent: range, status_code: int, headers: dict[str, str]) -> None:
-        super().__init__(clip.read(sent.start, sent.stop), status_code, headers)
+        super().__init__(each(clip.read(sent.start, sent.stop)), status_code, headers)
         self._clip = clip
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

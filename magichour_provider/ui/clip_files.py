@@ -25,6 +25,7 @@ from magichour_provider.ui.clip_roots import (
     ClipRefusedError,
     ClipRoot,
     ClipUnavailableError,
+    HeldClip,
     admit,
 )
 
@@ -109,7 +110,7 @@ def find(
     """
     held = admit(path, dag_id=dag_id, rendered_path=rendered_path, roots=roots)
     if isinstance(held.place, Path):
-        return _open_local(held.place, held.folder, kind)
+        return _open_local(held.place, held, kind)
     return _open_object(held.place, kind)
 
 
@@ -154,9 +155,9 @@ class _LocalFile:
         self._handle.close()
 
 
-def _open_local(path: Path, root: str, kind: Kind) -> ClipFile:
+def _open_local(path: Path, held: HeldClip, kind: Kind) -> ClipFile:
     try:
-        handle = _open_below(root, path)
+        handle = _open_below(held.anchor, held.folder, path)
     except OSError as error:
         raise _explained(error, path) from None
     source = _LocalFile(handle, path)
@@ -176,15 +177,19 @@ def _open_local(path: Path, root: str, kind: Kind) -> ClipFile:
     )
 
 
-def _open_below(root: str, path: Path) -> io.FileIO:
-    """Open a regular file whose folder, with all links followed, lies below `root`."""
-    top, inner = os.path.realpath(root), os.path.realpath(path.parent)
+def _open_below(anchor: str, root: str, path: Path) -> io.FileIO:
+    """Open a regular file whose folder, with all links followed, lies below `root`.
+
+    `anchor` may be a link; what a Dag's id has added to it may not, as a Dag's author may have made that.
+    """
+    start, inner = os.path.realpath(anchor), os.path.realpath(path.parent)
+    top = start + root.removeprefix(anchor)
     if os.path.commonpath((top, inner)) != top:
         raise ClipRefusedError(f"A link leads out of the folder that {SETTING} names; it is not followed.")
     with ExitStack() as stack:
-        folder = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+        folder = os.open(start, os.O_RDONLY | os.O_DIRECTORY)
         stack.callback(os.close, folder)
-        for part in Path(inner).relative_to(top).parts:
+        for part in Path(inner).relative_to(start).parts:
             folder = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
             stack.callback(os.close, folder)
         return _open_regular(path.name, folder)

@@ -45,10 +45,14 @@ class ClipUnavailableError(ClipError):
 
 @dataclass(frozen=True)
 class HeldClip:
-    """A place that may be opened, by the root's own connection, and the root's `folder` above it."""
+    """A place that may be opened, by the root's own connection, and the root's `folder` above it.
+
+    :param anchor: the part of `folder` that the setting itself names, above what the Dag's id has made.
+    """
 
     place: Path | StorePath
     folder: str
+    anchor: str
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,15 @@ class ClipRoot:
         if not _NOT_DOWN.isdisjoint(path[len(folder) + 1 :].split("/")):
             return None
         if isinstance(self.place, Path):
-            return HeldClip(Path(path), folder)
+            return HeldClip(Path(path), folder, self._anchor)
         if "?" in path:  # a driver may take what follows for a version of another key
             return None
-        return HeldClip(replace(self.place, url=path), folder)
+        return HeldClip(replace(self.place, url=path), folder, self._anchor)
+
+    @property
+    def _anchor(self) -> str:
+        named, found, _ = _spelled(self.place).partition(DAG_ID)
+        return named.rpartition("/")[0] if found else named
 
 
 def parse_roots(text: str) -> tuple[ClipRoot, ...]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from magichour_provider.api.errors import ConfigurationError, MagicHourError
 from magichour_provider.api.models import JobStatus, VideoProject
 from magichour_provider.references import DEFAULT_CONN_ID
 from magichour_provider.storage.place import display
-from magichour_provider.ui import magic_hour
+from magichour_provider.ui import magic_hour, told
 from magichour_provider.ui.clip_files import ClipFile, find
 from magichour_provider.ui.clip_roots import ClipError, ClipRefusedError, admit
 from magichour_provider.ui.settings import clip_roots
@@ -18,6 +18,9 @@ from magichour_provider.ui.tables import TaskRow
 from magichour_provider.ui.values import Landed, Player
 
 STORAGE, MAGIC_HOUR = "storage", "magic-hour"
+_ORIGIN = re.compile(
+    r"(https?://)(?:[^/?#@\\]*@)?((?:[A-Za-z0-9_-][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)(?=[/?#]|$)"
+)
 
 
 def landed_row(rows: Sequence[TaskRow]) -> TaskRow | None:
@@ -33,7 +36,7 @@ def conn_id_of(rows: Sequence[TaskRow]) -> str:
 
 def open_landed(row: TaskRow, *, poster: bool = False) -> ClipFile:
     """Open the landed clip, or its poster. Raises ClipError where it may not be shown, or is not there."""
-    path = _text(row.result.get("poster")) if poster else _path(row)
+    path = told.text(row.result.get("poster")) if poster else _path(row)
     if path is None:
         raise ClipRefusedError(
             "This task has landed no poster." if poster else "This task has landed no clip."
@@ -81,10 +84,13 @@ def is_playable(project: VideoProject) -> bool:
     return project.status == JobStatus.COMPLETE and bool(project.downloads)
 
 
-def origin_of(project: VideoProject) -> str:
-    """Scheme and host of the clip's link: what the page's policy must allow, and nothing secret."""
-    parts = urlsplit(project.downloads[0].url.get_secret_value())
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+def origin_of(project: VideoProject) -> str | None:
+    """Scheme and host of the clip's link: what the page's policy must allow, and nothing secret.
+
+    None where the host is not written as browsers write one: it would be taken for more of the policy.
+    """
+    found = _ORIGIN.match(project.downloads[0].url.get_secret_value())
+    return found[1] + found[2] if found else None
 
 
 def fresh_link(rows: Sequence[TaskRow]) -> str:
@@ -103,12 +109,12 @@ def describe_landed(row: TaskRow) -> Landed:
     result = row.result
     return Landed(
         place=display(str(result["path"])),
-        size=_number(result, "size", int),
-        sha256=_text(result.get("sha256")),
-        width=_number(result, "width", int),
-        height=_number(result, "height", int),
-        fps=_number(result, "fps", float),
-        duration=_number(result, "duration", float),
+        size=told.whole(result.get("size")),
+        sha256=told.text(result.get("sha256")),
+        width=told.whole(result.get("width")),
+        height=told.whole(result.get("height")),
+        fps=told.number(result.get("fps")),
+        duration=told.number(result.get("duration")),
     )
 
 
@@ -120,13 +126,4 @@ def _roots() -> Any:
 
 
 def _path(row: TaskRow) -> str | None:
-    return _text(row.result.get("path")) if row.result.get("project_id") else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _number(values: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
-    value = values.get(name)
-    return kind(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return told.text(row.result.get("path")) if row.result.get("project_id") else None

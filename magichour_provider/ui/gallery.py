@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy.orm import Session
 
-from magichour_provider.ui import clips, spending, tables
+from magichour_provider.ui import clips, spending, tables, told
 from magichour_provider.ui.advice import explain
 from magichour_provider.ui.tables import TaskRow
 from magichour_provider.ui.values import Card, Filters, Gallery
@@ -92,24 +92,24 @@ def _card(group: Sequence[TaskRow]) -> Card:
     row, landed = _decisive(group), clips.landed_row(group)
     facts: dict[str, Any] = {}
     for member in reversed(group):
-        facts |= _told(member)
+        facts |= _facts(member)
     return Card(
         key=row.key,
         title=_title(group),
         state=row.state,
         when=group[0].touched,
-        credits_charged=facts.get("credits_charged"),
-        model=facts.get("model"),
-        resolution=facts.get("resolution"),
-        duration=facts.get("duration") or facts.get("end_seconds"),
+        credits_charged=told.whole(facts.get("credits_charged")),
+        model=told.text(facts.get("model")),
+        resolution=told.text(facts.get("resolution")),
+        duration=told.number(facts.get("duration")) or told.number(facts.get("end_seconds")),
         player=clips.stored_player(landed) if landed and clips.may_be_shown(landed) else None,
         failure=explain(row.failure).title if row.state in _STATES[FAILED] else None,
     )
 
 
-def _told(row: TaskRow) -> dict[str, Any]:
-    told = {**row.result, **row.failure}
-    return {name: value for name, value in told.items() if value is not None}
+def _facts(row: TaskRow) -> dict[str, Any]:
+    facts = {**row.result, **row.failure}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _title(group: Sequence[TaskRow]) -> str:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from airflow.models.connection import Connection
+from airflow.secrets.environment_variables import EnvironmentVariablesBackend
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -33,11 +34,12 @@ from magichour_provider.hooks.connection import settings_of
 from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.ui.values import Balance
 
-LOOK_SECONDS, BALANCE_SECONDS, LINK_SECONDS = 3.0, 60.0, 60.0
-"""How long an answer is good for, in seconds."""
+LOOK_SECONDS, BALANCE_SECONDS, LINK_SECONDS, FAILURE_SECONDS = 3.0, 60.0, 60.0, 5.0
+"""How long an answer, and an error in place of one, is good for, in seconds."""
 _PATIENCE = 10.0
 """Seconds: a page is not kept waiting for longer."""
 _KEPT = 2000
+_TURNS = 64
 _ENV_PREFIX = "AIRFLOW_CONN_"
 
 T = TypeVar("T")
@@ -45,25 +47,44 @@ T = TypeVar("T")
 
 @dataclass
 class Kept:
-    """Answers by their question, for some seconds each."""
+    """Answers by their question, for some seconds each; whoever asks meanwhile waits for the same answer."""
 
-    _answers: dict[Hashable, tuple[float, Any]] = field(default_factory=dict)
+    _answers: dict[Hashable, tuple[float, Callable[[], Any]]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _turns: tuple[threading.Lock, ...] = field(
+        default_factory=lambda: tuple(threading.Lock() for _ in range(_TURNS))
+    )
 
     def get(self, question: Hashable, seconds: float, ask: Callable[[], T]) -> T:
-        """The answer that is kept, else a new one. An error is not kept."""
-        now = time.monotonic()
-        with self._lock:
-            until, answer = self._answers.get(question, (0.0, None))
-        if now < until:
-            kept: T = answer
-            return kept
-        new = ask()
+        """The answer that is kept, else a new one. A MagicHourError is kept for a while, too."""
+        with self._turns[hash(question) % _TURNS]:
+            with self._lock:
+                until, answer = self._answers.get(question, (0.0, ask))
+            if time.monotonic() >= until:
+                answer, seconds = _asked(ask, seconds)
+                self._keep(question, time.monotonic() + seconds, answer)
+        kept: T = answer()
+        return kept
+
+    def _keep(self, question: Hashable, until: float, answer: Callable[[], Any]) -> None:
         with self._lock:
             if len(self._answers) >= _KEPT:
                 self._answers.clear()
-            self._answers[question] = (time.monotonic() + seconds, new)
-        return new
+            self._answers[question] = (until, answer)
+
+
+def _asked(ask: Callable[[], T], seconds: float) -> tuple[Callable[[], T], float]:
+    """What gives the answer, or raises the error, from now on, and for how long that is good."""
+    try:
+        new = ask()
+    except MagicHourError as error:
+        failed = error
+
+        def fail() -> T:
+            raise failed.with_traceback(None)
+
+        return fail, FAILURE_SECONDS
+    return lambda: new, seconds
 
 
 _kept = Kept()
@@ -107,9 +128,10 @@ def _in_environment() -> list[str]:
 
 def _is_ours(conn_id: str) -> bool:
     try:
-        return bool(BaseHook.get_connection(conn_id).conn_type == MagicHourHook.conn_type)
+        found = EnvironmentVariablesBackend().get_connection(conn_id)  # and asks no vault for each of them
     except Exception:
         return False  # it is not ours to say what is wrong with it
+    return found is not None and found.conn_type == MagicHourHook.conn_type
 
 
 def _settings(conn_id: str) -> ClientSettings:

@@ -10,7 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from itertools import islice
 from typing import Any
 
@@ -24,6 +24,7 @@ from magichour_provider import durable, failures
 from magichour_provider.api.projects import project_id_in
 from magichour_provider.compat import task_state_rows
 from magichour_provider.links import VideoProjectLink
+from magichour_provider.ui import told
 from magichour_provider.ui.values import TaskKey
 
 RESULT, PROJECT_ID = "return_value", "project_id"
@@ -179,25 +180,29 @@ def _by_records(session: Session, dag_ids: Sequence[str], since: datetime, limit
         record = _mapping(_parsed(value))
         if record.get("elsewhere") or not record:
             continue
-        own, earlier = record.get("credits_charged") or 0, record.get("spent") or 0
-        yield Spent(dag_id, moment(record.get("at")) or updated_at, own + earlier, record.get(PROJECT_ID))
+        own, earlier = (told.whole(record.get(name)) or 0 for name in ("credits_charged", "spent"))
+        at = moment(record.get("at")) or updated_at
+        yield Spent(dag_id, at, own + earlier, told.text(record.get(PROJECT_ID)))
 
 
 def _by_xcoms(session: Session, dag_ids: Sequence[str], since: datetime, limit: int) -> Iterator[Spent]:
     """Oldest first: the first to tell of a job is who submitted it."""
-    link, told = aliased(XComModel), aliased(XComModel)
+    link, teller = aliased(XComModel), aliased(XComModel)
     found = (
-        select(told.dag_id, told.value, told.timestamp)
-        .join(link, _same(link, told))
-        .where(link.key == LINK, told.key.in_((RESULT, failures.KEY)))
-        .where(told.timestamp >= since, told.dag_id.in_(dag_ids))
+        select(teller.dag_id, teller.value, teller.timestamp)
+        .join(link, _same(link, teller))
+        .where(link.key == LINK, teller.key.in_((RESULT, failures.KEY)))
+        .where(teller.timestamp >= since, teller.dag_id.in_(dag_ids))
     )
-    latest = session.execute(found.order_by(told.timestamp.desc()).limit(limit)).all()
+    latest = session.execute(found.order_by(teller.timestamp.desc()).limit(limit)).all()
     for dag_id, value, timestamp in reversed(latest):
-        told_of = _mapping(value)
-        credits_charged = told_of.get("credits_charged")
-        if told_of.get(PROJECT_ID) and isinstance(credits_charged, int):
-            yield Spent(dag_id, timestamp, credits_charged, told_of[PROJECT_ID])
+        facts = _mapping(value)
+        project_id, credits_charged = (
+            told.text(facts.get(PROJECT_ID)),
+            told.whole(facts.get("credits_charged")),
+        )
+        if project_id and credits_charged is not None:
+            yield Spent(dag_id, timestamp, credits_charged, project_id)
 
 
 def _instances(*more: Any) -> Select[Any]:
@@ -282,14 +287,14 @@ def _same(one: Any, other: Any) -> ColumnElement[bool]:
 def _link_time() -> Any:
     """When a task instance's link was written, as a column."""
     link = aliased(XComModel)
-    told = select(link.timestamp).where(_same(link, TaskInstance), link.key == LINK)
-    return told.correlate(TaskInstance).scalar_subquery()
+    found = select(link.timestamp).where(_same(link, TaskInstance), link.key == LINK)
+    return found.correlate(TaskInstance).scalar_subquery()
 
 
 def _has_link(table: Any) -> ColumnElement[bool]:
     link = aliased(XComModel)
-    told = select(link.key).where(_same(link, table), link.key.in_((LINK, PROJECT_ID)))
-    return told.exists()
+    found = select(link.key).where(_same(link, table), link.key.in_((LINK, PROJECT_ID)))
+    return found.exists()
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -304,8 +309,11 @@ def _parsed(text: Any) -> Any:
 
 
 def moment(text: Any) -> datetime | None:
-    """Read an ISO 8601 date; None where there is none."""
+    """Read an ISO 8601 date, in UTC; None where there is none."""
     try:
-        return datetime.fromisoformat(text) if isinstance(text, str) and text else None
-    except ValueError:
+        found = datetime.fromisoformat(text) if isinstance(text, str) and text else None
+        return found and (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).astimezone(
+            timezone.utc
+        )
+    except (ValueError, OverflowError):
         return None

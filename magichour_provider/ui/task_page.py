@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import TypeVar
 
 from magichour_provider.api.errors import MagicHourError, NotFoundError
 from magichour_provider.api.models import JobStatus, VideoProject
 from magichour_provider.api.projects import library_url
 from magichour_provider.storage.place import display
-from magichour_provider.ui import clips, magic_hour
+from magichour_provider.ui import clips, magic_hour, told
 from magichour_provider.ui.advice import explain
 from magichour_provider.ui.clip_roots import ClipError
 from magichour_provider.ui.tables import TaskRow, moment
 from magichour_provider.ui.values import TaskPage
 from magichour_provider.waiting.outcome import status_text
+
+T = TypeVar("T")
 
 FINAL_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 _ENDED = frozenset({JobStatus.COMPLETE.value, JobStatus.ERROR.value, JobStatus.CANCELED.value})
@@ -106,7 +108,7 @@ class _Facts:
     def __init__(self, rows: Sequence[TaskRow]) -> None:
         self._rows = rows
         described = sorted(
-            (row.result for row in rows), key=lambda result: result.get("status") not in _ENDED
+            (row.result for row in rows), key=lambda result: str(result.get("status")) not in _ENDED
         )
         self._results = [result for result in described if result]
         self._record = next((row.record for row in rows if row.record), {})
@@ -121,10 +123,8 @@ class _Facts:
 
     @property
     def credits_charged(self) -> int | None:
-        told = [row.failure.get("credits_charged") for row in self._rows]
-        told += [result.get("credits_charged") for result in self._results]
-        told.append(self._record.get("credits_charged"))
-        return next((value for value in told if isinstance(value, int)), None)
+        sources = [*(row.failure for row in self._rows), *self._results, self._record]
+        return self._first(told.whole(source.get("credits_charged")) for source in sources)
 
     @property
     def submitted_at(self) -> datetime | None:
@@ -137,8 +137,8 @@ class _Facts:
     def number(self, name: str) -> float | None:
         value = self._first([*(result.get(name) for result in self._results), self.field(name)])
         try:
-            return None if value is None else float(value)
-        except (TypeError, ValueError):
+            return None if value is None else told.number(float(value))
+        except (TypeError, ValueError, OverflowError):
             return None
 
     def field(self, name: str) -> str | None:
@@ -146,7 +146,7 @@ class _Facts:
         return next((value for value in found if value), None)
 
     @staticmethod
-    def _first(values: Iterable[Any]) -> Any:
+    def _first(values: Iterable[T | None]) -> T | None:
         return next((value for value in values if value is not None), None)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from mail_server import MailServer
+from ui_stage import stage, ui  # noqa: F401 (fixtures)
 
 from magichour_provider import compat
 from magichour_provider.api.errors import MagicHourError

@@ -194,14 +194,49 @@ def test_a_folder_that_leads_to_another_dags_is_refused(root, look):
         look(root / "sub" / "x.mp4")
 
 
-def test_a_root_may_be_a_link_and_so_may_a_folder_within(root, look, tmp_path):
+def test_what_the_setting_names_may_be_a_link_and_so_may_a_folder_within(root, look, tmp_path):
     real = tmp_path / "real"
-    (real / "2026").mkdir(parents=True)
-    (real / "latest").symlink_to("2026")
-    (real / "2026" / "x.mp4").write_bytes(CLIP)
+    (real / "a_dag" / "2026").mkdir(parents=True)
+    (real / "a_dag" / "latest").symlink_to("2026")
+    (real / "a_dag" / "2026" / "x.mp4").write_bytes(CLIP)
     root.rmdir()
-    root.symlink_to(real)
+    root.parent.rmdir()
+    root.parent.symlink_to(real)
     assert content(look(root / "latest" / "x.mp4")) == CLIP
+    shared = parse_roots(f"{root.parent}/a_dag/latest")
+    shared_path = f"{root}/latest/x.mp4"
+    clip = find(shared_path, dag_id="a_dag", rendered_path=shared_path, roots=shared)
+    assert content(clip) == CLIP
+
+
+@pytest.mark.parametrize("target", ["../secret", "b_dag", "{tmp}", "/proc/self/cwd"])
+def test_a_dags_own_folder_may_not_be_a_link_to_anywhere_else(root, look, opened, tmp_path, target):
+    for place in (root.with_name("b_dag"), tmp_path / "secret"):
+        place.mkdir(exist_ok=True)
+        (place / "x.mp4").write_bytes(SECRET)
+    (tmp_path / "x.mp4").write_bytes(SECRET)
+    root.rmdir()
+    root.symlink_to(target.format(tmp=tmp_path))
+    secret = {file.stat().st_ino for file in tmp_path.rglob("x.mp4")}
+    with pytest.raises(ClipRefusedError):
+        look(root / "x.mp4")
+    assert secret.isdisjoint(opened.inodes)
+
+
+def test_a_dags_own_folder_that_becomes_a_link_after_it_was_looked_at_is_not_followed(
+    root, look, opened, tmp_path
+):
+    (root / "x.mp4").write_bytes(CLIP)
+
+    def swap(path):
+        opened.before.clear()
+        root.rename(root.with_name("was"))
+        root.symlink_to(tmp_path / "secret")
+
+    opened.before.append(swap)
+    with pytest.raises(ClipRefusedError):
+        look(root / "x.mp4")
+    assert (tmp_path / "secret" / "x.mp4").stat().st_ino not in opened.inodes
 
 
 def test_percent_signs_are_not_decoded(root, look, tmp_path):
