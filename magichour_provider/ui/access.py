@@ -52,7 +52,7 @@ class Viewer:
         )
 
 
-def _viewer(user: GetUserDep) -> Viewer:
+async def _viewer(user: GetUserDep) -> Viewer:
     return Viewer(user)
 
 

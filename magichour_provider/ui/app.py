@@ -63,7 +63,7 @@ _templates = Environment(
 _templates.filters.update(FILTERS)
 
 
-def _key(dag_id: str, run_id: str, task_id: str, map_index: str = "-1") -> TaskKey:
+async def _key(dag_id: str, run_id: str, task_id: str, map_index: str = "-1") -> TaskKey:
     """The task instance that an address names; Airflow leaves `{MAP_INDEX}` in it where there is none."""
     if "\0" in dag_id + run_id + task_id:  # a database may refuse to look for it
         raise HTTPException(404, _NOT_YOURS)
