@@ -44,6 +44,8 @@ nitpick_ignore_regex = [("py:.*", r"(?!magichour_provider\.).*"), ("py:.*", r".*
 nitpick_ignore = [
     ("py:class", "magichour_provider.api.clip_head.ClipHead"),
     ("py:class", "magichour_provider.api.clip_head.Position"),
+    ("py:class", "magichour_provider.operators.mixins.HasHook"),
+    ("py:class", "magichour_provider.operators.mixins.TellsLineage"),
     ("py:class", "magichour_provider.sandbox.state.Settings"),
 ]
 """What the documented ones hand to each other, and nobody else uses."""
