@@ -16,6 +16,7 @@ from browser import SMALL, Theme, View, Window, chromium
 from browser_stage import ADMIN, API_KEY, Scene, stage
 from PIL import Image, ImageOps
 from playwright.sync_api import Browser, Page, ViewportSize, expect
+from processes import wait_until
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PICTURES = REPOSITORY / "docs" / "images"
@@ -57,6 +58,7 @@ def _take_all(scene: Scene, browser: Browser) -> None:
     scene.sandbox.behaviour(render_seconds=HELD)
     run_id = _trigger(scene, PIPELINE)
     scene.airflow.wait_for_task_state(PIPELINE, run_id, "wait", "deferred", timeout=RUN_SECONDS)
+    wait_until(lambda: scene.airflow.extra_links(PIPELINE, run_id, "wait"), timeout=RUN_SECONDS)
     scene.sandbox.behaviour(render_seconds=QUICK)
     ended = _run_the_others(scene)
     run_page = f"/dags/{PIPELINE}/runs/{run_id}"

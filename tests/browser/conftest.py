@@ -66,6 +66,11 @@ class Run:
         """Wait for its end; its state."""
         return self.scene.airflow.wait_for_run(self.dag_id, self.run_id, timeout=180)
 
+    def link(self, task_id: str) -> str | None:
+        """The address of a task's link to the library, once there is one."""
+        links = self.scene.airflow.extra_links(self.dag_id, self.run_id, task_id)
+        return links.get("Magic Hour library")
+
     def xcom(self, task_id: str) -> Any:
         """What a task returned."""
         return self.scene.airflow.xcom(self.dag_id, self.run_id, task_id)

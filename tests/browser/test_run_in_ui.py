@@ -38,6 +38,8 @@ def test_a_run_is_triggered_seen_deferred_and_led_to_the_library_from(
     run = run_of(DAG_ID, RUN_ID)
 
     run.wait_for("wait", "deferred")
+    # The triggerer writes the link a moment later, and Airflow's page asks for it once.
+    assert wait_until(lambda: run.link("wait"), timeout=60)
     scene.sandbox.behaviour(render_seconds=2)
     window.goto(run.task("wait"))
     expect(page.get_by_text("Deferred", exact=True).first).to_be_visible()
