@@ -11,7 +11,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import av
 from browser import SMALL, Theme, View, Window, chromium
 from browser_stage import ADMIN, API_KEY, Scene, stage
 from PIL import Image, ImageOps
@@ -32,7 +31,6 @@ HELD, QUICK = 3600.0, 2.0
 USUAL: ViewportSize = {"width": SMALL[0], "height": SMALL[1]}
 TALL: ViewportSize = {"width": SMALL[0], "height": 1280}
 """For a form that is longer than a window."""
-FRAME_WIDTH, FRAME_QUALITY = 480, 85
 RUN_SECONDS = 300.0
 PAGE_MILLISECONDS = 60_000
 SETTLE_MILLISECONDS = 2500
@@ -58,7 +56,7 @@ def _take_all(scene: Scene, browser: Browser) -> None:
     scene.sandbox.behaviour(render_seconds=HELD)
     run_id = _trigger(scene, PIPELINE)
     scene.airflow.wait_for_task_state(PIPELINE, run_id, "wait", "deferred", timeout=RUN_SECONDS)
-    wait_until(lambda: scene.airflow.extra_links(PIPELINE, run_id, "wait"), timeout=RUN_SECONDS)
+    wait_until(lambda: bool(scene.airflow.extra_links(PIPELINE, run_id, "wait")), timeout=RUN_SECONDS)
     scene.sandbox.behaviour(render_seconds=QUICK)
     ended = _run_the_others(scene)
     run_page = f"/dags/{PIPELINE}/runs/{run_id}"
@@ -68,7 +66,6 @@ def _take_all(scene: Scene, browser: Browser) -> None:
         if job["status"] in ("queued", "rendering"):
             scene.sandbox.set_job(job["id"], "complete")
     _finish(scene, PIPELINE, run_id)
-    _take_frame(Path(scene.airflow.xcom(PIPELINE, run_id, "download")["path"]))
     _take_pages(scene, browser, f"{run_page}/tasks/download", ended)
 
 
@@ -179,15 +176,6 @@ def _save(page: Page, name: str) -> None:
     page.screenshot(path=path)
     with Image.open(path) as picture:
         picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
-
-
-def _take_frame(clip: Path) -> None:
-    """The frame in the middle of the clip."""
-    with av.open(str(clip)) as container:
-        frames = [frame.to_image() for frame in container.decode(video=0)]
-    frame = frames[len(frames) // 2]
-    frame.thumbnail((FRAME_WIDTH, FRAME_WIDTH * 2))
-    frame.save(PICTURES / "frame.jpg", quality=FRAME_QUALITY, optimize=True)
 
 
 if __name__ == "__main__":
