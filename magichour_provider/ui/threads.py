@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial, wraps
+from inspect import signature
 from typing import Any, Final, ParamSpec, TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -37,6 +38,8 @@ def apart(route: Callable[P, T]) -> Callable[P, Awaitable[T]]:
     async def answer(*args: P.args, **kwargs: P.kwargs) -> T:
         return await run(route, *args, **kwargs)
 
+    # FastAPI up to 0.117 looks for the names of annotations here, where the route's own are not known.
+    answer.__signature__ = signature(route, eval_str=True)  # type: ignore[attr-defined]
     return answer
 
 
