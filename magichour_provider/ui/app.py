@@ -13,6 +13,7 @@ import logging
 import re
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import parse_qsl
 
 from airflow.utils.session import create_session
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
@@ -63,8 +64,10 @@ _templates = Environment(
 _templates.filters.update(FILTERS)
 
 
-async def _key(dag_id: str, run_id: str, task_id: str, map_index: str = "-1") -> TaskKey:
+async def _key(request: Request, dag_id: str, run_id: str, task_id: str, map_index: str = "-1") -> TaskKey:
     """The task instance that an address names; Airflow leaves `{MAP_INDEX}` in it where there is none."""
+    # Airflow 3.1 writes ids into the address as they are, and most runs have a plus in theirs.
+    run_id = dict(parse_qsl(request.url.query.replace("+", "%2B"))).get("run_id", run_id)
     if "\0" in dag_id + run_id + task_id:  # a database may refuse to look for it
         raise HTTPException(404, _NOT_YOURS)
     index = int(map_index) if re.fullmatch("[0-9]{1,9}", map_index) else -1

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy.orm import Session
 
-from magichour_provider.ui import clips, spending, tables, told
+from magichour_provider.ui import clips, costs, spending, tables, told
 from magichour_provider.ui.advice import explain
 from magichour_provider.ui.tables import TaskRow
 from magichour_provider.ui.values import Card, Filters, Gallery
@@ -50,16 +50,17 @@ def compose(
     groups = _by_clip(tables.with_companions(session, rows))
     cards = [_card(group) for group in groups if _belongs(group, state, before)]
     now = datetime.now(timezone.utc)
-    spent = tables.spent(session, chosen, spending.first_moment(now), limit=_MOST_SPENDINGS)
+    # Of all readable Dags, as a job counts for the one that has paid for it, whoever else tells of it.
+    spent, is_cut = costs.spent(session, readable, spending.first_moment(now), limit=_MOST_SPENDINGS)
     narrowed = {name: value for name, value in (("dag_id", dag_id), ("state", state)) if value}
     last = rows[-1].touched if len(rows) == _ROWS else None
     return Gallery(
         cards=tuple(cards),
         filters=Filters(tuple(sorted(readable)), tuple(_STATES), dag_id, state),
-        chart=spending.draw(spent, now.date()),
+        chart=spending.draw((entry for entry in spent if entry.dag_id in chosen), now.date()),
         older=None if last is None else "?" + urlencode({**narrowed, "before": last.isoformat()}),
         newest=None if before is None else "?" + urlencode(narrowed),
-        notes=(_CUT,) if len(spent) >= _MOST_SPENDINGS else (),
+        notes=(_CUT,) if is_cut else (),
     )
 
 
@@ -73,10 +74,11 @@ def _by_clip(rows: Iterable[TaskRow]) -> list[list[TaskRow]]:
 
 
 def _belongs(group: Sequence[TaskRow], state: str | None, before: datetime | None) -> bool:
-    """Whether a clip is on this page: one that went on after `before` is on an earlier one."""
-    if before is not None and _touched(group[0]) >= before:
+    """Whether a clip is on this page: one of which a later row was looked for is on an earlier one."""
+    if state is not None and _decisive(group).state not in _STATES[state]:
         return False
-    return state is None or _decisive(group).state in _STATES[state]
+    found = (row for row in group if state is None or row.state in _STATES[state])
+    return before is None or all(_touched(row) < before for row in found)
 
 
 def _decisive(group: Sequence[TaskRow]) -> TaskRow:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta, timezone
 from math import ceil
 
-from magichour_provider.ui.tables import Spent
+from magichour_provider.ui.costs import Spent
 from magichour_provider.ui.values import Bar, Chart
 
 DAYS = 30

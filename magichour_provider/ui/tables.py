@@ -1,4 +1,4 @@
-"""What Airflow's metadata database knows of tasks and clips: the only room that reads its tables.
+"""What Airflow's metadata database knows of tasks and clips: with costs.py all that reads its tables.
 
 A task instance is one of ours if it has the XCom of our extra link, which every run in a worker leaves, or if
 its rendered fields name a Magic Hour connection.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import islice
@@ -21,10 +21,11 @@ from sqlalchemy import ColumnElement, Select, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from magichour_provider import durable, failures
+from magichour_provider.api.errors import InvalidRequestError
 from magichour_provider.api.projects import project_id_in
 from magichour_provider.compat import task_state_rows
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.ui import told
+from magichour_provider.references import JobReference
 from magichour_provider.ui.values import TaskKey
 
 RESULT, PROJECT_ID = "return_value", "project_id"
@@ -59,12 +60,12 @@ class TaskRow:
     @property
     def result(self) -> Mapping[str, Any]:
         """What it returned, where that is one of our descriptions."""
-        return _mapping(self.xcoms.get(RESULT))
+        return mapping(self.xcoms.get(RESULT))
 
     @property
     def failure(self) -> Mapping[str, Any]:
         """Why it failed, where it has said so."""
-        return _mapping(self.xcoms.get(failures.KEY))
+        return mapping(self.xcoms.get(failures.KEY))
 
     @property
     def project_id(self) -> str | None:
@@ -75,23 +76,23 @@ class TaskRow:
             self.failure.get(PROJECT_ID),
             (self.record or {}).get(PROJECT_ID),
             project_id_in(str(self.xcoms.get(LINK) or "")),
+            self._asked_for,
         )
         return next((value for value in candidates if isinstance(value, str) and value), None)
+
+    @property
+    def _asked_for(self) -> str | None:
+        """The job that it was told to wait for or to land; by then it may have said nothing itself."""
+        rendered = self.rendered or {}
+        try:
+            return JobReference.of(rendered.get(PROJECT_ID)).project_id if _CONN_FIELD in rendered else None
+        except InvalidRequestError:
+            return None
 
     def field(self, name: str) -> str | None:
         """A rendered field, as text; None where there is none."""
         value = (self.rendered or {}).get(name)
         return None if value is None else str(value)
-
-
-@dataclass(frozen=True)
-class Spent:
-    """Credits that a job has cost: its Dag, its day, and the job where that is known."""
-
-    dag_id: str
-    at: datetime
-    credits: int
-    project_id: str | None = None
 
 
 def task_row(session: Session, key: TaskKey) -> TaskRow | None:
@@ -126,7 +127,7 @@ def with_companions(session: Session, rows: Sequence[TaskRow]) -> list[TaskRow]:
         tuple_(TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.map_index).in_(places),
         _has_link(TaskInstance),
     )
-    return _filled(session, session.execute(found)) if places else []
+    return [row for row in _filled(session, session.execute(found)) if row.is_ours] if places else []
 
 
 def dag_ids(session: Session) -> set[str]:
@@ -148,61 +149,13 @@ def recent(
     :param before: only those touched before this moment.
     """
     link = aliased(XComModel)
-    found = _instances(link.timestamp).join(link, _same(link, TaskInstance)).where(link.key == LINK)
+    found = _instances(link.timestamp).join(link, same(link, TaskInstance)).where(link.key == LINK)
     found = found.where(TaskInstance.dag_id.in_(sorted(dag_ids)))
     if states is not None:
         found = found.where(TaskInstance.state.in_(sorted(filter(None, states))))
     if before is not None:
         found = found.where(link.timestamp < before)
     return _filled(session, session.execute(found.order_by(link.timestamp.desc()).limit(limit)))
-
-
-def spent(session: Session, dag_ids: Iterable[str], since: datetime, *, limit: int) -> list[Spent]:
-    """What jobs have cost since then, each once: by the records of who paid, else by who has told of them."""
-    readable = sorted(dag_ids)
-    paid = list(_by_records(session, readable, since, limit))
-    known = {entry.project_id for entry in paid}
-    for entry in _by_xcoms(session, readable, since, limit):
-        if entry.project_id not in known:
-            known.add(entry.project_id)
-            paid.append(entry)
-    return paid
-
-
-def _by_records(session: Session, dag_ids: Sequence[str], since: datetime, limit: int) -> Iterator[Spent]:
-    table = task_state_rows()
-    if table is None:
-        return
-    found = select(table.dag_id, table.value, table.updated_at).where(
-        table.key == durable.KEY, table.updated_at >= since, table.dag_id.in_(dag_ids)
-    )
-    for dag_id, value, updated_at in session.execute(found.order_by(table.updated_at.desc()).limit(limit)):
-        record = _mapping(_parsed(value))
-        if record.get("elsewhere") or not record:
-            continue
-        own, earlier = (told.whole(record.get(name)) or 0 for name in ("credits_charged", "spent"))
-        at = moment(record.get("at")) or updated_at
-        yield Spent(dag_id, at, own + earlier, told.text(record.get(PROJECT_ID)))
-
-
-def _by_xcoms(session: Session, dag_ids: Sequence[str], since: datetime, limit: int) -> Iterator[Spent]:
-    """Oldest first: the first to tell of a job is who submitted it."""
-    link, teller = aliased(XComModel), aliased(XComModel)
-    found = (
-        select(teller.dag_id, teller.value, teller.timestamp)
-        .join(link, _same(link, teller))
-        .where(link.key == LINK, teller.key.in_((RESULT, failures.KEY)))
-        .where(teller.timestamp >= since, teller.dag_id.in_(dag_ids))
-    )
-    latest = session.execute(found.order_by(teller.timestamp.desc()).limit(limit)).all()
-    for dag_id, value, timestamp in reversed(latest):
-        facts = _mapping(value)
-        project_id, credits_charged = (
-            told.text(facts.get(PROJECT_ID)),
-            told.whole(facts.get("credits_charged")),
-        )
-        if project_id and credits_charged is not None:
-            yield Spent(dag_id, timestamp, credits_charged, project_id)
 
 
 def _instances(*more: Any) -> Select[Any]:
@@ -260,7 +213,7 @@ def _records(session: Session, keys: Sequence[TaskKey]) -> dict[TaskKey, Mapping
     if table is None:
         return {}
     found = select(*_address(table), table.value).where(_among(table, keys), table.key == durable.KEY)
-    return {TaskKey(*address): _mapping(_parsed(value)) for *address, value in session.execute(found)}
+    return {TaskKey(*address): mapping(parsed(value)) for *address, value in session.execute(found)}
 
 
 def _address(table: Any) -> tuple[Any, Any, Any, Any]:
@@ -277,7 +230,8 @@ def _is(table: Any, key: TaskKey) -> ColumnElement[bool]:
     return _among(table, [key])
 
 
-def _same(one: Any, other: Any) -> ColumnElement[bool]:
+def same(one: Any, other: Any) -> ColumnElement[bool]:
+    """Whether rows of two tables are of one task instance."""
     condition: ColumnElement[bool] = one.dag_id == other.dag_id
     for mine, its in zip(_address(one)[1:], _address(other)[1:], strict=True):
         condition &= mine == its
@@ -287,21 +241,23 @@ def _same(one: Any, other: Any) -> ColumnElement[bool]:
 def _link_time() -> Any:
     """When a task instance's link was written, as a column."""
     link = aliased(XComModel)
-    found = select(link.timestamp).where(_same(link, TaskInstance), link.key == LINK)
+    found = select(link.timestamp).where(same(link, TaskInstance), link.key == LINK)
     return found.correlate(TaskInstance).scalar_subquery()
 
 
 def _has_link(table: Any) -> ColumnElement[bool]:
     link = aliased(XComModel)
-    found = select(link.key).where(_same(link, table), link.key.in_((LINK, PROJECT_ID)))
+    found = select(link.key).where(same(link, table), link.key.in_((LINK, PROJECT_ID)))
     return found.exists()
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The value if it is a JSON object, else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
-def _parsed(text: Any) -> Any:
+def parsed(text: Any) -> Any:
+    """Read JSON; None where it is none."""
     try:
         return json.loads(text) if isinstance(text, str) else text
     except ValueError:

@@ -90,15 +90,16 @@ def _with_remote(page: TaskPage, rows: Sequence[TaskRow], project_id: str) -> Sh
 
 
 def _with_news(page: TaskPage, project: VideoProject) -> TaskPage:
-    charged = project.credits_charged
+    charged, status = project.credits_charged, status_text(project)
     return replace(
         page,
-        status=status_text(project),
+        status=status,
         is_live=True,
         name=page.name or project.name,
         end_seconds=page.end_seconds or project.end_seconds,
         credits_charged=page.credits_charged if charged is None else charged,
         submitted_at=page.submitted_at or project.created_at,
+        refresh_seconds=page.refresh_seconds if status in _ENDED else _REFRESH_SECONDS,
     )
 
 

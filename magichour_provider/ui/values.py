@@ -29,7 +29,8 @@ class TaskKey:
                 "run_id": self.run_id,
                 "task_id": self.task_id,
                 "map_index": self.map_index,
-            }
+            },
+            quote_via=quote,
         )
 
     @property

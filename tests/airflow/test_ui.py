@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from html import unescape
 
 import httpx
 import pytest
@@ -163,9 +165,17 @@ def test_a_job_that_goes_on_is_asked_for_at_magic_hour(ui):
     ui.forge("download", path=None)
     ui.forge("render", status="queued")
     ui.sandbox.control.set_job(ui.project_id, status="rendering")
-    page = words(ui.get("task", "render"))
-    assert "Rendering" in page
+    page = ui.get("task", "render")
+    assert "Rendering" in words(page)
+    assert 'data-refresh-seconds="5"' in page.text, "the task has ended, its job has not"
     assert ui.get("clip", "render").status_code == 404
+
+
+def test_the_tab_looks_no_more_where_nothing_will_change(ui):
+    for task in ("render", "download", "refused"):
+        assert "data-refresh-seconds" not in ui.get("task", task).text
+    ui.roots("")
+    assert "data-refresh-seconds" not in ui.get("task", "download").text
 
 
 def test_a_job_that_is_gone_is_said_to_be(ui):
@@ -205,12 +215,21 @@ def test_an_odd_address_is_refused_and_breaks_nothing(ui):
     assert ui.get("no-such-page").status_code == 404
 
 
+def test_a_run_with_a_plus_in_its_id_is_found_also_where_airflow_writes_it_as_it_is(ui):
+    assert "+" in ui.run_id
+    address = f"task?dag_id=pages&run_id={ui.run_id}&task_id=download&map_index={{MAP_INDEX}}"
+    assert ui.get(address).status_code == 200
+    assert ui.get(address.replace("+", "%2B")).status_code == 200
+    player = re.search(r'src="(clip\?[^"]*)"', ui.get(address).text)[1]
+    assert ui.get(unescape(player), headers=RANGE).status_code == 206
+
+
 def plugins(**config):
-    """The names of the plugins that an API server of this configuration has, and its import errors."""
+    """Where an API server of this configuration has our pages."""
     program = (
-        "import json; from airflow import plugins_manager as m\n"
-        "apps, _ = m.get_fastapi_plugins()\n"
-        "print('\\n' + json.dumps([a['url_prefix'] for a in apps if 'magichour' in a['url_prefix']]))"
+        "import json; from airflow.api_fastapi.app import create_app\n"
+        "paths = [route.path for route in create_app(apps='core').routes]\n"
+        "print('\\n' + json.dumps([path for path in paths if 'magichour' in path]))"
     )
     env = {**os.environ, **config}
     done = subprocess.run(

@@ -83,7 +83,7 @@ class Stage:
         if task is not None:
             query = {"dag_id": "pages", "run_id": self.run_id, "task_id": task, **query}
         browser = TestClient(self.app, cookies=cookies, follow_redirects=False, raise_server_exceptions=False)
-        return browser.request(method, f"/magichour/{path}", params=query, headers=headers)
+        return browser.request(method, f"/magichour/{path}", params=query or None, headers=headers)
 
     def forge(self, task, **values):
         """Change what a task has returned, as whoever may edit XComs can."""
