@@ -86,7 +86,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "RangeRefusedError": ("The clip could not be fetched", _LATER),
 }
 
-_UNTOLD = Failure(
+UNTOLD = Failure(
     title="The task failed",
     message="It left no reason that could be shown here.",
     advice=(
@@ -94,18 +94,19 @@ _UNTOLD = Failure(
         "is paid twice."
     ),
 )
+"""Of a task that has left no reason."""
 
 
 def explain(failure: Mapping[str, Any]) -> Failure:
     """Read the XCom `failure` of a task; without one, say that there is none."""
     if not failure:
-        return _UNTOLD
-    title, advice = _WORDS.get(str(failure.get("error")), (_UNTOLD.title, _SAID))
+        return UNTOLD
+    title, advice = _WORDS.get(str(failure.get("error")), (UNTOLD.title, _SAID))
     if failure.get("retryable") and advice == _SAID:
         advice = _LATER
     return Failure(
         title=title,
-        message=str(failure.get("message") or _UNTOLD.message),
+        message=str(failure.get("message") or UNTOLD.message),
         advice=advice,
         code=told.text(failure.get("code")),
         spent=_spent(told.whole(failure.get("credits_charged")), failure.get("project_id")),

@@ -10,13 +10,14 @@ from typing import TypeVar
 from magichour_provider.api.errors import MagicHourError, NotFoundError
 from magichour_provider.api.models import JobStatus, VideoProject
 from magichour_provider.api.projects import library_url
+from magichour_provider.failures import describe
 from magichour_provider.storage.place import display
 from magichour_provider.ui import clips, magic_hour, told
-from magichour_provider.ui.advice import explain
+from magichour_provider.ui.advice import UNTOLD, explain
 from magichour_provider.ui.clip_roots import ClipError
 from magichour_provider.ui.tables import TaskRow, moment
-from magichour_provider.ui.values import TaskPage
-from magichour_provider.waiting.outcome import status_text
+from magichour_provider.ui.values import Failure, TaskPage
+from magichour_provider.waiting.outcome import of_project, status_text
 
 T = TypeVar("T")
 
@@ -100,7 +101,15 @@ def _with_news(page: TaskPage, project: VideoProject) -> TaskPage:
         credits_charged=page.credits_charged if charged is None else charged,
         submitted_at=page.submitted_at or project.created_at,
         refresh_seconds=page.refresh_seconds if status in _ENDED else _REFRESH_SECONDS,
+        failure=page.failure if page.failure not in (None, UNTOLD) else _failure_of(project) or page.failure,
     )
+
+
+def _failure_of(project: VideoProject) -> Failure | None:
+    """Why the job failed, in Magic Hour's own words; None where it did not."""
+    outcome = of_project(project)
+    error = outcome.error() if outcome is not None else None
+    return None if error is None else explain(describe(error, credits_charged=project.credits_charged))
 
 
 class _Facts:
