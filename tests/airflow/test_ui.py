@@ -237,9 +237,10 @@ def test_a_run_with_a_plus_in_its_id_is_found_also_where_airflow_writes_it_as_it
 def plugins(**config):
     """Where an API server of this configuration has our pages."""
     program = (
-        "import json; from airflow.api_fastapi.app import create_app\n"
-        "paths = [route.path for route in create_app(apps='core').routes]\n"
-        "print('\\n' + json.dumps([path for path in paths if 'magichour' in path]))"
+        "import json; from airflow import plugins_manager as m\n"
+        "if hasattr(m, 'get_fastapi_plugins'): apps, _ = m.get_fastapi_plugins()\n"
+        "else: m.initialize_fastapi_plugins(); apps = m.fastapi_apps  # Airflow 3.1\n"
+        "print('\\n' + json.dumps([a['url_prefix'] for a in apps if 'magichour' in a['url_prefix']]))"
     )
     env = {**os.environ, **config}
     env.pop("AIRFLOW__CORE__AUTH_MANAGER", None)  # the stage's own, which no other process finds

@@ -81,9 +81,7 @@ class Book:
         """A task instance with its link and XComs; `rendered` and `record` go where Airflow keeps those."""
         at = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
         when = NOW - timedelta(minutes=ago)
-        self._add(
-            TaskInstance, **at, id=uuid.uuid4(), state=state, operator="AnOperator", pool="default_pool"
-        )
+        self._add(TaskInstance, **at, id=an_id(), state=state, operator="AnOperator", pool="default_pool")
         number = zlib.crc32(f"{dag_id} {run_id}".encode()) >> 1
         rendered, record = left.pop("rendered", None), left.pop("record", None)
         if rendered is not None:
@@ -117,6 +115,11 @@ class Book:
     def credits(self, *dag_ids, days=30):
         found, _ = spent(self.session, dag_ids or ["a", "b"], NOW - timedelta(days=days), limit=1000)
         return sorted((entry.dag_id, entry.credits) for entry in found if entry.credits)
+
+
+def an_id():
+    """As this Airflow has ids of task instances: a UUID, or its text."""
+    return TaskInstance.__table__.c.id.type.python_type(str(uuid.uuid4()))
 
 
 def told(project_id, credits_charged=120, **more):
