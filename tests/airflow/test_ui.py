@@ -260,6 +260,36 @@ def test_a_setting_removes_the_pages():
     assert plugins(AIRFLOW__MAGICHOUR__UI_ENABLED="False") == []
 
 
+def test_below_a_path_of_airflows_own_the_pages_and_what_they_need_are_found():
+    program = (
+        "import json, re; from airflow.api_fastapi.app import create_app\n"
+        "from fastapi.testclient import TestClient\n"
+        "from magichour_provider.ui.plugin import MagicHourPlugin\n"
+        "get = TestClient(create_app(apps='core')).get\n"
+        "page = get('/prefix/magichour/')\n"
+        'links = re.findall(r\'(?:href|src)="(/[^"]*)"\', page.text)\n'
+        "ours = [link for link in links if '/static/' in link]\n"
+        "icons = [view['icon'] for view in MagicHourPlugin.external_views]\n"
+        "found = [get(link).status_code for link in (*ours, *icons)]\n"
+        "places = [view['href'].partition('?')[0] for view in MagicHourPlugin.external_views]\n"
+        "print('\\n' + json.dumps([page.status_code, links[-1], places, len(ours), sorted(set(found))]))"
+    )
+    env = {
+        **os.environ,
+        "AIRFLOW__API__BASE_URL": "http://127.0.0.1:8080/prefix",
+        "AIRFLOW__CORE__AUTH_MANAGER": (
+            "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
+        ),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
+    )
+    status, all_clips, places, ours, found = json.loads(done.stdout.splitlines()[-1])
+    assert (status, all_clips) == (401, "/prefix/plugin/magichour")
+    assert places == ["/prefix/magichour/", "/prefix/magichour/task"]
+    assert (ours, found) == (2, [200])
+
+
 def test_a_part_of_airflow_that_serves_no_pages_imports_nothing_for_them():
     program = (
         "import sys; from magichour_provider.ui.plugin import MagicHourPlugin\n"
