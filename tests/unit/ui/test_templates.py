@@ -14,7 +14,7 @@ import pytest
 
 from magichour_provider import ui
 from magichour_provider.ui import spending
-from magichour_provider.ui.tables import Spent
+from magichour_provider.ui.costs import Spent
 from magichour_provider.ui.values import (
     Balance,
     Bar,
