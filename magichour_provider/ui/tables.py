@@ -1,7 +1,7 @@
 """What Airflow's metadata database knows of tasks and clips: with costs.py all that reads its tables.
 
 A task instance is one of ours if it has the XCom of our extra link, which every run in a worker leaves, or if
-its rendered fields name a Magic Hour connection.
+its rendered fields name a Magic Hour connection. One that has not run yet is known by its class's name.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from magichour_provider.ui.values import TaskKey
 RESULT, PROJECT_ID = "return_value", "project_id"
 LINK = VideoProjectLink().xcom_key
 _SHOWN = (RESULT, PROJECT_ID, failures.KEY, LINK)
+_OPERATORS = frozenset({"ImageToVideoOperator", "VideoJobSensor", "DownloadVideoOperator"})
 _CHUNK = 200
 _CONN_FIELD = "magichour_conn_id"
 
@@ -55,7 +56,8 @@ class TaskRow:
     @property
     def is_ours(self) -> bool:
         """Whether it is about a clip."""
-        return LINK in self.xcoms or _CONN_FIELD in (self.rendered or {}) or self.record is not None
+        has_told = LINK in self.xcoms or _CONN_FIELD in (self.rendered or {}) or self.record is not None
+        return has_told or self.operator in _OPERATORS
 
     @property
     def result(self) -> Mapping[str, Any]:

@@ -76,12 +76,13 @@ class Book:
         run_id="run",
         map_index=-1,
         state="success",
+        operator="AnOperator",
         **left,
     ):
         """A task instance with its link and XComs; `rendered` and `record` go where Airflow keeps those."""
         at = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
         when = NOW - timedelta(minutes=ago)
-        self._add(TaskInstance, **at, id=an_id(), state=state, operator="AnOperator", pool="default_pool")
+        self._add(TaskInstance, **at, id=an_id(), state=state, operator=operator, pool="default_pool")
         number = zlib.crc32(f"{dag_id} {run_id}".encode()) >> 1
         rendered, record = left.pop("rendered", None), left.pop("record", None)
         if rendered is not None:
@@ -165,6 +166,16 @@ def test_a_task_that_has_said_nothing_yet_is_about_the_job_that_it_was_given(boo
     assert len(tables.relatives(book.session, row)) == 2
 
 
+@pytest.mark.parametrize("state", [None, "queued", "upstream_failed"])
+def test_a_task_that_has_not_run_is_ours_by_its_operator(book, state):
+    for operator in ("ImageToVideoOperator", "VideoJobSensor", "DownloadVideoOperator"):
+        key = book.task("a", operator, state=state, operator=operator)
+        row = tables.task_row(book.session, key)
+        assert row.is_ours
+        assert tables.relatives(book.session, row) == [row]
+    assert not tables.task_row(book.session, book.task("a", "another", state=state)).is_ours
+
+
 def test_a_task_of_another_kind_with_a_project_id_is_none_of_ours(book):
     book.clip("a", 1, ago=10)
     key = book.task(
@@ -207,6 +218,34 @@ def test_a_failure_that_another_task_went_on_from_later_is_on_some_page(book):
     shown = [key.run_id for page in pages_of(book.session, {"a"}, state="failed") for key in page]
     assert shown.count("late") == 1
     assert len(shown) == 101
+
+
+def test_a_clips_card_is_of_the_task_that_failed_else_of_one_that_goes_on_else_of_the_one_that_landed_it(
+    book,
+):
+    landed = told("landed", path="/clips/landed.mp4")
+    book.task("a", "submit", "landed", run_id="landed", ago=9, return_value=told("landed"))
+    book.task("a", "land", "landed", run_id="landed", ago=8, return_value=landed)
+    book.task("a", "look", "landed", run_id="landed", ago=7, return_value=told("landed"))
+    for run_id in ("waiting", "failed"):
+        book.task("a", "submit", run_id, run_id=run_id, ago=6, return_value=told(run_id))
+        book.task("a", "wait", run_id, run_id=run_id, ago=5, state="deferred")
+        book.task("a", "look", run_id, run_id=run_id, ago=3, return_value=told(run_id))
+    book.task("a", "check", "failed", run_id="failed", ago=4, state="failed", failure=told("failed", 0))
+    cards = {card.key.run_id: card for card in gallery.compose(book.session, {"a"}).cards}
+    assert {run_id: card.key.task_id for run_id, card in cards.items()} == {
+        "landed": "land",
+        "waiting": "wait",
+        "failed": "check",
+    }
+    assert cards["failed"].failure is not None
+
+
+def test_a_clips_card_tells_what_it_has_cost_in_the_end(book):
+    book.task("a", "submit", "job1", ago=2, return_value=told("job1"))
+    book.task("a", "wait", "job1", ago=1, state="failed", failure=told("job1", 0, error="ModerationError"))
+    (card,) = gallery.compose(book.session, {"a"}).cards
+    assert card.credits_charged == 0
 
 
 def test_each_job_is_counted_once_and_for_who_has_paid(book):
