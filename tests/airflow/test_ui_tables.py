@@ -306,7 +306,7 @@ class TestByRecords:
         assert book.credits() == [("a", 30)]
 
     def test_a_job_that_another_run_has_paid_for_counts_once_and_when_it_was_paid(self, book):
-        book.task("a", "submit", "job1", run_id="first", record=self.record("job1"))
+        book.task("a", "submit", "job1", run_id="first", ago=30, record=self.record("job1"))
         again = self.record("job1", elsewhere=True, spent=7)
         book.task("b", "submit", "job1", run_id="second", record=again, return_value=told("job1"))
         assert book.credits() == [("a", 120)]
