@@ -21,7 +21,9 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import create_engine, insert
 from sqlalchemy.orm import Session
 
-from magichour_provider.ui import gallery, tables
+from magichour_provider.api.errors import NetworkError
+from magichour_provider.api.models import VideoProject
+from magichour_provider.ui import gallery, magic_hour, tables, task_page
 from magichour_provider.ui.costs import spent
 from magichour_provider.ui.tables import LINK
 from magichour_provider.ui.values import TaskKey
@@ -322,3 +324,23 @@ class TestByRecords:
         row = tables.task_row(book.session, key)
         assert row.is_ours
         assert row.project_id == "job1"
+
+
+def test_the_tab_shows_the_last_word_on_a_job_and_magic_hours_over_it(book, monkeypatch):
+    book.task("a", "submit", "job1", ago=2, return_value=told("job1", status="queued"))
+    ended = told("job1", status="complete", queued_seconds=3.0)
+    book.task("a", "wait", "job1", ago=1, return_value=ended)
+    row = tables.task_row(book.session, TaskKey("a", "run", "submit"))
+    rows = tables.relatives(book.session, row)
+
+    def unreachable(conn_id, project_id):
+        raise NetworkError("Nobody answers.")
+
+    monkeypatch.setattr(magic_hour, "project", unreachable)
+    page = task_page.compose(rows).page
+    assert (page.status, page.queued_seconds, page.credits_charged) == ("complete", 3.0, 120)
+
+    refunded = VideoProject.model_validate({"id": "job1", "status": "error", "credits_charged": 0})
+    monkeypatch.setattr(magic_hour, "project", lambda conn_id, project_id: refunded)
+    page = task_page.compose(rows).page
+    assert (page.status, page.credits_charged, page.is_live) == ("error", 0, True)
