@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 from sqlalchemy.orm import Session
 
+from magichour_provider.storage.place import scheme_of
 from magichour_provider.ui import clips, costs, spending, tables, told
 from magichour_provider.ui.advice import explain
 from magichour_provider.ui.tables import TaskRow
@@ -30,6 +31,10 @@ _ROWS = 72
 """Task instances that one page is made of: some three for each clip."""
 _MOST_SPENDINGS = 20_000
 _CUT = f"The chart counts the latest {_MOST_SPENDINGS:,} jobs only."
+_UNSEEN = (
+    "Clips that have landed are shown here only below the folders that [magichour] ui_clip_roots names, and "
+    "none of these is. The page of each plays what Magic Hour still has."
+)
 
 
 def compose(
@@ -60,7 +65,7 @@ def compose(
         chart=spending.draw((entry for entry in spent if entry.dag_id in chosen), now.date()),
         older=None if last is None else "?" + urlencode({**narrowed, "before": last.isoformat()}),
         newest=None if before is None else "?" + urlencode(narrowed),
-        notes=(_CUT,) if is_cut else (),
+        notes=(*([_CUT] if is_cut else []), *([_UNSEEN] if _are_unseen(groups) else [])),
     )
 
 
@@ -71,6 +76,12 @@ def _by_clip(rows: Iterable[TaskRow]) -> list[list[TaskRow]]:
         clip = (row.key.dag_id, row.key.run_id, row.project_id) if row.project_id else row.key
         groups.setdefault(clip, []).append(row)
     return list(groups.values())
+
+
+def _are_unseen(groups: Sequence[Sequence[TaskRow]]) -> bool:
+    """Whether clips have landed, and not one of them where it may be shown."""
+    landed = [row for group in groups if (row := clips.landed_row(group)) is not None]
+    return bool(landed) and not any(clips.may_be_shown(row) for row in landed)
 
 
 def _belongs(group: Sequence[TaskRow], state: str | None, before: datetime | None) -> bool:
@@ -120,7 +131,10 @@ def _title(group: Sequence[TaskRow]) -> str:
     image = next((image for _, image in fields if image), None)
     if name:
         return name
-    return PurePosixPath(image.partition("?")[0]).name if image else group[-1].key.task_id
+    if not image:
+        return group[-1].key.task_id
+    file_name = PurePosixPath(image.partition("?")[0]).name
+    return unquote(file_name) if scheme_of(image) in ("http", "https") else file_name
 
 
 def _touched(row: TaskRow) -> datetime:

@@ -76,6 +76,12 @@ def test_the_gallery_can_be_narrowed_to_a_dag_and_a_state(ui):
     assert ui.get("", before="never").status_code == 422
 
 
+def test_the_gallery_says_why_it_shows_no_landed_clip(ui):
+    assert "ui_clip_roots" not in words(ui.get(""))
+    ui.roots("")
+    assert "ui_clip_roots" in words(ui.get("", dag_id="pages"))
+
+
 def test_balances_are_shown_to_those_who_may_read_the_connection(ui):
     page = ui.get("balances")
     balance = ui.sandbox.control.ledger()["account"]["credits"]
