@@ -1,7 +1,7 @@
 """The pages' application: addresses, who may open them, and how an answer leaves.
 
     GET /            the gallery                         GET /task        the tab of a task instance
-    GET /clip        a clip's bytes, or a redirect       GET /poster      its poster
+    GET /clip        a clip's bytes, or a redirect       GET /poster      its poster, or a contact sheet
     GET /balances    a fragment of the gallery           GET /static/...
 
 Nothing here changes anything. Every answer is made for one user and is kept by no cache.
@@ -145,11 +145,9 @@ def _clip(request: Request, viewer: ViewerDep, key: KeyDep) -> Response:
 
 
 def _poster(request: Request, viewer: ViewerDep, key: KeyDep) -> Response:
-    landed = clips.landed_row(_readable(viewer, key))
-    if landed is None:
-        raise HTTPException(404, "This task has landed no poster.")
+    rows = _readable(viewer, key)
     try:
-        return answer(clips.open_landed(landed, poster=True), request)
+        return answer(clips.open_landed(clips.landed_row(rows) or rows[0], poster=True), request)
     except ClipError as error:
         raise _http(error) from None
 

@@ -35,8 +35,12 @@ def conn_id_of(rows: Sequence[TaskRow]) -> str:
 
 
 def open_landed(row: TaskRow, *, poster: bool = False) -> ClipFile:
-    """Open the landed clip, or its poster. Raises ClipError where it may not be shown, or is not there."""
-    path = told.text(row.result.get("poster")) if poster else _path(row)
+    """Open the landed clip, or its poster, or the task's contact sheet.
+
+    Raises ClipError where it may not be shown, or is not there.
+    """
+    picture = row.result.get("path" if row.is_sheet else "poster")
+    path = told.text(picture) if poster else _path(row)
     if path is None:
         raise ClipRefusedError(
             "This task has landed no poster." if poster else "This task has landed no clip."

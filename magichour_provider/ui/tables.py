@@ -31,7 +31,8 @@ from magichour_provider.ui.values import TaskKey
 RESULT, PROJECT_ID = "return_value", "project_id"
 LINK = VideoProjectLink().xcom_key
 _SHOWN = (RESULT, PROJECT_ID, failures.KEY, LINK)
-_OPERATORS = frozenset({"ImageToVideoOperator", "VideoJobSensor", "DownloadVideoOperator"})
+_SHEET = "ContactSheetOperator"
+_OPERATORS = frozenset({"ImageToVideoOperator", "VideoJobSensor", "DownloadVideoOperator", _SHEET})
 _CHUNK = 200
 _CONN_FIELD = "magichour_conn_id"
 
@@ -55,9 +56,14 @@ class TaskRow:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is about a clip."""
+        """Whether it is about a clip, or several."""
         has_told = LINK in self.xcoms or _CONN_FIELD in (self.rendered or {}) or self.record is not None
         return has_told or self.operator in _OPERATORS
+
+    @property
+    def is_sheet(self) -> bool:
+        """Whether it makes a contact sheet, and so is about no clip of its own."""
+        return self.operator == _SHEET
 
     @property
     def result(self) -> Mapping[str, Any]:

@@ -63,6 +63,8 @@ def compose(rows: Sequence[TaskRow]) -> Shown:
 
 def _with_clip(page: TaskPage, rows: Sequence[TaskRow]) -> Shown:
     """With the clip from where it has landed, else from Magic Hour, else a note that says why not."""
+    if rows[0].is_sheet:
+        return Shown(_with_sheet(page, rows[0]))
     landed = clips.landed_row(rows)
     if landed is not None:
         page = replace(page, landed=clips.describe_landed(landed))
@@ -75,6 +77,17 @@ def _with_clip(page: TaskPage, rows: Sequence[TaskRow]) -> Shown:
     if page.project_id is None or (page.status in _ENDED and page.status != JobStatus.COMPLETE.value):
         return Shown(page)
     return _with_remote(page, rows, page.project_id)
+
+
+def _with_sheet(page: TaskPage, row: TaskRow) -> TaskPage:
+    if "path" not in row.result:
+        return page
+    page = replace(page, landed=clips.describe_landed(row))
+    try:
+        clips.open_landed(row, poster=True).close()
+    except ClipError as error:
+        return replace(page, notes=(*page.notes, str(error)))
+    return replace(page, picture=f"poster?{row.key.query}")
 
 
 def _with_remote(page: TaskPage, rows: Sequence[TaskRow], project_id: str) -> Shown:

@@ -96,6 +96,7 @@ class TaskPage:
     :param state: Airflow's state of the task instance.
     :param status: Magic Hour's status of the job.
     :param is_live: whether Magic Hour was asked for it just now.
+    :param picture: our own address of the contact sheet that the task has made.
     :param notes: sentences about what cannot be shown, and why.
     :param refresh_seconds: when to look again; None where nothing will change.
     """
@@ -118,6 +119,7 @@ class TaskPage:
     project_id: str | None = None
     library_url: str | None = None
     player: Player | None = None
+    picture: str | None = None
     landed: Landed | None = None
     failure: Failure | None = None
     notes: tuple[str, ...] = ()

@@ -51,6 +51,17 @@ def test_the_tab_of_any_other_task_says_that_it_is_none_of_ours(ui):
     assert ui.get("clip", "something_else").status_code == 404
 
 
+def test_the_tab_of_a_contact_sheet_shows_the_sheet(ui):
+    page = ui.get("task", "sheet")
+    assert 'data-testid="sheet"' in page.text
+    (sheet,) = (ui.folder / "sheets").iterdir()
+    assert ui.get("poster", "sheet").content == sheet.read_bytes()
+    assert ui.get("clip", "sheet").status_code == 404
+    ui.roots("")
+    assert "ui_clip_roots" in words(ui.get("task", "sheet"))
+    assert ui.get("poster", "sheet").status_code == 404
+
+
 def test_the_gallery_shows_each_clip_once_and_what_it_has_cost(ui):
     page = ui.get("")
     mine = [card for card in page.text.split('data-testid="card"')[1:] if ui.is_of_this_run(card)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from airflow.sdk import DAG, task
 
+from magichour_provider.operators.contact_sheet import ContactSheetOperator
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
@@ -19,9 +20,10 @@ ORDER = {
 
 with DAG("pages", schedule=None, params={"folder": "/nowhere"}):
     render = ImageToVideoOperator(task_id="render", prompt="She <b>smiles</b>", **ORDER)
-    DownloadVideoOperator(
+    download = DownloadVideoOperator(
         task_id="download", project_id=render.output, path="{{ params.folder }}/", poster=True
     )
+    ContactSheetOperator(task_id="sheet", clips=download.output, path="{{ params.folder }}/sheets/")
     ImageToVideoOperator(task_id="refused", prompt="nsfw", **ORDER)
 
     @task
