@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.models.renderedtifields import RenderedTaskInstanceFields as Rendered
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from sqlalchemy import ColumnElement, Select, select, tuple_
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import select, tuple_
+from sqlalchemy.orm import aliased
 
 from magichour_provider import durable, failures
 from magichour_provider.api.errors import InvalidRequestError
@@ -27,6 +27,10 @@ from magichour_provider.compat import task_state_rows
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.references import JobReference
 from magichour_provider.ui.values import TaskKey
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Select
+    from sqlalchemy.orm import Session
 
 RESULT, PROJECT_ID = "return_value", "project_id"
 LINK = VideoProjectLink().xcom_key
