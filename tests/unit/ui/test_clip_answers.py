@@ -246,7 +246,7 @@ def test_a_client_that_goes_away_closes_the_file(client, large, header, patientl
     with client.stream("GET", "/clip", headers=header) as answer:
         chunks = answer.iter_raw()  # would end the connection, if it were let go
         next(chunks)
-        assert is_open(large)
+        patiently(lambda: is_open(large))
     patiently(lambda: not is_open(large))
 
 
