@@ -62,8 +62,14 @@ class AirflowRest:
         if self._token is None:
             self._token = self._new_token()
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
-        for _ in range(_ATTEMPTS):
-            answer = self._client.request(method, f"/api/v2{path}", headers=headers, **kwargs)
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            try:
+                answer = self._client.request(method, f"/api/v2{path}", headers=headers, **kwargs)
+            except httpx.ReadTimeout:
+                # With dozens of tasks at once the api-server runs out of connections to its database.
+                if method != "GET" or not attempts_left:
+                    raise
+                continue
             if not _was_locked_out(answer):
                 break
         if answer.is_error:

@@ -265,6 +265,8 @@ def assert_waits_in_the_triggerer(run: Any, task_id: str) -> None:
     assert task["trigger"]["classpath"] == TRIGGER
     kwargs = stored_kwargs(run.airflow, task["trigger"]["id"])
     assert kwargs.pop("deadline") > time.time() > kwargs.pop("submitted")
+    sightings = [kwargs.pop("queued_at"), kwargs.pop("rendering_since")]
+    assert all(seen is None or 0 < time.time() - seen < 600 for seen in sightings)
     assert kwargs == {
         "project_id": run.only_job()["id"],
         "magichour_conn_id": "magichour_default",
