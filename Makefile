@@ -25,7 +25,7 @@ INSTALL += $(addprefix -c ,$(CONSTRAINTS))
 export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser test-oldest screenshots lint typecheck build wheel-check bench bench-landing reliability models constraints clean
+.PHONY: help demo test test-oldest test-browser screenshots lint typecheck build wheel-check bench bench-landing reliability models docs constraints clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets

@@ -1,7 +1,9 @@
 """What a browser is shown: a live Airflow with users and rights, and a sandbox behind it.
 
-with stage(folder, dags, readable={"reader": ["open_clips"]}) as scene:
-    token = scene.airflow.token_of("reader", PASSWORDS["reader"])
+    with stage(folder, dags, readable={"reader": ["open_clips"]}) as scene:
+        token = scene.token("reader")
+
+Airflow's database is a PostgreSQL: SQLite refuses pages under load, which a browser shows as errors.
 """
 
 from __future__ import annotations
