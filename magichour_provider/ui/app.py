@@ -104,9 +104,8 @@ def _gallery(
         raise HTTPException(422, _INCOMPLETE)
     with create_session() as session:
         dag_ids = tables.dag_ids(session)
-    readable = viewer.readable_dag_ids(
-        dag_ids
-    )  # no connection of the pool is held while somebody else is asked
+    # No connection of the pool is held while the auth manager is asked.
+    readable = viewer.readable_dag_ids(dag_ids)
     with create_session() as session:
         shown = gallery.compose(session, readable, dag_id=dag_id or None, state=state or None, before=moment)
     return _page(request, "gallery.html", gallery=shown)

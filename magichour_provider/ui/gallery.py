@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import PurePosixPath
 from typing import Any
@@ -11,26 +11,16 @@ from urllib.parse import unquote, urlencode
 from sqlalchemy.orm import Session
 
 from magichour_provider.storage.place import scheme_of
-from magichour_provider.ui import clips, costs, spending, tables, told
+from magichour_provider.ui import chart, clips, costs, tables, told
 from magichour_provider.ui.advice import explain
+from magichour_provider.ui.states import FAILED, IN_PROGRESS, STATES
 from magichour_provider.ui.tables import TaskRow
 from magichour_provider.ui.values import Card, Filters, Gallery
 
-IN_PROGRESS, SUCCESS, FAILED = "in progress", "success", "failed"
-_STATES: Mapping[str, frozenset[str]] = {
-    IN_PROGRESS: frozenset(
-        {
-            *("scheduled", "queued", "running", "deferred", "restarting"),
-            *("up_for_retry", "up_for_reschedule"),
-        }
-    ),
-    SUCCESS: frozenset({"success", "skipped"}),
-    FAILED: frozenset({"failed", "upstream_failed", "removed"}),
-}
 _ROWS = 72
 """Task instances that one page is made of: some three for each clip."""
-_MOST_SPENDINGS = 20_000
-_CUT = f"The chart counts the latest {_MOST_SPENDINGS:,} jobs only."
+_MOST_JOBS = 20_000
+_CUT = f"The chart counts the latest {_MOST_JOBS:,} jobs only."
 _UNSEEN = (
     "Clips that have landed are shown here only below the folders that [magichour] ui_clip_roots names, and "
     "none of these is. The page of each plays what Magic Hour still has."
@@ -45,27 +35,29 @@ def compose(
     state: str | None = None,
     before: datetime | None = None,
 ) -> Gallery:
-    """The gallery of the `readable` Dags, narrowed to one Dag and one of `IN_PROGRESS`, `SUCCESS`, `FAILED`.
+    """The gallery of the `readable` Dags, narrowed to one Dag and one kind of `STATES`.
 
     :param before: only clips of before this moment: a later page.
     """
     chosen = readable if dag_id is None else readable & {dag_id}
-    wanted = None if state is None else _STATES[state]
+    wanted = None if state is None else STATES[state]
     rows = tables.recent(session, chosen, states=wanted, before=before, limit=_ROWS)
     groups = _by_clip(tables.with_companions(session, rows))
-    cards = [_card(group) for group in groups if _belongs(group, state, before)]
+    shown = [group for group in groups if _belongs(group, state, before)]
+    cards = [_card(group) for group in shown]
     now = datetime.now(timezone.utc)
     # Of all readable Dags, as a job counts for the one that has paid for it, whoever else tells of it.
-    spent, is_cut = costs.spent(session, readable, spending.first_moment(now), limit=_MOST_SPENDINGS)
+    spent, is_cut = costs.spent(session, readable, chart.first_moment(now), limit=_MOST_JOBS)
     narrowed = {name: value for name, value in (("dag_id", dag_id), ("state", state)) if value}
+    are_unseen = any(map(clips.landed_row, shown)) and not any(card.player for card in cards)
     last = rows[-1].touched if len(rows) == _ROWS else None
     return Gallery(
         cards=tuple(cards),
-        filters=Filters(tuple(sorted(readable)), tuple(_STATES), dag_id, state),
-        chart=spending.draw((entry for entry in spent if entry.dag_id in chosen), now.date()),
+        filters=Filters(tuple(sorted(readable)), tuple(STATES), dag_id, state),
+        chart=chart.draw((entry for entry in spent if entry.dag_id in chosen), now.date()),
         older=None if last is None else "?" + urlencode({**narrowed, "before": last.isoformat()}),
         newest=None if before is None else "?" + urlencode(narrowed),
-        notes=(*([_CUT] if is_cut else []), *([_UNSEEN] if _are_unseen(groups) else [])),
+        notes=(*([_CUT] if is_cut else []), *([_UNSEEN] if are_unseen else [])),
     )
 
 
@@ -78,24 +70,18 @@ def _by_clip(rows: Iterable[TaskRow]) -> list[list[TaskRow]]:
     return list(groups.values())
 
 
-def _are_unseen(groups: Sequence[Sequence[TaskRow]]) -> bool:
-    """Whether clips have landed, and not one of them where it may be shown."""
-    landed = [row for group in groups if (row := clips.landed_row(group)) is not None]
-    return bool(landed) and not any(clips.may_be_shown(row) for row in landed)
-
-
 def _belongs(group: Sequence[TaskRow], state: str | None, before: datetime | None) -> bool:
     """Whether a clip is on this page: one of which a later row was looked for is on an earlier one."""
-    if state is not None and _decisive(group).state not in _STATES[state]:
+    if state is not None and _decisive(group).state not in STATES[state]:
         return False
-    found = (row for row in group if state is None or row.state in _STATES[state])
+    found = (row for row in group if state is None or row.state in STATES[state])
     return before is None or all(_touched(row) < before for row in found)
 
 
 def _decisive(group: Sequence[TaskRow]) -> TaskRow:
     """Whose state is the clip's: the failed task instance, else one that goes on, else the lander."""
     for kind in (FAILED, IN_PROGRESS):
-        found = next((row for row in group if row.state in _STATES[kind]), None)
+        found = next((row for row in group if row.state in STATES[kind]), None)
         if found is not None:
             return found
     return clips.landed_row(group) or group[0]
@@ -116,7 +102,7 @@ def _card(group: Sequence[TaskRow]) -> Card:
         resolution=told.text(facts.get("resolution")),
         duration=told.number(facts.get("duration")) or told.number(facts.get("end_seconds")),
         player=clips.stored_player(landed) if landed and clips.may_be_shown(landed) else None,
-        failure=explain(row.failure).title if row.state in _STATES[FAILED] else None,
+        failure=explain(row.failure).title if row.state in STATES[FAILED] else None,
     )
 
 

@@ -97,11 +97,9 @@ def project(conn_id: str, project_id: str) -> VideoProject:
     )
 
 
-def clip_link(conn_id: str, project_id: str, index: int = 0) -> str:
-    """A fresh signed link to a clip: for a redirect, and for nothing else. Raises MagicHourError."""
-    return _kept.get(
-        ("link", conn_id, project_id, index), LINK_SECONDS, lambda: _fresh_link(conn_id, project_id, index)
-    )
+def clip_link(conn_id: str, project_id: str) -> str:
+    """A fresh signed link to the clip: for a redirect, and for nothing else. Raises MagicHourError."""
+    return _kept.get(("link", conn_id, project_id), LINK_SECONDS, lambda: _fresh_link(conn_id, project_id))
 
 
 def balance(conn_id: str) -> Balance:
@@ -152,14 +150,14 @@ def _client_of(settings: ClientSettings) -> MagicHourClient:
     return MagicHourClient(settings)
 
 
-def _fresh_link(conn_id: str, project_id: str, index: int) -> str:
+def _fresh_link(conn_id: str, project_id: str) -> str:
     try:
         found = _client(conn_id).get_video(project_id)
     except NotFoundError:
         raise JobDeletedError(f"Job {project_id} is gone at Magic Hour.", project_id=project_id) from None
-    if found.status != JobStatus.COMPLETE or len(found.downloads) <= index:
+    if found.status != JobStatus.COMPLETE or not found.downloads:
         raise JobNotCompleteError(f"Job {project_id} has no clip to play.", project_id=project_id)
-    return found.downloads[index].url.get_secret_value()
+    return found.downloads[0].url.get_secret_value()
 
 
 def _balance(conn_id: str) -> Balance:

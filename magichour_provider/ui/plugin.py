@@ -6,7 +6,6 @@ first request to them.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,10 +14,7 @@ from airflow.plugins_manager import AirflowPlugin
 
 from magichour_provider.compat import conf, pages_have_a_place, provider_plugins_are_loaded
 
-log = logging.getLogger(__name__)
-
 PREFIX = "/magichour"
-SECTION = "magichour"
 
 _Message = MutableMapping[str, Any]
 
@@ -41,10 +37,6 @@ class Pages:
 
             self._app = make_app()
         await self._app(scope, receive, send)
-
-
-def _are_wanted() -> bool:
-    return pages_have_a_place() and bool(conf.getboolean(SECTION, "ui_enabled", fallback=True))
 
 
 def _views() -> list[dict[str, Any]]:
@@ -70,12 +62,15 @@ def _views() -> list[dict[str, Any]]:
     ]
 
 
+_are_wanted = pages_have_a_place() and conf.getboolean("magichour", "ui_enabled", fallback=True)
+
+
 class MagicHourPlugin(AirflowPlugin):
     """The tab on task instances and the page for all clips; `[magichour] ui_enabled = False` removes them."""
 
     name = "magichour"
-    fastapi_apps = [{"app": Pages(), "url_prefix": PREFIX, "name": "Magic Hour"}] if _are_wanted() else []
-    external_views = _views() if _are_wanted() else []
+    fastapi_apps = [{"app": Pages(), "url_prefix": PREFIX, "name": "Magic Hour"}] if _are_wanted else []
+    external_views = _views() if _are_wanted else []
 
 
 ENTRY_POINT = None if provider_plugins_are_loaded() else MagicHourPlugin

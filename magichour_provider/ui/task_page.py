@@ -15,13 +15,13 @@ from magichour_provider.storage.place import display
 from magichour_provider.ui import clips, magic_hour, told
 from magichour_provider.ui.advice import UNTOLD, explain
 from magichour_provider.ui.clip_roots import ClipError
+from magichour_provider.ui.states import FINAL_STATES
 from magichour_provider.ui.tables import TaskRow, moment
 from magichour_provider.ui.values import Failure, TaskPage
 from magichour_provider.waiting.outcome import of_project, status_text
 
 T = TypeVar("T")
 
-FINAL_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 _ENDED = frozenset({JobStatus.COMPLETE.value, JobStatus.ERROR.value, JobStatus.CANCELED.value})
 _REFRESH_SECONDS = 5
 _GONE = "Magic Hour does not have this job any more: it was deleted, or the connection is of another account."

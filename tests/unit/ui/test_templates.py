@@ -13,7 +13,7 @@ import jinja2
 import pytest
 
 from magichour_provider import ui
-from magichour_provider.ui import spending
+from magichour_provider.ui import chart as credits_chart
 from magichour_provider.ui.costs import Spent
 from magichour_provider.ui.values import (
     Balance,
@@ -364,7 +364,7 @@ def test_a_refusal_says_what_and_why():
 
 
 def test_every_series_that_the_chart_can_have_has_a_colour_of_its_own():
-    series = spending.draw(
+    series = credits_chart.draw(
         [Spent(dag_id=f"dag_{n}", at=NOW, credits=n + 1) for n in range(20)], NOW.date()
     ).series
     for theme in ("light", "dark"):

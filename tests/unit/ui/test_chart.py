@@ -10,8 +10,8 @@ from magichour_provider.compat import pages_have_a_place
 if not pages_have_a_place():
     pytest.skip("Airflow shows no pages before 3.1", allow_module_level=True)
 
+from magichour_provider.ui.chart import DAYS, draw, first_moment
 from magichour_provider.ui.costs import Spent
-from magichour_provider.ui.spending import DAYS, draw, first_moment
 
 TODAY = date(2026, 11, 22)
 
