@@ -36,11 +36,11 @@ demo: $(VENV)/.demo ## a photograph becomes a clip under a real Airflow (LIVE=1:
 
 test: $(VENV)/.dev ## every test, the slow ones last (with PYTEST_ARGS=... all but the breaking ones)
 ifeq ($(PYTEST_ARGS),)
-	$(BIN)/python -m pytest tests/unit tests/sandbox tests/airflow $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest tests/unit tests/sandbox tests/integration $(SIDE_BY_SIDE)
 	$(BIN)/python -m pytest tests/e2e
 	$(BIN)/python -m pytest tests/breaking
 else
-	$(BIN)/python -m pytest tests/unit tests/sandbox tests/airflow tests/e2e $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/unit tests/sandbox tests/integration tests/e2e $(PYTEST_ARGS)
 endif
 
 reliability: $(VENV)/.dev ## kill, freeze, mark and clear everything under a live Airflow, and write docs/reliability.md
@@ -54,7 +54,7 @@ screenshots: $(VENV)/.dev ## take the documentation's pictures anew, with chromi
 
 test-oldest: ## the unit and dag.test() tests on the oldest supported Airflow
 	@$(MAKE) --no-print-directory VENV=.venv-oldest CONSTRAINTS=constraints-airflow-3.0.txt .venv-oldest/.dev
-	AIRFLOW_HOME=$(CURDIR)/.venv-oldest/airflow .venv-oldest/bin/python -m pytest tests/unit tests/airflow $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
+	AIRFLOW_HOME=$(CURDIR)/.venv-oldest/airflow .venv-oldest/bin/python -m pytest tests/unit tests/integration $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
 
 lint: $(VENV)/.dev ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -79,10 +79,10 @@ install-wheel:
 
 bench: ## what waiting costs beside published triggers, in half an hour: docs/performance.md (BENCH_ARGS=--quick: no page)
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/.bench
-	.venv-bench/bin/python tests/benchmarks/bench.py $(BENCH_ARGS)
+	.venv-bench/bin/python benchmarks/bench.py $(BENCH_ARGS)
 
 bench-landing: $(VENV)/.dev ## how fast clips land, beside aiohttp and boto3: docs/landing-performance.md
-	$(BIN)/python tests/benchmarks/landing.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/landing.py $(BENCH_ARGS)
 
 models: $(VENV)/.dev ## write docs/models.md from the catalogue
 	$(BIN)/python scripts/models_table.py

@@ -69,7 +69,7 @@ with DAG(
             resolution="480p",
             end_seconds=3,
             deferrable=True,
-            record_path=record,
+            state_path=record,
             max_credits_per_run="{{ params.credits }}",
             max_active_tis_per_dag=4,
         )

@@ -42,10 +42,10 @@ nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!magichour_provider\.).*"), ("py:.*", r".*\._\w+")]
 """Names of other projects, those of this one that a signature shortens, and private ones."""
 nitpick_ignore = [
-    ("py:class", "magichour_provider.api.clip_head.ClipHead"),
-    ("py:class", "magichour_provider.api.clip_head.Position"),
-    ("py:class", "magichour_provider.operators.mixins.HasHook"),
-    ("py:class", "magichour_provider.operators.mixins.TellsLineage"),
+    ("py:class", "magichour_provider.client.download_headers.DownloadHeaders"),
+    ("py:class", "magichour_provider.client.download_headers.Position"),
+    ("py:class", "magichour_provider.operators.mixins.MagicHourHookMixin"),
+    ("py:class", "magichour_provider.operators.mixins.OpenLineageMixin"),
     ("py:class", "magichour_provider.sandbox.state.Settings"),
 ]
 """What the documented ones hand to each other, and nobody else uses."""

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from magichour_provider.api.errors import MagicHourError
+    from magichour_provider.exceptions import MagicHourError
     from magichour_provider.hooks.magichour import MagicHourHook
     from magichour_provider.operators.contact_sheet import ContactSheetOperator
     from magichour_provider.operators.download import DownloadVideoOperator
@@ -33,7 +33,7 @@ _HOMES = {
     "ContactSheetOperator": "operators.contact_sheet",
     "DownloadVideoOperator": "operators.download",
     "ImageToVideoOperator": "operators.image_to_video",
-    "MagicHourError": "api.errors",
+    "MagicHourError": "exceptions",
     "MagicHourHook": "hooks.magichour",
     "VideoJobSensor": "sensors.video_job",
     "VideoJobTrigger": "triggers.video_job",

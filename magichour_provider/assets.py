@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.api.projects import is_project_id
+from magichour_provider.client.projects import is_project_id
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
@@ -30,7 +30,7 @@ def project_uri(project_id: str) -> str:
 
 def create_asset(*, project_id: str, extra: dict[str, Any] | None = None) -> Asset:
     """The asset of a project. Raises ValueError for what is no project's id."""
-    from magichour_provider.compat import Asset
+    from magichour_provider.airflow_internals import Asset
 
     return Asset(uri=project_uri(project_id), extra=extra)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from magichour_provider.connection_form import CONN_FIELDS, UI_FIELD_BEHAVIOUR
+from magichour_provider.hooks.connection_form import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 
 _NAME = "Magic Hour"
 _CONFIG = {
@@ -17,7 +17,7 @@ _CONFIG = {
             "example": None,
             "default": "True",
         },
-        "ui_clip_roots": {
+        "ui_video_roots": {
             "description": (
                 "Folders, and object storage URLs with their connection, below which landed clips may be "
                 "shown, separated by commas; {dag_id} stands for the Dag's id. Without one, clips are "

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from magichour_provider.airflow_internals import lineage_collector
+from magichour_provider.asset_events import uri_of
 from magichour_provider.assets import SCHEME, project_dataset
-from magichour_provider.compat import lineage_collector
-from magichour_provider.outlets import uri_of
-from magichour_provider.storage.place import locate, scheme_of
-from magichour_provider.storage.source import UPLOADED_PREFIXES
+from magichour_provider.storage.images import UPLOADED_PREFIXES
+from magichour_provider.storage.locations import locate, scheme_of
 
 if TYPE_CHECKING:
     from magichour_provider.hooks.magichour import MagicHourHook
-    from magichour_provider.references import JobReference
+    from magichour_provider.jobs.reference import JobReference
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from airflow.providers.common.compat.openlineage.facet import (
 from airflow.providers.openlineage.extractors import OperatorLineage
 from openlineage.client.facet_v2 import dataset_version_dataset, datasource_dataset
 
-from magichour_provider.api.projects import LIBRARY_PAGE, library_url
+from magichour_provider.client.projects import LIBRARY_PAGE, library_url
 
 
 @attrs.define

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.api.projects import library_url
-from magichour_provider.compat import BaseOperatorLink
+from magichour_provider.airflow_internals import BaseOperatorLink
+from magichour_provider.client.projects import library_url
 
 if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey

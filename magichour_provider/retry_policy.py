@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryDecision, RetryRule
 
-from magichour_provider.api.errors import APIError, MagicHourError
+from magichour_provider.exceptions import APIError, MagicHourError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,16 +22,16 @@ from airflow_rest import Json, UnexpectedStateError
 from live_airflow import LiveAirflow, LiveAirflowError
 from sandbox_process import SandboxError, sandbox
 
-from magichour_provider.api.catalog import Choice, estimate_credits
-from magichour_provider.api.projects import library_url
-from magichour_provider.api.protocol import DEFAULT_BASE_URL
+from magichour_provider.client.pricing import ModelRequest, estimate_credits
+from magichour_provider.client.projects import library_url
+from magichour_provider.client.protocol import DEFAULT_BASE_URL
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEMO = REPOSITORY / ".demo"
 DAGS = REPOSITORY / "dags_examples"
 IMAGE = DAGS / "images" / "grace_hopper.jpg"
 DAG_ID = "magichour_image_to_video"
-ORDER = Choice(model="ltx-2.3", end_seconds=5, resolution="480p")
+ORDER = ModelRequest(model="ltx-2.3", end_seconds=5, resolution="480p")
 """What the Dag orders where nothing else is said."""
 
 KEY_VARIABLE = "MAGIC_HOUR_API_KEY"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from magichour_provider.api.catalog import RESOLUTIONS, ranges
-from magichour_provider.api.catalog_table import AUDIO_ALIASES, MODELS, Audio, Vintage
+from magichour_provider.client.pricing import RESOLUTIONS, ranges
+from magichour_provider.client.pricing_table import AUDIO_ALIASES, MODELS, Audio, ModelSpec
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
 HEAD = """# Choosing a model
@@ -46,7 +46,7 @@ The rows are of the newest documentation of each model: the reference of Magic H
 catalogue keeps every version that it knows, and refuses a combination only if none takes it. A model that
 it does not know at all passes, with a warning, and Magic Hour decides.
 
-Where Magic Hour takes something that is refused here, `check_catalog="warn"` submits all the same and
+Where Magic Hour takes something that is refused here, `validate_model="warn"` submits all the same and
 `"off"` does not look; an update of this package brings the newer catalogue. Prices are of the same sources.
 What a clip did cost is in its `credits_charged`, and the two can be compared: see
 [costs](costs.md#what-was-spent).
@@ -78,11 +78,11 @@ def _advice() -> Iterable[str]:
     yield f"| a price that is known beforehand, at every resolution | {_those(_has_all_rates)} |"
 
 
-def _newest() -> dict[str, Vintage]:
+def _newest() -> dict[str, ModelSpec]:
     return {model: vintages[-1] for model, vintages in MODELS.items()}
 
 
-def _those(wanted: Callable[[Vintage], bool]) -> str:
+def _those(wanted: Callable[[ModelSpec], bool]) -> str:
     return ", ".join(f"`{model}`" for model, vintage in _newest().items() if wanted(vintage))
 
 
@@ -98,11 +98,11 @@ def _cheapest(resolution: str) -> str:
     return f"{names} ({least})" if names else ""
 
 
-def _has_all_rates(vintage: Vintage) -> bool:
+def _has_all_rates(vintage: ModelSpec) -> bool:
     return all(_rate(vintage, resolution) != "-" for resolution in vintage.resolutions)
 
 
-def _row(model: str, vintage: Vintage) -> str:
+def _row(model: str, vintage: ModelSpec) -> str:
     rates = [_rate(vintage, resolution) for resolution in vintage.resolutions]
     end = vintage.end_image
     limit = f", up to {end.max_seconds} s" if end and end.max_seconds < max(vintage.durations) else ""
@@ -117,7 +117,7 @@ def _row(model: str, vintage: Vintage) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _rate(vintage: Vintage, resolution: str) -> str:
+def _rate(vintage: ModelSpec, resolution: str) -> str:
     rate = vintage.rates.get(resolution)
     if rate is None or rate.video is None:
         return "-"

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from magichour_provider.api.errors import ConfigurationError
-from magichour_provider.api.protocol import DEFAULT_BASE_URL
-from magichour_provider.api.settings import ClientSettings
+from magichour_provider.client.protocol import DEFAULT_BASE_URL
+from magichour_provider.client.settings import ClientSettings
+from magichour_provider.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from magichour_provider.compat import Connection
+    from magichour_provider.airflow_internals import Connection
 
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class ConnectionExtras(BaseModel):
         return data
 
 
-def settings_of(connection: Connection) -> ClientSettings:
+def settings_from_connection(connection: Connection) -> ClientSettings:
     """Read a connection; ConfigurationError names the connection and the field at fault."""
     conn_id = connection.conn_id
     if not connection.password:

@@ -8,20 +8,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.api.catalog import DEFAULT_MODEL, Choice, default_resolution, estimate_credits
-from magichour_provider.api.client import MagicHourClient
-from magichour_provider.api.errors import MagicHourError, NotFoundError, UndefinedConnectionError
-from magichour_provider.api.models import Account, CreatedJob, ImageToVideoRequest, VideoProject
-from magichour_provider.compat import AirflowNotFoundException, BaseHook, get_async_connection
-from magichour_provider.connection_form import wtforms_behaviour, wtforms_fields
-from magichour_provider.hooks.connection import settings_of
-from magichour_provider.references import DEFAULT_CONN_ID
+from magichour_provider.airflow_internals import AirflowNotFoundException, BaseHook, get_async_connection
+from magichour_provider.client.models import Account, CreatedJob, ImageToVideoRequest, VideoProject
+from magichour_provider.client.pricing import (
+    DEFAULT_MODEL,
+    ModelRequest,
+    default_resolution,
+    estimate_credits,
+)
+from magichour_provider.client.sync import MagicHourClient
+from magichour_provider.exceptions import MagicHourError, NotFoundError, UndefinedConnectionError
+from magichour_provider.hooks.connection import settings_from_connection
+from magichour_provider.hooks.connection_form import wtforms_behaviour, wtforms_fields
+from magichour_provider.jobs.reference import DEFAULT_CONN_ID
 from magichour_provider.storage.naming import DEFAULT_FILE_NAME
 
 if TYPE_CHECKING:
-    from magichour_provider.api.async_client import AsyncMagicHourClient
-    from magichour_provider.api.settings import ClientSettings
-    from magichour_provider.choices import IfExists
+    from magichour_provider.client.aio import AsyncMagicHourClient
+    from magichour_provider.client.settings import ClientSettings
+    from magichour_provider.jobs.choices import IfExists
 
 _NO_SUCH_PROJECT = "connection-test"
 
@@ -66,7 +71,7 @@ class MagicHourHook(BaseHook):
 
     async def async_client(self, *, max_attempts: int | None = None) -> AsyncMagicHourClient:
         """Make an asynchronous client, which the caller closes; the connection is read without blocking."""
-        from magichour_provider.api.async_client import AsyncMagicHourClient
+        from magichour_provider.client.aio import AsyncMagicHourClient
 
         settings = self._adjusted(await self.read_settings(), max_attempts)
         return await asyncio.to_thread(AsyncMagicHourClient, settings)
@@ -74,7 +79,7 @@ class MagicHourHook(BaseHook):
     async def read_settings(self) -> ClientSettings:
         """Read the connection without blocking. Raises ConfigurationError where it cannot be used."""
         with _defined(self.magichour_conn_id):
-            return settings_of(await get_async_connection(self.magichour_conn_id))
+            return settings_from_connection(await get_async_connection(self.magichour_conn_id))
 
     def test_connection(self) -> tuple[bool, str]:
         """Try the API key and say what it opens; spends nothing."""
@@ -89,7 +94,7 @@ class MagicHourHook(BaseHook):
         What needs no upload (an https URL, an uploaded `file_path`) is returned as it is.
         """
         from magichour_provider.lineage import collect_upload
-        from magichour_provider.storage.source import open_source
+        from magichour_provider.storage.images import open_source
         from magichour_provider.storage.transfer import upload
 
         file_path = upload(self.get_client(), open_source(image, image_conn_id))
@@ -129,11 +134,11 @@ class MagicHourHook(BaseHook):
     ) -> dict[str, Any]:
         """Land the clip of a finished job; see `DownloadVideoOperator` for arguments and result."""
         from magichour_provider.lineage import collect_download
-        from magichour_provider.storage.delivery import Delivery
-        from magichour_provider.storage.place import conn_id_of
+        from magichour_provider.storage.download_project import Delivery
+        from magichour_provider.storage.locations import conn_id_of
 
         if poster:
-            from magichour_provider.pictures.extra import require_pictures
+            from magichour_provider.storage.pictures_extra import require_pictures
 
             require_pictures()
         delivery = Delivery(project_id, path, path_conn_id, if_exists, file_name)
@@ -172,7 +177,7 @@ class MagicHourHook(BaseHook):
         """Credits that a clip costs by the catalogue; None where the rate is not published."""
         if resolution is None:
             resolution = default_resolution(self.get_account().tier)
-        return estimate_credits(Choice(model or DEFAULT_MODEL, end_seconds, resolution, audio))
+        return estimate_credits(ModelRequest(model or DEFAULT_MODEL, end_seconds, resolution, audio))
 
     def close(self) -> None:
         """Close the clients that the hook keeps."""
@@ -182,7 +187,7 @@ class MagicHourHook(BaseHook):
     def _sync_settings(self) -> ClientSettings:
         if self._settings is None:
             with _defined(self.magichour_conn_id):
-                self._settings = settings_of(self.get_connection(self.magichour_conn_id))
+                self._settings = settings_from_connection(self.get_connection(self.magichour_conn_id))
         return self._settings
 
     @staticmethod
@@ -210,7 +215,7 @@ class MagicHourHook(BaseHook):
 
 
 def _with_posters(result: dict[str, Any], conn_id: str | None) -> dict[str, Any]:
-    from magichour_provider.pictures.poster import make_poster
+    from magichour_provider.storage.posters import make_poster
 
     clips = [{**clip, "poster": make_poster(clip["path"], conn_id=conn_id)} for clip in result["clips"]]
     return {**clips[0], "clips": clips}

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.compat import AirflowSkipException, BaseOperator, without_gaps
-from magichour_provider.failures import tells_why
-from magichour_provider.policies import give_retry_policy, no_useless_retry
+from magichour_provider.airflow_internals import AirflowSkipException, BaseOperator, drop_notset
+from magichour_provider.operators.failures import reports_failure
+from magichour_provider.operators.retries import map_non_retryable, set_default_retry_policy
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
-    from magichour_provider.pictures.listing import ListedClip
+    from magichour_provider.storage.listing import ListedClip
 
     Given = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any] | None] | XComArg
 
@@ -57,7 +57,7 @@ class ContactSheetOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        give_retry_policy(self)
+        set_default_retry_policy(self)
         _check_count("columns", 1 if columns is None else columns)
         _check_count("frames", frames)
         self.clips = clips
@@ -72,19 +72,19 @@ class ContactSheetOperator(BaseOperator):
         self.linked_project_id: str | None = None
         self.credits_charged: int | None = None
 
-    @tells_why
+    @reports_failure
     def execute(self, context: Context) -> dict[str, Any]:
         """Make the sheet and describe it."""
-        from magichour_provider.pictures.extra import require_pictures
-        from magichour_provider.pictures.listing import listed_clips
+        from magichour_provider.storage.listing import listed_clips
+        from magichour_provider.storage.pictures_extra import require_pictures
 
         ti = context["ti"]
-        with no_useless_retry(self):
+        with map_non_retryable(self):
             require_pictures()
-            clips = listed_clips(without_gaps(self.clips), without_gaps(self.jobs))
+            clips = listed_clips(drop_notset(self.clips), drop_notset(self.jobs))
             if not clips:
                 raise AirflowSkipException("There is no clip to show, so there is no contact sheet.")
-            from magichour_provider.pictures.contact_sheet import make_contact_sheet
+            from magichour_provider.storage.contact_sheets import make_contact_sheet
 
             sheet = make_contact_sheet(
                 [_without_made_up_name(clip, ti.dag_id) for clip in clips],

@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.api.errors import MagicHourError, TaskStoppedError, TransferError
-from magichour_provider.choices import IfExists, check_choice
-from magichour_provider.compat import BaseOperator
-from magichour_provider.failures import tells_why
+from magichour_provider.airflow_internals import BaseOperator
+from magichour_provider.asset_events import announce_clips
+from magichour_provider.exceptions import MagicHourError, TaskKilledError, TransferError
+from magichour_provider.jobs.choices import IfExists, check_choice
+from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.operators.mixins import HasHook, TellsLineage
-from magichour_provider.outlets import announce_clips
-from magichour_provider.policies import give_retry_policy, no_useless_retry
-from magichour_provider.references import DEFAULT_CONN_ID, JobReference
+from magichour_provider.operators.failures import reports_failure
+from magichour_provider.operators.mixins import MagicHourHookMixin, OpenLineageMixin
+from magichour_provider.operators.retries import map_non_retryable, set_default_retry_policy
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
 
-class DownloadVideoOperator(HasHook, TellsLineage, BaseOperator):
+class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
     """Land the clip of a finished job: stream it, check that it is a whole video, publish it at once.
 
     A connection that breaks is taken up where it broke; what a killed try has left beside the target, the
@@ -62,7 +62,7 @@ class DownloadVideoOperator(HasHook, TellsLineage, BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        give_retry_policy(self)
+        set_default_retry_policy(self)
         check_choice("if_exists", if_exists, IfExists)
         self.project_id = project_id
         self.path = path
@@ -78,10 +78,10 @@ class DownloadVideoOperator(HasHook, TellsLineage, BaseOperator):
         self._landed: dict[str, Any] | None = None
         self._is_landing = False
 
-    @tells_why
+    @reports_failure
     def execute(self, context: Context) -> dict[str, Any]:
         """Land the clip and describe it."""
-        with no_useless_retry(self):
+        with map_non_retryable(self):
             job = self._job = JobReference.of(self.project_id)
             self.linked_project_id, self.credits_charged = job.project_id, job.credits_charged
             if self.outlets:
@@ -102,7 +102,7 @@ class DownloadVideoOperator(HasHook, TellsLineage, BaseOperator):
         """
         if self._is_landing:
             self._is_landing = False
-            raise TaskStoppedError("The landing was stopped.", consequence=TransferError.default_consequence)
+            raise TaskKilledError("The landing was stopped.", consequence=TransferError.default_consequence)
 
     def _deliver(self, project_id: str, context: Context) -> dict[str, Any]:
         where: dict[str, Any] = {
@@ -118,9 +118,9 @@ class DownloadVideoOperator(HasHook, TellsLineage, BaseOperator):
 
     def _deliver_and_delete(self, project_id: str, context: Context, where: dict[str, Any]) -> dict[str, Any]:
         """A try that dies after the removal has left a record of what it landed."""
-        from magichour_provider.api.errors import JobDeletedError, NotFoundError
-        from magichour_provider.delivered import DeliveryRecord
-        from magichour_provider.storage.place import conn_id_of
+        from magichour_provider.exceptions import JobDeletedError, NotFoundError
+        from magichour_provider.storage.download_state import DeliveryRecord
+        from magichour_provider.storage.locations import conn_id_of
 
         record = DeliveryRecord(context, {"project_id": project_id, **where})
         try:

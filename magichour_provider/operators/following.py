@@ -9,15 +9,15 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.references import JobReference, job_name, job_result
+from magichour_provider.jobs.reference import JobReference, job_name, job_result
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from magichour_provider.api.models import CreatedJob, VideoProject
+    from magichour_provider.client.models import CreatedJob, VideoProject
     from magichour_provider.operators.image_to_video import ImageToVideoOperator
+    from magichour_provider.polling.outcome import Outcome
     from magichour_provider.triggers.video_job import VideoJobTrigger
-    from magichour_provider.waiting.outcome import Outcome
 
 
 def result_of_submission(
@@ -77,10 +77,10 @@ def wait_here(
 
     :param make_sure: called every second; what it raises ends the wait.
     """
-    from magichour_provider.waiting.blocking import wait
-    from magichour_provider.waiting.watch import Watch
+    from magichour_provider.polling.blocking import wait
+    from magichour_provider.polling.poller import Poller
 
-    watch = Watch(
+    watch = Poller(
         project_id,
         deadline=deadline,
         started=time.time(),

@@ -8,40 +8,44 @@ from dataclasses import fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.choices import CheckCatalog, OnUnknownCost, check_choice
-from magichour_provider.compat import (
+from magichour_provider.airflow_internals import (
     AirflowFailException,
     BaseOperator,
     TaskDeferralError,
     default_deferrable,
     mask_secret,
 )
-from magichour_provider.durable import JobRecords, confirm_success
-from magichour_provider.failures import tells_why
-from magichour_provider.killing import killed, say, stopped
+from magichour_provider.asset_events import announce_job
+from magichour_provider.jobs.choices import OnUnknownCost, ValidateModel, check_choice
+from magichour_provider.jobs.deferred_timeout import DeferredTimeout
+from magichour_provider.jobs.non_retryable import fail_resume_without_retry, fail_without_retry
+from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference, job_name, url_secrets
+from magichour_provider.jobs.state import JobStateStore, confirm_success
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.operators import following
-from magichour_provider.operators.mixins import HasHook, TellsLineage
-from magichour_provider.operators.ordering import make_purchase
-from magichour_provider.outlets import announce_job
-from magichour_provider.paying.alarm import HeldAlarm
-from magichour_provider.paying.unrecorded import job_elsewhere, job_in_hand
-from magichour_provider.policies import for_good, give_retry_policy, no_useless_retry
-from magichour_provider.references import DEFAULT_CONN_ID, JobReference, job_name, signatures_of
-from magichour_provider.timing import deadline_of, optional_seconds, seconds
+from magichour_provider.operators.failures import reports_failure
+from magichour_provider.operators.mixins import MagicHourHookMixin, OpenLineageMixin
+from magichour_provider.operators.on_kill import killed, say, stopped
+from magichour_provider.operators.ordering import build_submission
+from magichour_provider.operators.retries import (
+    as_fail_exception,
+    map_non_retryable,
+    set_default_retry_policy,
+)
+from magichour_provider.polling.deadlines import deadline_from, optional_seconds, seconds
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from magichour_provider.api.models import CreatedJob
-    from magichour_provider.paying.purchase import Purchase
-    from magichour_provider.waiting.outcome import Outcome
+    from magichour_provider.client.models import CreatedJob
+    from magichour_provider.jobs.submit import Submission
+    from magichour_provider.polling.outcome import Outcome
 
 _CREATE_GRACE = 65.0
 """Seconds by which `execution_timeout` may come late for a create in flight: an answer may take 60."""
 
 
-class ImageToVideoOperator(HasHook, TellsLineage, BaseOperator):
+class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
     """Turn a still image into a video clip: upload, submit, and wait until the clip is there.
 
     Everything that can fail is checked before the job is submitted, because submitting costs credits. On
@@ -74,11 +78,11 @@ class ImageToVideoOperator(HasHook, TellsLineage, BaseOperator):
     :param durable: keep a record of the paid job in the task state store (Airflow 3.3).
     :param share_uploads: let the map indexes of this task upload an image that they share only once, and use
         that in the runs of the next six days, too. It is done by XComs: not with `do_xcom_push=False`.
-    :param record_path: a file, local or in object storage, that keeps this record for other runs, too: a task
+    :param state_path: a file, local or in object storage, that keeps this record for other runs, too: a task
         that is given the same file and the same request takes up the job that is paid for, whichever run has
         paid. One file for each clip, and one task at a time (Airflow 3.3, `durable`).
-    :param record_conn_id: the connection for object storage.
-    :param check_catalog: what to do where no known version of the model takes this request: `error`,
+    :param state_conn_id: the connection for object storage.
+    :param validate_model: what to do where no known version of the model takes this request: `error`,
         `warn` (submit all the same) or `off`.
     :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`,
         `queued_seconds` and `rendering_seconds` (as its looks have shown, else None), `url`.
@@ -97,8 +101,8 @@ class ImageToVideoOperator(HasHook, TellsLineage, BaseOperator):
         "magichour_conn_id",
         "max_credits",
         "max_credits_per_run",
-        "record_path",
-        "record_conn_id",
+        "state_path",
+        "state_conn_id",
     )
     operator_extra_links = (VideoProjectLink(),)
     ui_color = "#d9d2ff"
@@ -125,13 +129,13 @@ class ImageToVideoOperator(HasHook, TellsLineage, BaseOperator):
         on_unknown_cost: OnUnknownCost | None = None,
         durable: bool = True,
         share_uploads: bool = True,
-        record_path: str | None = None,
-        record_conn_id: str | None = None,
-        check_catalog: CheckCatalog = "error",
+        state_path: str | None = None,
+        state_conn_id: str | None = None,
+        validate_model: ValidateModel = "error",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        give_retry_policy(self)
+        set_default_retry_policy(self)
         self.image = image
         self.end_seconds = end_seconds
         self.end_image = end_image
@@ -154,53 +158,53 @@ class ImageToVideoOperator(HasHook, TellsLineage, BaseOperator):
         self.on_unknown_cost = on_unknown_cost
         self.durable = durable
         self.share_uploads = share_uploads
-        self.record_path = record_path
-        self.record_conn_id = record_conn_id
-        check_choice("check_catalog", check_catalog, CheckCatalog)
-        self.check_catalog = check_catalog
+        self.state_path = state_path
+        self.state_conn_id = state_conn_id
+        check_choice("validate_model", validate_model, ValidateModel)
+        self.validate_model = validate_model
         if durable:
             self.on_success_callback = [*_listed(self.on_success_callback), confirm_success]
         self.linked_project_id: str | None = None
         self.credits_charged: int | None = None
-        self._purchase: Purchase | None = None
+        self._purchase: Submission | None = None
         self._killed = False
 
-    @tells_why
+    @reports_failure
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit one job, or take up the one of an earlier try, and wait in the way that was asked for."""
-        deadline = deadline_of(
+        deadline = deadline_from(
             time.time(),
             timedelta(seconds=self.timeout) if self.wait_for_completion else timedelta.max,
             self.execution_timeout,
             in_worker=self.wait_for_completion and not self.deferrable,
         )
-        records = JobRecords(context, durable=self.durable)
-        with HeldAlarm(_CREATE_GRACE) as alarm:
-            with no_useless_retry(self):
-                self._purchase = make_purchase(
+        records = JobStateStore(context, durable=self.durable)
+        with DeferredTimeout(_CREATE_GRACE) as alarm:
+            with map_non_retryable(self):
+                self._purchase = build_submission(
                     self, context, records, alarm, deadline=deadline, is_killed=lambda: self._killed
                 )
                 job = self._purchase.get_job()
-            with job_in_hand(job, records):
+            with fail_without_retry(job, records):
                 self._announce(context, job)
                 alarm.release()
                 return self._go_on(context, job, records, deadline)
 
-    @tells_why
+    @reports_failure
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Take over from the triggerer: return the job's data, or raise what became of it."""
-        from magichour_provider.waiting.outcome import Outcome
+        from magichour_provider.polling.outcome import Outcome
 
-        records = JobRecords(context, durable=self.durable)
-        with job_elsewhere(self.name or job_name(context), records, ValueError):
+        records = JobStateStore(context, durable=self.durable)
+        with fail_resume_without_retry(self.name or job_name(context), records, ValueError):
             outcome = Outcome.from_event(event)
         self.linked_project_id = outcome.project_id
         return self._finish(context, outcome, records)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after the triggerer; a trigger that failed by itself must not lead to a second job."""
-        records = JobRecords(context, durable=self.durable)
-        with job_elsewhere(self.name or job_name(context), records, TaskDeferralError):
+        records = JobStateStore(context, durable=self.durable)
+        with fail_resume_without_retry(self.name or job_name(context), records, TaskDeferralError):
             return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
@@ -230,7 +234,7 @@ class ImageToVideoOperator(HasHook, TellsLineage, BaseOperator):
         """
         super()._do_render_template_fields(parent, *args, **kwargs)
         for address in (self.image, self.end_image) if parent is self else ():
-            for secret in signatures_of(address):
+            for secret in url_secrets(address):
                 mask_secret(secret)
 
     def _announce(self, context: Context, job: CreatedJob) -> None:
@@ -244,7 +248,7 @@ class ImageToVideoOperator(HasHook, TellsLineage, BaseOperator):
                 self.log.exception("The XCom 'project_id' could not be written; going on.")
 
     def _go_on(
-        self, context: Context, job: CreatedJob, records: JobRecords, deadline: float
+        self, context: Context, job: CreatedJob, records: JobStateStore, deadline: float
     ) -> dict[str, Any]:
         taken_up = self._purchase.taken_up if self._purchase is not None else None
         if not self.wait_for_completion:
@@ -262,13 +266,13 @@ class ImageToVideoOperator(HasHook, TellsLineage, BaseOperator):
     def _wait(self, job: CreatedJob, deadline: float, submitted: float | None) -> Outcome:
         return following.wait_here(self, job.id, deadline, submitted, self._heed_kill)
 
-    def _finish(self, context: Context, outcome: Outcome, records: JobRecords) -> dict[str, Any]:
+    def _finish(self, context: Context, outcome: Outcome, records: JobStateStore) -> dict[str, Any]:
         error = outcome.error()
         if outcome.credits_charged is not None:
             self.credits_charged = outcome.credits_charged
         records.know(outcome.project_id, outcome.credits_charged)
         if self.has_run_budget:
-            from magichour_provider.paying.xcom_board import settle
+            from magichour_provider.jobs.run_budget_xcom import settle
 
             settle(self, context, records, outcome)
         if error is None:
@@ -277,14 +281,14 @@ class ImageToVideoOperator(HasHook, TellsLineage, BaseOperator):
             announce_job(context, self.outlets, result)
             return result
         if self.share_uploads:
-            from magichour_provider.paying.upload_board import disown_images_of
+            from magichour_provider.jobs.upload_board import disown_images_of
 
             disown_images_of(self, context, outcome)
         if not records.available:
             raise AirflowFailException(str(error)) from error
-        raise error if error.retryable else for_good(self, error)
+        raise error if error.retryable else as_fail_exception(self, error)
 
-    def _end(self, records: JobRecords) -> None:
+    def _end(self, records: JobStateStore) -> None:
         """Let the task succeed, unless it was told to stop: then it keeps its job for the next run."""
         if records.available:
             self._heed_kill()

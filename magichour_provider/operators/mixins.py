@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from magichour_provider.hooks.magichour import MagicHourHook
 
 
-class HasHook:
+class MagicHourHookMixin:
     """An operator with a connection to Magic Hour."""
 
     magichour_conn_id: str
@@ -22,7 +22,7 @@ class HasHook:
         return MagicHourHook(self.magichour_conn_id)
 
 
-class TellsLineage:
+class OpenLineageMixin:
     """The three moments at which OpenLineage's listener asks; the operator says what it knows by then."""
 
     def get_openlineage_facets_on_start(self) -> Any:

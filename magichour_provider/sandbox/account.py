@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from magichour_provider.api.catalog import MAX_UPLOAD_BYTES, Tier
+from magichour_provider.client.pricing import MAX_UPLOAD_BYTES, Tier
 from magichour_provider.sandbox.clock import iso
 
 MONTHLY_PRICES = {Tier.CREATOR: 1900, Tier.PRO: 3900, Tier.BUSINESS: 9900}

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from magichour_provider.api import catalog
-from magichour_provider.api.catalog import Choice, Tier
-from magichour_provider.api.catalog_table import AUDIO_ALIASES, MODELS, Audio
-from magichour_provider.api.errors import CatalogError
+from magichour_provider.client import pricing as catalog
+from magichour_provider.client.pricing import ModelRequest, Tier
+from magichour_provider.client.pricing_table import AUDIO_ALIASES, MODELS, Audio
+from magichour_provider.exceptions import CatalogError
 from magichour_provider.sandbox.behaviour import Behaviour
 from magichour_provider.sandbox.bodies import CreateBody
 from magichour_provider.sandbox.jobs import Order
@@ -38,7 +38,7 @@ class Admission:
     def order(self, body: CreateBody, default_name: str, image_size: tuple[int, int] | None) -> Order:
         """Admit `body`. Raises Problem: unknown model, plan gate, or a combination that is not taken."""
         self._check_model_is_known(body.model)
-        asked = Choice(
+        asked = ModelRequest(
             model=body.model,
             end_seconds=body.end_seconds,
             resolution=body.resolution or body.style.resolution or catalog.default_resolution(self.tier),
@@ -69,7 +69,7 @@ class Admission:
         if self.behaviour.unknown_model == "refuse" and not catalog.is_known(model):
             raise Problem(400, f"Invalid value for field: model (expected enum): unknown model {model!r}")
 
-    def _check_plan(self, choice: Choice) -> None:
+    def _check_plan(self, choice: ModelRequest) -> None:
         """The free tier has 480p and the ltx models (docs: billing/subscription-pricing)."""
         if self.tier is not Tier.FREE:
             return
@@ -81,7 +81,7 @@ class Admission:
             code = "plan_upgrade_required" if status == 402 else None
             raise Problem(status, f"Resolution {choice.resolution} is not in the free plan", code)
 
-    def _resolve_default(self, choice: Choice) -> Choice:
+    def _resolve_default(self, choice: ModelRequest) -> ModelRequest:
         """What `default` stands for: by tier alone, or by request (docs: api-reference/models)."""
         if self.tier is Tier.FREE:
             return replace(choice, model=_FREE_MODEL)
@@ -94,7 +94,7 @@ class Admission:
         first = replace(choice, model=preferred)
         return first if _is_taken(first) else replace(choice, model=_FREE_MODEL)
 
-    def _checked(self, choice: Choice) -> Choice:
+    def _checked(self, choice: ModelRequest) -> ModelRequest:
         """`choice` as it will be rendered: itself, or without the audio that its model does not have."""
         silent = replace(choice, audio=False)
         if self.behaviour.unsupported_audio == "ignore" and not _is_taken(choice) and _is_taken(silent):
@@ -106,7 +106,7 @@ class Admission:
         return choice
 
 
-def price(choice: Choice) -> int:
+def price(choice: ModelRequest) -> int:
     """Credits for `choice`: the catalogue's estimate, or FALLBACK_RATE a second where it has none."""
     estimate = catalog.estimate_credits(choice)
     return round(FALLBACK_RATE * choice.end_seconds) if estimate is None else estimate
@@ -117,7 +117,7 @@ def _always_sounds(model: str) -> bool:
     return model in AUDIO_ALIASES or any(vintage.audio is Audio.ALWAYS for vintage in vintages)
 
 
-def _is_taken(choice: Choice) -> bool:
+def _is_taken(choice: ModelRequest) -> bool:
     try:
         catalog.validate(choice)
     except CatalogError:

@@ -10,7 +10,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from magichour_provider.api.catalog import IMAGE_EXTENSIONS
+from magichour_provider.client.pricing import IMAGE_EXTENSIONS
 from magichour_provider.sandbox.admission import Admission
 from magichour_provider.sandbox.bodies import CreateBody, UploadItem, UploadUrlsBody, parse
 from magichour_provider.sandbox.clock import iso

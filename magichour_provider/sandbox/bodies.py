@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
-from magichour_provider.api.catalog import MIN_SECONDS
-from magichour_provider.api.catalog_table import MAX_SECONDS
+from magichour_provider.client.pricing import MIN_SECONDS
+from magichour_provider.client.pricing_table import MAX_SECONDS
 from magichour_provider.sandbox.problems import Problem
 
 _Path = Annotated[str, StringConstraints(min_length=1)]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magichour_provider.api.catalog import Tier
+from magichour_provider.client.pricing import Tier
 
 if TYPE_CHECKING:
     from magichour_provider.sandbox.server import SandboxServer

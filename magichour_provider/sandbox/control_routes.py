@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from magichour_provider.api.catalog import Tier
+from magichour_provider.client.pricing import Tier
 from magichour_provider.sandbox.api import Running
 from magichour_provider.sandbox.behaviour import readable
 from magichour_provider.sandbox.jobs import RenderError, Verdict

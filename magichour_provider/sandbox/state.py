@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from magichour_provider.api.catalog import Tier
+from magichour_provider.client.pricing import Tier
 from magichour_provider.sandbox.account import Account
 from magichour_provider.sandbox.behaviour import Behaviour
 from magichour_provider.sandbox.clock import SandboxClock, iso

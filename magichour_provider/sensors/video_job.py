@@ -8,32 +8,36 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from magichour_provider import failures
-from magichour_provider.api.errors import JobError, WaitTimeoutError
-from magichour_provider.compat import (
+from magichour_provider.airflow_internals import (
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
     default_deferrable,
-    deferral_settles_after,
-    forget_xcoms,
+    delete_xcoms,
+    min_deferral_seconds,
 )
-from magichour_provider.failures import tells_why
-from magichour_provider.killing import killed, say
+from magichour_provider.asset_events import announce_job
+from magichour_provider.exceptions import JobError, WaitTimeoutError
+from magichour_provider.jobs.reference import DEADLINE, DEFAULT_CONN_ID, HANDED_OVER, JobReference
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.outlets import announce_job
-from magichour_provider.policies import give_retry_policy, no_useless_retry
-from magichour_provider.references import DEADLINE, DEFAULT_CONN_ID, HANDED_OVER, JobReference
-from magichour_provider.sensors.memory import recall, remember
-from magichour_provider.sensors.placement import BeginsInTheTriggerer, StartTriggerArgsOf, why_a_worker
-from magichour_provider.timing import deadline_of, optional_seconds
+from magichour_provider.operators import failures
+from magichour_provider.operators.failures import reports_failure
+from magichour_provider.operators.on_kill import killed, say
+from magichour_provider.operators.retries import map_non_retryable, set_default_retry_policy
+from magichour_provider.polling.deadlines import deadline_from, optional_seconds
+from magichour_provider.sensors.poke_state import recall, remember
+from magichour_provider.sensors.start_from_trigger import (
+    StartFromTrigger,
+    StartTriggerArgsDescriptor,
+    worker_reason,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
     from magichour_provider.hooks.magichour import MagicHourHook
-    from magichour_provider.waiting.outcome import Outcome
+    from magichour_provider.polling.outcome import Outcome
 
 
 class VideoJobSensor(BaseSensorOperator):
@@ -69,8 +73,8 @@ class VideoJobSensor(BaseSensorOperator):
     default_poke_interval: ClassVar[float] = 10.0
     default_timeout: ClassVar[float] = 3600.0
 
-    start_from_trigger = BeginsInTheTriggerer()
-    start_trigger_args = StartTriggerArgsOf()
+    start_from_trigger = StartFromTrigger()
+    start_trigger_args = StartTriggerArgsDescriptor()
 
     def __init__(
         self,
@@ -87,10 +91,10 @@ class VideoJobSensor(BaseSensorOperator):
             timeout=timeout,
             **kwargs,
         )
-        give_retry_policy(self)
+        set_default_retry_policy(self)
         if self.reschedule:
             # Sooner, Airflow may find the task still running and fail it, as with a trigger.
-            self.poke_interval = max(self.poke_interval, deferral_settles_after())
+            self.poke_interval = max(self.poke_interval, min_deferral_seconds())
         self.project_id = project_id
         self.magichour_conn_id = magichour_conn_id
         self.poll_interval = optional_seconds("poke_interval", poke_interval)
@@ -108,19 +112,19 @@ class VideoJobSensor(BaseSensorOperator):
 
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
         """Render the templates, and note before why a worker does so."""
-        self._why_a_worker = why_a_worker(self)
+        self._why_a_worker = worker_reason(self)
         super().render_template_fields(context, jinja_env)
 
-    @tells_why
+    @reports_failure
     def execute(self, context: Context) -> Any:
         """Wait in the way that was asked for."""
         if self.deferrable:
-            reason = self._why_a_worker or why_a_worker(self) or "it was begun in one"
+            reason = self._why_a_worker or worker_reason(self) or "it was begun in one"
             self.log.info("This task waits the ordinary way, from a worker, because %s.", reason)
         return self._wait(context)
 
     def _wait(self, context: Context, deadline: float | None = None) -> Any:
-        with no_useless_retry(self):
+        with map_non_retryable(self):
             self._begin(context, deadline)
             # Looked before deferring: a trigger that fires at once can fail the task (airflow#71580).
             outcome = self._look() if self.deferrable else super().execute(context)
@@ -140,13 +144,13 @@ class VideoJobSensor(BaseSensorOperator):
         if self.linked_project_id:
             say(self.log, killed(self.linked_project_id, self.credits_charged))
 
-    @tells_why
+    @reports_failure
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Take over from the triggerer: return the job's data, or raise what became of it."""
-        from magichour_provider.waiting.outcome import Outcome
+        from magichour_provider.polling.outcome import Outcome
 
         if HANDED_OVER in event:
-            forget_xcoms(context["ti"], "return_value", failures.KEY)
+            delete_xcoms(context["ti"], "return_value", failures.KEY)
             if event[HANDED_OVER] is not None:
                 self.log.info("A worker takes this task over, because %s.", event[HANDED_OVER])
                 return self._wait(context, event[DEADLINE])
@@ -157,19 +161,19 @@ class VideoJobSensor(BaseSensorOperator):
         if self.soft_fail or self.never_fail:
             # Airflow turns every AirflowException of a resumed sensor into a skip (airflow#71255).
             return self._finish(context, outcome)
-        with no_useless_retry(self):
+        with map_non_retryable(self):
             return self._finish(context, outcome)
 
     def _begin(self, context: Context, deadline: float | None = None) -> None:
-        from magichour_provider.waiting.render_times import RenderKind
-        from magichour_provider.waiting.watch import Watch
+        from magichour_provider.polling.durations import RenderKind
+        from magichour_provider.polling.poller import Poller
 
         self._job = JobReference.of(self.project_id)
         self.linked_project_id = self._job.project_id
         first = self._first_poke(context)
         started = time.time() if first is None else first
         self._recalled = {} if first is None else recall(context, self._job.project_id)
-        self._watch = Watch(
+        self._watch = Poller(
             self._job.project_id,
             deadline=self._deadline(started) if deadline is None else deadline,
             started=started,
@@ -181,7 +185,7 @@ class VideoJobSensor(BaseSensorOperator):
         )
 
     def _deadline(self, started: float) -> float:
-        return deadline_of(
+        return deadline_from(
             started,
             timedelta(seconds=self.timeout),
             self.execution_timeout,
@@ -194,7 +198,7 @@ class VideoJobSensor(BaseSensorOperator):
         return first.timestamp() if first else None
 
     def _look(self) -> Outcome | None:
-        from magichour_provider.waiting.blocking import look
+        from magichour_provider.polling.blocking import look
 
         ended = look(self.hook.get_client(max_attempts=1), self._watch)
         self.credits_charged = self._watch.credits_charged

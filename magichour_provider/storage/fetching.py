@@ -13,18 +13,18 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from magichour_provider.api.clip_head import ClipHead, Position
-from magichour_provider.api.errors import (
+from magichour_provider.client.download_headers import DownloadHeaders, ResumePoint
+from magichour_provider.exceptions import (
     DownloadError,
     LinkExpiredError,
-    RangeRefusedError,
+    ResumeNotPossibleError,
     TransferError,
 )
 from magichour_provider.storage.progress import Progress
 
 if TYPE_CHECKING:
-    from magichour_provider.api.client import MagicHourClient
-    from magichour_provider.api.models import ClipLink
+    from magichour_provider.client.models import DownloadUrl
+    from magichour_provider.client.sync import MagicHourClient
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +54,13 @@ class Sink(Protocol):
         """Take the next bytes."""
 
 
-class Fetch:
+class ResumableDownload:
     """One download. `ask_link` gives a fresh link to the clip."""
 
     def __init__(
         self,
         client: MagicHourClient,
-        ask_link: Callable[[], ClipLink],
+        ask_link: Callable[[], DownloadUrl],
         sink: Sink,
         progress: Progress,
         *,
@@ -68,34 +68,34 @@ class Fetch:
     ) -> None:
         self._client, self._ask_link, self._sink = client, ask_link, sink
         self._progress, self._pause = progress, pause
-        self._link: ClipLink | None = None
-        self._head: ClipHead | None = None
+        self._link: DownloadUrl | None = None
+        self._head: DownloadHeaders | None = None
         self._losses = 0
         self._breaks = 0
         self._failures = 0
         self._failed_at = 0
 
-    def run(self) -> ClipHead:
+    def run(self) -> DownloadHeaders:
         """Bring every byte, and return what the storage says of the file.
 
         Raises TransferError when the connections lead nowhere, and what the sink raises.
         """
         return self._patiently(self._receive)
 
-    def look(self) -> ClipHead:
+    def look(self) -> DownloadHeaders:
         """What the storage says of the file, without fetching it. Raises TransferError."""
         return self._patiently(self._open_only)
 
-    def again(self) -> ClipHead:
+    def again(self) -> DownloadHeaders:
         """Bring every byte once more, from the first one on."""
         self._head = None
         return self.run()
 
-    def _patiently(self, step: Callable[[], ClipHead]) -> ClipHead:
+    def _patiently(self, step: Callable[[], DownloadHeaders]) -> DownloadHeaders:
         while True:
             try:
                 return step()
-            except RangeRefusedError as error:
+            except ResumeNotPossibleError as error:
                 log.info("%s Beginning the download anew.", error.what)
                 self._head = None
                 self._count_failure(error)
@@ -103,11 +103,11 @@ class Fetch:
                 self._count_failure(error)
                 self._wait_after(error)
 
-    def _open_only(self) -> ClipHead:
+    def _open_only(self) -> DownloadHeaders:
         with self._client.open_clip(self._current_link()) as clip:
             return clip.head
 
-    def _receive(self) -> ClipHead:
+    def _receive(self) -> DownloadHeaders:
         if self._head is not None and 0 < self._sink.size == self._head.size:
             return self._head  # it broke after its last byte
         with self._client.open_clip(self._current_link(), self._position()) as clip:
@@ -122,25 +122,27 @@ class Fetch:
             raise DownloadError("The clip's storage sent nothing.")
         return head
 
-    def _current_link(self) -> ClipLink:
+    def _current_link(self) -> DownloadUrl:
         if self._link is None:
             self._link = self._ask_link()
         return self._link
 
-    def _position(self) -> Position | None:
+    def _position(self) -> ResumePoint | None:
         if self._head is None or self._head.validator is None or not self._sink.size:
             return None
-        return Position(self._sink.size, self._head.validator)
+        return ResumePoint(self._sink.size, self._head.validator)
 
-    def _take_up(self, head: ClipHead) -> ClipHead:
+    def _take_up(self, head: DownloadHeaders) -> DownloadHeaders:
         """Go on where the last connection ended, or begin anew where the storage does."""
         self._check_size(head.size or 0)
         self._progress.total = head.size
         if self._head is not None and head.start:
             if None not in (head.size, self._head.size) and head.size != self._head.size:
-                raise RangeRefusedError("The clip's storage answered with a part of a file of another size.")
+                raise ResumeNotPossibleError(
+                    "The clip's storage answered with a part of a file of another size."
+                )
             if head.validator is None and self._head.has_tag and not self._head.checksums:
-                raise RangeRefusedError("The clip's storage does not say of which file its part is.")
+                raise ResumeNotPossibleError("The clip's storage does not say of which file its part is.")
             return self._head
         self._losses += bool(self._sink.size)
         if self._losses >= _LOSSES:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from magichour_provider.api.errors import NotAVideoError
+from magichour_provider.exceptions import NotAVideoError
 from magichour_provider.storage.sniff import SHOWN_BYTES, describe_start
 
 MAX_MOOV_BYTES = 64 << 20

@@ -36,7 +36,7 @@ def check_file_name(template: str) -> list[str]:
     return fields
 
 
-def clip_file_name(
+def video_file_name(
     project_id: str, *, template: str = DEFAULT_FILE_NAME, name: str | None = None, index: int = 1
 ) -> str:
     """The file name of a project's clip. `index`: which one of its clips, from 1 on.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from magichour_provider.api.errors import TargetError, TransferError
-from magichour_provider.storage.naming import DEFAULT_FILE_NAME, clip_file_name, numbered
-from magichour_provider.storage.place import StorePath, diagnose, display, locate, within
+from magichour_provider.exceptions import DestinationError, TransferError
+from magichour_provider.storage.locations import ObjectPath, diagnose, display, locate, within
+from magichour_provider.storage.naming import DEFAULT_FILE_NAME, numbered, video_file_name
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Target:
 
     path: str
     display: str
-    place: Path | StorePath = field(repr=False)
+    place: Path | ObjectPath = field(repr=False)
     names_project: bool = False
     consequence: str | None = None
 
     @classmethod
-    def at(cls, place: Path | StorePath, *, consequence: str | None = None) -> Target:
+    def at(cls, place: Path | ObjectPath, *, consequence: str | None = None) -> Target:
         """The file that stands, or is to stand, at this place."""
         if isinstance(place, Path):
             place = place.absolute()
@@ -48,13 +48,13 @@ class Target:
         trouble = diagnose(error, self.place)
         if trouble.permanent:
             what = f"{self.display} cannot be written: {trouble.cause}."
-            return TargetError(what, consequence=self.consequence, remedy=trouble.remedy)
+            return DestinationError(what, consequence=self.consequence, remedy=trouble.remedy)
         what = f"{self.display} could not be written: {trouble.cause}."
         return TransferError(what, consequence=self.consequence)
 
-    def exists_already(self) -> TargetError:
+    def exists_already(self) -> DestinationError:
         """The error where something stands under the name that may not be replaced."""
-        return TargetError(
+        return DestinationError(
             f"{self.display} exists already and is not known to be this clip; only if_exists='overwrite' "
             "replaces it.",
             remedy="Remove it, choose another target, or pass if_exists='overwrite', then clear this task.",
@@ -74,18 +74,18 @@ def resolve_target(
 
     `path` is a folder if it ends with a slash or is an existing folder (in a store, a path with an extension
     is taken for a file unasked); the clip is then named by the template `file_name` in it. Writes nothing.
-    Raises TargetError, or TransferError where a store is out of reach for now.
+    Raises DestinationError, or TransferError where a store is out of reach for now.
 
     :param name: the project's name in the library.
     :param index: which one of the project's clips, from 1 on; each has a name of its own, also beside a file.
     """
     shown = display(path)
     if path.strip() in ("", "None"):
-        raise TargetError("No target was given: the path is empty.")
+        raise DestinationError("No target was given: the path is empty.")
     try:
         place = locate(path, conn_id)
     except ValueError as error:
-        raise TargetError(f"{shown} cannot be written: {error}.") from error
+        raise DestinationError(f"{shown} cannot be written: {error}.") from error
     target = Target.at(place)
     try:
         is_folder = path.endswith("/") or _is_folder(place)
@@ -94,22 +94,22 @@ def resolve_target(
     if not is_folder:
         return Target.at(_beside(place, index))
     try:
-        made = clip_file_name(project_id, template=file_name, name=name, index=index)
+        made = video_file_name(project_id, template=file_name, name=name, index=index)
     except ValueError as error:
-        raise TargetError(f"Nothing can be written to {shown}: {error}") from None
+        raise DestinationError(f"Nothing can be written to {shown}: {error}") from None
     return replace(Target.at(within(place, made)), names_project=True)
 
 
-def _beside(place: Path | StorePath, index: int) -> Path | StorePath:
+def _beside(place: Path | ObjectPath, index: int) -> Path | ObjectPath:
     if index == 1:
         return place
     if isinstance(place, Path):
         return place.with_name(numbered(place.name, index))
     folder, slash, name = place.url.rpartition("/")
-    return StorePath(place.scheme, f"{folder}{slash}{numbered(name, index)}", place.conn_id)
+    return ObjectPath(place.scheme, f"{folder}{slash}{numbered(name, index)}", place.conn_id)
 
 
-def _is_folder(place: Path | StorePath) -> bool:
+def _is_folder(place: Path | ObjectPath) -> bool:
     if isinstance(place, Path):
         return place.is_dir()
     if "." in place.url.rpartition("/")[2]:

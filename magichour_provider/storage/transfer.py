@@ -6,20 +6,20 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.api.errors import ChecksumError, NetworkError, TransferError
-from magichour_provider.choices import IfExists
-from magichour_provider.storage.comparing import same_clip_at
-from magichour_provider.storage.fetching import Fetch
-from magichour_provider.storage.landing import LandedFile, Landing, existing
-from magichour_provider.storage.leftovers import remove_leftovers
+from magichour_provider.exceptions import ChecksumError, NetworkError, TransferError
+from magichour_provider.jobs.choices import IfExists
+from magichour_provider.storage.cleanup import remove_leftovers
+from magichour_provider.storage.download import AtomicDownload, DownloadedFile, existing
+from magichour_provider.storage.existing import same_clip_at
+from magichour_provider.storage.fetching import ResumableDownload
+from magichour_provider.storage.images import Remote, Upload
 from magichour_provider.storage.progress import Progress
-from magichour_provider.storage.source import Remote, Upload
 from magichour_provider.storage.target import Target, resolve_target
 
 if TYPE_CHECKING:
-    from magichour_provider.api.client import MagicHourClient
-    from magichour_provider.api.clip_head import ClipHead
-    from magichour_provider.api.models import ClipLink
+    from magichour_provider.client.download_headers import DownloadHeaders
+    from magichour_provider.client.models import DownloadUrl
+    from magichour_provider.client.sync import MagicHourClient
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,8 @@ def _watched(source: Upload) -> Iterator[bytes]:
 
 
 def land(
-    client: MagicHourClient, ask_link: Callable[[], ClipLink], target: Target, *, if_exists: IfExists
-) -> LandedFile:
+    client: MagicHourClient, ask_link: Callable[[], DownloadUrl], target: Target, *, if_exists: IfExists
+) -> DownloadedFile:
     """Land a clip, and remove what killed landings of it have left; `ask_link` gives a fresh link to it.
 
     With `if_exists='skip'` this clip under the target's name is taken as it is; anything else there is
@@ -72,8 +72,8 @@ def land(
         if landed is not None:
             log.info("%s is there already (%d bytes).", target.display, landed.size)
             return landed
-    with Landing(target, if_exists=if_exists) as landing:
-        fetch = Fetch(client, ask_link, landing, Progress(f"Landing {target.display}"))
+    with AtomicDownload(target, if_exists=if_exists) as landing:
+        fetch = ResumableDownload(client, ask_link, landing, Progress(f"Landing {target.display}"))
         landed = landing.publish(_fetch_right(fetch, landing).size)
     log.info("Landed %s (%d bytes, %.2f s).", target.display, landed.size, landed.duration)
     return landed
@@ -87,7 +87,7 @@ def check_landed(path: str, project_id: str, conn_id: str | None, *, size: int, 
         raise TransferError(f"{target.display}, read back, is not the clip that landed there.")
 
 
-def describe(landed: LandedFile, project_id: str) -> dict[str, Any]:
+def describe(landed: DownloadedFile, project_id: str) -> dict[str, Any]:
     """One clip of what the download operator returns: bytes, seconds, pixels; plain JSON."""
     return {
         "path": landed.path,
@@ -103,7 +103,7 @@ def describe(landed: LandedFile, project_id: str) -> dict[str, Any]:
     }
 
 
-def _fetch_right(fetch: Fetch, landing: Landing) -> ClipHead:
+def _fetch_right(fetch: ResumableDownload, landing: AtomicDownload) -> DownloadHeaders:
     """Fetch until the bytes have the checksums that the storage gives.
 
     What only looks like a checksum, as an ETag may, is not one where two downloads agree against it.

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from magichour_provider.compat import deferral_settles_after, is_deferred, triggerer_stats
-from magichour_provider.killing import killed
-from magichour_provider.references import DEFAULT_CONN_ID
-from magichour_provider.timing import FRAMEWORK_GRACE
+from magichour_provider.airflow_internals import is_deferred, min_deferral_seconds, triggerer_stats
+from magichour_provider.jobs.reference import DEFAULT_CONN_ID
+from magichour_provider.operators.on_kill import killed
+from magichour_provider.polling.deadlines import FRAMEWORK_GRACE
 
 if TYPE_CHECKING:
-    from magichour_provider.waiting.hub import Hub
-    from magichour_provider.waiting.outcome import Outcome
+    from magichour_provider.polling.outcome import Outcome
+    from magichour_provider.polling.scheduler import PollScheduler
 
 log = logging.getLogger(__name__)
-_HEAVY = ("magichour_provider.waiting.hubs", "magichour_provider.hooks.magichour")
+_HEAVY = ("magichour_provider.polling.schedulers", "magichour_provider.hooks.magichour")
 _loading = threading.Lock()
 _farewells: set[asyncio.Task[None]] = set()
 
@@ -106,7 +106,7 @@ class VideoJobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the one event."""
-        outcome = await self.wait_for(self.project_id, self.deadline, quiet=deferral_settles_after())
+        outcome = await self.wait_for(self.project_id, self.deadline, quiet=min_deferral_seconds())
         yield TriggerEvent(outcome.as_event())  # type: ignore[no-untyped-call]
 
     async def wait_for(
@@ -118,11 +118,11 @@ class VideoJobTrigger(BaseTrigger):
         :param at_once: whether the first look is made without a pause.
         """
         await _loaded()
-        from magichour_provider.waiting.render_times import RenderKind
-        from magichour_provider.waiting.watch import Watch
+        from magichour_provider.polling.durations import RenderKind
+        from magichour_provider.polling.poller import Poller
 
         now = time.time()
-        watch = Watch(
+        watch = Poller(
             project_id,
             deadline=deadline,
             started=now,
@@ -167,7 +167,7 @@ class VideoJobTrigger(BaseTrigger):
     async def _goes_on(self) -> bool:
         """Whether the job has not ended, as far as is known."""
         await _loaded()
-        from magichour_provider.waiting.outcome import of_project
+        from magichour_provider.polling.outcome import of_project
 
         try:
             project = await self._hub().look(self.project_id)
@@ -177,12 +177,12 @@ class VideoJobTrigger(BaseTrigger):
             self.credits_charged = project.credits_charged
         return of_project(project) is None
 
-    def _hub(self) -> Hub:
+    def _hub(self) -> PollScheduler:
         from magichour_provider.hooks.magichour import MagicHourHook
-        from magichour_provider.waiting.hubs import hub_for
+        from magichour_provider.polling.schedulers import scheduler_for
 
         hook = MagicHourHook(self.magichour_conn_id)
-        return hub_for(self.magichour_conn_id, hook.read_settings, triggerer_stats())
+        return scheduler_for(self.magichour_conn_id, hook.read_settings, triggerer_stats())
 
 
 _is_loaded = False

@@ -18,23 +18,23 @@ from weakref import WeakKeyDictionary
 
 from airflow.triggers.base import TriggerEvent
 
-from magichour_provider import failures
-from magichour_provider.api.errors import InvalidRequestError
-from magichour_provider.api.projects import library_url
-from magichour_provider.compat import (
-    forget_xcoms,
+from magichour_provider.airflow_internals import (
+    delete_xcoms,
+    detach_dag,
     get_xcom,
     push_link,
     push_xcom,
     success,
-    without_its_dag,
 )
+from magichour_provider.client.projects import library_url
+from magichour_provider.exceptions import InvalidRequestError
+from magichour_provider.jobs.reference import DEADLINE, DEFAULT_CONN_ID, HANDED_OVER, JobReference
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.references import DEADLINE, DEFAULT_CONN_ID, HANDED_OVER, JobReference
+from magichour_provider.operators import failures
 from magichour_provider.triggers.video_job import VideoJobTrigger
 
 if TYPE_CHECKING:
-    from magichour_provider.waiting.outcome import Outcome
+    from magichour_provider.polling.outcome import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class VideoSensorTrigger(VideoJobTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, store the result and end the task; or hand it to a worker."""
         try:
-            self.task_instance = without_its_dag(self.task_instance)
+            self.task_instance = detach_dag(self.task_instance)
             event = await self._live()
         except Exception as error:
             log.debug("Where it came from:", exc_info=error)
@@ -172,9 +172,9 @@ class VideoSensorTrigger(VideoJobTrigger):
     async def _end(
         self, job: JobReference, outcome: Outcome, showing: Awaitable[None] | None = None
     ) -> TriggerEvent:
-        from magichour_provider.waiting.outcome import Ending
+        from magichour_provider.polling.outcome import TerminalStatus
 
-        if outcome.ending is Ending.COMPLETE and await self._store(job.result(outcome)):
+        if outcome.ending is TerminalStatus.COMPLETE and await self._store(job.result(outcome)):
             await (showing or self._show_link())
             log.info("Job %s is complete; this task ends in the triggerer.", job.project_id)
             return success()
@@ -200,7 +200,7 @@ class VideoSensorTrigger(VideoJobTrigger):
 
 
 def _replace_result(ti: Any, result: Mapping[str, Any]) -> None:
-    forget_xcoms(ti, failures.KEY)
+    delete_xcoms(ti, failures.KEY)
     push_xcom(ti, "return_value", result)
 
 

@@ -24,14 +24,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from magichour_provider import __version__
-from magichour_provider.ui import clips, gallery, magic_hour, tables, task_page
+from magichour_provider.ui import gallery, task_page
+from magichour_provider.ui import live_status as magic_hour
+from magichour_provider.ui import media as clips
+from magichour_provider.ui import queries as tables
 from magichour_provider.ui.access import Viewer, ViewerDep
-from magichour_provider.ui.clip_answers import answer
-from magichour_provider.ui.clip_roots import ClipError, ClipUnavailableError
-from magichour_provider.ui.tables import TaskRow
-from magichour_provider.ui.threads import apart
-from magichour_provider.ui.values import TaskKey
-from magichour_provider.ui.wording import FILTERS
+from magichour_provider.ui.filters import FILTERS
+from magichour_provider.ui.media_roots import ClipError, ClipUnavailableError
+from magichour_provider.ui.queries import TaskRow
+from magichour_provider.ui.range_response import answer
+from magichour_provider.ui.threadpool import apart
+from magichour_provider.ui.view_models import TaskKey
 
 log = logging.getLogger(__name__)
 

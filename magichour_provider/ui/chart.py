@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta, timezone
 from math import ceil
 
 from magichour_provider.ui.costs import Spent
-from magichour_provider.ui.values import Bar, Chart
+from magichour_provider.ui.view_models import Bar, Chart
 
 DAYS = 30
 _WIDTH, _HEIGHT = 960.0, 240.0

@@ -11,10 +11,11 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
-from magichour_provider import durable, failures
-from magichour_provider.compat import task_state_rows
-from magichour_provider.ui.tables import LINK, PROJECT_ID, RESULT, mapping, moment, parsed, same
-from magichour_provider.ui.told import text, whole
+from magichour_provider.airflow_internals import task_state_rows
+from magichour_provider.jobs import state as durable
+from magichour_provider.operators import failures
+from magichour_provider.ui.coercion import text, whole
+from magichour_provider.ui.queries import LINK, PROJECT_ID, RESULT, mapping, moment, parsed, same
 
 _Dated = tuple[str, datetime, Mapping[str, Any]]
 

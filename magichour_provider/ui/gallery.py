@@ -10,19 +10,22 @@ from urllib.parse import unquote, urlencode
 
 from sqlalchemy.orm import Session
 
-from magichour_provider.storage.place import scheme_of
-from magichour_provider.ui import chart, clips, costs, tables, told
-from magichour_provider.ui.advice import explain
+from magichour_provider.storage.locations import scheme_of
+from magichour_provider.ui import chart, costs
+from magichour_provider.ui import coercion as told
+from magichour_provider.ui import media as clips
+from magichour_provider.ui import queries as tables
+from magichour_provider.ui.error_help import explain
+from magichour_provider.ui.queries import TaskRow
 from magichour_provider.ui.states import FAILED, IN_PROGRESS, STATES
-from magichour_provider.ui.tables import TaskRow
-from magichour_provider.ui.values import Card, Filters, Gallery
+from magichour_provider.ui.view_models import Card, Filters, Gallery
 
 _ROWS = 72
 """Task instances that one page is made of: some three for each clip."""
 _MOST_JOBS = 20_000
 _CUT = f"The chart counts the latest {_MOST_JOBS:,} jobs only."
 _UNSEEN = (
-    "Clips that have landed are shown here only below the folders that [magichour] ui_clip_roots names, and "
+    "Clips that have landed are shown here only below the folders that [magichour] ui_video_roots names, and "
     "none of these is. The page of each plays what Magic Hour still has."
 )
 

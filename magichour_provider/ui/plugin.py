@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from airflow.plugins_manager import AirflowPlugin
 
-from magichour_provider.compat import conf, pages_have_a_place, provider_plugins_are_loaded
+from magichour_provider.airflow_internals import conf, provider_plugins_are_loaded, supports_external_views
 
 PREFIX = "/magichour"
 
@@ -62,7 +62,7 @@ def _views() -> list[dict[str, Any]]:
     ]
 
 
-_are_wanted = pages_have_a_place() and conf.getboolean("magichour", "ui_enabled", fallback=True)
+_are_wanted = supports_external_views() and conf.getboolean("magichour", "ui_enabled", fallback=True)
 
 
 class MagicHourPlugin(AirflowPlugin):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import cache
 
-from magichour_provider.compat import conf
-from magichour_provider.ui.clip_roots import ClipRoot, parse_roots
+from magichour_provider.airflow_internals import conf
+from magichour_provider.ui.media_roots import ClipRoot, parse_roots
 
 
 @cache
 def clip_roots() -> tuple[ClipRoot, ...]:
     """Below which landed clips may be shown; ConfigurationError where the setting cannot be used."""
-    return parse_roots(str(conf.get("magichour", "ui_clip_roots", fallback="") or ""))
+    return parse_roots(str(conf.get("magichour", "ui_video_roots", fallback="") or ""))

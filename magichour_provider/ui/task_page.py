@@ -7,18 +7,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
-from magichour_provider.api.errors import MagicHourError, NotFoundError
-from magichour_provider.api.models import JobStatus, VideoProject
-from magichour_provider.api.projects import library_url
-from magichour_provider.failures import describe
-from magichour_provider.storage.place import display
-from magichour_provider.ui import clips, magic_hour, told
-from magichour_provider.ui.advice import UNTOLD, explain
-from magichour_provider.ui.clip_roots import ClipError
+from magichour_provider.client.models import JobStatus, VideoProject
+from magichour_provider.client.projects import library_url
+from magichour_provider.exceptions import MagicHourError, NotFoundError
+from magichour_provider.operators.failures import describe
+from magichour_provider.polling.outcome import of_project, status_text
+from magichour_provider.storage.locations import display
+from magichour_provider.ui import coercion as told
+from magichour_provider.ui import live_status as magic_hour
+from magichour_provider.ui import media as clips
+from magichour_provider.ui.error_help import UNTOLD, explain
+from magichour_provider.ui.media_roots import ClipError
+from magichour_provider.ui.queries import TaskRow, moment
 from magichour_provider.ui.states import FINAL_STATES
-from magichour_provider.ui.tables import TaskRow, moment
-from magichour_provider.ui.values import Failure, TaskPage
-from magichour_provider.waiting.outcome import of_project, status_text
+from magichour_provider.ui.view_models import Failure, TaskPage
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from processes import wait_until
 from report import Row
 from scene import anonymous
 
-from magichour_provider.durable import KEY
+from magichour_provider.jobs.state import KEY
 from magichour_provider.sandbox.server import SandboxServer
 
 SECTION = "moving parts"

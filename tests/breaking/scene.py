@@ -257,7 +257,7 @@ def anonymous(said: str, run_id: str) -> str:
     return text.replace("\n", " ")
 
 
-_RECORDS = ("magichour_provider.durable", "magichour_provider.paying.taking_up")
+_RECORDS = ("magichour_provider.jobs.state", "magichour_provider.jobs.reattach")
 """Who says what a record of an earlier try has led to."""
 _AIRFLOWS_OWN = "AirflowRuntimeError"
 """What a task meets that has no business to run any more."""

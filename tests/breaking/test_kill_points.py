@@ -9,14 +9,19 @@ import pytest
 from report import Report
 from scene import CREATE, DEFERRABLE, MAPPED, PUT, SYNCHRONOUS, UPLOAD, Scene, Seen
 
-from magichour_provider.durable import FOUND_KEY
+from magichour_provider.jobs.state import FOUND_KEY
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 
 SECTION = "killed"
 Played = Callable[["Kill"], list[Seen]]
 
-NOT_KNOWN = ("before its id could be kept", "12000 credits", "magichour_found_job", "just clear the task")
+NOT_KNOWN = (
+    "before its id could be kept",
+    "12000 credits",
+    "magichour_recovered_job_id",
+    "just clear the task",
+)
 """What a person is told whose clip may have been paid for."""
 
 

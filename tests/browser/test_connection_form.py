@@ -11,7 +11,7 @@ import pytest
 from browser_stage import ADMIN, API_KEY, PASSWORDS, Scene
 from playwright.sync_api import Locator, Response, expect
 
-from magichour_provider.connection_form import CONN_FIELDS
+from magichour_provider.hooks.connection_form import CONN_FIELDS
 
 if TYPE_CHECKING:
     from browser import Window

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 from processes import wait_until
 
-from magichour_provider.references import library_url
+from magichour_provider.jobs.reference import library_url
 
 if TYPE_CHECKING:
     from browser import Window

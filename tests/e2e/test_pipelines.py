@@ -23,7 +23,7 @@ import sqlalchemy
 from postgres import folder_of
 from processes import wait_until
 
-from magichour_provider.references import library_url
+from magichour_provider.jobs.reference import library_url
 
 if TYPE_CHECKING:
     from airflow_rest import Json
@@ -242,9 +242,9 @@ def test_neither_key_nor_signed_url_is_left_in_database_logs_and_files(
 def test_a_triggerer_sends_its_metrics(runs: Runs, statsd: Any) -> None:
     """Airflow's SDK has `Stats` too, which in a triggerer lead nowhere."""
     runs["mapped"].finish()
-    assert wait_until(lambda: statsd.lines("magichour.detection_delay"), timeout=60)
-    assert sum(int(line.removesuffix("|c")) for line in statsd.lines("magichour.looks")) > 10
-    assert any(line.endswith("|g") and line != "0|g" for line in statsd.lines("magichour.clips_waiting"))
+    assert wait_until(lambda: statsd.lines("magichour.completion_lag"), timeout=60)
+    assert sum(int(line.removesuffix("|c")) for line in statsd.lines("magichour.polls")) > 10
+    assert any(line.endswith("|g") and line != "0|g" for line in statsd.lines("magichour.jobs_waiting"))
 
 
 def assert_begins_in_the_triggerer(run: Any, task_id: str) -> None:

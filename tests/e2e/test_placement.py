@@ -13,7 +13,7 @@ import httpx
 import pytest
 from processes import wait_until
 
-from magichour_provider.references import library_url
+from magichour_provider.jobs.reference import library_url
 from magichour_provider.sandbox.control import SandboxControl
 
 if TYPE_CHECKING:

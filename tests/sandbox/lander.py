@@ -15,8 +15,8 @@ import traceback
 
 def warm_up() -> None:
     """Load what a landing loads, so that little but the landing itself happens afterwards."""
-    import magichour_provider.api.clip_reader
-    import magichour_provider.storage.delivery  # noqa: F401
+    import magichour_provider.client.download_reader
+    import magichour_provider.storage.download_project  # noqa: F401
     from magichour_provider.storage import fetching
 
     fetching._LONGEST_PAUSE = 0.0

@@ -10,9 +10,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from magichour_provider.api.client import MagicHourClient
-from magichour_provider.api.models import ClipLink
-from magichour_provider.api.settings import ClientSettings
+from magichour_provider.client.models import DownloadUrl
+from magichour_provider.client.settings import ClientSettings
+from magichour_provider.client.sync import MagicHourClient
 
 SIGNATURE = "X-Amz-Signature=0123456789abcdefSIGNED"
 
@@ -66,9 +66,9 @@ class RawStorage:
         scheme = "http" if self._tls is None else "https"
         return f"{scheme}://127.0.0.1:{self.port}/job/output.mp4?{SIGNATURE}"
 
-    def link(self) -> ClipLink:
+    def link(self) -> DownloadUrl:
         """A signed link to the clip."""
-        return ClipLink.model_validate({"url": self.url})
+        return DownloadUrl.model_validate({"url": self.url})
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):

@@ -7,11 +7,11 @@ import logging
 
 import pytest
 
-from magichour_provider.api import errors
-from magichour_provider.api.async_client import AsyncMagicHourClient
-from magichour_provider.api.client import MagicHourClient
-from magichour_provider.api.models import ImageToVideoRequest, JobStatus
-from magichour_provider.api.settings import ClientSettings
+from magichour_provider import exceptions as errors
+from magichour_provider.client.aio import AsyncMagicHourClient
+from magichour_provider.client.models import ImageToVideoRequest, JobStatus
+from magichour_provider.client.settings import ClientSettings
+from magichour_provider.client.sync import MagicHourClient
 
 IMAGE = "dags_examples/images/grace_hopper.jpg"
 CREATES = {"method": "POST", "path": "/v1/image-to-video"}
@@ -53,7 +53,7 @@ def connect(request, magichour_sandbox):
 @pytest.fixture
 def quick(monkeypatch):
     """No pause between attempts: how long they are is the protocol's own test."""
-    monkeypatch.setattr("magichour_provider.api.protocol.RetryPolicy._backoff", lambda self, attempt: 0.0)
+    monkeypatch.setattr("magichour_provider.client.protocol.RetryPolicy._backoff", lambda self, attempt: 0.0)
 
 
 REQUEST = ImageToVideoRequest(
@@ -167,14 +167,14 @@ def test_a_look_that_never_works_ends_as_what_it_is(connect, magichour_sandbox):
 @pytest.mark.parametrize("unreadable", ["<html>", "[]", '{"status": 5}'])
 def test_an_answer_of_something_else_is_an_error(connect, magichour_sandbox, unreadable):
     magichour_sandbox.control.faults([{**LOOKS, "status": 200, "body": unreadable}])
-    with pytest.raises(errors.UnexpectedAnswerError):
+    with pytest.raises(errors.InvalidResponseError):
         connect().get_video("cm1")
 
 
 def test_a_redirect_does_not_carry_the_key_away(connect, magichour_sandbox):
     elsewhere = {"location": f"{magichour_sandbox.url}/v1/account"}
     magichour_sandbox.control.faults([{**LOOKS, "status": 302, "headers": elsewhere}])
-    with pytest.raises(errors.UnexpectedAnswerError, match="redirected"):
+    with pytest.raises(errors.InvalidResponseError, match="redirected"):
         connect().get_video("cm1")
     assert count(magichour_sandbox, "GET", "/v1/account") == 0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from magichour_provider.api import errors
+from magichour_provider import exceptions as errors
 from magichour_provider.hooks.magichour import MagicHourHook
 
 IMAGE = "dags_examples/images/grace_hopper.jpg"
@@ -163,7 +163,7 @@ def test_another_jobs_clip_under_a_fixed_name_is_not_taken_for_this_one(hook, re
     longer = hook.create_image_to_video("saved-items/a/b.png", 5, model="ltx-2.3", resolution="480p")
     while hook.get_video(longer.id).clip_link is None:
         pass
-    with pytest.raises(errors.TargetError, match="holds another clip"):
+    with pytest.raises(errors.DestinationError, match="holds another clip"):
         hook.download(longer.id, target)
 
 
@@ -171,7 +171,7 @@ def test_another_jobs_clip_under_a_fixed_name_is_not_taken_for_this_one(hook, re
 def test_what_is_not_a_clip_is_never_replaced_unasked(hook, rendered, tmp_path, if_exists):
     target = tmp_path / "report.csv"
     target.write_text("a,b")
-    with pytest.raises(errors.TargetError, match=r"report\.csv"):
+    with pytest.raises(errors.DestinationError, match=r"report\.csv"):
         hook.download(rendered, str(target), if_exists=if_exists)
     assert target.read_text() == "a,b"
 
@@ -184,7 +184,7 @@ def test_overwrite_replaces(hook, rendered, tmp_path):
 
 def test_a_target_below_a_file_is_refused(hook, rendered, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(errors.TargetError, match="file"):
+    with pytest.raises(errors.DestinationError, match="file"):
         hook.download(rendered, str(tmp_path / "file" / "clip.mp4"))
 
 
@@ -198,7 +198,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(hook, magichour_sandbox, tmp_pat
         job = hook.create_image_to_video("saved-items/a/b.png", 30, model="ltx-2.3", resolution="480p")
         while hook.get_video(job.id).clip_link is None:
             pass
-        with pytest.raises(errors.TargetError, match="space"):
+        with pytest.raises(errors.DestinationError, match="space"):
             hook.download(job.id, f"{tmp_path}/")
         assert list(tmp_path.iterdir()) == []
     finally:

@@ -12,21 +12,21 @@ from contextvars import ContextVar
 
 import pytest
 
-from magichour_provider.api.client import MagicHourClient
-from magichour_provider.api.errors import (
+from magichour_provider.client.models import ImageToVideoRequest
+from magichour_provider.client.settings import ClientSettings
+from magichour_provider.client.sync import MagicHourClient
+from magichour_provider.exceptions import (
     ConfigurationError,
     MagicHourError,
     NotFoundError,
     UndefinedConnectionError,
 )
-from magichour_provider.api.models import ImageToVideoRequest
-from magichour_provider.api.settings import ClientSettings
-from magichour_provider.waiting import hub as hub_module
-from magichour_provider.waiting import hubs as hubs_module
-from magichour_provider.waiting import metrics
-from magichour_provider.waiting.hubs import hub_for
-from magichour_provider.waiting.outcome import Ending
-from magichour_provider.waiting.watch import Watch
+from magichour_provider.polling import metrics
+from magichour_provider.polling.outcome import TerminalStatus
+from magichour_provider.polling.poller import Poller
+from magichour_provider.polling.schedulers import scheduler_for
+from magichour_provider.polling import scheduler as hub_module
+from magichour_provider.polling import schedulers as hubs_module
 
 LOOKS = {"method": "GET", "path": "/v1/video-projects/*"}
 
@@ -80,12 +80,12 @@ class Recorder:
 
 def watch(project_id, *, timeout=60.0, poll_interval=0.1):
     now = time.time()
-    return Watch(project_id, deadline=now + timeout, started=now, poll_interval=poll_interval)
+    return Poller(project_id, deadline=now + timeout, started=now, poll_interval=poll_interval)
 
 
 def wait(reader, *watches, stats=metrics.NoStats()):  # noqa: B008
     async def wait_for_all():
-        hub = hub_for("mh", reader, stats)
+        hub = scheduler_for("mh", reader, stats)
         return await asyncio.gather(*(hub.wait(each) for each in watches))
 
     return asyncio.run(wait_for_all())
@@ -108,20 +108,20 @@ async def until(condition, *, patience=20.0):
 
 def test_all_waiters_of_a_connection_share_one_client_and_one_look_up(settings, submit):
     reader = Reader(settings)
-    assert endings(wait(reader, *(watch(submit()) for _ in range(30)))) == {Ending.COMPLETE}
+    assert endings(wait(reader, *(watch(submit()) for _ in range(30)))) == {TerminalStatus.COMPLETE}
     assert reader.reads == 1
 
 
 def test_the_last_waiter_to_leave_closes_the_client(settings, submit):
     async def wait_twice():
-        hub = hub_for("mh", Reader(settings))
+        hub = scheduler_for("mh", Reader(settings))
         waits = [asyncio.create_task(hub.wait(watch(submit()))) for _ in range(3)]
         await until(lambda: hub._client.is_there)
         with hub._client.lease() as client:
             pass
         await asyncio.gather(*waits)
         assert client._session.closed
-        assert hub_for("mh", Reader(settings)) is not hub
+        assert scheduler_for("mh", Reader(settings)) is not hub
 
     asyncio.run(wait_twice())
 
@@ -130,7 +130,7 @@ def test_waiters_for_one_job_share_its_looks(settings, submit, magichour_sandbox
     project_id = submit()
     magichour_sandbox.control.set_job(project_id, "complete")
     outcomes = wait(Reader(settings), *(watch(project_id, poll_interval=0.5) for _ in range(20)))
-    assert endings(outcomes) == {Ending.COMPLETE}
+    assert endings(outcomes) == {TerminalStatus.COMPLETE}
     assert entries(magichour_sandbox)[project_id]["polls"] == 1
 
 
@@ -139,7 +139,7 @@ def test_one_who_asks_gets_the_answer_of_the_look_that_is_under_way(settings, su
     magichour_sandbox.control.faults([{**LOOKS, "hold": "before"}])
 
     async def ask():
-        hub = hub_for("mh", Reader(settings))
+        hub = scheduler_for("mh", Reader(settings))
         asking = [asyncio.create_task(hub.look(project_id)) for _ in range(5)]
         await until(lambda: magichour_sandbox.control.ledger()["held"])
         asking.append(asyncio.create_task(hub.look(project_id)))
@@ -153,7 +153,7 @@ def test_one_who_asks_gets_the_answer_of_the_look_that_is_under_way(settings, su
 
 def test_one_who_asks_for_a_job_that_is_not_there_is_told(settings):
     async def ask():
-        await hub_for("mh", Reader(settings)).look("cm0000000000000000000000x")
+        await scheduler_for("mh", Reader(settings)).look("cm0000000000000000000000x")
 
     with pytest.raises(NotFoundError):
         asyncio.run(ask())
@@ -164,7 +164,7 @@ def test_no_more_looks_are_under_way_than_there_are_sockets(settings, submit, ma
     magichour_sandbox.control.faults([{**LOOKS, "hold": "before"}])
 
     async def count():
-        hub = hub_for("mh", Reader(settings))
+        hub = scheduler_for("mh", Reader(settings))
         waits = [asyncio.create_task(hub.wait(watch(job))) for job in jobs]
         held = []
         await until(lambda: len(magichour_sandbox.control.ledger()["held"]) == 8)
@@ -175,7 +175,7 @@ def test_no_more_looks_are_under_way_than_there_are_sockets(settings, submit, ma
         await asyncio.to_thread(magichour_sandbox.control.release)
         return max(held), endings(await asyncio.gather(*waits))
 
-    assert asyncio.run(count()) == (8, {Ending.COMPLETE})
+    assert asyncio.run(count()) == (8, {TerminalStatus.COMPLETE})
 
 
 def test_under_overload_nobody_starves(settings, submit, magichour_sandbox):
@@ -187,7 +187,7 @@ def test_under_overload_nobody_starves(settings, submit, magichour_sandbox):
     outcomes = wait(Reader(limited), *(watch(job, timeout=4.0) for job in jobs))
     passed = time.monotonic() - began
     polls = [entries(magichour_sandbox)[job]["polls"] for job in jobs]
-    assert endings(outcomes) == {Ending.TIMEOUT}
+    assert endings(outcomes) == {TerminalStatus.TIMEOUT}
     assert sum(polls) <= 60 * passed + 2
     assert max(polls) - min(polls) <= 2
 
@@ -197,7 +197,9 @@ def test_a_refusal_pauses_everybody(settings, submit, magichour_sandbox):
     refusal = {**LOOKS, "status": 429, "headers": {"Retry-After": "2"}, "times": 1}
     magichour_sandbox.control.faults([refusal])
     stats = Recorder()
-    assert endings(wait(Reader(settings), *(watch(job) for job in jobs), stats=stats)) == {Ending.COMPLETE}
+    assert endings(wait(Reader(settings), *(watch(job) for job in jobs), stats=stats)) == {
+        TerminalStatus.COMPLETE
+    }
     assert stats.counts[metrics.RATE_LIMIT_PAUSES] == 1
     # Those under way with the first, and nobody for two seconds: each would have had twenty looks in those.
     assert stats.counts[metrics.LOOKS] < 50 * 6
@@ -207,7 +209,7 @@ def test_a_cancelled_waiter_leaves_the_others_waiting(settings, submit, magichou
     magichour_sandbox.control.behaviour(render_seconds=2)
 
     async def wait_for_two():
-        hub = hub_for("mh", Reader(settings))
+        hub = scheduler_for("mh", Reader(settings))
         job = submit()
         first, second, same = (asyncio.create_task(hub.wait(watch(each))) for each in (submit(), job, job))
         await asyncio.sleep(0)
@@ -217,7 +219,7 @@ def test_a_cancelled_waiter_leaves_the_others_waiting(settings, submit, magichou
         await asyncio.gather(first, same, return_exceptions=True)
         return outcome.ending, first.cancelled(), same.cancelled()
 
-    assert asyncio.run(wait_for_two()) == (Ending.COMPLETE, True, True)
+    assert asyncio.run(wait_for_two()) == (TerminalStatus.COMPLETE, True, True)
 
 
 def test_waiters_that_are_cancelled_again_and_again_leave_no_socket_open(settings, submit, magichour_sandbox):
@@ -225,7 +227,7 @@ def test_waiters_that_are_cancelled_again_and_again_leave_no_socket_open(setting
     jobs = [submit() for _ in range(5)]
 
     async def kill():
-        hub = hub_for("mh", Reader(settings))
+        hub = scheduler_for("mh", Reader(settings))
         waits = [asyncio.create_task(hub.wait(watch(job))) for job in jobs]
         await until(lambda: sum(job["polls"] for job in entries(magichour_sandbox).values()) > 5)
         with hub._client.lease() as client:
@@ -248,35 +250,35 @@ def test_a_wait_whose_looks_are_never_answered_ends_by_its_deadline(
     magichour_sandbox.control.faults([{**LOOKS, "hold": "before"}])
     outcomes = wait(Reader(settings), *(watch(job, timeout=1.0) for job in jobs))
     magichour_sandbox.control.release()
-    assert endings(outcomes) == {Ending.TIMEOUT}
+    assert endings(outcomes) == {TerminalStatus.TIMEOUT}
 
 
 def test_a_connection_that_cannot_be_used_ends_the_wait_and_not_the_next_ones(settings, submit):
     broken = Reader(settings, *[ConfigurationError("The connection has no password.")] * 9)
     refused = wait(broken, *(watch(submit()) for _ in range(5)))
-    assert endings(refused) == {Ending.REFUSED}
+    assert endings(refused) == {TerminalStatus.REFUSED}
     assert "no password" in str(refused[0].error())
     assert broken.reads == 1
-    assert endings(wait(Reader(settings), watch(submit()))) == {Ending.COMPLETE}
+    assert endings(wait(Reader(settings), watch(submit()))) == {TerminalStatus.COMPLETE}
 
 
 def test_secrets_that_are_away_when_the_first_look_is_made_end_no_wait(settings, submit):
     """To Airflow a connection is "not defined" then, too."""
     reader = Reader(settings, *[UndefinedConnectionError("Connection 'mh' is not defined.")] * 2)
-    assert endings(wait(reader, *(watch(submit()) for _ in range(20)))) == {Ending.COMPLETE}
+    assert endings(wait(reader, *(watch(submit()) for _ in range(20)))) == {TerminalStatus.COMPLETE}
 
 
 def test_a_connection_that_was_never_there_ends_the_wait_after_a_time(settings, submit, monkeypatch):
-    monkeypatch.setattr("magichour_provider.waiting.shared_client._BELIEVED_AFTER", 1.5)
+    monkeypatch.setattr("magichour_provider.polling.shared_client._BELIEVED_AFTER", 1.5)
     reader = Reader(settings, *[UndefinedConnectionError("Connection 'mh' is not defined.")] * 1000)
     (outcome,) = wait(reader, watch(submit()))
-    assert outcome.ending is Ending.REFUSED
+    assert outcome.ending is TerminalStatus.REFUSED
     assert "not defined" in str(outcome.error())
 
 
 def test_a_look_up_that_fails_for_a_while_is_ridden_out_by_every_waiter(settings, submit):
     reader = Reader(settings, OSError("the API server restarts"), OSError("still"))
-    assert endings(wait(reader, *(watch(submit()) for _ in range(20)))) == {Ending.COMPLETE}
+    assert endings(wait(reader, *(watch(submit()) for _ in range(20)))) == {TerminalStatus.COMPLETE}
     assert reader.reads == 3
 
 
@@ -284,19 +286,19 @@ def test_a_key_that_was_changed_is_found_when_the_old_one_is_refused(settings, s
     reader = Reader(dataclasses.replace(settings, api_key="revoked"))
 
     async def change():
-        hub = hub_for("mh", reader)
+        hub = scheduler_for("mh", reader)
         await hub._client.refresh()
         reader.settings = settings
         return await asyncio.gather(*(hub.wait(watch(submit())) for _ in range(10)))
 
-    assert endings(asyncio.run(change())) == {Ending.COMPLETE}
+    assert endings(asyncio.run(change())) == {TerminalStatus.COMPLETE}
     assert reader.reads == 2
 
 
 def test_a_key_that_is_still_the_same_is_refused_for_good_by_one_more_look_up(settings, submit):
     reader = Reader(dataclasses.replace(settings, api_key="revoked"))
     outcomes = wait(reader, *(watch(submit()) for _ in range(20)))
-    assert {(outcome.ending, outcome.error_status) for outcome in outcomes} == {(Ending.REFUSED, 401)}
+    assert {(outcome.ending, outcome.error_status) for outcome in outcomes} == {(TerminalStatus.REFUSED, 401)}
     assert reader.reads == 2
 
 
@@ -312,33 +314,35 @@ def test_a_connection_that_was_changed_is_followed(settings, submit, often):
     reader = Reader(nowhere)
 
     async def change():
-        hub = hub_for("mh", reader)
+        hub = scheduler_for("mh", reader)
         waits = [asyncio.create_task(hub.wait(watch(submit()))) for _ in range(5)]
         await until(lambda: hub._counts.look_errors or reader.reads > 3)
         reader.settings = settings
         return await asyncio.gather(*waits)
 
-    assert endings(asyncio.run(change())) == {Ending.COMPLETE}
+    assert endings(asyncio.run(change())) == {TerminalStatus.COMPLETE}
 
 
-@pytest.mark.parametrize(("misses", "ending"), [(3, Ending.COMPLETE), (100_000, Ending.REFUSED)])
+@pytest.mark.parametrize(
+    ("misses", "ending"), [(3, TerminalStatus.COMPLETE), (100_000, TerminalStatus.REFUSED)]
+)
 @pytest.mark.parametrize("error", [UndefinedConnectionError, ConfigurationError])
 def test_a_connection_that_was_good_is_not_given_up_for_one_miss(
     settings, submit, magichour_sandbox, often, monkeypatch, error, misses, ending
 ):
     if misses > 3:
-        monkeypatch.setattr("magichour_provider.waiting.shared_client._BELIEVED_AFTER", 0.5)
+        monkeypatch.setattr("magichour_provider.polling.shared_client._BELIEVED_AFTER", 0.5)
     misses = misses if error is UndefinedConnectionError or misses > 3 else 1
     magichour_sandbox.control.behaviour(render_seconds=3600)
     reader, jobs = Reader(settings), [submit() for _ in range(3)]
 
     async def delete():
-        hub = hub_for("mh", reader)
+        hub = scheduler_for("mh", reader)
         waits = [asyncio.create_task(hub.wait(watch(job))) for job in jobs]
         await until(lambda: sum(job["polls"] for job in entries(magichour_sandbox).values()) > 3)
         reads = reader.reads
         reader.errors = [error("Connection 'mh' is not defined.")] * misses
-        if ending is Ending.COMPLETE:
+        if ending is TerminalStatus.COMPLETE:
             await until(lambda: reader.reads >= reads + 5)
             for job in jobs:
                 await asyncio.to_thread(magichour_sandbox.control.set_job, job, "complete")
@@ -353,14 +357,14 @@ def test_a_loop_that_ends_under_its_waiters_harms_no_later_one(settings, submit,
     job = submit()
 
     async def abandon():
-        task = asyncio.ensure_future(hub_for("mh", Reader(settings)).wait(watch(job)))
+        task = asyncio.ensure_future(scheduler_for("mh", Reader(settings)).wait(watch(job)))
         await until(lambda: entries(magichour_sandbox)[job]["polls"] > 0)
         return task
 
     abandoned = loop.run_until_complete(abandon())
     loop.close()
     magichour_sandbox.control.set_job(job, "complete")
-    assert endings(wait(Reader(settings), watch(job))) == {Ending.COMPLETE}
+    assert endings(wait(Reader(settings), watch(job))) == {TerminalStatus.COMPLETE}
     assert not hubs_module._hubs._by_loop
     assert not abandoned.done()
     abandoned._log_destroy_pending = False
@@ -373,7 +377,7 @@ def test_a_fork_waits_by_itself_and_leaves_its_parent_waiting(settings, submit, 
     magichour_sandbox.control.set_job(theirs, "complete")
 
     async def fork():
-        hub = hub_for("mh", Reader(settings))
+        hub = scheduler_for("mh", Reader(settings))
         waiting = asyncio.create_task(hub.wait(watch(ours)))
         await until(lambda: entries(magichour_sandbox)[ours]["polls"] > 0)
         child = os.fork()
@@ -381,7 +385,7 @@ def test_a_fork_waits_by_itself_and_leaves_its_parent_waiting(settings, submit, 
             asyncio._set_running_loop(None)
             try:
                 (outcome,) = wait(Reader(settings), watch(theirs))
-                os._exit(0 if outcome.ending is Ending.COMPLETE else 1)
+                os._exit(0 if outcome.ending is TerminalStatus.COMPLETE else 1)
             finally:
                 os._exit(2)
         _, status = await asyncio.to_thread(os.waitpid, child, 0)
@@ -390,7 +394,7 @@ def test_a_fork_waits_by_itself_and_leaves_its_parent_waiting(settings, submit, 
         await asyncio.to_thread(magichour_sandbox.control.set_job, ours, "complete")
         return os.waitstatus_to_exitcode(status), (await waiting).ending
 
-    assert asyncio.run(fork()) == (0, Ending.COMPLETE)
+    assert asyncio.run(fork()) == (0, TerminalStatus.COMPLETE)
 
 
 def test_what_is_said_of_a_job_is_logged_in_the_context_of_its_waiter(settings, submit, magichour_sandbox):
@@ -406,12 +410,12 @@ def test_what_is_said_of_a_job_is_logged_in_the_context_of_its_waiter(settings, 
 
     async def wait_as(name):
         whose.set(name)
-        return await hub_for("mh", Reader(settings)).wait(watch(jobs[name]))
+        return await scheduler_for("mh", Reader(settings)).wait(watch(jobs[name]))
 
     async def wait_for_both():
         await asyncio.gather(*(wait_as(name) for name in jobs))
 
-    logger = logging.getLogger("magichour_provider.waiting")
+    logger = logging.getLogger("magichour_provider.polling")
     listener, level = Listener(), logger.level
     logger.addHandler(listener)
     logger.setLevel(logging.INFO)
@@ -446,7 +450,7 @@ def test_how_many_wait_is_told_while_they_do(settings, submit, magichour_sandbox
     stats, jobs = Recorder(), [submit() for _ in range(4)]
 
     async def watch_levels():
-        hub = hub_for("mh", Reader(settings), stats)
+        hub = scheduler_for("mh", Reader(settings), stats)
         waits = [asyncio.create_task(hub.wait(watch(job))) for job in jobs]
         await until(lambda: (metrics.CLIPS_WAITING, 4, {"conn_id": "mh"}) in stats.levels)
         for each in waits:
@@ -461,7 +465,7 @@ def test_a_metrics_system_that_is_broken_disturbs_nobody(settings, submit, often
         def incr(self, stat, count=1, *, tags=None):
             raise OSError("no route to host")
 
-    assert endings(wait(Reader(settings), watch(submit()), stats=Broken())) == {Ending.COMPLETE}
+    assert endings(wait(Reader(settings), watch(submit()), stats=Broken())) == {TerminalStatus.COMPLETE}
 
 
 def ended_job(submit, sandbox):
@@ -473,9 +477,9 @@ def ended_job(submit, sandbox):
 def test_a_clip_that_was_done_in_time_is_found_after_the_deadline(settings, submit, magichour_sandbox):
     """A triggerer that was down for long starts the trigger anew."""
     now = time.time()
-    late = Watch(ended_job(submit, magichour_sandbox), deadline=now - 600, started=now)
-    quiet = Watch(ended_job(submit, magichour_sandbox), deadline=now - 600, started=now, quiet_until=now + 1)
-    assert endings(wait(Reader(settings), late, quiet)) == {Ending.COMPLETE}
+    late = Poller(ended_job(submit, magichour_sandbox), deadline=now - 600, started=now)
+    quiet = Poller(ended_job(submit, magichour_sandbox), deadline=now - 600, started=now, quiet_until=now + 1)
+    assert endings(wait(Reader(settings), late, quiet)) == {TerminalStatus.COMPLETE}
 
 
 def test_nobody_is_told_anything_in_his_quiet_though_another_sees_the_end(
@@ -485,11 +489,11 @@ def test_nobody_is_told_anything_in_his_quiet_though_another_sees_the_end(
     at = {}
 
     async def wait_as(name, each):
-        await hub_for("mh", Reader(settings)).wait(each)
+        await scheduler_for("mh", Reader(settings)).wait(each)
         at[name] = time.time() - now
 
     async def wait_for_both():
-        quiet = Watch(job, deadline=now + 60, started=now, poll_interval=0.1, quiet_until=now + 2)
+        quiet = Poller(job, deadline=now + 60, started=now, poll_interval=0.1, quiet_until=now + 2)
         await asyncio.gather(wait_as("awake", watch(job)), wait_as("quiet", quiet))
 
     asyncio.run(wait_for_both())
@@ -536,7 +540,7 @@ def test_a_look_that_is_under_way_ends_by_the_client_that_it_began_with(
     magichour_sandbox.control.faults([{**LOOKS, "hold": "after"}])
 
     async def change():
-        hub = hub_for("mh", reader)
+        hub = scheduler_for("mh", reader)
         looking = asyncio.create_task(hub.look(job))
         await until(lambda: magichour_sandbox.control.ledger()["held"])
         with hub._client.lease() as old:
@@ -561,7 +565,7 @@ def test_a_connection_that_stays_as_it_is_keeps_its_client(settings, submit, mag
     reader, job = Reader(settings), submit()
 
     async def read_again():
-        hub = hub_for("mh", reader)
+        hub = scheduler_for("mh", reader)
         waiting = asyncio.create_task(hub.wait(watch(job)))
         await until(lambda: hub._client.is_there)
         with hub._client.lease() as first:
@@ -581,14 +585,14 @@ def test_while_all_pause_the_loop_has_nothing_to_do(settings, submit, magichour_
     jobs, started = [submit() for _ in range(20)], []
     refusal = {**LOOKS, "status": 429, "headers": {"Retry-After": "3"}, "times": 1}
     magichour_sandbox.control.faults([refusal])
-    start_looks = hub_module.Hub._start_looks
+    start_looks = hub_module.PollScheduler._start_looks
 
     def count(hub):
         started.append(hub._limiter.free_at() > hub._loop.time())
         start_looks(hub)
 
-    monkeypatch.setattr(hub_module.Hub, "_start_looks", count)
-    assert endings(wait(Reader(settings), *(watch(job) for job in jobs))) == {Ending.COMPLETE}
+    monkeypatch.setattr(hub_module.PollScheduler, "_start_looks", count)
+    assert endings(wait(Reader(settings), *(watch(job) for job in jobs))) == {TerminalStatus.COMPLETE}
     assert sum(started) < 30
 
 
@@ -598,7 +602,7 @@ def test_a_wait_that_has_ended_leaves_no_timer_and_no_look_behind(settings, subm
     magichour_sandbox.control.set_job(ended, "complete")
 
     async def leave():
-        hub = hub_for("mh", Reader(settings))
+        hub = scheduler_for("mh", Reader(settings))
         keeper = asyncio.create_task(hub.wait(watch(other)))
         await hub.wait(watch(ended, timeout=3000))
         leaving = asyncio.create_task(hub.wait(watch(abandoned, timeout=3000)))
@@ -624,7 +628,7 @@ def test_a_hub_whose_answers_are_slow_opens_more_sockets(settings, submit, magic
     jobs = [submit() for _ in range(60)]
 
     async def widen():
-        hub = hub_for("mh", Reader(settings))
+        hub = scheduler_for("mh", Reader(settings))
         waits = [asyncio.create_task(hub.wait(watch(job))) for job in jobs]
         await until(lambda: hub._width.allowed > 8)
         for each in waits:
@@ -641,7 +645,7 @@ def test_a_password_of_a_proxy_is_in_no_error(settings):
 
     async def ask():
         with pytest.raises(MagicHourError) as caught:
-            await hub_for("mh", Reader(behind)).look("cm0000000000000000000000x")
+            await scheduler_for("mh", Reader(behind)).look("cm0000000000000000000000x")
         return str(caught.value)
 
     assert "s3cretpass" not in asyncio.run(ask())
@@ -652,13 +656,13 @@ def test_an_answer_about_another_job_is_no_answer(settings, submit, magichour_sa
     magichour_sandbox.control.faults([{**LOOKS, "status": 200, "body": other, "times": 1}])
     job = submit()
     (outcome,) = wait(Reader(settings), watch(job))
-    assert (outcome.ending, outcome.project_id, outcome.credits_charged) == (Ending.COMPLETE, job, 72)
+    assert (outcome.ending, outcome.project_id, outcome.credits_charged) == (TerminalStatus.COMPLETE, job, 72)
 
 
 def test_what_a_gateway_says_in_html_is_ridden_out(settings, submit, magichour_sandbox):
     faults = [{**LOOKS, "status": status, "body": "<html>", "times": 1} for status in (403, 400, 408, 425)]
     magichour_sandbox.control.faults(faults)
-    assert endings(wait(Reader(settings), watch(submit()))) == {Ending.COMPLETE}
+    assert endings(wait(Reader(settings), watch(submit()))) == {TerminalStatus.COMPLETE}
 
 
 def test_no_interval_is_so_short_that_a_look_follows_upon_a_look(settings, submit, magichour_sandbox):
@@ -674,24 +678,24 @@ def test_a_pause_of_the_old_host_is_none_of_the_new_one(settings, submit, magich
     reader = Reader(settings)
 
     async def change():
-        hub = hub_for("mh", reader)
+        hub = scheduler_for("mh", reader)
         waiting = asyncio.create_task(hub.wait(watch(submit(), timeout=60)))
         await until(lambda: hub._limiter.free_at() > hub._loop.time() + 100)
         reader.settings = dataclasses.replace(settings, api_key="another")
         return await waiting
 
-    assert asyncio.run(change()).ending is Ending.COMPLETE
+    assert asyncio.run(change()).ending is TerminalStatus.COMPLETE
 
 
 def test_a_wait_that_cannot_begin_leaves_no_hub_behind(settings):
-    class Broken(Watch):
+    class Broken(Poller):
         def pause(self, now):
             raise TypeError
 
     async def begin():
         now = time.time()
         with pytest.raises(TypeError):
-            await hub_for("mh", Reader(settings)).wait(Broken("cm1", deadline=now + 60, started=now))
+            await scheduler_for("mh", Reader(settings)).wait(Broken("cm1", deadline=now + 60, started=now))
         return dict(hubs_module._hubs._by_loop)
 
     assert asyncio.run(begin()) == {}
@@ -699,7 +703,7 @@ def test_a_wait_that_cannot_begin_leaves_no_hub_behind(settings):
 
 def test_waits_that_are_given_up_long_before_their_next_look_take_no_room(settings):
     async def give_up():
-        hub = hub_for("mh", Reader(settings))
+        hub = scheduler_for("mh", Reader(settings))
         keeper = asyncio.create_task(hub.wait(watch("cm1", timeout=9000, poll_interval=9000)))
         for number in range(500):
             waiting = asyncio.create_task(

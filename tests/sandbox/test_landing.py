@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from magichour_provider.api import errors
+from magichour_provider import exceptions as errors
 from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.storage import fetching
@@ -387,7 +387,7 @@ def test_skip_refuses_another_clip_of_the_same_length_under_a_fixed_name(hook, o
     hook.download(project_id, str(target))
     other = flipped(target.read_bytes(), IN_PADDING)
     target.write_bytes(other)
-    with pytest.raises(errors.TargetError, match="holds another clip") as failed:
+    with pytest.raises(errors.DestinationError, match="holds another clip") as failed:
         hook.download(project_id, str(target))
     assert not failed.value.retryable
     assert target.read_bytes() == other
@@ -399,7 +399,7 @@ def test_skip_refuses_a_damaged_copy_under_the_projects_own_name(hook, order, tm
     project_id = order(4 * MIB, clip_checksum=kind)
     target = Path(hook.download(project_id, f"{tmp_path}/")["path"])
     target.write_bytes(flipped(target.read_bytes(), IN_PADDING))
-    with pytest.raises(errors.TargetError, match="holds another clip"):
+    with pytest.raises(errors.DestinationError, match="holds another clip"):
         hook.download(project_id, f"{tmp_path}/")
 
 
@@ -407,7 +407,7 @@ def test_skip_refuses_a_damaged_copy_under_the_projects_own_name(hook, order, tm
 def test_skip_refuses_a_clip_of_another_length_under_the_projects_own_name(hook, order, tmp_path, kind):
     project_id, other_id = order(clip_checksum=kind), order(MIB, clip_checksum=kind)
     hook.download(other_id, f"{tmp_path}/{project_id}.mp4")
-    with pytest.raises(errors.TargetError, match="holds another clip"):
+    with pytest.raises(errors.DestinationError, match="holds another clip"):
         hook.download(project_id, f"{tmp_path}/")
 
 
@@ -431,7 +431,7 @@ def test_skip_refuses_half_a_clip_that_something_else_left_there(hook, order, tm
     target = Path(hook.download(project_id, f"{tmp_path}/")["path"])
     half = target.read_bytes()[:5000]
     target.write_bytes(half)
-    with pytest.raises(errors.TargetError, match="exists already"):
+    with pytest.raises(errors.DestinationError, match="exists already"):
         hook.download(project_id, f"{tmp_path}/")
     assert target.read_bytes() == half
 
@@ -442,7 +442,7 @@ def test_fail_refuses_the_same_clip_and_another(hook, order, tmp_path, same):
     target = tmp_path / "clip.mp4"
     hook.download(project_id, str(target))
     before = target.read_bytes()
-    with pytest.raises(errors.TargetError, match="exists already"):
+    with pytest.raises(errors.DestinationError, match="exists already"):
         hook.download(project_id if same else order(), str(target), if_exists="fail")
     assert target.read_bytes() == before
     assert names_in(tmp_path) == ["clip.mp4"]
@@ -588,6 +588,6 @@ def test_a_template_that_cannot_be_used_is_said_before_anything_is_asked(
 ):
     project_id = order()
     before = magic.control.ledger()["requests"]
-    with pytest.raises(errors.TargetError, match=says):
+    with pytest.raises(errors.DestinationError, match=says):
         hook.download(project_id, f"{tmp_path}/", file_name=file_name)
     assert [entry for entry in magic.control.ledger()["requests"] if entry not in before] == []

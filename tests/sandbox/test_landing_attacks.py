@@ -19,9 +19,9 @@ import traceback
 
 import pytest
 
-from magichour_provider.api import errors
-from magichour_provider.api.settings import ClientSettings
-from magichour_provider.compat import AirflowTaskTimeout
+from magichour_provider import exceptions as errors
+from magichour_provider.airflow_internals import AirflowTaskTimeout
+from magichour_provider.client.settings import ClientSettings
 from magichour_provider.storage import fetching
 from magichour_provider.storage.target import resolve_target
 from magichour_provider.storage.transfer import land
@@ -290,7 +290,7 @@ def test_a_part_of_a_file_of_another_length_is_not_put_behind_it(bring, clip):
 
 def test_a_storage_that_only_ever_sends_other_parts_is_given_up(bring, clip, tmp_path):
     outcome, requests = bring(lambda request: request.answer(206, part_of(clip, 0), clip))
-    check_refused(tmp_path, outcome, errors.RangeRefusedError)
+    check_refused(tmp_path, outcome, errors.ResumeNotPossibleError)
     assert len(requests) == 5
 
 
@@ -462,9 +462,9 @@ def test_what_is_no_http_is_a_failed_download(bring, tmp_path, answer):
     ],
 )
 def test_a_link_that_cannot_be_used_is_a_failed_download(tmp_path, url):
-    from magichour_provider.api.models import ClipLink
+    from magichour_provider.client.models import DownloadUrl
 
-    link = ClipLink.model_validate({"url": f"{url}?{SIGNATURE}"})
+    link = DownloadUrl.model_validate({"url": f"{url}?{SIGNATURE}"})
     with client_for(timeout=1.0) as client, pytest.raises(errors.DownloadError) as failed:
         land(client, lambda: link, resolve_target(f"{tmp_path}/clip.mp4", "p1"), if_exists="skip")
     check_refused(tmp_path, failed.value, errors.DownloadError)
@@ -568,14 +568,14 @@ def test_landings_run_side_by_side_in_threads(clip, tmp_path):
 
 FORKING = """
 import os, sys
-from magichour_provider.api.client import MagicHourClient
-from magichour_provider.api.models import ClipLink
-from magichour_provider.api.settings import ClientSettings
+from magichour_provider.client.sync import MagicHourClient
+from magichour_provider.client.models import DownloadUrl
+from magichour_provider.client.settings import ClientSettings
 from magichour_provider.storage.target import resolve_target
 from magichour_provider.storage.transfer import land
 
 url, folder = sys.argv[1:]
-link = ClipLink.model_validate({"url": url})
+link = DownloadUrl.model_validate({"url": url})
 client = MagicHourClient(ClientSettings(api_key="k", timeout=5.0))
 
 def bring(name):
@@ -709,7 +709,7 @@ def test_a_signal_that_raises_ends_a_landing_that_waits_for_bytes(clip, tmp_path
 
 
 def test_a_reader_that_is_given_up_before_it_began_ends(clip):
-    from magichour_provider.api.clip_reader import _Reader
+    from magichour_provider.client.download_reader import _Reader
 
     with RawStorage(whole(clip)) as storage:
         settings = ClientSettings(api_key="k", timeout=PATIENCE_SECONDS)

@@ -11,14 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from magichour_provider.api import errors
+from magichour_provider import exceptions as errors
 from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.storage import fetching
-from magichour_provider.storage.landing import Landing
-from magichour_provider.storage.leftovers import remove_leftovers
-from magichour_provider.storage.s3_writer import PART_BYTES, S3Writer
-from magichour_provider.storage.source import open_source
+from magichour_provider.storage.cleanup import remove_leftovers
+from magichour_provider.storage.download import AtomicDownload
+from magichour_provider.storage.images import open_source
+from magichour_provider.storage.publish_s3 import PART_BYTES, S3Writer
 from magichour_provider.storage.target import resolve_target
 
 MIB = 1 << 20
@@ -172,7 +172,7 @@ def test_a_landing_that_is_interrupted_leaves_no_object_and_no_upload(
     content = content_of(order(MULTIPART))
 
     def be_interrupted():
-        with Landing(resolve_target("s3://s3@clips/clip.mp4", "p1")) as landing:
+        with AtomicDownload(resolve_target("s3://s3@clips/clip.mp4", "p1")) as landing:
             landing.write(content)
             assert uploads() == ["clip.mp4"]
             raise KeyboardInterrupt
@@ -193,13 +193,16 @@ def test_of_two_writers_that_must_not_overwrite_only_one_wins(
 ):
     first_content, second_content = (content_of(order(padding)) for _ in range(2))
     target = resolve_target("s3://s3@clips/clip.mp4", "p1")
-    with Landing(target, if_exists="fail") as first, Landing(target, if_exists="fail") as second:
+    with (
+        AtomicDownload(target, if_exists="fail") as first,
+        AtomicDownload(target, if_exists="fail") as second,
+    ):
         if how == "lets the store decide":
             monkeypatch.setattr(S3Writer, "_refuse_existing", lambda writer: None)
         first.write(first_content)
         second.write(second_content)
         first.publish(len(first_content))
-        with pytest.raises(errors.TargetError, match="exists already"):
+        with pytest.raises(errors.DestinationError, match="exists already"):
             second.publish(len(second_content))
     assert objects() == {"clip.mp4": first_content}
     assert uploads() == []
@@ -223,7 +226,7 @@ def test_a_store_that_knows_no_condition_is_written_to_without_one(
 
     monkeypatch.setattr(S3Writer, "_call", refuse_conditions)
     target = resolve_target("s3://s3@clips/clip.mp4", "p1")
-    with Landing(target, if_exists="fail") as landing:
+    with AtomicDownload(target, if_exists="fail") as landing:
         landing.write(content)
         landing.publish(len(content))
     assert objects() == {"clip.mp4": content}
@@ -241,7 +244,7 @@ def test_the_next_landing_ends_what_another_has_left_and_nothing_else(s3, hook, 
 def test_a_landing_whose_upload_another_one_ended_may_be_tried_again(s3, objects, uploads, order, content_of):
     content = content_of(order(MULTIPART))
     target = resolve_target("s3://s3@clips/clip.mp4", "p1")
-    with Landing(target) as landing:
+    with AtomicDownload(target) as landing:
         landing.write(content)
         remove_leftovers(target)
         with pytest.raises(errors.TransferError) as failed:
@@ -261,9 +264,9 @@ def test_skip_takes_the_same_clip_and_refuses_another(hook, order, content_of, o
     assert hook.download(project_id, "s3://s3@clips/clip.mp4") == first
     again = s3.head_object(Bucket="clips", Key="clip.mp4")
     assert (again["LastModified"], again["ETag"]) == (written["LastModified"], written["ETag"])
-    with pytest.raises(errors.TargetError, match="holds another clip"):
+    with pytest.raises(errors.DestinationError, match="holds another clip"):
         hook.download(other_id, "s3://s3@clips/clip.mp4")
-    with pytest.raises(errors.TargetError, match="exists already"):
+    with pytest.raises(errors.DestinationError, match="exists already"):
         hook.download(project_id, "s3://s3@clips/clip.mp4", if_exists="fail")
     assert objects() == {"clip.mp4": content_of(project_id)}
     hook.download(other_id, "s3://s3@clips/clip.mp4", if_exists="overwrite")
@@ -313,7 +316,7 @@ def test_nothing_is_removed_at_magic_hour_unless_the_object_is_as_it_landed(
     ("if_exists", "padding"), [("skip", 0), ("fail", MULTIPART), ("overwrite", 0), ("overwrite", MULTIPART)]
 )
 def test_a_bucket_that_is_not_there_is_said(hook, order, padding, if_exists):
-    with pytest.raises(errors.TargetError) as failed:
+    with pytest.raises(errors.DestinationError) as failed:
         hook.download(order(padding), "s3://s3@no-such-bucket/clip.mp4", if_exists=if_exists)
     assert "s3://no-such-bucket/clip.mp4" in failed.value.what
     assert "bucket" in failed.value.what.removeprefix("s3://no-such-bucket")
@@ -332,7 +335,7 @@ def strict_s3(_s3_server, s3):
 @pytest.mark.parametrize("if_exists", ["skip", "overwrite", "fail"])
 def test_wrong_credentials_are_said_and_not_tried_again(hook, order, strict_s3, if_exists):
     project_id = order()
-    with pytest.raises(errors.TargetError) as failed:
+    with pytest.raises(errors.DestinationError) as failed:
         hook.download(project_id, "s3://s3@clips/clip.mp4", if_exists=if_exists)
     assert not failed.value.retryable
     assert "a-secret-key" not in str(failed.value)
@@ -350,7 +353,7 @@ def test_a_store_out_of_reach_may_be_tried_again(hook, order, monkeypatch, if_ex
 
 
 def test_a_connection_that_is_not_defined_is_said(hook, order):
-    with pytest.raises(errors.TargetError, match="no_such_conn"):
+    with pytest.raises(errors.DestinationError, match="no_such_conn"):
         hook.download(order(), "s3://no_such_conn@clips/clip.mp4", if_exists="overwrite")
 
 

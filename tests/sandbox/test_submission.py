@@ -7,10 +7,10 @@ import io
 import pytest
 from PIL import Image
 
-from magichour_provider.api import errors
-from magichour_provider.api.client import MagicHourClient
-from magichour_provider.api.settings import ClientSettings
-from magichour_provider.paying.submission import Order, check, fingerprint, open_images, upload_images
+from magichour_provider import exceptions as errors
+from magichour_provider.client.settings import ClientSettings
+from magichour_provider.client.sync import MagicHourClient
+from magichour_provider.jobs.request import VideoRequest, check, fingerprint, open_images, upload_images
 
 IMAGE = "dags_examples/images/grace_hopper.jpg"
 
@@ -28,7 +28,9 @@ def submit(client, order):
 
 
 def order(**fields):
-    return Order.of(**{"image": IMAGE, "end_seconds": 5, "model": "ltx-2.3", "resolution": "480p", **fields})
+    return VideoRequest.of(
+        **{"image": IMAGE, "end_seconds": 5, "model": "ltx-2.3", "resolution": "480p", **fields}
+    )
 
 
 def spent(sandbox):
@@ -146,7 +148,7 @@ def test_a_balance_that_cannot_pay_is_said_with_what_is_missing(client, magichou
 
 
 def test_an_image_too_large_for_the_tier_is_not_uploaded(client, magichour_sandbox, monkeypatch):
-    monkeypatch.setattr("magichour_provider.api.catalog.MAX_UPLOAD_BYTES", {"free": 1000})
+    monkeypatch.setattr("magichour_provider.client.pricing.MAX_UPLOAD_BYTES", {"free": 1000})
     magichour_sandbox.control.account(tier="free")
     with pytest.raises(errors.ImageError, match="tier 'free'"):
         submit(client, order())
@@ -163,11 +165,11 @@ def test_without_an_account_endpoint_the_server_decides(client, magichour_sandbo
 
 def test_the_catalogue_can_warn_or_be_silent(client, magichour_sandbox, caplog):
     with pytest.raises(errors.APIError):
-        submit(client, order(end_seconds=11, check_catalog="warn"))
+        submit(client, order(end_seconds=11, validate_model="warn"))
     assert "end_seconds 11" in caplog.text
     caplog.clear()
     with pytest.raises(errors.APIError):
-        submit(client, order(end_seconds=11, check_catalog="off"))
+        submit(client, order(end_seconds=11, validate_model="off"))
     assert "end_seconds 11" not in caplog.text
     assert spent(magichour_sandbox) == 0
 

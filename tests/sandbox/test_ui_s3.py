@@ -12,9 +12,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from magichour_provider.ui.clip_answers import answer
-from magichour_provider.ui.clip_files import STORE_BLOCK_BYTES, find
-from magichour_provider.ui.clip_roots import ClipRefusedError, ClipUnavailableError, parse_roots
+from magichour_provider.ui.media_files import STORE_BLOCK_BYTES, find
+from magichour_provider.ui.media_roots import ClipRefusedError, ClipUnavailableError, parse_roots
+from magichour_provider.ui.range_response import answer
 
 MIB = 1 << 20
 ROOT = "s3://s3@clips/finished/{dag_id}/"

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from magichour_provider.api.client import MagicHourClient
-from magichour_provider.api.models import ImageToVideoRequest
-from magichour_provider.api.settings import ClientSettings
-from magichour_provider.waiting import blocking
-from magichour_provider.waiting.hubs import hub_for
-from magichour_provider.waiting.outcome import Ending
-from magichour_provider.waiting.watch import Watch
+from magichour_provider.client.models import ImageToVideoRequest
+from magichour_provider.client.settings import ClientSettings
+from magichour_provider.client.sync import MagicHourClient
+from magichour_provider.polling import blocking
+from magichour_provider.polling.outcome import TerminalStatus
+from magichour_provider.polling.poller import Poller
+from magichour_provider.polling.schedulers import scheduler_for
 
 LOOKS = {"method": "GET", "path": "/v1/video-projects/*"}
 
@@ -35,7 +35,7 @@ def submit(settings):
 
 def watch(project_id, *, timeout=60.0):
     now = time.time()
-    return Watch(project_id, deadline=now + timeout, started=now, poll_interval=0.1)
+    return Poller(project_id, deadline=now + timeout, started=now, poll_interval=0.1)
 
 
 def wait_in_worker(settings, *watches):
@@ -52,7 +52,7 @@ def reader_of(settings):
 
 def wait_in_triggerer(settings, *watches):
     async def wait():
-        hub = hub_for("mh", reader_of(settings))
+        hub = scheduler_for("mh", reader_of(settings))
         return await asyncio.gather(*(hub.wait(each) for each in watches))
 
     return asyncio.run(wait())
@@ -69,7 +69,7 @@ def looks(sandbox):
 @both
 def test_the_wait_ends_when_the_clip_is_there(wait, settings, submit):
     (outcome,) = wait(settings, watch(submit()))
-    assert (outcome.ending, outcome.credits_charged, outcome.end_seconds) == (Ending.COMPLETE, 72, 3)
+    assert (outcome.ending, outcome.credits_charged, outcome.end_seconds) == (TerminalStatus.COMPLETE, 72, 3)
 
 
 @both
@@ -93,7 +93,9 @@ def test_the_wait_tells_how_long_the_job_was_in_the_queue_and_rendered(
 
 
 @both
-@pytest.mark.parametrize(("status", "ending"), [("error", Ending.FAILED), ("canceled", Ending.CANCELED)])
+@pytest.mark.parametrize(
+    ("status", "ending"), [("error", TerminalStatus.FAILED), ("canceled", TerminalStatus.CANCELED)]
+)
 def test_the_wait_ends_when_the_job_comes_to_nothing(
     wait, settings, submit, magichour_sandbox, status, ending
 ):
@@ -111,7 +113,7 @@ def test_a_deleted_job_ends_the_wait(wait, settings, submit, magichour_sandbox, 
     project_id = submit()
     with MagicHourClient(settings) as client:
         client.delete_video(project_id)
-    assert wait(settings, watch(project_id))[0].ending is Ending.DELETED
+    assert wait(settings, watch(project_id))[0].ending is TerminalStatus.DELETED
 
 
 @both
@@ -127,13 +129,13 @@ def test_a_deleted_job_ends_the_wait(wait, settings, submit, magichour_sandbox, 
 )
 def test_trouble_that_passes_is_ridden_out(wait, settings, submit, magichour_sandbox, fault):
     magichour_sandbox.control.faults([{**LOOKS, **fault, "times": 3}])
-    assert wait(settings, watch(submit()))[0].ending is Ending.COMPLETE
+    assert wait(settings, watch(submit()))[0].ending is TerminalStatus.COMPLETE
 
 
 @both
 def test_trouble_that_does_not_pass_ends_at_the_deadline(wait, settings, submit, magichour_sandbox):
     magichour_sandbox.control.faults([{**LOOKS, "status": 500}])
-    assert wait(settings, watch(submit(), timeout=0.5))[0].ending is Ending.TIMEOUT
+    assert wait(settings, watch(submit(), timeout=0.5))[0].ending is TerminalStatus.TIMEOUT
 
 
 @both
@@ -141,7 +143,7 @@ def test_an_unknown_status_waits_until_the_deadline(wait, settings, submit, magi
     project_id = submit()
     magichour_sandbox.control.set_job(project_id, "paused")
     (outcome,) = wait(settings, watch(project_id, timeout=0.5))
-    assert (outcome.ending, outcome.status) == (Ending.TIMEOUT, "paused")
+    assert (outcome.ending, outcome.status) == (TerminalStatus.TIMEOUT, "paused")
 
 
 @both
@@ -151,5 +153,5 @@ def test_a_refused_key_ends_the_wait_at_once(wait, settings, submit, magichour_s
     project_id = submit()
     magichour_sandbox.control.faults([{**LOOKS, "status": status, "body": {"message": "no"}}])
     (outcome,) = wait(settings, watch(project_id))
-    assert (outcome.ending, outcome.error_status) == (Ending.REFUSED, status)
+    assert (outcome.ending, outcome.error_status) == (TerminalStatus.REFUSED, status)
     assert looks(magichour_sandbox) == 1

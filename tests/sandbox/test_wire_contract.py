@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 from jsonschema import Draft4Validator, FormatChecker
 
-from magichour_provider.api import errors
-from magichour_provider.api.async_client import AsyncMagicHourClient
-from magichour_provider.api.catalog import IMAGE_EXTENSIONS, Tier
-from magichour_provider.api.client import MagicHourClient
-from magichour_provider.api.models import ImageToVideoRequest, JobStatus
-from magichour_provider.api.settings import ClientSettings
-from magichour_provider.paying.submission import Order, check, open_images, upload_images
+from magichour_provider import exceptions as errors
+from magichour_provider.client.aio import AsyncMagicHourClient
+from magichour_provider.client.models import ImageToVideoRequest, JobStatus
+from magichour_provider.client.pricing import IMAGE_EXTENSIONS, Tier
+from magichour_provider.client.settings import ClientSettings
+from magichour_provider.client.sync import MagicHourClient
+from magichour_provider.jobs.request import VideoRequest, check, open_images, upload_images
 from magichour_provider.sandbox import Behaviour, SandboxServer, Settings
 from magichour_provider.sandbox import server as sandbox_server
 
@@ -220,7 +220,7 @@ class Wire:
         return asyncio.run(call())
 
     def prepared(self, **fields: Any) -> ImageToVideoRequest:
-        order = Order.of(image=IMAGE, **fields)
+        order = VideoRequest.of(image=IMAGE, **fields)
         with MagicHourClient(ClientSettings(self.server.api_key, self.server.url)) as client:
             images = open_images(order)
             check(client, order, images)

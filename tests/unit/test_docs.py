@@ -15,9 +15,9 @@ import yaml
 from airflow.models.connection import Connection
 
 from magichour_provider import __version__
-from magichour_provider.connection_form import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 from magichour_provider.get_provider_info import get_provider_info
-from magichour_provider.hooks.connection import settings_of
+from magichour_provider.hooks.connection import settings_from_connection
+from magichour_provider.hooks.connection_form import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.operators.contact_sheet import ContactSheetOperator
 from magichour_provider.operators.download import DownloadVideoOperator
@@ -218,7 +218,7 @@ MAKERS = ("export AIRFLOW_CONN", "airflow connections add")
 )
 def test_every_way_to_make_the_connection_makes_it(line):
     made = made_by(line)
-    settings = settings_of(made)
+    settings = settings_from_connection(made)
     assert (made.conn_type, settings.api_key, settings.timeout) == ("magichour", "YOUR-API-KEY", 30)
 
 

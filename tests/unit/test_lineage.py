@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from magichour_provider import lineage
+from magichour_provider.jobs.reference import JobReference
 from magichour_provider.lineage import Submission, image_name, of_landing, of_submission
-from magichour_provider.references import JobReference
 
 SIGNED = "https://who:secret@cdn.example.com:8443/stills/a%20b.jpg?X-Amz-Signature=5f3c9a5f3c9a#top"
 PROMPT = "She smiles; the camera moves slowly closer"
@@ -187,7 +187,7 @@ def test_without_the_openlineage_provider_there_is_none_and_nothing_breaks():
 import sys
 from magichour_provider.lineage import of_landing
 sys.modules["airflow.providers.openlineage"] = sys.modules["openlineage"] = None
-from magichour_provider.references import JobReference
+from magichour_provider.jobs.reference import JobReference
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 task = ImageToVideoOperator(task_id="render", image="a.jpg", end_seconds=5)
 assert task.get_openlineage_facets_on_start() is None

@@ -11,9 +11,9 @@ import pytest
 from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
-from magichour_provider.outlets import announce, announce_clips, uri_of
-from magichour_provider.references import JobReference
-from magichour_provider.storage.place import locate
+from magichour_provider.asset_events import announce, announce_clips, uri_of
+from magichour_provider.jobs.reference import JobReference
+from magichour_provider.storage.locations import locate
 
 JOB = JobReference("abc", model="kling-3.0", credits_charged=300)
 

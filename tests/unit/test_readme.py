@@ -13,12 +13,12 @@ from airflow.models.connection import Connection
 from airflow.sdk import BaseOperator, BaseSensorOperator
 
 import magichour_provider
-from magichour_provider.api import errors
-from magichour_provider.api.catalog import IMAGE_EXTENSIONS, Choice, estimate_credits, validate
-from magichour_provider.connection_form import CONN_FIELDS
-from magichour_provider.hooks.connection import settings_of
-from magichour_provider.outlets import extra_of_job
-from magichour_provider.storage.place import _EXTRAS
+from magichour_provider import exceptions as errors
+from magichour_provider.asset_events import extra_of_job
+from magichour_provider.client.pricing import IMAGE_EXTENSIONS, ModelRequest, estimate_credits, validate
+from magichour_provider.hooks.connection import settings_from_connection
+from magichour_provider.hooks.connection_form import CONN_FIELDS
+from magichour_provider.storage.locations import _EXTRAS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -68,7 +68,7 @@ CONNECTIONS = [
 def test_every_form_of_the_connection_can_be_used(value):
     made = Connection.from_json(value) if value.startswith("{") else Connection(uri=value)
     made.conn_id = "magichour_default"
-    settings = settings_of(made)
+    settings = settings_from_connection(made)
     assert made.conn_type == "magichour"
     assert settings.api_key in ("YOUR-API-KEY", "any-key")
     assert settings.timeout == (30 if "timeout" in value else 60)
@@ -107,7 +107,7 @@ OURS = {
 
 @pytest.mark.parametrize("code", blocks("python"))
 def test_every_snippet_is_python_and_gives_our_operators_arguments_that_they_take(code):
-    for call in [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]:
+    for call in [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Request)]:
         target = call.func.value if isinstance(call.func, ast.Attribute) else call.func
         if not isinstance(target, ast.Name) or target.id not in OURS:
             continue
@@ -129,7 +129,7 @@ PRICES = list(rows("docs/costs.md", "## What a clip costs"))
 @pytest.mark.parametrize("cells", PRICES, ids=lambda cells: " ".join(cells[:4]))
 def test_the_page_of_costs_says_what_the_catalogue_says(cells):
     model, resolution, seconds, audio, told = cells
-    choice = Choice(model.strip("`"), float(seconds), resolution, audio == "yes")
+    choice = ModelRequest(model.strip("`"), float(seconds), resolution, audio == "yes")
     validate(choice)
     assert told == str(estimate_credits(choice) or "not published")
 
@@ -137,11 +137,11 @@ def test_the_page_of_costs_says_what_the_catalogue_says(cells):
 def test_the_sums_of_the_page_of_costs_are_right():
     page = " ".join(PAGES["docs/costs.md"].split())
     for resolution, told in re.findall(r"`ltx-2\.3` at (480p), come to (\d+) credits", page):
-        assert int(told) == 100 * (estimate_credits(Choice("ltx-2.3", 5, resolution)) or 0)
+        assert int(told) == 100 * (estimate_credits(ModelRequest("ltx-2.3", 5, resolution)) or 0)
     (at_1080p,) = re.findall(r"The same at 1080p are (\d+)\.", page)
-    assert int(at_1080p) == 100 * (estimate_credits(Choice("ltx-2.3", 5, "1080p")) or 0)
+    assert int(at_1080p) == 100 * (estimate_credits(ModelRequest("ltx-2.3", 5, "1080p")) or 0)
     (estimate,) = re.findall(r"audio=True\)` says the same to a program: (\d+)", page)
-    assert int(estimate) == estimate_credits(Choice("kling-3.0", 5, "720p", audio=True))
+    assert int(estimate) == estimate_credits(ModelRequest("kling-3.0", 5, "720p", audio=True))
 
 
 def test_the_page_of_failures_knows_every_error_and_whether_a_retry_can_help():

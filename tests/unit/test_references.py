@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from magichour_provider.references import job_name
+from magichour_provider.jobs.reference import job_name
 
 RUN = "manual__2026-11-22T13:48:24.123456+00:00_abcdef"
 

@@ -115,7 +115,7 @@ def test_a_dag_file_loads_no_client_no_model_and_no_storage(module):
         for name in loaded
         if name.startswith(
             (
-                "magichour_provider.api.models",
+                "magichour_provider.client.models",
                 "magichour_provider.storage",
                 "magichour_provider.pictures",
             )

@@ -13,14 +13,14 @@ from unittest.mock import patch
 
 from airflow.sdk import DAG, Context
 
-from magichour_provider.api.client import MagicHourClient
-from magichour_provider.durable import JobRecords
+from magichour_provider.client.sync import MagicHourClient
+from magichour_provider.jobs.state import JobStateStore
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
 PARAMS = {"conn_id": "", "image": "", "signs": "", "stop_at": ""}
 STOPS_AFTER = {
     "answer": (MagicHourClient, "create_image_to_video"),
-    "record": (JobRecords, "submitted"),
+    "record": (JobStateStore, "submitted"),
 }
 """What has just been done where a task stops, by `params.stop_at`; `resume` is another such place."""
 STOPPED_INDEX = 1

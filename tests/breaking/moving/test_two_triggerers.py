@@ -15,7 +15,7 @@ from live_airflow import LiveAirflow
 from report import Report
 from scene import anonymous
 
-from magichour_provider.references import library_url
+from magichour_provider.jobs.reference import library_url
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
 

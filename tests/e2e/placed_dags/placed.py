@@ -80,7 +80,7 @@ def placed_waiting() -> None:
         retry_policy=ExceptionRetryPolicy(
             rules=[
                 RetryRule(
-                    exception="magichour_provider.api.errors.JobFailedError",
+                    exception="magichour_provider.exceptions.JobFailedError",
                     action=RetryAction.RETRY,
                     retry_delay=timedelta(seconds=0),
                 )

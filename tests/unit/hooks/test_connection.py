@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from airflow.models.connection import Connection
 
-from magichour_provider.api.errors import ConfigurationError
-from magichour_provider.connection_form import CONN_FIELDS
-from magichour_provider.hooks.connection import ConnectionExtras, settings_of
+from magichour_provider.exceptions import ConfigurationError
+from magichour_provider.hooks.connection import ConnectionExtras, settings_from_connection
+from magichour_provider.hooks.connection_form import CONN_FIELDS
 
 
 def connection(**fields):
@@ -31,25 +31,27 @@ def connection(**fields):
     ],
 )
 def test_the_host_may_be_written_in_each_usual_way(fields, base_url):
-    assert settings_of(connection(**fields)).base_url == base_url
+    assert settings_from_connection(connection(**fields)).base_url == base_url
 
 
 def test_the_uri_form_is_read():
-    settings = settings_of(Connection(conn_id="mh", uri="magichour://:key%2F1@?timeout=30&verify=false"))
+    settings = settings_from_connection(
+        Connection(conn_id="mh", uri="magichour://:key%2F1@?timeout=30&verify=false")
+    )
     assert (settings.api_key, settings.timeout, settings.verify) == ("key/1", 30.0, False)
     assert settings.base_url == "https://api.magichour.ai"
 
 
 def test_the_json_form_is_read():
     text = '{"conn_type": "magichour", "password": "key", "host": "http://h:1", "extra": {"max_attempts": 2}}'
-    settings = settings_of(Connection.from_json(text, conn_id="mh"))
+    settings = settings_from_connection(Connection.from_json(text, conn_id="mh"))
     assert (settings.base_url, settings.max_attempts) == ("http://h:1", 2)
 
 
 @pytest.mark.parametrize("password", [None, ""])
 def test_a_missing_key_is_said_with_the_connections_name(password):
     with pytest.raises(ConfigurationError, match="'mh' has no password"):
-        settings_of(connection(password=password))
+        settings_from_connection(connection(password=password))
 
 
 @pytest.mark.parametrize(
@@ -63,20 +65,20 @@ def test_a_missing_key_is_said_with_the_connections_name(password):
 )
 def test_a_bad_extra_is_an_error_that_names_connection_and_key(extra, named):
     with pytest.raises(ConfigurationError) as refused:
-        settings_of(connection(extra=extra))
+        settings_from_connection(connection(extra=extra))
     assert "'mh'" in str(refused.value)
     assert named in str(refused.value)
 
 
 def test_an_unusable_extra_is_not_quoted():
     with pytest.raises(ConfigurationError) as refused:
-        settings_of(connection(extra='{"proxy": ["http://u:hush@p"], "api_key": "hush"}'))
+        settings_from_connection(connection(extra='{"proxy": ["http://u:hush@p"], "api_key": "hush"}'))
     assert "hush" not in str(refused.value)
 
 
 def test_fields_that_the_form_saved_empty_take_their_defaults():
     extra = '{"timeout": null, "proxy": "", "max_attempts": null, "verify": null, "ca_bundle": ""}'
-    assert settings_of(connection(extra=extra)) == settings_of(connection())
+    assert settings_from_connection(connection(extra=extra)) == settings_from_connection(connection())
 
 
 def test_the_form_offers_what_the_connection_reads():

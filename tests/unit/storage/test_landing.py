@@ -17,13 +17,13 @@ import pytest
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
-from magichour_provider.api.errors import (
+from magichour_provider.exceptions import (
+    DestinationError,
     DownloadError,
     NotAVideoError,
-    TargetError,
     TransferError,
 )
-from magichour_provider.storage.landing import LandedFile, Landing, existing
+from magichour_provider.storage.download import AtomicDownload, DownloadedFile, existing
 from magichour_provider.storage.target import Target, resolve_target
 
 from .conftest import STORE_CONN_ID, boxes_of, make_clip
@@ -31,8 +31,8 @@ from .conftest import STORE_CONN_ID, boxes_of, make_clip
 OLD = b"what stood there before"
 
 
-def land(target: Target, data: bytes, chunk_bytes: int = 1000, **options: Any) -> LandedFile:
-    with Landing(target, **options) as landing:
+def land(target: Target, data: bytes, chunk_bytes: int = 1000, **options: Any) -> DownloadedFile:
+    with AtomicDownload(target, **options) as landing:
         for start in range(0, len(data), chunk_bytes):
             landing.write(data[start : start + chunk_bytes])
         return landing.publish(len(data))
@@ -91,7 +91,7 @@ def test_a_project_id_cannot_leave_the_folder(tmp_path: Path, project_id: str) -
     ("path", "project_id"), [("", "p1"), (" ", "p1"), ("/tmp/", ""), ("file://host/x", "p")]
 )
 def test_a_target_without_a_name_is_refused(path: str, project_id: str) -> None:
-    with pytest.raises(TargetError) as caught:
+    with pytest.raises(DestinationError) as caught:
         resolve_target(path, project_id)
     assert not caught.value.retryable
 
@@ -105,7 +105,7 @@ def test_a_clip_lands_whole_with_its_story(tmp_path: Path, clip: bytes) -> None:
     path = tmp_path / "new" / "folder" / "p1.mp4"
     assert path.read_bytes() == clip
     assert names_in(path.parent) == ["p1.mp4"]
-    assert landed == LandedFile(
+    assert landed == DownloadedFile(
         str(path),
         len(clip),
         hashlib.sha256(clip).hexdigest(),
@@ -129,7 +129,7 @@ def test_the_file_has_the_mode_of_the_umask(tmp_path: Path, clip: bytes) -> None
 def test_the_old_file_stands_until_the_publication(tmp_path: Path, clip: bytes) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(OLD)
-    with Landing(resolve_target(str(path), "p1")) as landing:
+    with AtomicDownload(resolve_target(str(path), "p1")) as landing:
         landing.write(clip)
         assert path.read_bytes() == OLD
         part = next(name for name in names_in(tmp_path) if name != "clip.mp4")
@@ -146,30 +146,30 @@ def half(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
 
-def leave_without_publishing(landing: Landing, clip: bytes) -> None:
+def leave_without_publishing(landing: AtomicDownload, clip: bytes) -> None:
     landing.write(clip)
 
 
-def be_interrupted(landing: Landing, clip: bytes) -> None:
+def be_interrupted(landing: AtomicDownload, clip: bytes) -> None:
     landing.write(half(clip))
     raise KeyboardInterrupt
 
 
-def be_short_of_the_announced_length(landing: Landing, clip: bytes) -> None:
+def be_short_of_the_announced_length(landing: AtomicDownload, clip: bytes) -> None:
     landing.write(clip)
     landing.publish(len(clip) + 1)
 
 
-def be_cut(landing: Landing, clip: bytes) -> None:
+def be_cut(landing: AtomicDownload, clip: bytes) -> None:
     landing.write(half(clip))
     landing.publish()
 
 
-def be_a_web_page(landing: Landing, clip: bytes) -> None:
+def be_a_web_page(landing: AtomicDownload, clip: bytes) -> None:
     landing.write(b"<html>link expired</html>")
 
 
-def publish_what_failed_before(landing: Landing, clip: bytes) -> None:
+def publish_what_failed_before(landing: AtomicDownload, clip: bytes) -> None:
     landing.write(clip)
     with pytest.raises(DownloadError):
         landing.publish(1)
@@ -188,7 +188,7 @@ FAILURES = [
 
 def run_failure(target: Target, clip: bytes, fail: Any, error: type[BaseException] | None) -> None:
     def attempt() -> None:
-        with Landing(target) as landing:
+        with AtomicDownload(target) as landing:
             fail(landing, clip)
 
     if error is None:
@@ -215,8 +215,8 @@ def test_fail_refuses_an_existing_target_at_the_start(tmp_path: Path, clip: byte
     path = tmp_path / "clip.mp4"
     path.write_bytes(OLD)
     with (
-        pytest.raises(TargetError, match="exists already"),
-        Landing(resolve_target(str(path), "p1"), if_exists="fail"),
+        pytest.raises(DestinationError, match="exists already"),
+        AtomicDownload(resolve_target(str(path), "p1"), if_exists="fail"),
     ):
         pytest.fail("the landing began")
     assert path.read_bytes() == OLD
@@ -233,11 +233,14 @@ def test_of_two_writers_that_must_not_overwrite_only_one_wins(
     if not hard_links:
         monkeypatch.setattr(os, "link", refuse)
     target = resolve_target(str(tmp_path / "clip.mp4"), "p1")
-    with Landing(target, if_exists="fail") as first, Landing(target, if_exists="fail") as second:
+    with (
+        AtomicDownload(target, if_exists="fail") as first,
+        AtomicDownload(target, if_exists="fail") as second,
+    ):
         first.write(clip)
         second.write(clip)
         landed = first.publish()
-        with pytest.raises(TargetError, match="exists already"):
+        with pytest.raises(DestinationError, match="exists already"):
             second.publish()
     assert names_in(tmp_path) == ["clip.mp4"]
     assert existing(target) == landed
@@ -246,7 +249,7 @@ def test_of_two_writers_that_must_not_overwrite_only_one_wins(
 def test_skip_replaces_nothing(tmp_path: Path, clip: bytes) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(half(clip))
-    with pytest.raises(TargetError, match="exists already"):
+    with pytest.raises(DestinationError, match="exists already"):
         land(resolve_target(str(path), "p1"), clip, if_exists="skip")
     assert path.read_bytes() == half(clip)
     assert names_in(tmp_path) == ["clip.mp4"]
@@ -254,7 +257,7 @@ def test_skip_replaces_nothing(tmp_path: Path, clip: bytes) -> None:
 
 def test_skip_takes_the_clip_that_another_writer_landed_meanwhile(tmp_path: Path, clip: bytes) -> None:
     target = resolve_target(str(tmp_path / "clip.mp4"), "p1")
-    with Landing(target, if_exists="skip") as slower:
+    with AtomicDownload(target, if_exists="skip") as slower:
         slower.write(clip)
         landed = land(target, clip, if_exists="skip")
         assert slower.publish() == landed
@@ -264,10 +267,10 @@ def test_skip_takes_the_clip_that_another_writer_landed_meanwhile(tmp_path: Path
 def test_skip_refuses_another_clip_that_landed_meanwhile(tmp_path: Path, clip: bytes) -> None:
     target = resolve_target(str(tmp_path / "clip.mp4"), "p1")
     other = make_clip(frames=48)
-    with Landing(target, if_exists="skip") as slower:
+    with AtomicDownload(target, if_exists="skip") as slower:
         slower.write(clip)
         land(target, other, if_exists="skip")
-        with pytest.raises(TargetError, match="exists already"):
+        with pytest.raises(DestinationError, match="exists already"):
             slower.publish()
     assert names_in(tmp_path) == ["clip.mp4"]
     assert (tmp_path / "clip.mp4").read_bytes() == other
@@ -301,7 +304,7 @@ def test_existing_takes_only_a_whole_clip_for_one(tmp_path: Path, clip: bytes, c
 def test_a_target_that_cannot_be_written_is_named_with_the_cause(tmp_path: Path, path: str, why: str) -> None:
     (tmp_path / "file").write_bytes(OLD)
     path = path.format(tmp=tmp_path)
-    with pytest.raises(TargetError) as caught, Landing(resolve_target(path, "p1")):
+    with pytest.raises(DestinationError) as caught, AtomicDownload(resolve_target(path, "p1")):
         pytest.fail("the landing began")
     assert path in caught.value.what
     assert why in caught.value.what
@@ -313,15 +316,15 @@ def test_a_target_that_cannot_be_written_is_named_with_the_cause(tmp_path: Path,
 def test_a_folder_that_appears_in_place_of_the_target_is_refused(tmp_path: Path) -> None:
     target = resolve_target(str(tmp_path / "clip.mp4"), "p1")
     (tmp_path / "clip.mp4").mkdir()
-    with pytest.raises(TargetError, match="it is a folder"), Landing(target):
+    with pytest.raises(DestinationError, match="it is a folder"), AtomicDownload(target):
         pytest.fail("the landing began")
-    with pytest.raises(TargetError, match="it is a folder"):
+    with pytest.raises(DestinationError, match="it is a folder"):
         existing(target)
 
 
 def test_a_pipe_under_the_targets_name_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "clip.mp4")
-    with pytest.raises(TargetError, match="not a regular file"):
+    with pytest.raises(DestinationError, match="not a regular file"):
         existing(resolve_target(str(tmp_path / "clip.mp4"), "p1"))
 
 
@@ -330,8 +333,8 @@ def test_a_folder_without_write_access_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
         with (
-            pytest.raises(TargetError, match="permission denied"),
-            Landing(resolve_target(str(tmp_path / "clip.mp4"), "p1")),
+            pytest.raises(DestinationError, match="permission denied"),
+            AtomicDownload(resolve_target(str(tmp_path / "clip.mp4"), "p1")),
         ):
             pytest.fail("the landing began")
     finally:
@@ -359,15 +362,15 @@ def big_clip_chunks(clip: bytes, media_bytes: int) -> Iterator[bytes]:
     yield parts["moov"]
 
 
-def land_big_clip(target: Target, clip: bytes, media_bytes: int) -> LandedFile:
-    with Landing(target) as landing:
+def land_big_clip(target: Target, clip: bytes, media_bytes: int) -> DownloadedFile:
+    with AtomicDownload(target) as landing:
         for chunk in big_clip_chunks(clip, media_bytes):
             landing.write(chunk)
         return landing.publish()
 
 
 def test_a_write_that_the_system_refuses_leaves_no_half_file(tmp_path: Path, clip: bytes) -> None:
-    with pytest.raises(TargetError, match="file too large"), file_size_limit(1 << 20):
+    with pytest.raises(DestinationError, match="file too large"), file_size_limit(1 << 20):
         land_big_clip(resolve_target(str(tmp_path / "clip.mp4"), "p1"), clip, 4 << 20)
     assert names_in(tmp_path) == []
 
@@ -389,7 +392,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_said_so_and_left_as_it_was(tiny_disk: Path, clip: bytes) -> None:
     (tiny_disk / "clip.mp4").write_bytes(OLD)
-    with pytest.raises(TargetError, match="no space left") as caught:
+    with pytest.raises(DestinationError, match="no space left") as caught:
         land_big_clip(resolve_target(f"{tiny_disk}/clip.mp4", "p1"), clip, 4 << 20)
     assert "Free some space" in caught.value.remedy
     assert names_in(tiny_disk) == ["clip.mp4"]
@@ -404,7 +407,7 @@ def test_a_full_device_is_no_space_left(tmp_path: Path) -> None:
     ):
         full.write(b"x")
     error = target.failure(caught.value)
-    assert isinstance(error, TargetError)
+    assert isinstance(error, DestinationError)
     assert "no space left" in error.what
 
 
@@ -456,12 +459,12 @@ def test_fail_refuses_what_stands_in_a_store_at_the_start_and_at_the_end(
     memory_store: Any, clip: bytes
 ) -> None:
     target = resolve_target("memory://bucket/clip.mp4", "p1")
-    with Landing(target, if_exists="fail") as landing:
+    with AtomicDownload(target, if_exists="fail") as landing:
         landing.write(clip)
         memory_store.pipe("/bucket/clip.mp4", OLD)
-        with pytest.raises(TargetError, match="exists already"):
+        with pytest.raises(DestinationError, match="exists already"):
             landing.publish()
-    with pytest.raises(TargetError, match="exists already"), Landing(target, if_exists="fail"):
+    with pytest.raises(DestinationError, match="exists already"), AtomicDownload(target, if_exists="fail"):
         pytest.fail("the landing began")
     assert memory_store.cat("/bucket/clip.mp4") == OLD
     assert memory_store.find("/") == ["/bucket/clip.mp4"]
@@ -529,7 +532,7 @@ def multipart_store() -> Iterator[MultipartStore]:
 
 def test_an_upload_is_published_by_its_end_alone(multipart_store: MultipartStore, clip: bytes) -> None:
     target = resolve_target("gs://bucket/clip.mp4", "p1", "multipart")
-    with Landing(target) as landing:
+    with AtomicDownload(target) as landing:
         landing.write(clip)
         assert list(multipart_store.uploads) == ["/bucket/clip.mp4"]
         assert not multipart_store.exists("/bucket/clip.mp4")
@@ -551,8 +554,8 @@ def test_an_upload_that_is_given_up_is_published_by_nobody(
 
 def test_a_store_without_a_driver_is_refused_with_what_to_install() -> None:
     with (
-        pytest.raises(TargetError, match="no driver") as caught,
-        Landing(resolve_target("abfs://container/clip.mp4", "p1")),
+        pytest.raises(DestinationError, match="no driver") as caught,
+        AtomicDownload(resolve_target("abfs://container/clip.mp4", "p1")),
     ):
         pytest.fail("the landing began")
     assert "airflow-provider-magichour[microsoft-azure]" in caught.value.remedy
@@ -560,7 +563,7 @@ def test_a_store_without_a_driver_is_refused_with_what_to_install() -> None:
 
 @pytest.mark.parametrize(
     ("trouble", "kind"),
-    [(PermissionError("Forbidden"), TargetError), (ConnectionError("refused"), TransferError)],
+    [(PermissionError("Forbidden"), DestinationError), (ConnectionError("refused"), TransferError)],
 )
 @pytest.mark.parametrize("step", ["open", "cp_file"])
 def test_a_store_that_refuses_or_is_out_of_reach_leaves_nothing(

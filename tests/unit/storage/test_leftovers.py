@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from magichour_provider.storage.landing import Landing
-from magichour_provider.storage.leftovers import hold, part_name, remove_leftovers
-from magichour_provider.storage.local_writer import LocalWriter
+from magichour_provider.storage.cleanup import hold, part_name, remove_leftovers
+from magichour_provider.storage.download import AtomicDownload
+from magichour_provider.storage.publish_local import LocalWriter
 from magichour_provider.storage.target import resolve_target
 
 
@@ -38,7 +38,7 @@ def test_what_a_dead_writer_has_left_is_removed_and_told(tmp_path, caplog):
 
 def test_what_a_live_writer_writes_stays_and_lands(tmp_path, clip):
     target = target_at(tmp_path / "clip.mp4")
-    with Landing(target) as landing:
+    with AtomicDownload(target) as landing:
         landing.write(clip)
         remove_leftovers(target)
         landing.publish(len(clip))
@@ -47,7 +47,7 @@ def test_what_a_live_writer_writes_stays_and_lands(tmp_path, clip):
 
 def test_what_a_live_writer_writes_stays_however_long_it_has_waited(tmp_path, clip):
     target = target_at(tmp_path / "clip.mp4")
-    with Landing(target) as landing:
+    with AtomicDownload(target) as landing:
         landing.write(clip)
         (part,) = tmp_path.iterdir()
         os.utime(part, (time.time() - 48 * 3600,) * 2)
@@ -57,7 +57,7 @@ def test_what_a_live_writer_writes_stays_however_long_it_has_waited(tmp_path, cl
 
 def test_a_writer_that_ended_in_any_way_leaves_nothing_to_remove(tmp_path, clip):
     for end in (lambda landing: landing.publish(), lambda landing: None):
-        with Landing(target_at(tmp_path / "clip.mp4")) as landing:
+        with AtomicDownload(target_at(tmp_path / "clip.mp4")) as landing:
             landing.write(clip)
             end(landing)
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
@@ -126,7 +126,7 @@ def test_where_there_are_no_locks_age_decides(tmp_path, monkeypatch, age, goes):
 def test_a_clip_lands_where_there_are_no_locks(tmp_path, clip, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", no_locks)
     target = target_at(tmp_path / "clip.mp4")
-    with Landing(target) as landing:
+    with AtomicDownload(target) as landing:
         landing.write(clip)
         remove_leftovers(target)
         landing.publish()
@@ -151,7 +151,7 @@ def test_a_writer_whose_new_file_a_cleaner_takes_begins_another(tmp_path, clip, 
                 return hold(file)
             return hold(file)
 
-    monkeypatch.setattr("magichour_provider.storage.local_writer.hold", hold_after_a_cleaner)
+    monkeypatch.setattr("magichour_provider.storage.publish_local.hold", hold_after_a_cleaner)
     writer = LocalWriter(target, tmp_path / "clip.mp4", exclusive=False)
     cleaned[0].unlink(missing_ok=True)
     writer.write(clip)

@@ -7,7 +7,7 @@ import struct
 import av
 import pytest
 
-from magichour_provider.api.errors import NotAVideoError
+from magichour_provider.exceptions import NotAVideoError
 from magichour_provider.storage.mp4 import MAX_MOOV_BYTES, ClipInfo, Mp4Scanner
 
 from .conftest import boxes_of, make_clip

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from magichour_provider.api.errors import TargetError
-from magichour_provider.storage.naming import clip_file_name
+from magichour_provider.exceptions import DestinationError
+from magichour_provider.storage.naming import video_file_name
 from magichour_provider.storage.target import resolve_target
 
 EVIL = [
@@ -51,7 +51,7 @@ def test_neither_id_nor_name_leave_the_folder_or_hide_the_file(tmp_path, templat
 
 
 def test_ids_that_are_made_safe_stay_apart():
-    names = {clip_file_name(evil) for evil in ("a/b", "a_b", "a\\b", "a b", "x" * 121, "x" * 120, "x" * 122)}
+    names = {video_file_name(evil) for evil in ("a/b", "a_b", "a\\b", "a b", "x" * 121, "x" * 120, "x" * 122)}
     assert len(names) == 7
 
 
@@ -74,7 +74,7 @@ def test_ids_that_are_made_safe_stay_apart():
     ],
 )
 def test_a_template_names_the_clip(template, name, made):
-    assert clip_file_name("p1", template=template, name=name) == made
+    assert video_file_name("p1", template=template, name=name) == made
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_template_names_the_clip(template, name, made):
     ],
 )
 def test_the_clips_of_one_project_have_names_of_their_own(template, made):
-    assert [clip_file_name("p1", template=template, index=index) for index in (1, 2, 3)] == made
+    assert [video_file_name("p1", template=template, index=index) for index in (1, 2, 3)] == made
 
 
 def test_a_fixed_name_has_others_beside_it(tmp_path):
@@ -124,16 +124,16 @@ def test_a_fixed_name_has_others_beside_it(tmp_path):
     ],
 )
 def test_a_template_that_cannot_name_clips_is_refused(tmp_path, template, says):
-    with pytest.raises(TargetError, match=says) as caught:
+    with pytest.raises(DestinationError, match=says) as caught:
         resolve_target(f"{tmp_path}/", "p1", file_name=template)
     assert not caught.value.retryable
 
 
 def test_the_longest_name_still_fits_with_its_number_and_its_temporary_one(tmp_path):
-    from magichour_provider.storage.leftovers import part_name
+    from magichour_provider.storage.cleanup import part_name
 
     template = "{project_id}" + "x" * 126 + ".mp4"
-    made = clip_file_name("p" * 120, template=template, index=100)
+    made = video_file_name("p" * 120, template=template, index=100)
     assert len(made) == 254
     (tmp_path / made).touch()
     (tmp_path / part_name("\N{GRINNING FACE}" * 60)).touch()

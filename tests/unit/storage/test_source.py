@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from magichour_provider.api.catalog import MAX_UPLOAD_BYTES
-from magichour_provider.api.errors import ImageError, NetworkError
-from magichour_provider.storage.source import Remote, Upload, open_source
+from magichour_provider.client.pricing import MAX_UPLOAD_BYTES
+from magichour_provider.exceptions import ImageError, NetworkError
+from magichour_provider.storage.images import Remote, Upload, open_source
 
 from .conftest import STORE_CONN_ID
 

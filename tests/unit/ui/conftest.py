@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from magichour_provider.ui.clip_answers import answer
-from magichour_provider.ui.clip_files import ClipFile
-from magichour_provider.ui.clip_roots import ClipRefusedError, ClipUnavailableError
+from magichour_provider.ui.media_files import ClipFile
+from magichour_provider.ui.media_roots import ClipRefusedError, ClipUnavailableError
+from magichour_provider.ui.range_response import answer
 
 PATIENCE_SECONDS = 30.0
 HEAD = b"\0\0\0\x18ftypisom"

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from magichour_provider.api import errors
-from magichour_provider.failures import describe
-from magichour_provider.ui.advice import explain
+from magichour_provider import exceptions as errors
+from magichour_provider.operators.failures import describe
+from magichour_provider.ui.error_help import explain
 
 
 def every_error():

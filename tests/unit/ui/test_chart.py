@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 
-from magichour_provider.compat import pages_have_a_place
+from magichour_provider.airflow_internals import supports_external_views
 
-if not pages_have_a_place():
+if not supports_external_views():
     pytest.skip("Airflow shows no pages before 3.1", allow_module_level=True)
 
 from magichour_provider.ui.chart import DAYS, draw, first_moment

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from magichour_provider.ui.clip_answers import span
-from magichour_provider.ui.clip_files import find
-from magichour_provider.ui.clip_roots import parse_roots
+from magichour_provider.ui.media_files import find
+from magichour_provider.ui.media_roots import parse_roots
+from magichour_provider.ui.range_response import span
 
 MIB = 1 << 20
 GZIP = {"Accept-Encoding": "gzip, deflate, br"}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from magichour_provider.ui.clip_files import LOCAL_BLOCK_BYTES, find
-from magichour_provider.ui.clip_roots import ClipRefusedError, ClipUnavailableError, parse_roots
+from magichour_provider.ui.media_files import LOCAL_BLOCK_BYTES, find
+from magichour_provider.ui.media_roots import ClipRefusedError, ClipUnavailableError, parse_roots
 
 HEAD = b"\0\0\0\x18ftypisom"
 CLIP = HEAD + b"of the Dag"

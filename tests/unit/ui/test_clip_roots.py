@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from magichour_provider.api.errors import ConfigurationError
-from magichour_provider.storage.place import StorePath
+from magichour_provider.exceptions import ConfigurationError
+from magichour_provider.storage.locations import ObjectPath
 from magichour_provider.storage.target import resolve_target
-from magichour_provider.ui.clip_roots import ClipRefusedError, admit, parse_roots
+from magichour_provider.ui.media_roots import ClipRefusedError, admit, parse_roots
 
 SHARED = "/data/clips"
 PER_DAG = "/data/clips/{dag_id}"
@@ -37,10 +37,10 @@ def test_roots_are_folders_and_object_storage_apart_by_commas():
     assert (one.place, one.is_per_dag) == (Path(SHARED), False)
     assert (two.place, two.is_per_dag) == (Path("/srv/my clips"), False)
     assert (three.place, three.is_per_dag) == (
-        StorePath("s3", "s3://clips/finished/{dag_id}", "store"),
+        ObjectPath("s3", "s3://clips/finished/{dag_id}", "store"),
         True,
     )
-    assert (four.place, four.is_per_dag) == (StorePath("gs", "gs://clips", "google"), False)
+    assert (four.place, four.is_per_dag) == (ObjectPath("gs", "gs://clips", "google"), False)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_roots_are_folders_and_object_storage_apart_by_commas():
 def test_what_cannot_be_a_root_is_an_error_that_says_why(entry, why):
     with pytest.raises(ConfigurationError, match=why) as raised:
         parse_roots(f"/fine, {entry}")
-    assert "[magichour] ui_clip_roots" in str(raised.value)
+    assert "[magichour] ui_video_roots" in str(raised.value)
     assert "secret" not in str(raised.value)
     assert "onnection; trying" not in str(raised.value)
 
@@ -99,7 +99,7 @@ def test_a_clip_below_a_root_is_held(path):
 @pytest.mark.parametrize("key", ["x.mp4", "a/b c/\u732b%2e+#.mp4", "[a]*.mp4", "..x"])
 def test_an_object_below_a_root_is_held_and_reached_by_the_roots_connection(key):
     url = f"s3://clips/finished/a_dag/{key}"
-    assert place_of(url, BUCKET) == StorePath("s3", url, "store")
+    assert place_of(url, BUCKET) == ObjectPath("s3", url, "store")
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_the_id_may_be_a_piece_of_a_part_and_stand_there_twice():
 
 
 def test_without_roots_nothing_is_held_and_the_refusal_names_the_setting_and_not_the_path():
-    with pytest.raises(ClipRefusedError, match=r"\[magichour\] ui_clip_roots") as refused:
+    with pytest.raises(ClipRefusedError, match=r"\[magichour\] ui_video_roots") as refused:
         admit("/etc/passwd", dag_id="a_dag", rendered_path="/etc/passwd", roots=())
     assert "passwd" not in refused.value.reason
 
@@ -258,7 +258,7 @@ def test_under_a_shared_root_the_rendered_field_vouches_or_the_refusal_says_what
         admit(path, dag_id="a_dag", rendered_path="/data/other/", roots=roots)
     for refused in (gone, told_otherwise):
         assert "{dag_id}" in refused.value.reason
-        assert "[magichour] ui_clip_roots" in refused.value.reason
+        assert "[magichour] ui_video_roots" in refused.value.reason
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_a_rendered_folder_vouches_only_for_what_lies_directly_in_it():
 @pytest.mark.parametrize("rendered_path", ["s3://any@clips/a/", "s3://clips/a", "S3://any@clips/a/x.mp4"])
 def test_a_rendered_url_vouches_whatever_connection_it_names(rendered_path):
     place = place_of("s3://clips/a/x.mp4", "s3://store@clips", rendered_path=rendered_path)
-    assert place == StorePath("s3", "s3://clips/a/x.mp4", "store")
+    assert place == ObjectPath("s3", "s3://clips/a/x.mp4", "store")
 
 
 @pytest.mark.parametrize("rendered_path", ["s3a://clips/a/", "s3://clips2/a/", "gs://clips/a/", "/clips/a/"])
@@ -333,7 +333,7 @@ def test_a_shared_root_gives_way_to_one_of_the_dags_own():
 @pytest.mark.parametrize("told", ["/data/clips/", "/data/clips/x.mp4", "/data/clips/x", "/data/clips/.mp4"])
 @pytest.mark.parametrize("index", [1, 2, 11])
 def test_every_clip_of_a_project_and_its_poster_is_vouched_for(told, index):
-    from magichour_provider.pictures.poster import beside
+    from magichour_provider.storage.posters import beside
 
     landed = resolve_target(told, "p1", index=index).path
     assert place_of(landed, SHARED, rendered_path=told) == Path(landed)

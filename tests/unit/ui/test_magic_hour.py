@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 from pydantic import SecretStr
 
-from magichour_provider.api.errors import NetworkError
-from magichour_provider.ui import clips, magic_hour
-from magichour_provider.ui.magic_hour import Kept
+from magichour_provider.exceptions import NetworkError
+from magichour_provider.ui import live_status as magic_hour
+from magichour_provider.ui import media as clips
+from magichour_provider.ui.live_status import TTLCache
 
 MANY = 8
 
@@ -49,19 +50,19 @@ def slow():
 
 
 def test_many_who_ask_together_cost_one_question(slow):
-    kept = Kept()
+    kept = TTLCache()
     assert all_at_once(lambda: kept.get("job", 60.0, lambda: slow("rendering"))) == ["rendering"] * MANY
     assert slow.asked == ["rendering"]
 
 
 def test_an_error_is_kept_for_a_while_so_that_a_slow_one_holds_one_thread(slow):
-    kept, error = Kept(), NetworkError("no answer")
+    kept, error = TTLCache(), NetworkError("no answer")
     assert all_at_once(lambda: kept.get("job", 60.0, lambda: slow(error))) == [error] * MANY
     assert slow.asked == [error]
 
 
 def test_an_error_ends_by_itself(slow, monkeypatch):
-    kept, error = Kept(), NetworkError("no answer")
+    kept, error = TTLCache(), NetworkError("no answer")
     monkeypatch.setattr(magic_hour, "FAILURE_SECONDS", 0.0)
     with pytest.raises(NetworkError):
         kept.get("job", 60.0, lambda: slow(error))

@@ -15,7 +15,8 @@ import pytest
 from magichour_provider import ui
 from magichour_provider.ui import chart as credits_chart
 from magichour_provider.ui.costs import Spent
-from magichour_provider.ui.values import (
+from magichour_provider.ui.filters import FILTERS
+from magichour_provider.ui.view_models import (
     Balance,
     Bar,
     Card,
@@ -28,7 +29,6 @@ from magichour_provider.ui.values import (
     TaskKey,
     TaskPage,
 )
-from magichour_provider.ui.wording import FILTERS
 
 FOLDER = Path(ui.__file__).parent
 STYLE = (FOLDER / "static" / "page.css").read_text()

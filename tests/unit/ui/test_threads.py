@@ -7,7 +7,7 @@ import threading
 import anyio
 from anyio import to_thread
 
-from magichour_provider.ui.threads import THREADS, apart, each, run
+from magichour_provider.ui.threadpool import THREADS, apart, each, run
 
 
 def test_pages_that_wait_leave_airflows_threads_alone():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from magichour_provider.ui import told
+from magichour_provider.ui import coercion as told
 
 
 @pytest.mark.parametrize("value", [0, 5, 3.5, 10**12])

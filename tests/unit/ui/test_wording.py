@@ -6,8 +6,8 @@ from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
-from magichour_provider.api.models import JobStatus
-from magichour_provider.ui import wording
+from magichour_provider.client.models import JobStatus
+from magichour_provider.ui import filters as wording
 
 
 @pytest.mark.parametrize(

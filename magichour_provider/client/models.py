@@ -1,0 +1,221 @@
+"""What goes over the wire, as pydantic models.
+
+Readers take what they need and forgive the rest: fields come and go between the API's vintages, and the
+sets of statuses, types and error codes grow. Signed URLs are `SecretStr`, so that no repr, log or dump
+shows one.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+
+from magichour_provider.client.projects import PROJECT_ID_PATTERN
+
+
+class JobStatus(str, Enum):
+    """Statuses of a video project (docs: `GET /v1/video-projects/{id}`)."""
+
+    DRAFT = "draft"
+    QUEUED = "queued"
+    RENDERING = "rendering"
+    COMPLETE = "complete"
+    ERROR = "error"
+    CANCELED = "canceled"
+
+
+class ErrorCode(str, Enum):
+    """Error codes of failed jobs that the provider treats specially; the set is open."""
+
+    NSFW = "nsfw"
+    CONTENT_POLICY = "content_policy_violation"
+
+
+def _web_address(value: Any) -> Any:
+    """Take only an absolute http(s) URL for a signed one; the error does not show it."""
+    if isinstance(value, str) and not value.startswith(("https://", "http://")):
+        raise ValueError("not an http(s) URL")
+    return value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """A time without a zone is in UTC, as all of Magic Hour's are."""
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
+
+
+Moment = Annotated[datetime, AfterValidator(_in_utc)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+_STRICT = frozenset({"id", "status", "url"})
+
+SignedUrl = Annotated[SecretStr, BeforeValidator(_web_address)]
+"""A URL that gives access by itself: shown in no repr, log or dump."""
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class _Lenient(_Answer):
+    """An answer of which `id`, `status` and `url` count: what else cannot be read is taken for not given.
+
+    The end of a job that is paid for must not be missed for the form of a date.
+    """
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _forgive(cls, value: Any, read: ValidatorFunctionWrapHandler, field: ValidationInfo) -> Any:
+        try:
+            return read(value)
+        except ValueError:
+            if field.field_name in _STRICT:
+                raise
+            return cls.model_fields[str(field.field_name)].get_default()
+
+
+class UploadTarget(_Answer):
+    """Where to PUT one file, and the `file_path` by which a request names it afterwards."""
+
+    upload_url: SignedUrl
+    file_path: str
+    expires_at: datetime | None = None
+
+
+class UploadTargets(_Answer):
+    """Answer of `POST /v1/files/upload-urls`; `items` in the order of the request."""
+
+    items: tuple[UploadTarget, ...]
+
+
+class CreatedJob(_Answer):
+    """Answer of `POST /v1/image-to-video`: the job exists and `credits_charged` credits are deducted."""
+
+    id: str = Field(pattern=f"^{PROJECT_ID_PATTERN}$")
+    credits_charged: int | None = None
+
+    @field_validator("credits_charged", mode="wrap")
+    @classmethod
+    def _never_lose_the_job(cls, value: Any, read: ValidatorFunctionWrapHandler) -> int | None:
+        """An id that was paid for is worth more than a price that cannot be read."""
+        try:
+            credits: int | None = read(value)
+        except ValueError:
+            return None
+        return credits
+
+
+class DownloadUrl(_Lenient):
+    """A signed link to the clip; good until `expires_at`, without any header."""
+
+    url: SignedUrl
+    expires_at: Moment | None = None
+
+
+class JobFailure(_Lenient):
+    """Why a job failed."""
+
+    code: str | None = None
+    message: str | None = None
+
+
+class VideoProject(_Lenient):
+    """A job, as `GET /v1/video-projects/{id}` describes it.
+
+    `end_seconds` in seconds, `credits_charged` in credits (an estimate until complete, 0 once refunded),
+    `width` and `height` in pixels (-1 where Magic Hour knows none). A status that is not known here stays
+    a string.
+    """
+
+    id: str
+    status: Annotated[JobStatus | str, Field(union_mode="left_to_right")]
+    name: str | None = None
+    type: str | None = None
+    created_at: Moment | None = None
+    enabled: bool = True
+    end_seconds: Finite | None = None
+    width: int | None = None
+    height: int | None = None
+    fps: Finite | None = None
+    credits_charged: int | None = None
+    error: JobFailure | None = None
+    downloads: tuple[DownloadUrl, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fold_singular_download(cls, data: Any) -> Any:
+        """Take `download`, the deprecated twin, where an answer has no `downloads`."""
+        if isinstance(data, dict) and not data.get("downloads"):
+            single = data.get("download")
+            return {**data, "downloads": [single] if single else []}
+        return data
+
+    @field_validator("enabled", mode="before")
+    @classmethod
+    def _enabled_unless_false(cls, value: Any) -> Any:
+        return True if value is None else value
+
+    @property
+    def clip_link(self) -> DownloadUrl | None:
+        """The link to the clip, or None before the job is complete."""
+        return self.downloads[0] if self.downloads else None
+
+
+class Account(_Answer):
+    """Tier and spendable credits (`GET /v1/account`)."""
+
+    tier: str
+    credits: int
+
+
+class ImageToVideoRequest(BaseModel):
+    """Body of `POST /v1/image-to-video`.
+
+    :param image_file_path: an uploaded `file_path`, an http(s) URL, or a library URL.
+    :param end_seconds: length of the clip in seconds.
+    :param model: None leaves the choice to Magic Hour, by the account's tier.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    image_file_path: str = Field(min_length=1, repr=False)
+    end_seconds: float = Field(gt=0)
+    end_image_file_path: str | None = Field(default=None, min_length=1, repr=False)
+    prompt: str | None = None
+    model: str | None = None
+    resolution: str | None = None
+    audio: bool | None = None
+    name: str | None = None
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object to send: what was not given is left out, an empty prompt too."""
+        assets = {
+            "image_file_path": self.image_file_path,
+            "end_image_file_path": self.end_image_file_path,
+        }
+        body = {
+            "assets": _given(assets),
+            "end_seconds": self.end_seconds,
+            "style": {"prompt": self.prompt} if self.prompt else None,
+            "model": self.model,
+            "resolution": self.resolution,
+            "audio": self.audio,
+            "name": self.name,
+        }
+        return _given(body)
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}

@@ -1,0 +1,318 @@
+"""Magic Hour's API without I/O: build a request, read an answer, decide whether to send it again.
+
+The rule that must not be relaxed: a call that buys something (`Call.buys`) is sent again only where it
+cannot have been taken, that is, when no connection was made, on 429 and on 503. The API has no
+idempotency key and no list of jobs, so a create that is sent twice is paid for twice.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from magichour_provider import __version__
+from magichour_provider import exceptions as errors
+from magichour_provider.client.models import (
+    Account,
+    CreatedJob,
+    ImageToVideoRequest,
+    UploadTarget,
+    UploadTargets,
+    VideoProject,
+)
+from magichour_provider.client.projects import is_project_id
+
+DEFAULT_BASE_URL = "https://api.magichour.ai"
+USER_AGENT = f"airflow-provider-magichour/{__version__}"
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+
+_STATUS_ERRORS: Mapping[int, type[errors.APIError]] = {
+    400: errors.BadRequestError,
+    401: errors.AuthenticationError,
+    402: errors.PaymentRequiredError,
+    403: errors.PermissionDeniedError,
+    404: errors.NotFoundError,
+    408: errors.ServerError,
+    422: errors.UnprocessableError,
+    425: errors.ServerError,
+    429: errors.RateLimitError,
+}
+_NOT_TAKEN = frozenset({429, 503})
+_REFUSALS = frozenset({400, 401, 402, 403, 404, 422})
+"""What the API itself says of a create that it does not take; a 408 or 499 comes from something before it."""
+_FOREIGN = frozenset({400, 403, 404})
+"""What a gateway may answer in the API's stead: then it is no JSON."""
+_MESSAGE_LIMIT = 500
+NO_JSON = "no explanation in JSON"
+"""The message of an answer that is not in the API's words."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """An HTTP answer: status, headers with lower-case names, body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Request(Generic[T]):
+    """One request to the API and the way to read its answer.
+
+    :param buys: whether an answer of success costs credits.
+    :param project_id: the job that is asked about, for error messages.
+    """
+
+    method: str
+    path: str
+    parse: Callable[[bytes], T]
+    json: dict[str, Any] | None = field(default=None, repr=False)
+    buys: bool = False
+    project_id: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+# ---------------------------------------------------------------------------------------------------
+# Calls, one for each operation of the API that the provider uses.
+
+
+def create_upload_targets(extensions: Sequence[str]) -> Request[tuple[UploadTarget, ...]]:
+    """Ask for one upload URL per image (`POST /v1/files/upload-urls`)."""
+    items = [{"type": "image", "extension": extension} for extension in extensions]
+    return Request(
+        "POST",
+        "/v1/files/upload-urls",
+        lambda body: _model(UploadTargets, body).items,
+        json={"items": items},
+    )
+
+
+def create_image_to_video(request: ImageToVideoRequest) -> Request[CreatedJob]:
+    """Submit a job (`POST /v1/image-to-video`). Deducts credits."""
+    return Request(
+        "POST",
+        "/v1/image-to-video",
+        lambda body: _model(CreatedJob, body),
+        json=request.body(),
+        buys=True,
+    )
+
+
+def get_video(project_id: str) -> Request[VideoProject]:
+    """Look at a job (`GET /v1/video-projects/{id}`)."""
+    path = _project_path(project_id)
+    return Request("GET", path, lambda body: _this_project(project_id, body), project_id=project_id)
+
+
+def _this_project(project_id: str, body: bytes) -> VideoProject:
+    project = _model(VideoProject, body)
+    if project.id != project_id:
+        raise ValueError("another project's")
+    return project
+
+
+def delete_video(project_id: str) -> Request[None]:
+    """Remove a clip for good (`DELETE /v1/video-projects/{id}`); no cancel and no refund."""
+    return Request("DELETE", _project_path(project_id), lambda body: None, project_id=project_id)
+
+
+def get_account() -> Request[Account]:
+    """Read tier and credits (`GET /v1/account`, since September 2026)."""
+    return Request("GET", "/v1/account", lambda body: _model(Account, body))
+
+
+def _project_path(project_id: str) -> str:
+    if not is_project_id(project_id):
+        raise errors.InvalidRequestError(
+            f"{project_id!r} is not the id of a Magic Hour project: "
+            "did the task before this one return its project_id?"
+        )
+    return f"/v1/video-projects/{project_id}"
+
+
+# ---------------------------------------------------------------------------------------------------
+# Answers.
+
+
+def headers(api_key: str) -> dict[str, str]:
+    """Headers of every call to the API, and of nothing else: storage URLs take no authorization."""
+    return {
+        "Authorization": f"Bearer {api_key}",
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": USER_AGENT,
+    }
+
+
+def read(call: Request[T], answer: Response, *, now: datetime | None = None) -> T:
+    """Return what the answer holds, or raise the error of the tree that it stands for."""
+    if not 200 <= answer.status < 300:
+        raise error_from(call, answer, now=now)
+    try:
+        return call.parse(answer.body)
+    except (ValueError, RecursionError) as error:
+        what = f"Magic Hour answered {call} with {answer.status} and a body that cannot be read"
+        detail = _validation_summary(error)
+        if call.buys:
+            raise errors.SubmissionUnknownError(f"{what} ({detail}).") from None
+        raise errors.InvalidResponseError(f"{what} ({detail}).") from None
+
+
+def error_from(call: Request[Any], answer: Response, *, now: datetime | None = None) -> errors.MagicHourError:
+    """Map an answer of failure to its error; both shapes of the body are read, and any other."""
+    code, message = _code_and_message(answer.body)
+    if 300 <= answer.status < 400:
+        redirected = f"{call} was redirected ({answer.status}): the connection's host is not the API's."
+        return (errors.SubmissionUnknownError if call.buys else errors.InvalidResponseError)(redirected)
+    if call.buys and answer.status not in _REFUSALS | _NOT_TAKEN:
+        return errors.SubmissionUnknownError(
+            f"Magic Hour answered {call} with {answer.status}: {message.rstrip('.')}."
+        )
+    if answer.status in _FOREIGN and call.project_id is not None and not _is_json_object(answer.body):
+        return errors.InvalidResponseError(
+            f"{call} was answered with {answer.status}, and not in the API's words."
+        )
+    return api_error(
+        status=answer.status,
+        code=code,
+        message=message,
+        request=str(call),
+        project_id=call.project_id,
+        retry_after=parse_retry_after(answer.headers.get("retry-after"), now=now),
+    )
+
+
+def api_error(
+    *,
+    status: int,
+    code: str | None,
+    message: str,
+    request: str,
+    project_id: str | None = None,
+    retry_after: float | None = None,
+) -> errors.APIError:
+    """The error of the tree for an HTTP status."""
+    kind = _STATUS_ERRORS.get(status) or (errors.ServerError if status >= 500 else errors.APIError)
+    return kind(
+        status=status,
+        code=code,
+        message=message,
+        request=request,
+        project_id=project_id,
+        retry_after=retry_after,
+    )
+
+
+def parse_retry_after(value: str | None, *, now: datetime | None = None) -> float | None:
+    """Seconds to wait by a `Retry-After` header, given as seconds or as an HTTP date."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value)) if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value) else _until(value, now)
+    except (TypeError, ValueError):
+        return None
+
+
+def _until(http_date: str, now: datetime | None) -> float:
+    moment = parsedate_to_datetime(http_date)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return max(0.0, (moment - (now or datetime.now(timezone.utc))).total_seconds())
+
+
+# ---------------------------------------------------------------------------------------------------
+# Sending again.
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """When to send a call again, and after how many seconds.
+
+    :param max_attempts: how often one call is sent at most.
+    :param base: the first pause; it doubles, with jitter, up to `cap`.
+    :param cap: the longest pause; a longer `Retry-After` is left to Airflow's own retries.
+    """
+
+    max_attempts: int = 4
+    base: float = 0.5
+    cap: float = 30.0
+
+    def after_answer(self, call: Request[Any], answer: Response, attempt: int) -> float | None:
+        """Seconds until the next attempt after an answer, or None to take the answer as it is."""
+        again = answer.status in _NOT_TAKEN or (answer.status >= 500 and not call.buys)
+        if not again or attempt >= self.max_attempts:
+            return None
+        asked = parse_retry_after(answer.headers.get("retry-after"))
+        if asked is None:
+            return self._backoff(attempt)
+        return asked if asked <= self.cap else None
+
+    def after_failure(self, call: Request[Any], attempt: int, *, connected: bool) -> float | None:
+        """Seconds until the next attempt after no answer came, or None to give up."""
+        if attempt >= self.max_attempts or (call.buys and connected):
+            return None
+        return self._backoff(attempt)
+
+    def _backoff(self, attempt: int) -> float:
+        return float(min(self.cap, self.base * 2 ** (attempt - 1)) * random.uniform(0.75, 1.25))  # noqa: S311
+
+
+def failure(call: Request[Any], host: str, cause: Exception, *, connected: bool) -> errors.MagicHourError:
+    """The error for a call that got no answer; `connected` tells whether it may have been received."""
+    reason = str(cause) or type(cause).__name__
+    if call.buys and connected:
+        return errors.SubmissionUnknownError(f"{call} was sent to {host} and no answer came ({reason}).")
+    return errors.NetworkError(
+        f"{host} gave no answer to {call} ({reason}).",
+        remedy="Check the connection's host; if it is right, trying again can help.",
+    )
+
+
+# ---------------------------------------------------------------------------------------------------
+# Reading bodies.
+
+
+def _model(model: type[M], body: bytes) -> M:
+    return model.model_validate_json(body)
+
+
+def _code_and_message(body: bytes) -> tuple[str | None, str]:
+    try:
+        content = jsonlib.loads(body)
+    except (ValueError, RecursionError):
+        return None, NO_JSON
+    if not isinstance(content, dict):
+        return None, "no explanation"
+    code, message = content.get("code"), content.get("message")
+    return (
+        code if isinstance(code, str) else None,
+        message[:_MESSAGE_LIMIT] if isinstance(message, str) and message else "no explanation",
+    )
+
+
+def _is_json_object(body: bytes) -> bool:
+    try:
+        return isinstance(jsonlib.loads(body), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _validation_summary(error: Exception) -> str:
+    """Name the fields at fault, never their values: a body may hold signed URLs."""
+    if not isinstance(error, ValidationError):
+        return type(error).__name__
+    faults = error.errors(include_input=False, include_url=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['type']}" for fault in faults[:3])

@@ -1,1 +1,0 @@
-"""Pictures of clips for people: poster frames and contact sheets. Needs the extra `pictures`."""

@@ -1,0 +1,185 @@
+"""How a wait ended: shared by sensor, operator and trigger.
+
+An `Outcome` is all that crosses from the triggerer to the worker. It carries ids, numbers and the API's
+own words about a failure, never a signed URL, a prompt or a key: Airflow logs and stores it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import Enum
+from typing import Any
+
+from magichour_provider import exceptions as errors
+from magichour_provider.client import protocol
+from magichour_provider.client.models import DownloadUrl, ErrorCode, JobStatus, VideoProject
+from magichour_provider.client.projects import library_url
+
+_MESSAGE_LIMIT = 500
+_MODERATION = frozenset({ErrorCode.NSFW.value, ErrorCode.CONTENT_POLICY.value})
+
+
+class TerminalStatus(str, Enum):
+    """The ways in which a wait can end."""
+
+    COMPLETE = "complete"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    DELETED = "deleted"
+    TIMEOUT = "timeout"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a wait for one job.
+
+    :param status: the job's last known status.
+    :param end_seconds: length of the clip in seconds.
+    :param error_status: HTTP status, where the API refused to tell (`Ending.REFUSED`); None where the
+        connection cannot be used.
+    :param error_code: the API's code for a failed job or a refused request.
+    :param queued_seconds: with `rendering_seconds` how long the job was in the queue and was rendered, as the
+        looks of the wait have shown it; None where they have not.
+    """
+
+    ending: TerminalStatus
+    project_id: str
+    status: str | None = None
+    name: str | None = None
+    end_seconds: float | None = None
+    credits_charged: int | None = None
+    error_status: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    queued_seconds: float | None = None
+    rendering_seconds: float | None = None
+
+    def as_event(self) -> dict[str, Any]:
+        """The payload of the trigger's one event: plain JSON."""
+        return {**asdict(self), "ending": self.ending.value}
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any]) -> Outcome:
+        """Read an event back; ValueError on one that is not ours."""
+        known = {field.name for field in fields(cls)}
+        if "ending" not in event or "project_id" not in event:
+            raise ValueError("The event that resumed this task is not one of VideoJobTrigger.")
+        values = {key: value for key, value in event.items() if key in known}
+        return cls(**{**values, "ending": TerminalStatus(event["ending"])})
+
+    def error(self) -> errors.MagicHourError | None:
+        """The error that this ending stands for, or None when the clip is there."""
+        job = f"Job {self.project_id}"
+        if self.ending is TerminalStatus.COMPLETE:
+            return None
+        if self.ending is TerminalStatus.FAILED:
+            return self._failure(job)
+        if self.ending is TerminalStatus.CANCELED:
+            return errors.JobCanceledError(
+                f"{job} was canceled in Magic Hour's web app.", project_id=self.project_id
+            )
+        if self.ending is TerminalStatus.DELETED:
+            return errors.JobDeletedError(
+                f"{job} was deleted, or is not one of this account's.", project_id=self.project_id
+            )
+        if self.ending is TerminalStatus.TIMEOUT:
+            status = f"status {self.status}" if self.status else "status unknown"
+            return errors.WaitTimeoutError(
+                f"{job} had not ended when the deadline passed ({status}, see "
+                f"{library_url(self.project_id)}).",
+                project_id=self.project_id,
+            )
+        if self.error_status is None:
+            return errors.ConfigurationError(
+                self.error_message or "The job cannot be asked for.",
+                consequence=f"{job} and its credits are unaffected by this.",
+            )
+        return protocol.api_error(
+            status=self.error_status,
+            code=self.error_code,
+            message=self.error_message or "no explanation",
+            request=f"GET /v1/video-projects/{self.project_id}",
+            project_id=self.project_id,
+        )
+
+    def _failure(self, job: str) -> errors.JobFailedError:
+        kind = errors.ModerationError if self.error_code in _MODERATION else errors.JobFailedError
+        reason = (self.error_message or "no explanation").rstrip(".")
+        return kind(
+            f"{job} failed at Magic Hour ({self.error_code or 'no code'}): {reason}.",
+            project_id=self.project_id,
+            code=self.error_code,
+        )
+
+
+def of_project(project: VideoProject) -> Outcome | None:
+    """What a look at a job says: how it ended, or None while it goes on.
+
+    An unknown status goes on: it is never taken for success, and the deadline ends the wait.
+    """
+    ending = _ending(project)
+    if ending is None:
+        return None
+    return Outcome(
+        ending=ending,
+        project_id=project.id,
+        status=status_text(project),
+        name=project.name,
+        end_seconds=project.end_seconds,
+        credits_charged=project.credits_charged,
+        error_code=project.error.code if project.error else None,
+        error_message=(project.error.message or "")[:_MESSAGE_LIMIT] or None if project.error else None,
+    )
+
+
+def of_error(project_id: str, error: errors.MagicHourError) -> Outcome | None:
+    """What a failed look says: the end of the wait, or None where looking again may help."""
+    if isinstance(error, errors.NotFoundError):
+        return Outcome(TerminalStatus.DELETED, project_id)
+    if error.retryable:
+        return None
+    if isinstance(error, errors.APIError):
+        return Outcome(
+            TerminalStatus.REFUSED,
+            project_id,
+            error_status=error.status,
+            error_code=error.code,
+            error_message=error.message,
+        )
+    return Outcome(TerminalStatus.REFUSED, project_id, error_message=error.what)
+
+
+def download_urls(project: VideoProject) -> tuple[DownloadUrl, ...]:
+    """The links to a finished job's clips, one as a rule; JobNotCompleteError, or the error of its ending."""
+    ended = of_project(project)
+    if ended is None:
+        raise errors.JobNotCompleteError(
+            f"Job {project.id} is {status_text(project)}, not complete.", project_id=project.id
+        )
+    error = ended.error()
+    if error is not None:
+        raise error
+    if not project.downloads:
+        raise errors.InvalidResponseError(f"Job {project.id} is complete and names no clip to download.")
+    return project.downloads
+
+
+def status_text(project: VideoProject) -> str:
+    """The status as the API spells it."""
+    return project.status.value if isinstance(project.status, JobStatus) else project.status
+
+
+def _ending(project: VideoProject) -> TerminalStatus | None:
+    if not project.enabled:
+        return TerminalStatus.DELETED
+    match project.status:
+        case JobStatus.COMPLETE:
+            return TerminalStatus.COMPLETE
+        case JobStatus.ERROR:
+            return TerminalStatus.FAILED
+        case JobStatus.CANCELED:
+            return TerminalStatus.CANCELED
+        case _:
+            return None

@@ -1,0 +1,278 @@
+"""What a task leaves for the next ones when it fails: the XCom `failure`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from magichour_provider import airflow_internals as compat
+from magichour_provider import exceptions as errors
+from magichour_provider.airflow_internals import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
+from magichour_provider.operators import failures
+from magichour_provider.operators.download import DownloadVideoOperator
+from magichour_provider.operators.image_to_video import ImageToVideoOperator
+from magichour_provider.polling.outcome import Outcome, TerminalStatus
+from magichour_provider.sensors.video_job import VideoJobSensor
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+IMAGE = "dags_examples/images/grace_hopper.jpg"
+LOOKS = {"method": "GET", "path": "/v1/video-projects/*"}
+
+
+def render(**options):
+    given = {"image": IMAGE, "end_seconds": 3, "model": "ltx-2.3", "resolution": "480p", "poll_interval": 0.1}
+    return ImageToVideoOperator(task_id="render", **{**given, **options})
+
+
+def sensor(project_id, **options):
+    return VideoJobSensor(task_id="wait", project_id=project_id, poke_interval=0.1, **options)
+
+
+@contextmanager
+def any_failure():
+    """Expect that the task fails: with an error of the tree, or one of Airflow's for it."""
+    with pytest.raises((errors.MagicHourError, AirflowFailException)) as raised:
+        yield raised
+
+
+def told(context):
+    """The XCom `failure`, as another task reads it."""
+    return json.loads(json.dumps(context["ti"].pushed["failure"]))
+
+
+def only_job(sandbox):
+    (job,) = sandbox.control.ledger()["jobs"]
+    return job
+
+
+@pytest.fixture
+def endless(magichour_sandbox):
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+
+
+def assert_moderated(failure, job):
+    assert failure.pop("message").startswith(f"Job {job['id']} failed at Magic Hour (nsfw)")
+    assert failure == {
+        "error": "ModerationError",
+        "code": "nsfw",
+        "project_id": job["id"],
+        "credits_charged": 0,
+        "retryable": False,
+    }
+
+
+class TestImageToVideo:
+    def test_a_job_that_fails_while_a_worker_waits(self, context, magichour_sandbox):
+        with any_failure():
+            render(prompt="nsfw").execute(context)
+        assert_moderated(told(context), only_job(magichour_sandbox))
+
+    def test_a_job_that_fails_while_the_triggerer_waits(self, context, magichour_sandbox, endless):
+        with pytest.raises(TaskDeferred):
+            render(deferrable=True).execute(context)
+        assert "failure" not in context["ti"].pushed, "a deferral is no failure"
+        job = only_job(magichour_sandbox)
+        outcome = Outcome(
+            TerminalStatus.FAILED, job["id"], credits_charged=0, error_code="nsfw", error_message="No"
+        )
+        with any_failure():
+            render(deferrable=True).execute_complete(context, outcome.as_event())
+        assert_moderated(told(context), job)
+
+    def test_a_balance_that_is_too_small(self, context, magichour_sandbox):
+        magichour_sandbox.control.account(credits=0)
+        with any_failure():
+            render().execute(context)
+        failure = told(context)
+        assert (failure["error"], failure["code"]) == ("BudgetError", "insufficient_credits")
+        assert (failure["project_id"], failure["credits_charged"]) == (None, None)
+
+    def test_a_balance_that_magic_hour_finds_too_small(self, context, magichour_sandbox):
+        magichour_sandbox.control.behaviour(account_endpoint=False)
+        magichour_sandbox.control.account(credits=0)
+        with any_failure():
+            render().execute(context)
+        failure = told(context)
+        assert (failure["error"], failure["code"]) == ("PaymentRequiredError", "insufficient_credits")
+
+    @pytest.mark.parametrize(
+        ("options", "error", "code"),
+        [
+            ({"max_credits": 1}, "BudgetError", None),
+            ({"end_seconds": 999}, "CatalogError", None),
+            ({"image": "/no/such/image.png"}, "ImageError", None),
+            ({"image": ""}, "InvalidRequestError", None),
+            ({"magichour_conn_id": "no_such"}, "UndefinedConnectionError", None),
+        ],
+    )
+    def test_what_is_refused_before_anything_is_paid(self, context, options, error, code):
+        with any_failure():
+            render(**options).execute(context)
+        failure = told(context)
+        assert (failure["error"], failure["code"], failure["retryable"]) == (error, code, False)
+
+    def test_an_error_that_may_pass_says_so(self, context, magichour_sandbox, endless):
+        with pytest.raises(TaskDeferred):
+            render(deferrable=True).execute(context)
+        job = only_job(magichour_sandbox)
+        late = Outcome(TerminalStatus.TIMEOUT, job["id"], credits_charged=job["credits_charged"])
+        with any_failure():
+            render(deferrable=True).execute_complete(context, late.as_event())
+        failure = told(context)
+        assert (failure["error"], failure["retryable"]) == ("WaitTimeoutError", True)
+        assert (failure["project_id"], failure["credits_charged"]) == (job["id"], 72)
+
+    def test_an_error_before_the_submission_that_may_pass(self, context, magichour_sandbox):
+        magichour_sandbox.control.faults([{"method": "GET", "path": "/v1/account", "status": 503}])
+        with any_failure():
+            render().execute(context)
+        assert (told(context)["error"], told(context)["retryable"]) == ("ServerError", True)
+
+    def test_nothing_is_told_against_the_users_will(self, context):
+        with any_failure():
+            render(prompt="nsfw", do_xcom_push=False).execute(context)
+        assert context["ti"].pushed == {}
+
+    @pytest.mark.parametrize(("state", "tells"), [("running", True), ("failed", False), ("success", False)])
+    def test_a_task_that_a_person_has_marked_tells_nothing(self, context, monkeypatch, state, tells):
+        monkeypatch.setattr(compat, "current_task_state", lambda _: state)
+        task = render()
+        task.on_kill()
+        with any_failure():
+            task.execute(context)
+        assert ("failure" in context["ti"].pushed) is tells
+
+    def test_an_xcom_that_cannot_be_written_hides_no_error(self, context, monkeypatch):
+        def fail(key, value):
+            raise RuntimeError("the api-server is away")
+
+        monkeypatch.setattr(context["ti"], "xcom_push", fail)
+        with any_failure() as raised:
+            render(prompt="nsfw").execute(context)
+        assert "nsfw" in str(raised.value)
+
+    def test_a_try_that_airflow_has_given_up_writes_over_nobody(self, tries, context, monkeypatch):
+        def refuse(key, value, *, retention=None):
+            if key == "magichour_failure":
+                raise RuntimeError("409")
+
+        monkeypatch.setattr(tries.store, "set", refuse)
+        with any_failure():
+            tries(max_credits=1)
+        assert context["ti"].pushed == {}
+
+    def test_the_record_of_a_paid_job_outlives_a_failure_that_could_not_be_told(
+        self, tries, context, endless, magichour_sandbox, monkeypatch
+    ):
+        def fail(key, value):
+            raise RuntimeError("the api-server is away")
+
+        def cut_off(*args):
+            raise errors.NetworkError("cut off")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(context["ti"], "xcom_push", fail)
+            patch.setattr(ImageToVideoOperator, "_wait", cut_off)
+            with pytest.raises(errors.NetworkError):
+                tries()
+        job = only_job(magichour_sandbox)["id"]
+        magichour_sandbox.control.set_job(job, "complete")
+        assert tries()["project_id"] == job
+
+
+class TestVideoJobSensor:
+    @pytest.fixture
+    def refused(self, magichour_sandbox, context):
+        """A job that moderation has refused."""
+        job = render(prompt="nsfw", wait_for_completion=False).execute(context)["project_id"]
+        magichour_sandbox.control.set_job(job, "error", code="nsfw", message="No.")
+        context["ti"].pushed.clear()
+        return only_job(magichour_sandbox)
+
+    def test_a_job_that_has_failed(self, context, refused):
+        with any_failure():
+            sensor(refused["id"]).execute(context)
+        assert_moderated(told(context), refused)
+
+    def test_a_job_that_fails_while_the_triggerer_waits(self, context, refused):
+        outcome = Outcome(TerminalStatus.FAILED, refused["id"], credits_charged=0, error_code="nsfw")
+        with any_failure():
+            sensor(refused["id"], deferrable=True).execute_complete(context, outcome.as_event())
+        assert_moderated(told(context), refused)
+
+    def test_a_skip_says_why_too(self, context, refused):
+        with pytest.raises(AirflowSkipException):
+            sensor(refused["id"], soft_fail=True).execute(context)
+        assert_moderated(told(context), refused)
+
+    def test_a_timeout_is_told_as_ours(self, context, endless, magichour_sandbox):
+        job = render(wait_for_completion=False).execute(context)["project_id"]
+        with pytest.raises(AirflowSensorTimeout):
+            sensor(job, timeout=0.2).execute(context)
+        failure = told(context)
+        assert (failure["error"], failure["project_id"], failure["retryable"]) == (
+            "WaitTimeoutError",
+            job,
+            True,
+        )
+
+    def test_a_reschedule_is_no_failure(self, context, endless):
+        from airflow.exceptions import AirflowRescheduleException
+
+        job = render(wait_for_completion=False).execute(context)["project_id"]
+        with pytest.raises(AirflowRescheduleException):
+            sensor(job, mode="reschedule").execute(context)
+        assert "failure" not in context["ti"].pushed
+
+
+def test_a_clip_that_cannot_be_brought_home(context, magichour_sandbox, tmp_path):
+    job = render().execute(context)
+    (tmp_path / "a file").write_text("")
+    with any_failure():
+        DownloadVideoOperator(task_id="download", project_id=job, path=f"{tmp_path}/a file/").execute(context)
+    failure = told(context)
+    assert (failure["error"], failure["retryable"]) == ("DestinationError", False)
+    assert (failure["project_id"], failure["credits_charged"]) == (job["project_id"], 72)
+
+
+def test_what_is_not_ours_is_not_told(context):
+    class Task:
+        do_xcom_push, linked_project_id, credits_charged = True, None, None
+
+        @failures.reports_failure
+        def execute(self, context):
+            try:
+                raise errors.NetworkError("mended by now")
+            except errors.NetworkError:
+                raise RuntimeError("a bug of somebody's")  # noqa: B904
+
+    with pytest.raises(RuntimeError):
+        Task().execute(context)
+    assert context["ti"].pushed == {}
+
+
+def test_a_message_is_short():
+    failure = failures.describe(errors.NetworkError("x" * 5000))
+    assert len(failure["message"]) == 1000
+
+
+@pytest.mark.parametrize(("try_number", "left"), [(1, {"failure": 1}), (2, {})])
+def test_what_an_earlier_try_has_left_is_removed(monkeypatch, context, try_number, left):
+    """A sensor that begins in the triggerer gets no clean start from Airflow."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    stored = {"failure": 1}
+    monkeypatch.setattr(XCom, "get_one", lambda *, key, **_: stored.get(key))
+    monkeypatch.setattr(XCom, "delete", lambda *, key, **_: stored.pop(key))
+    ti = context["ti"]
+    ti.try_number = try_number
+    compat.delete_xcoms(ti, "return_value", "failure")
+    assert stored == left

@@ -1,0 +1,237 @@
+"""What a task that is killed, or whose time is up, has paid for, and what it says."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from contextlib import contextmanager, nullcontext
+
+import pytest
+
+from magichour_provider import airflow_internals as compat
+from magichour_provider.airflow_internals import AirflowTaskTimeout
+from magichour_provider.exceptions import TaskKilledError
+from magichour_provider.jobs.state import KEY
+from magichour_provider.operators.download import DownloadVideoOperator
+from magichour_provider.operators.image_to_video import ImageToVideoOperator
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+CREATES = {"method": "POST", "path": "/v1/image-to-video"}
+
+
+def jobs(sandbox):
+    return sandbox.control.ledger()["jobs"]
+
+
+def kill_when_it_sleeps(tries, monkeypatch):
+    """Kill the task in the pause before its create is sent again."""
+    from magichour_provider.client import sync as client
+
+    monkeypatch.setattr(client.time, "sleep", lambda _: tries.operator.on_kill())
+
+
+def test_a_task_that_is_killed_in_the_pause_after_a_refusal_leaves_nothing_to_look_for(
+    tries, magichour_sandbox, monkeypatch
+):
+    from magichour_provider.client import sync as client
+
+    class Killed(BaseException):
+        """The process is gone."""
+
+    def die(_):
+        raise Killed
+
+    magichour_sandbox.control.faults([{**CREATES, "status": 503, "times": 1}])
+    with monkeypatch.context() as patch:
+        patch.setattr(client.time, "sleep", die)
+        with pytest.raises(Killed):
+            tries()
+    assert tries()["status"] == "complete"
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_a_killed_task_sends_its_create_no_more(tries, magichour_sandbox, monkeypatch, printed):
+    magichour_sandbox.control.faults([{**CREATES, "status": 503, "times": 1}])
+    with monkeypatch.context() as patch:
+        kill_when_it_sleeps(tries, patch)
+        with pytest.raises(TaskKilledError, match="no credits were spent"):
+            tries()
+    assert jobs(magichour_sandbox) == []
+    assert KEY not in tries.store
+    assert "killed before it submitted a job" in printed()
+    assert tries()["status"] == "complete"
+
+
+@pytest.mark.parametrize(("state", "paid"), [("failed", 0), ("success", 0), ("running", 1), (None, 1)])
+def test_a_task_that_was_marked_and_not_told_yet_pays_nothing(
+    tries, magichour_sandbox, monkeypatch, state, paid
+):
+    monkeypatch.setattr(compat, "task_states", lambda *_, **__: {"a_task": state, "a_task_1": "failed"})
+    with nullcontext() if paid else pytest.raises(TaskKilledError):
+        tries()
+    assert len(jobs(magichour_sandbox)) == paid
+
+
+def test_a_try_that_airflow_has_given_up_sends_its_create_no_second_time(
+    tries, magichour_sandbox, monkeypatch
+):
+    magichour_sandbox.control.faults([{**CREATES, "status": 503, "times": 1}])
+    write = type(tries.store).set
+    written = []
+
+    def refused(store, key, value, *, retention):
+        written.append(value["stage"])
+        if written == ["intent", "intent"]:
+            raise RuntimeError("Task instance not found")
+        write(store, key, value, retention=retention)
+
+    monkeypatch.setattr(type(tries.store), "set", refused)
+    with pytest.raises(TaskKilledError, match="cannot be recorded"):
+        tries()
+    assert jobs(magichour_sandbox) == []
+
+
+def test_nothing_is_paid_for_after_the_deadline(tries, magichour_sandbox, monkeypatch):
+    magichour_sandbox.control.faults([{"path": "/v1/files/upload-urls", "delay": 0.6}])
+    with pytest.raises(TaskKilledError, match="deadline passed before the job was submitted"):
+        tries(timeout=0.5)
+    assert jobs(magichour_sandbox) == []
+
+
+def test_a_task_that_is_killed_during_its_upload_pays_nothing(tries, magichour_sandbox, monkeypatch, printed):
+    from magichour_provider.jobs import submit as purchase
+
+    upload = purchase.upload_images
+
+    def killed_in(*arguments):
+        tries.operator.on_kill()
+        return upload(*arguments)
+
+    monkeypatch.setattr(purchase, "upload_images", killed_in)
+    with pytest.raises(TaskKilledError, match="no credits were spent"):
+        tries()
+    assert jobs(magichour_sandbox) == []
+    assert "killed before it submitted a job: this try has paid nothing" in printed()
+
+
+def test_a_task_that_is_killed_once_its_create_is_answered_names_the_job(
+    tries, magichour_sandbox, monkeypatch, printed
+):
+    from magichour_provider.jobs.state import JobStateStore
+
+    submitted = JobStateStore.submitted
+
+    def killed_in(records, *job):
+        tries.operator.on_kill()
+        submitted(records, *job)
+
+    monkeypatch.setattr(JobStateStore, "submitted", killed_in)
+    with pytest.raises(TaskKilledError):
+        tries()
+    (job,) = jobs(magichour_sandbox)
+    assert f"This task was killed; job {job['id']} goes on" in printed()
+    assert tries.store[KEY]["project_id"] == job["id"]
+
+
+def test_a_task_that_is_killed_while_its_clip_completes_leaves_it_to_the_next_run(
+    tries, magichour_sandbox, monkeypatch
+):
+    wait = ImageToVideoOperator._wait
+
+    def killed_in(operator, *asked):
+        ended = wait(operator, *asked)
+        operator.on_kill()
+        return ended
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageToVideoOperator, "_wait", killed_in)
+        with pytest.raises(TaskKilledError, match="takes it up for nothing"):
+            tries()
+    assert tries(cleared=True)["project_id"] == jobs(magichour_sandbox)[0]["id"]
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_a_task_that_is_killed_while_it_waits_ends_at_once(tries, magichour_sandbox, monkeypatch):
+    from magichour_provider.polling import blocking
+
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+    monkeypatch.setattr(blocking.time, "sleep", lambda _: tries.operator.on_kill())
+    with pytest.raises(TaskKilledError, match="takes it up for nothing"):
+        tries()
+
+
+def test_where_airflow_cannot_be_asked_nothing_is_paid(tries, magichour_sandbox, monkeypatch):
+    def gone(*_, **__):
+        raise ConnectionError("the supervisor is gone")
+
+    monkeypatch.setattr(compat, "task_states", gone)
+    with pytest.raises(TaskKilledError):
+        tries()
+    assert jobs(magichour_sandbox) == []
+
+
+def test_a_time_limit_that_passes_during_the_create_does_not_lose_the_job(tries, magichour_sandbox):
+    magichour_sandbox.control.faults([{**CREATES, "delay": 1.0, "times": 1}])
+    with pytest.raises(AirflowTaskTimeout), alarm_once_the_create_is_sent(0.2):
+        tries()
+    (job,) = jobs(magichour_sandbox)
+    assert tries.store[KEY]["project_id"] == job["id"]
+    assert tries()["project_id"] == job["id"]
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+@contextmanager
+def alarm_once_the_create_is_sent(seconds):
+    """Airflow's way to enforce `execution_timeout`; the limit passes while the create is in flight."""
+    from magichour_provider.client.sync import MagicHourClient
+
+    create = MagicHourClient.create_image_to_video
+
+    def alarmed(client, *arguments):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        return create(client, *arguments)
+
+    def time_is_up(*_):
+        raise AirflowTaskTimeout("Timeout")
+
+    before = signal.signal(signal.SIGALRM, time_is_up)
+    MagicHourClient.create_image_to_video = alarmed
+    try:
+        yield
+    finally:
+        MagicHourClient.create_image_to_video = create
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_landing_that_is_killed_leaves_nothing_beside_its_target(
+    tries, context, magichour_sandbox, tmp_path
+):
+    """Airflow calls `on_kill` from the signal's handler, wherever the task is."""
+    download = DownloadVideoOperator(task_id="download", project_id=tries(), path=f"{tmp_path}/clip.mp4")
+    magichour_sandbox.control.faults([{"method": "GET", "path": "*/output.mp4", "hold": "before"}])
+    task = threading.get_ident()
+
+    def kill():
+        while not magichour_sandbox.control.ledger()["held"]:
+            time.sleep(0.05)
+        signal.pthread_kill(task, signal.SIGUSR1)
+
+    old = signal.signal(signal.SIGUSR1, lambda *_: download.on_kill())
+    killer = threading.Thread(target=kill)
+    try:
+        killer.start()
+        with pytest.raises(TaskKilledError, match="clip is safe at Magic Hour"):
+            download.execute(context)
+    finally:
+        killer.join()
+        signal.signal(signal.SIGUSR1, old)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_that_is_over_is_not_stopped(tries, context, tmp_path):
+    download = DownloadVideoOperator(task_id="download", project_id=tries(), path=f"{tmp_path}/")
+    download.execute(context)
+    download.on_kill()

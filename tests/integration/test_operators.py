@@ -1,0 +1,465 @@
+"""Operators and sensor by themselves, against the sandbox over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import signal
+import time
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from airflow.exceptions import AirflowRescheduleException
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from magichour_provider import exceptions as errors
+from magichour_provider.airflow_internals import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
+from magichour_provider.operators.download import DownloadVideoOperator
+from magichour_provider.operators.image_to_video import ImageToVideoOperator
+from magichour_provider.sensors.video_job import VideoJobSensor
+from magichour_provider.triggers.video_job import VideoJobTrigger
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+IMAGE = "dags_examples/images/grace_hopper.jpg"
+CREATES = {"method": "POST", "path": "/v1/image-to-video"}
+CREATES = {"method": "POST", "path": "/v1/image-to-video"}
+LOOKS = {"method": "GET", "path": "/v1/video-projects/*"}
+UNSEEN = {"queued_seconds": None, "rendering_seconds": None}
+
+
+def render(**options):
+    options = {
+        "task_id": "render",
+        "image": IMAGE,
+        "end_seconds": 3,
+        "model": "ltx-2.3",
+        "resolution": "480p",
+        "poll_interval": 0.1,
+        **options,
+    }
+    return ImageToVideoOperator(**options)
+
+
+def sensor(project_id, **options):
+    return VideoJobSensor(**{"task_id": "wait", "project_id": project_id, "poke_interval": 0.1, **options})
+
+
+def deferred(operator, context):
+    """Run an operator up to its deferral."""
+    with pytest.raises(TaskDeferred) as raised:
+        operator.execute(context)
+    return raised.value
+
+
+@contextmanager
+def airflow_alarm(seconds):
+    """Airflow's own way to enforce `execution_timeout` in a worker."""
+
+    def time_is_up(*_):
+        raise AirflowTaskTimeout("Timeout")
+
+    old = signal.signal(signal.SIGALRM, time_is_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+def jobs(sandbox):
+    return sandbox.control.ledger()["jobs"]
+
+
+@pytest.fixture
+def endless(magichour_sandbox):
+    """Renders do not end by themselves."""
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+
+
+@pytest.fixture
+def submitted(context, endless):
+    """The id of a job that goes on."""
+    return render(wait_for_completion=False).execute(context)["project_id"]
+
+
+class TestImageToVideo:
+    def test_without_waiting_it_returns_the_submitted_job(self, context, magichour_sandbox):
+        result = render(wait_for_completion=False).execute(context)
+        (job,) = jobs(magichour_sandbox)
+        assert result == {
+            "project_id": job["id"],
+            "status": "queued",
+            "name": "a_dag a_task a_run",
+            "model": "ltx-2.3",
+            "resolution": "480p",
+            "end_seconds": 3,
+            "credits_charged": 72,
+            "queued_seconds": None,
+            "rendering_seconds": None,
+            "url": f"https://magichour.ai/my-library?videoId={job['id']}",
+        }
+
+    def test_the_id_is_pushed_as_soon_as_the_job_exists(self, context, submitted):
+        assert context["ti"].pushed == {"project_id": submitted}
+
+    def test_nothing_is_pushed_against_the_users_will(self, context, endless):
+        render(wait_for_completion=False, do_xcom_push=False).execute(context)
+        assert context["ti"].pushed == {}
+
+    def test_the_job_is_named_after_the_task_in_a_hundred_characters(self, context, magichour_sandbox):
+        context["ti"].map_index = 7
+        context["ti"].run_id = "r" * 200
+        render(wait_for_completion=False).execute(context)
+        (job,) = jobs(magichour_sandbox)
+        assert job["name"].startswith("a_dag a_task[7] rrr")
+        assert len(job["name"]) <= 100
+
+    def test_it_defers_with_ids_and_numbers_only(self, context, endless):
+        before = time.time()
+        deferral = deferred(render(deferrable=True, timeout=100, prompt="secret prompt"), context)
+        path, kwargs = deferral.trigger.serialize()
+        assert path == f"{VideoJobTrigger.__module__}.VideoJobTrigger"
+        assert set(kwargs) == {
+            "project_id",
+            "magichour_conn_id",
+            "deadline",
+            "poll_interval",
+            "credits_charged",
+            "submitted",
+            "model",
+            "resolution",
+            "end_seconds",
+            "queued_at",
+            "rendering_since",
+        }
+        assert before <= kwargs["submitted"] <= time.time()
+        assert before + 100 <= kwargs["deadline"] <= time.time() + 100
+        assert "secret" not in json.dumps(kwargs)
+        assert deferral.timeout > timedelta(seconds=100)
+
+    def test_the_earlier_limit_counts(self, context, endless):
+        operator = render(deferrable=True, timeout=1000, execution_timeout=timedelta(seconds=50))
+        deadline = deferred(operator, context).trigger.deadline
+        assert deadline == pytest.approx(time.time() + 50, abs=5)
+
+    def test_the_link_is_there_before_and_after_the_deferral(self, context, endless):
+        operator = render(deferrable=True)
+        (link,) = operator.operator_extra_links
+        assert link.get_link(operator, ti_key=None) == ""
+        project_id = deferred(operator, context).trigger.project_id
+        assert link.get_link(operator, ti_key=None).endswith(project_id)
+        resumed = render(deferrable=True)
+        resumed.execute_complete(context, {"ending": "complete", "project_id": project_id})
+        assert link.get_link(resumed, ti_key=None).endswith(project_id)
+
+    def test_a_resumed_task_returns_what_the_event_says(self, context):
+        event = {"ending": "complete", "project_id": "cm1", "status": "complete", "credits_charged": 72}
+        result = render().execute_complete(context, event)
+        assert (result["project_id"], result["credits_charged"], result["model"]) == ("cm1", 72, "ltx-2.3")
+
+    @pytest.mark.parametrize("ending", ["failed", "canceled", "deleted", "timeout", "refused"])
+    def test_no_ending_without_a_clip_is_retried(self, context, ending, fails_for_good):
+        with fails_for_good(match="cm1"):
+            render().execute_complete(context, {"ending": ending, "project_id": "cm1"})
+
+    def test_the_deadline_leaves_the_job_running_and_says_so(
+        self, context, endless, magichour_sandbox, fails_for_good
+    ):
+        with fails_for_good(match="goes on at Magic Hour") as failed:
+            render(timeout=0.5, durable=False).execute(context)
+        (job,) = jobs(magichour_sandbox)
+        assert job["id"] in str(failed.value)
+
+    @pytest.mark.parametrize("trouble", [RuntimeError("disk"), AirflowTaskTimeout("time is up")])
+    def test_trouble_after_the_create_is_final(
+        self, context, endless, magichour_sandbox, monkeypatch, trouble, fails_for_good
+    ):
+        def broken(*_):
+            raise trouble
+
+        monkeypatch.setattr(ImageToVideoOperator, "_go_on", broken)
+        with fails_for_good(match="It is not retried") as failed:
+            render().execute(context)
+        (job,) = jobs(magichour_sandbox)
+        assert job["id"] in str(failed.value)
+        assert "72 credits" in str(failed.value)
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            {"status": 502, "body": "<html>"},
+            {"drop": "after"},
+            {"status": 422, "body": {"message": "no"}},
+        ],
+    )
+    def test_a_create_that_may_have_been_taken_or_was_refused_is_final(
+        self, context, magichour_sandbox, fault, fails_for_good
+    ):
+        magichour_sandbox.control.faults([{**CREATES, **fault}])
+        with fails_for_good():
+            render().execute(context)
+
+    def test_a_create_that_was_not_taken_may_be_retried_by_airflow(self, context, magichour_sandbox):
+        fault = {"status": 429, "headers": {"Retry-After": "3600"}}
+        magichour_sandbox.control.faults([{**CREATES, **fault}])
+        with pytest.raises(errors.RateLimitError):
+            render().execute(context)
+
+    def test_the_wait_in_a_worker_ends_before_airflows_alarm(self, context, endless, fails_for_good):
+        operator = render(execution_timeout=timedelta(seconds=2), durable=False)
+        with (
+            fails_for_good(match="had not ended when the deadline passed"),
+            airflow_alarm(2),
+        ):
+            operator.execute(context)
+
+    @pytest.mark.parametrize("cut_off", [RuntimeError("disk"), AirflowTaskTimeout("time is up")])
+    def test_a_create_that_was_cut_off_is_final(
+        self, context, magichour_sandbox, cut_off, monkeypatch, fails_for_good
+    ):
+        operator = render()
+        client = operator.hook.get_client()
+        create = client.create_image_to_video
+
+        def create_and_be_cut_off(*arguments):
+            create(*arguments)
+            raise cut_off
+
+        monkeypatch.setattr(client, "create_image_to_video", create_and_be_cut_off)
+        with fails_for_good(match="may have been spent"):
+            operator.execute(context)
+        assert len(jobs(magichour_sandbox)) == 1
+
+    def test_a_trigger_that_failed_by_itself_does_not_lead_to_a_second_job(self, context, fails_for_good):
+        failed = {"error": "Trigger failure", "traceback": None}
+        with fails_for_good(match="not retried"):
+            render().resume_execution("__fail__", failed, context)
+
+    def test_a_foreign_event_does_not_lead_to_a_second_job(self, context, fails_for_good):
+        with fails_for_good(match="not retried"):
+            render().execute_complete(context, {"status": "success"})
+
+    def test_a_kill_says_what_goes_on(self, context, submitted, printed):
+        operator = render()
+        operator.linked_project_id = submitted
+        operator.on_kill()
+        said = printed()
+        assert submitted in said
+        assert "stay charged" in said
+
+    @pytest.mark.parametrize(
+        "options",
+        [{"timeout": 0}, {"timeout": timedelta(0)}, {"poll_interval": -1}, {"validate_model": "maybe"}],
+    )
+    def test_arguments_that_can_never_work_are_refused_when_the_dag_is_parsed(self, options):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            render(**options)
+
+    def test_it_can_be_copied_as_airflow_copies_it(self):
+        assert copy.deepcopy(render()).image == IMAGE
+
+
+class TestSensor:
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_a_finished_job_needs_no_wait(self, context, magichour_sandbox, deferrable):
+        job = render().execute(context)
+        waited = sensor(job, deferrable=deferrable).execute(context)
+        assert waited == {**job, **UNSEEN}
+
+    def test_it_looks_before_it_defers(self, context, submitted, magichour_sandbox):
+        deferral = deferred(sensor(submitted, deferrable=True, timeout=60), context)
+        assert deferral.trigger.project_id == submitted
+        assert deferral.trigger.deadline == pytest.approx(time.time() + 60, abs=5)
+
+    @pytest.mark.parametrize("deferrable", [False, True])
+    @pytest.mark.parametrize("status", ["error", "canceled"])
+    def test_a_job_without_a_clip_fails_or_skips(
+        self, context, submitted, magichour_sandbox, deferrable, status, fails_for_good
+    ):
+        magichour_sandbox.control.set_job(submitted, status)
+        with fails_for_good(match="refunded"):
+            sensor(submitted, deferrable=deferrable).execute(context)
+        for skip in ("soft_fail", "never_fail"):
+            with pytest.raises(AirflowSkipException):
+                sensor(submitted, deferrable=deferrable, **{skip: True}).execute(context)
+
+    @pytest.mark.parametrize("mode", ["poke", "reschedule"])
+    def test_the_timeout_says_that_the_job_goes_on(self, context, submitted, mode):
+        context["ti"].get_first_reschedule_date = lambda _: None
+        with pytest.raises(AirflowSensorTimeout, match="goes on"):
+            sensor(submitted, timeout=0.000001, mode=mode).execute(context)
+        with pytest.raises(AirflowSkipException):
+            sensor(submitted, timeout=0.000001, mode=mode, soft_fail=True).execute(context)
+
+    def test_what_the_worker_has_seen_goes_with_the_deferral(self, context, submitted, magichour_sandbox):
+        before = time.time()
+        queued = deferred(sensor(submitted, deferrable=True), context).trigger.serialize()[1]
+        assert before <= queued["queued_at"] <= time.time()
+        assert queued["rendering_since"] is None
+        magichour_sandbox.control.set_job(submitted, "rendering")
+        rendering = deferred(sensor(submitted, deferrable=True), context).trigger.serialize()[1]
+        assert queued["queued_at"] <= rendering["rendering_since"] <= time.time()
+        assert rendering["queued_at"] is None
+
+    def test_what_worker_and_triggerer_have_seen_is_one_story(self, context, submitted, magichour_sandbox):
+        trigger = deferred(sensor(submitted, deferrable=True), context).trigger
+        magichour_sandbox.control.set_job(submitted, "rendering")
+
+        async def wait():
+            waiting = asyncio.create_task(trigger.wait_for(submitted, trigger.deadline, quiet=0.0))
+            while not magichour_sandbox.control.ledger()["jobs"][0]["polls"] > 2:
+                await asyncio.sleep(0.05)
+            await asyncio.to_thread(magichour_sandbox.control.set_job, submitted, "complete")
+            return await waiting
+
+        event = asyncio.run(wait()).as_event()
+        result = sensor(submitted, deferrable=True).execute_complete(context, event)
+        assert result["queued_seconds"] >= 0
+        assert result["rendering_seconds"] >= 0
+
+    @pytest.mark.parametrize("has_store", [True, False], ids=["store", "no store"])
+    def test_pokes_of_a_rescheduled_sensor_tell_each_other_what_they_saw(
+        self, context, submitted, magichour_sandbox, tries, has_store
+    ):
+        if not has_store:
+            del context["task_state_store"]
+        first = None
+        context["ti"].get_first_reschedule_date = lambda _: first
+        for status in ("queued", "rendering", "rendering"):
+            magichour_sandbox.control.set_job(submitted, status)
+            with pytest.raises(AirflowRescheduleException):
+                sensor(submitted, mode="reschedule").execute(context)
+            first = first or datetime.now(timezone.utc)
+        magichour_sandbox.control.set_job(submitted, "complete")
+        result = sensor(submitted, mode="reschedule").execute(context)
+        assert [result[name] is not None for name in UNSEEN] == [has_store] * 2
+
+    def test_what_was_seen_of_another_job_is_not_told_of_this_one(self, context, submitted, tries):
+        tries.store["magichour_poke_state"] = {
+            "project_id": "another",
+            "queued_at": 1.0,
+            "rendering_since": 2.0,
+        }
+        context["ti"].get_first_reschedule_date = lambda _: datetime.now(timezone.utc)
+        with pytest.raises(AirflowRescheduleException):
+            sensor(submitted, mode="reschedule").execute(context)
+        assert tries.store["magichour_poke_state"].keys() == {"project_id", "queued_at"}
+        assert tries.store["magichour_poke_state"]["project_id"] == submitted
+
+    def test_a_store_that_fails_costs_no_poke(self, context, submitted, tries, monkeypatch):
+        def fail(*_):
+            raise OSError("no store today")
+
+        monkeypatch.setattr(tries.store, "get", fail, raising=False)
+        monkeypatch.setattr(tries.store, "set", fail)
+        context["ti"].get_first_reschedule_date = lambda _: datetime.now(timezone.utc)
+        with pytest.raises(AirflowRescheduleException):
+            sensor(submitted, mode="reschedule").execute(context)
+
+    @pytest.mark.parametrize(
+        ("limits", "over"),
+        [
+            ({"timeout": 50}, True),
+            ({"timeout": 200}, False),
+            ({"timeout": 200, "execution_timeout": timedelta(seconds=50)}, True),
+            ({"timeout": 200, "execution_timeout": timedelta(seconds=150)}, False),
+        ],
+    )
+    def test_reschedule_counts_both_limits_from_the_first_poke(self, context, submitted, limits, over):
+        begun = datetime.now(timezone.utc) - timedelta(seconds=100)
+        context["ti"].get_first_reschedule_date = lambda _: begun
+        with pytest.raises(AirflowSensorTimeout if over else AirflowRescheduleException):
+            sensor(submitted, mode="reschedule", poke_interval=30, **limits).execute(context)
+
+    @pytest.mark.parametrize(
+        ("ending", "error"),
+        [("timeout", AirflowSensorTimeout), ("failed", (errors.JobFailedError, AirflowFailException))],
+    )
+    def test_resumed_it_ends_as_in_every_other_mode(self, context, ending, error):
+        event = {"ending": ending, "project_id": "cm1"}
+        with pytest.raises(error):
+            sensor("cm1").execute_complete(context, event)
+        with pytest.raises(AirflowSkipException):
+            sensor("cm1", soft_fail=True).execute_complete(context, event)
+
+    def test_a_failed_job_is_not_poked_for_ever_when_failures_are_silent(
+        self, context, submitted, magichour_sandbox, fails_for_good
+    ):
+        magichour_sandbox.control.set_job(submitted, "error")
+        with fails_for_good(match="refunded"):
+            sensor(submitted, silent_fail=True).execute(context)
+
+    def test_never_fail_does_not_hide_a_wrong_key(self, context, connection, fails_for_good):
+        connection(password="wrong")
+        with fails_for_good(match="API key"):
+            sensor("cm1", never_fail=True).execute(context)
+
+    def test_a_connection_that_is_not_defined_is_an_error_at_once(self, context, fails_for_good):
+        with fails_for_good(match="'elsewhere' is not defined"):
+            sensor("cm1", magichour_conn_id="elsewhere").execute(context)
+
+    def test_a_template_of_the_operators_output_is_read(self, context, magichour_sandbox):
+        job = render().execute(context)
+        assert sensor(str(job)).execute(context) == {**job, **UNSEEN}
+
+    def test_the_wait_in_a_worker_ends_before_airflows_alarm(self, context, submitted):
+        waiting = sensor(submitted, execution_timeout=timedelta(seconds=1))
+        with pytest.raises(AirflowSensorTimeout, match="goes on"), airflow_alarm(1):
+            waiting.execute(context)
+
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_soft_fail_does_not_hide_a_wrong_key(self, context, connection, deferrable, fails_for_good):
+        connection(password="wrong")
+        for soft_fail in (False, True):
+            with fails_for_good(match="API key"):
+                sensor("cm1", deferrable=deferrable, soft_fail=soft_fail).execute(context)
+        refused = {"ending": "refused", "project_id": "cm1", "error_status": 401}
+        with pytest.raises(errors.AuthenticationError):
+            sensor("cm1", soft_fail=True).execute_complete(context, refused)
+
+    def test_an_unknown_job_is_an_error_at_once(self, context, fails_for_good):
+        with fails_for_good(match="not one of this account's"):
+            sensor("unknown").execute(context)
+
+    @pytest.mark.parametrize("project_id", ["", None, "None", 5, {"id": "cm1"}, ["cm1"]])
+    def test_what_is_no_job_is_an_error_at_once(self, context, project_id, fails_for_good):
+        with fails_for_good(match="project"):
+            sensor(project_id).execute(context)
+
+
+class TestDownload:
+    def test_it_lands_the_clip_of_an_operators_output(self, context, magichour_sandbox, tmp_path):
+        job = render().execute(context)
+        clip = DownloadVideoOperator(task_id="d", project_id=job, path=f"{tmp_path}/").execute(context)
+        assert clip["path"] == str(tmp_path / f"{job['project_id']}.mp4")
+        assert clip["duration"] == pytest.approx(3, abs=0.05)
+
+    def test_a_running_job_may_be_retried_and_a_failed_one_not(
+        self, context, submitted, magichour_sandbox, tmp_path, fails_for_good
+    ):
+        download = DownloadVideoOperator(task_id="d", project_id=submitted, path=f"{tmp_path}/")
+        with pytest.raises(errors.JobNotCompleteError):
+            download.execute(context)
+        magichour_sandbox.control.set_job(submitted, "error")
+        with fails_for_good():
+            download.execute(context)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_target_that_cannot_be_written_fails_at_once(
+        self, context, magichour_sandbox, tmp_path, fails_for_good
+    ):
+        job = render().execute(context)
+        (tmp_path / "file").touch()
+        with fails_for_good(match="downloading it again costs nothing"):
+            DownloadVideoOperator(task_id="d", project_id=job, path=str(tmp_path / "file" / "x.mp4")).execute(
+                context
+            )

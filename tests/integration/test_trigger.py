@@ -1,0 +1,135 @@
+"""What a killed trigger leaves. Airflow's state of the task is the only thing that is made up here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from magichour_provider import airflow_internals as compat
+from magichour_provider.triggers.video_job import VideoJobTrigger
+
+
+@pytest.fixture
+def states(monkeypatch):
+    """The answer to a question for task states, given once `told` is set."""
+    answer = SimpleNamespace(told=threading.Event(), states={}, asked=[])
+
+    def task_states(dag_id, run_id, task_ids, *, map_index=None):
+        answer.asked.append((dag_id, run_id, task_ids, map_index))
+        assert answer.told.wait(10)
+        return answer.states
+
+    monkeypatch.setattr(compat, "task_states", task_states)
+    return answer
+
+
+@pytest.fixture
+def trigger(connection, magichour_sandbox):
+    """Make the trigger of a task whose job renders; `job` is that job."""
+    from magichour_provider.hooks.magichour import MagicHourHook
+
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+    job = MagicHourHook().create_image_to_video("https://example.com/a.png", 5)
+
+    def make(map_index=-1):
+        made = VideoJobTrigger(job.id, deadline=0.0, credits_charged=120)
+        made.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id="render", map_index=map_index)
+        return made
+
+    make.job = job.id
+    return make
+
+
+async def cancelled_again_and_again(killed, states):
+    """Cancel `on_kill` as Airflow does, while it asks for the state, and let the answer come after that."""
+    on_kill = asyncio.create_task(killed.on_kill())
+    while not states.asked:
+        await asyncio.sleep(0.01)
+    on_kill.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await on_kill
+    states.told.set()
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))
+
+
+def said(caplog):
+    return [each.getMessage() for each in caplog.records if each.name == VideoJobTrigger.__module__]
+
+
+@pytest.mark.parametrize(("map_index", "name"), [(-1, "render"), (3, "render_3")])
+def test_a_killed_task_names_job_page_and_credits_although_airflow_cuts_it_off(
+    trigger, states, caplog, map_index, name
+):
+    states.states = {name: "failed", "render_1": "deferred"}
+    asyncio.run(cancelled_again_and_again(trigger(map_index), states))
+    (line,) = said(caplog)
+    assert f"{trigger.job} goes on" in line
+    assert "its 120 credits stay charged" in line
+    assert f"https://magichour.ai/my-library?videoId={trigger.job}" in line
+    assert states.asked == [("d", "r", ["render"], None if map_index < 0 else map_index)]
+
+
+@pytest.mark.parametrize(("map_index", "name"), [(-1, "render"), (3, "render_3")])
+def test_a_task_that_is_still_deferred_was_not_killed(trigger, states, caplog, map_index, name):
+    states.states = {name: "deferred"}
+    asyncio.run(cancelled_again_and_again(trigger(map_index), states))
+    assert said(caplog) == []
+
+
+def test_a_task_whose_job_has_ended_under_another_triggerer_was_not_killed(
+    trigger, states, caplog, magichour_sandbox
+):
+    magichour_sandbox.control.set_job(trigger.job, "complete")
+    states.states = {"render": "success"}
+    asyncio.run(cancelled_again_and_again(trigger(), states))
+    (line,) = said(caplog)
+    assert "was killed" not in line
+    assert f"waits no longer for job {trigger.job}, which has ended" in line
+
+
+def test_a_kill_while_magic_hour_cannot_be_reached_is_told(trigger, states, caplog, magichour_sandbox):
+    magichour_sandbox.control.faults([{"path": "/v1/video-projects/*", "status": 503}])
+    states.states = {"render": "failed"}
+    asyncio.run(cancelled_again_and_again(trigger(), states))
+    assert len(said(caplog)) == 1
+
+
+IMPORTS = """
+import asyncio, json, sys, threading
+
+class Watcher:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("aiohttp", "httpx") or name.startswith("magichour_provider."):
+            seen.append((name, threading.current_thread() is threading.main_thread()))
+
+from magichour_provider.triggers.video_job import VideoJobTrigger
+
+seen = []
+sys.meta_path.insert(0, Watcher())
+
+async def first():
+    trigger = VideoJobTrigger("cm0000000000000000000000x", deadline=0.0)
+    await trigger.wait_for(trigger.project_id, trigger.deadline, quiet=0.0)
+
+asyncio.run(first())
+print(json.dumps(seen))
+"""
+
+
+def test_the_first_trigger_imports_what_waits_beside_the_event_loop():
+    """Half a second of importing would block every other trigger."""
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert {"aiohttp", "magichour_provider.polling.scheduler"} <= {name for name, _ in seen}
+    assert [name for name, on_the_loop in seen if on_the_loop] == []
+
+
+def test_what_a_worker_of_a_later_version_says_besides_does_no_harm():
+    _, known = VideoJobTrigger("cm0000000000000000000000x", deadline=0.0).serialize()
+    assert VideoJobTrigger(**known, of_a_later_version=1).serialize()[1] == known

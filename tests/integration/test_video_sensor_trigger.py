@@ -1,0 +1,293 @@
+"""A whole task in the triggerer, against the sandbox. Airflow's answers to it are the only thing made up."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+
+import pytest
+
+from magichour_provider.airflow_internals import AirflowSensorTimeout, supports_start_from_trigger
+from magichour_provider.jobs.reference import DEADLINE, HANDED_OVER, library_url
+from magichour_provider.sensors import video_job
+from magichour_provider.sensors.video_job import VideoJobSensor
+from magichour_provider.triggers import video_sensor
+from magichour_provider.triggers.video_sensor import VideoSensorTrigger
+
+
+@pytest.fixture
+def job(connection, magichour_sandbox):
+    """A job that renders until it is set to something else."""
+    from magichour_provider.hooks.magichour import MagicHourHook
+
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+    return MagicHourHook().create_image_to_video("https://example.com/a.png", 5).id
+
+
+@pytest.fixture
+def airflow(monkeypatch):
+    """What the trigger asks of Airflow: XComs of other tasks, and its own."""
+    airflow = SimpleNamespace(xcoms={}, pushed=[], links=[])
+
+    def get_xcom(ti, task_id, key):
+        return airflow.xcoms.get((task_id, key))
+
+    monkeypatch.setattr(video_sensor, "get_xcom", get_xcom)
+    monkeypatch.setattr(video_sensor, "push_xcom", lambda ti, *pushed: airflow.pushed.append(pushed))
+    monkeypatch.setattr(video_sensor, "push_link", lambda ti, link, to: airflow.links.append(to))
+    return airflow
+
+
+@pytest.fixture
+def trigger():
+    def make(**kwargs):
+        made = VideoSensorTrigger(**{"limit": 3600.0, "grace": 60.0, "poll_interval": 0.05, **kwargs})
+        made.task_instance = SimpleNamespace(
+            id=1, dag_id="d", task_id="wait", run_id="r", map_index=-1, try_number=1
+        )
+        made.timeout_after = datetime.now(timezone.utc) + timedelta(hours=1, seconds=60)
+        return made
+
+    return make
+
+
+def run(trigger):
+    """The one event of a trigger."""
+
+    async def events():
+        return [event async for event in trigger.run()]
+
+    (event,) = asyncio.run(asyncio.wait_for(events(), 30))
+    return event
+
+
+def is_success(event):
+    return getattr(event, "task_instance_state", None) == "success"
+
+
+def test_a_result_is_stored_before_the_task_is_a_success(trigger, airflow, job, magichour_sandbox):
+    magichour_sandbox.control.set_job(job, "complete")
+    known = {"model": "m", "resolution": "480p", "end_seconds": 3.5}
+    airflow.xcoms["submit", "return_value"] = {"project_id": job, **known}
+    made = trigger(upstream_task_id="submit", upstream_key="return_value")
+
+    async def until_the_event():
+        return await made.run().__anext__(), list(airflow.pushed)
+
+    event, pushed = asyncio.run(until_the_event())
+    assert is_success(event)
+    ((key, result),) = pushed
+    assert key == "return_value"
+    assert (result["project_id"], result["model"], result["resolution"]) == (job, "m", "480p")
+    assert (result["status"], result["url"]) == ("complete", library_url(job))
+    assert airflow.links == [library_url(job)]
+    assert (made.model, made.resolution, made.end_seconds) == ("m", "480p", 3.5), "for the schedule"
+
+
+def test_a_job_that_is_complete_is_noticed_whatever_the_poll_interval(
+    trigger, airflow, job, magichour_sandbox
+):
+    magichour_sandbox.control.set_job(job, "complete")
+    assert is_success(run(trigger(job_id=job, poll_interval=3600.0)))
+
+
+def test_a_job_that_becomes_complete_ends_the_task(trigger, airflow, job, magichour_sandbox):
+    timer = threading.Timer(0.5, lambda: magichour_sandbox.control.set_job(job, "complete"))
+    timer.start()
+    assert is_success(run(trigger(job_id=job)))
+    timer.join()
+
+
+def test_a_task_that_pushes_nothing_stores_nothing(trigger, airflow, job, magichour_sandbox):
+    magichour_sandbox.control.set_job(job, "complete")
+    assert is_success(run(trigger(job_id=job, push_result=False)))
+    assert airflow.pushed == []
+
+
+def test_a_failure_is_handed_to_a_worker_as_an_outcome(trigger, airflow, job, magichour_sandbox):
+    magichour_sandbox.control.set_job(job, "error", code="nsfw", message="No")
+    payload = run(trigger(job_id=job)).payload
+    assert payload[HANDED_OVER] is None
+    assert (payload["ending"], payload["project_id"], payload["error_code"]) == ("failed", job, "nsfw")
+    assert airflow.pushed == []
+
+
+def test_the_deadline_comes_from_the_timeout_that_airflow_has_stored(trigger, airflow, job):
+    made = trigger(job_id=job, limit=100.0, grace=60.0)
+    made.timeout_after = datetime.now(timezone.utc) + timedelta(seconds=60)
+    payload = run(made).payload
+    assert payload["ending"] == "timeout"
+    assert payload[DEADLINE] == made.timeout_after.timestamp() - 60
+
+
+def test_a_wrong_key_is_handed_over(trigger, airflow, job, connection):
+    connection(password="mhk_live_wrong")
+    payload = run(trigger(job_id=job)).payload
+    assert (payload["ending"], payload["error_status"]) == ("refused", 401)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [None, {}, {"model": "m"}, "None", "{{ ds }}", "{{ 'x' }}", [], ["clabc"], 7, {"project_id": None}],
+)
+def test_what_is_no_job_is_handed_over(trigger, airflow, connection, given):
+    airflow.xcoms["submit", "return_value"] = given
+    made = trigger(upstream_task_id="submit", upstream_key="return_value")
+    payload = run(made).payload
+    assert "submit has given no project id" in payload[HANDED_OVER]
+    assert payload[DEADLINE] == made.timeout_after.timestamp() - 60
+
+
+def test_a_question_that_airflow_does_not_answer_is_handed_over(trigger, airflow, connection, monkeypatch):
+    answered = threading.Event()
+    monkeypatch.setattr(video_sensor, "get_xcom", lambda *_: answered.wait(30))
+    monkeypatch.setattr(video_sensor, "_AIRFLOW_ANSWERS_WITHIN", 0.2)
+    timer = threading.Timer(1.0, answered.set)
+    timer.start()
+    payload = run(trigger(upstream_task_id="submit", upstream_key="return_value")).payload
+    assert "TimeoutError was raised" in payload[HANDED_OVER]
+    timer.join()
+
+
+def test_many_tasks_that_begin_at_once_wait_for_their_turn(trigger, airflow, connection, monkeypatch):
+    monkeypatch.setattr(video_sensor, "get_xcom", lambda *_: time.sleep(0.2))
+    monkeypatch.setattr(video_sensor, "_AIRFLOW_ANSWERS_WITHIN", 1.0)
+
+    async def all_of_them():
+        made = [trigger(upstream_task_id="submit", upstream_key="return_value") for _ in range(50)]
+        return await asyncio.gather(*(each.run().__anext__() for each in made))
+
+    for event in asyncio.run(all_of_them()):
+        assert "has given no project id" in event.payload[HANDED_OVER]
+
+
+def test_a_task_that_goes_on_after_a_restart_shows_its_link_at_its_end(
+    trigger, airflow, job, magichour_sandbox
+):
+    magichour_sandbox.control.set_job(job, "complete")
+    assert is_success(run(trigger(job_id=job, limit=7200.0)))
+    assert airflow.links == [library_url(job)]
+
+
+def test_a_result_that_cannot_be_stored_is_handed_over(trigger, airflow, job, magichour_sandbox, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(video_sensor, "push_xcom", refuse)
+    monkeypatch.setattr(video_sensor, "push_link", refuse)
+    magichour_sandbox.control.set_job(job, "complete")
+    event = run(trigger(job_id=job))
+    assert not is_success(event)
+    assert (event.payload[HANDED_OVER], event.payload["ending"]) == (None, "complete")
+
+
+def test_a_task_without_a_time_limit_is_handed_over(trigger, airflow, job):
+    made = trigger(job_id=job)
+    made.timeout_after = None
+    payload = run(made).payload
+    assert payload[HANDED_OVER] is not None
+    assert payload[DEADLINE] is None
+
+
+def test_a_killed_task_whose_job_nobody_knows_says_nothing(trigger):
+    asyncio.run(trigger(upstream_task_id="submit", upstream_key="return_value").on_kill())
+
+
+def test_the_trigger_is_made_anew_from_what_it_serializes(trigger):
+    made = trigger(job_id="clabc", model="m", resolution="480p", conn_id="c", push_result=False)
+    path, kwargs = made.serialize()
+    assert path == f"{VideoSensorTrigger.__module__}.VideoSensorTrigger"
+    assert VideoSensorTrigger(**kwargs).serialize() == (path, kwargs)
+
+
+@pytest.mark.skipif(not supports_start_from_trigger(), reason="needs Airflow 3.3")
+def test_a_waiting_task_holds_no_dag(trigger, airflow, job):
+    """Airflow unpacks one for each; it is let go while the job renders."""
+    from airflow.sdk import DAG
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    with DAG("a_dag", schedule=None) as dag:
+        VideoJobSensor(task_id="wait", project_id=job, deferrable=True)
+    task = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("wait")
+    unpacked = weakref.ref(task.dag)
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    ti = RuntimeTaskInstance.model_construct(
+        id=1, task_id="wait", dag_id="a_dag", run_id="r", try_number=1, map_index=-1, task=task
+    )
+    context = ti.get_template_context()
+    made = trigger(job_id=job)
+    made.task_instance = ti
+    del task
+
+    async def holds():
+        running = asyncio.create_task(made.run().__anext__())
+        while not airflow.links:
+            await asyncio.sleep(0.01)
+        gc.collect()
+        held = unpacked()
+        running.cancel()
+        return held
+
+    assert asyncio.run(holds()) is None
+    assert ti.dag_id == made.task_instance.dag_id
+    assert context == {}
+
+
+class Deferred(Exception):
+    pass
+
+
+@pytest.fixture
+def sensor(monkeypatch, context):
+    """Make a sensor whose deferral is told instead of done; `forgotten` has the XComs deleted."""
+    forgotten = []
+    monkeypatch.setattr(video_job, "delete_xcoms", lambda ti, *keys: forgotten.append(keys))
+
+    def make(project_id, **kwargs):
+        made = VideoJobSensor(task_id="wait", project_id=project_id, deferrable=True, **kwargs)
+
+        def defer(**deferral):
+            raise Deferred(deferral["trigger"].deadline)
+
+        monkeypatch.setattr(made, "defer", defer)
+        return made
+
+    make.forgotten = forgotten
+    return make
+
+
+def test_a_worker_takes_over_with_its_own_templates_and_the_same_deadline(sensor, context, job):
+    deadline = time.time() + 1234
+    with pytest.raises(Deferred) as deferred:
+        sensor(job).execute_complete(context, {HANDED_OVER: "why", DEADLINE: deadline})
+    assert deferred.value.args == (deadline,)
+    assert sensor.forgotten == [("return_value", "failure")]
+
+
+def test_a_worker_that_takes_over_nothing_says_so(sensor, context, connection, fails_for_good):
+    with fails_for_good("not the id of a Magic Hour project"):
+        sensor("None").execute_complete(context, {HANDED_OVER: "why", DEADLINE: time.time() + 9})
+
+
+def test_a_worker_gives_the_result_that_the_triggerer_could_not_store(sensor, context, connection):
+    event = {
+        HANDED_OVER: None,
+        DEADLINE: 0.0,
+        "ending": "complete",
+        "project_id": "clabc",
+        "status": "complete",
+    }
+    result = sensor({"project_id": "clabc", "model": "m"}).execute_complete(context, event)
+    assert (result["project_id"], result["model"], result["status"]) == ("clabc", "m", "complete")
+
+
+def test_a_worker_ends_the_wait_that_has_timed_out_in_the_triggerer(sensor, context, connection):
+    event = {HANDED_OVER: None, DEADLINE: 0.0, "ending": "timeout", "project_id": "clabc"}
+    with pytest.raises(AirflowSensorTimeout):
+        sensor("clabc").execute_complete(context, event)

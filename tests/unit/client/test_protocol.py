@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+
+import pytest
+
+from magichour_provider import exceptions as errors
+from magichour_provider.client import protocol
+from magichour_provider.client.models import ImageToVideoRequest, JobStatus
+from magichour_provider.client.protocol import Response, RetryPolicy
+
+CREATE = protocol.create_image_to_video(
+    ImageToVideoRequest(image_file_path="api-assets/a.png", end_seconds=5)
+)
+GET = protocol.get_video("cm1")
+
+PROJECT = {
+    "id": "cm1",
+    "status": "complete",
+    "downloads": [{"url": "https://s/x?sig=SECRET", "expires_at": None}],
+}
+
+
+def answer(status=200, body=b"{}", **headers):
+    if not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    return Response(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+
+def test_a_request_leaves_out_what_was_not_given():
+    assert CREATE.json == {"assets": {"image_file_path": "api-assets/a.png"}, "end_seconds": 5}
+
+
+def test_an_empty_prompt_is_not_sent():
+    request = ImageToVideoRequest(image_file_path="a", end_seconds=5, prompt="")
+    assert "style" not in protocol.create_image_to_video(request).json
+
+
+def test_a_whole_request_has_the_shape_of_the_reference_page():
+    request = ImageToVideoRequest(
+        image_file_path="a",
+        end_image_file_path="b",
+        end_seconds=5,
+        prompt="p",
+        model="kling-3.0",
+        resolution="720p",
+        audio=False,
+        name="n",
+    )
+    assert request.body() == {
+        "assets": {"image_file_path": "a", "end_image_file_path": "b"},
+        "end_seconds": 5,
+        "style": {"prompt": "p"},
+        "model": "kling-3.0",
+        "resolution": "720p",
+        "audio": False,
+        "name": "n",
+    }
+
+
+@pytest.mark.parametrize("project_id", ["", "None", "..", "a/b", "a b", "{{ x }}", "a?b"])
+def test_what_cannot_be_a_project_id_is_refused_before_it_is_sent(project_id):
+    with pytest.raises(errors.InvalidRequestError, match="not the id"):
+        protocol.get_video(project_id)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, errors.BadRequestError),
+        (401, errors.AuthenticationError),
+        (402, errors.PaymentRequiredError),
+        (403, errors.PermissionDeniedError),
+        (404, errors.NotFoundError),
+        (409, errors.APIError),
+        (422, errors.UnprocessableError),
+        (429, errors.RateLimitError),
+        (500, errors.ServerError),
+        (503, errors.ServerError),
+    ],
+)
+@pytest.mark.parametrize("body", [{"message": "why"}, {"code": "some_code", "message": "why"}])
+def test_both_shapes_of_an_error_body_are_read(status, kind, body):
+    with pytest.raises(kind, match="why") as raised:
+        protocol.read(GET, answer(status, body))
+    assert type(raised.value) is kind
+    assert raised.value.code == body.get("code")
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>502</html>", b"[1]", b"null", b'{"message": 5}', b"\xff"])
+def test_an_error_body_that_is_no_json_object_still_gives_the_error(body):
+    with pytest.raises(errors.ServerError, match="502"):
+        protocol.read(GET, answer(502, body))
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_a_create_that_failed_inside_the_server_has_an_unknown_outcome(status):
+    with pytest.raises(errors.SubmissionUnknownError, match="may have been spent"):
+        protocol.read(CREATE, answer(status, b"bad gateway"))
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"id": ""}', b'{"id": 5}'])
+def test_a_create_answered_without_an_id_has_an_unknown_outcome(body):
+    with pytest.raises(errors.SubmissionUnknownError):
+        protocol.read(CREATE, answer(200, body))
+
+
+def test_an_unreadable_answer_is_named_by_its_fields_and_never_quoted():
+    body = {**PROJECT, "status": None, "downloads": [{"url": "https://s/x?sig=SECRET", "expires_at": "x"}]}
+    with pytest.raises(errors.InvalidResponseError) as raised:
+        protocol.read(GET, answer(200, body))
+    assert "status" in str(raised.value)
+    assert "SECRET" not in str(raised.value) + repr(raised.value.__context__)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"), [(GET, errors.InvalidResponseError), (CREATE, errors.SubmissionUnknownError)]
+)
+def test_a_redirect_is_not_followed_and_points_at_the_host(call, kind):
+    with pytest.raises(kind, match="host"):
+        protocol.read(call, answer(301, b"", location="https://elsewhere/"))
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b'{"a":' * 100_000])
+def test_a_body_that_is_nested_without_end_is_only_unreadable(body):
+    with pytest.raises(errors.SubmissionUnknownError):
+        protocol.read(CREATE, answer(500, body))
+    with pytest.raises(errors.InvalidResponseError):
+        protocol.read(GET, answer(200, body))
+
+
+@pytest.mark.parametrize("identifier", [" \n", "None/..", "a/../b?x", "a" * 300])
+def test_a_created_job_with_an_id_that_cannot_be_used_has_an_unknown_outcome(identifier):
+    with pytest.raises(errors.SubmissionUnknownError):
+        protocol.read(CREATE, answer(200, {"id": identifier, "credits_charged": 1}))
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "/v1/account", "data:x", ""])
+def test_a_link_that_is_no_web_address_is_no_link_and_hides_no_state(url):
+    project = protocol.read(GET, answer(200, {**PROJECT, "downloads": [{"url": url}]}))
+    assert project.clip_link is None
+    assert project.status is JobStatus.COMPLETE
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"created_at": ""},
+        {"created_at": "n/a"},
+        {"credits_charged": 12.5},
+        {"width": "wide"},
+        {"end_seconds": "long"},
+        {"end_seconds": float("nan")},
+        {"fps": {}},
+        {"name": 3},
+        {"error": "boom"},
+        {"enabled": "perhaps"},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_read_beside_the_state_hides_it_not(field):
+    body = json.dumps({**PROJECT, "status": "complete", **field}).encode()
+    project = protocol.read(GET, answer(200, body))
+    assert project.status is JobStatus.COMPLETE
+    assert project.enabled
+    assert getattr(project, next(iter(field))) in (None, True)
+
+
+def test_a_time_without_a_zone_is_in_utc():
+    body = json.dumps({**PROJECT, "created_at": "2026-01-01T00:00:00"}).encode()
+    created = protocol.read(GET, answer(200, body)).created_at
+    assert created is not None
+    assert created.isoformat() == "2026-01-01T00:00:00+00:00"
+
+
+def test_an_answer_about_another_project_is_unreadable():
+    with pytest.raises(errors.InvalidResponseError):
+        protocol.read(GET, answer(200, {**PROJECT, "id": "cm9"}))
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_what_a_gateway_answers_may_pass(status):
+    with pytest.raises(errors.InvalidResponseError) as caught:
+        protocol.read(GET, answer(status, b"<html>"))
+    assert caught.value.retryable
+
+
+def test_requests_and_answers_show_no_signed_address():
+    signed = "https://host/still.png?sig=SECRET"
+    request = ImageToVideoRequest(image_file_path=signed, end_image_file_path=signed, end_seconds=5)
+    call = protocol.create_image_to_video(request)
+    assert "SECRET" not in repr(request) + repr(call) + repr(answer(200, PROJECT))
+
+
+def test_unknown_fields_and_statuses_do_not_break_a_reader():
+    project = protocol.read(
+        GET, answer(200, {**PROJECT, "status": "paused", "type": "NEW", "extra": {"a": 1}})
+    )
+    assert project.status == "paused"
+    assert not isinstance(project.status, JobStatus)
+
+
+def test_the_deprecated_download_stands_in_for_downloads():
+    body = {"id": "cm1", "status": "complete", "download": PROJECT["downloads"][0]}
+    project = protocol.read(GET, answer(200, body))
+    assert project.clip_link.url.get_secret_value() == "https://s/x?sig=SECRET"
+
+
+def test_a_signed_link_shows_in_no_repr_and_no_dump():
+    project = protocol.read(GET, answer(200, PROJECT))
+    assert "SECRET" not in repr(project) + str(project) + project.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7),
+        ("0", 0),
+        ("1.5", 1.5),
+        ("Sun, 22 Nov 2026 12:00:30 GMT", 30),
+        ("soon", None),
+        ("-5", None),
+        (None, None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_as_a_date(value, seconds):
+    now = datetime(2026, 11, 22, 12, 0, 0, tzinfo=timezone.utc)
+    assert protocol.parse_retry_after(value, now=now) == seconds
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_create_is_sent_again_where_it_was_not_taken(status):
+    assert RetryPolicy().after_answer(CREATE, answer(status), 1) is not None
+    assert RetryPolicy().after_failure(CREATE, 1, connected=False) is not None
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 402, 404, 422, 500, 502, 504])
+def test_a_create_is_never_sent_again_where_it_may_have_been_taken(status):
+    assert RetryPolicy().after_answer(CREATE, answer(status), 1) is None
+    assert RetryPolicy().after_failure(CREATE, 1, connected=True) is None
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_look_is_sent_again_on_anything_that_may_pass(status):
+    assert RetryPolicy().after_answer(GET, answer(status), 1) is not None
+    assert RetryPolicy().after_failure(GET, 1, connected=True) is not None
+
+
+def test_attempts_come_to_an_end():
+    policy = RetryPolicy(max_attempts=3)
+    assert policy.after_answer(GET, answer(503), 2) is not None
+    assert policy.after_answer(GET, answer(503), 3) is None
+    assert policy.after_failure(GET, 3, connected=True) is None
+
+
+def test_the_server_decides_how_long_to_wait_and_too_long_is_left_to_airflow():
+    policy = RetryPolicy(cap=30)
+    assert policy.after_answer(GET, answer(429, retry_after="7"), 1) == 7
+    assert policy.after_answer(GET, answer(429, retry_after="3600"), 1) is None
+
+
+def test_the_pause_grows_and_stays_under_its_cap():
+    policy = RetryPolicy(max_attempts=20, base=0.5, cap=8)
+    assert 0.375 <= policy.after_answer(GET, answer(500), 1) <= 0.625
+    assert 1.5 <= policy.after_answer(GET, answer(500), 3) <= 2.5
+    assert policy.after_answer(GET, answer(500), 15) <= 10

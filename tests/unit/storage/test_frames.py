@@ -1,0 +1,289 @@
+"""Frames of real clips: the right moment, upright, and nothing that a bad clip may do to the worker."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+from PIL import Image
+
+from magichour_provider.exceptions import NetworkError, PictureError
+from magichour_provider.storage.frames import read_stills
+
+WITHIN = (200, 200)
+KINDS = {
+    "one key frame": {"g": "1000"},
+    "B-frames": {"g": "1000", "bf": "3", "b-adapt": "0"},
+    "many key frames": {"g": "5"},
+    "index first": {"movflags": "faststart"},
+    "fragments": {"movflags": "frag_keyframe+empty_moov", "g": "5"},
+    "MPEG-4": {"codec": "mpeg4"},
+}
+
+
+def levels(clip, fractions):
+    stills = read_stills(str(clip), fractions, within=WITHIN)
+    return [image.convert("L").getpixel((image.width // 2, image.height // 2)) for image in stills.images]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_finds_the_frame_of_the_moment(make_clip, kind):
+    clip = make_clip(**KINDS[kind])
+    near = 25 if kind == "fragments" else 6  # whose index is of fragments, not of frames
+    assert levels(clip, [0, 0.25, 0.5, 0.75, 1]) == pytest.approx([0, 64, 128, 191, 255], abs=near)
+
+
+def test_moments_may_come_in_any_order(make_clip):
+    assert levels(make_clip(), [1, 0, 0.5]) == pytest.approx([255, 0, 128], abs=6)
+
+
+def test_a_clip_of_one_frame_has_it_at_every_moment(make_clip):
+    assert levels(make_clip(frames=1), [0, 0.5, 1]) == pytest.approx([0, 0, 0], abs=6)
+
+
+def test_it_says_length_and_size(make_clip):
+    stills = read_stills(str(make_clip(frames=36)), [0], within=WITHIN)
+    assert (stills.duration, stills.width, stills.height) == (pytest.approx(1.5, abs=0.01), 64, 48)
+
+
+@pytest.mark.parametrize(
+    ("size", "within", "expected"),
+    [
+        ((640, 360), (320, 320), (320, 180)),
+        ((360, 640), (320, 320), (180, 320)),
+        ((64, 48), (320, 320), (64, 48)),
+        ((63, 47), (320, 320), (63, 47)),
+        ((63, 47), (21, 21), (21, 16)),
+        ((1024, 16), (10, 10), (10, 1)),
+    ],
+)
+def test_pictures_keep_their_shape_and_are_never_enlarged(make_clip, size, within, expected):
+    clip = make_clip(size=size, pix_fmt="yuv444p", frames=1)
+    (image,) = read_stills(str(clip), [0], within=within).images
+    assert (image.size, image.mode) == (expected, "RGB")
+
+
+def test_pixels_that_are_not_square_are_stretched(make_clip):
+    stills = read_stills(str(make_clip(aspect=2)), [0], within=WITHIN)
+    assert (stills.width, stills.height, stills.images[0].size) == (128, 48, (128, 48))
+
+
+def test_a_clip_that_was_filmed_sideways_is_upright(tmp_path):
+    if not hasattr(av.VideoFrame, "rotation"):
+        pytest.skip("this PyAV does not tell the rotation")
+    white_left = Image.new("RGB", (64, 32))
+    white_left.paste("white", (0, 0, 32, 32))
+    clip = tmp_path / "clip.mp4"
+    with av.open(str(clip), "w", format="mp4") as file:
+        video = file.add_stream("libx264", rate=24)
+        video.width, video.height, video.pix_fmt = 64, 32, "yuv420p"
+        file.mux(video.encode(av.VideoFrame.from_image(white_left)))
+        file.mux(video.encode(None))
+    data = bytearray(clip.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 40
+    clockwise = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    data[matrix : matrix + 36] = clockwise
+    clip.write_bytes(data)
+    stills = read_stills(str(clip), [0], within=WITHIN)
+    assert (stills.width, stills.height, stills.images[0].size) == (32, 64, (32, 64))
+    top, bottom = (stills.images[0].getpixel((16, y))[0] for y in (8, 56))
+    assert (top > 200, bottom < 50) == (True, True)
+
+
+def test_padding_is_not_read(make_clip):
+    padding = 1 << 30
+    clip = make_clip()
+    data = clip.read_bytes()
+    index = data.index(b"moov") - 4
+    with clip.open("wb") as file:  # a sparse file: the padding takes no space
+        file.write(data[:index] + struct.pack(">I4s", padding, b"free"))
+        file.seek(index + padding)
+        file.write(data[index:])
+    read = bytes_read()
+    assert levels(clip, [0.5]) == pytest.approx([128], abs=6)
+    assert clip.stat().st_size > padding
+    assert bytes_read() - read < 4 << 20
+
+
+def bytes_read():
+    if not os.path.exists("/proc/self/io"):  # noqa: PTH110
+        pytest.skip("only Linux counts what a process reads")
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"<html><body>Access denied</body></html>", "starts with '<html><body>Acce': a web page"),
+        (b"\xff\xd8\xff\xe0" * 100, "a JPEG image"),
+        (b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:10,\nsecond.mp4\n", "starts with '#EXTM3U"),
+        (b"ffconcat version 1.0\nfile second.mp4\n", "starts with 'ffconcat"),
+        (b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom", "damaged, or not a video"),
+    ],
+    ids=["empty", "html", "jpeg", "playlist", "list", "header alone"],
+)
+def test_what_is_no_clip_is_told_by_what_it_is(make_clip, tmp_path, content, reason):
+    make_clip("second.mp4")
+    file = tmp_path / "clip.mp4"
+    file.write_bytes(content)
+    with pytest.raises(PictureError, match=reason):
+        read_stills(str(file), [0.5], within=WITHIN)
+
+
+def test_what_is_no_file_is_told(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for path, reason in {
+        tmp_path / "missing.mp4": "does not exist",
+        tmp_path: "it is a folder",
+        tmp_path / "pipe.mp4": "not a regular file",
+        "file://elsewhere/x.mp4": "three slashes",
+    }.items():
+        with pytest.raises(PictureError, match=reason):
+            read_stills(str(path), [0], within=WITHIN)
+
+
+def test_sound_alone_has_no_picture(tmp_path):
+    with av.open(str(tmp_path / "sound.mp4"), "w") as file:
+        sound = file.add_stream("aac", rate=44100)
+        frame = av.AudioFrame("fltp", "mono", 1024)
+        frame.planes[0].update(bytes(frame.planes[0].buffer_size))
+        frame.sample_rate, frame.pts = 44100, 0
+        file.mux(sound.encode(frame))
+        file.mux(sound.encode(None))
+    with pytest.raises(PictureError, match="holds no pictures"):
+        read_stills(str(tmp_path / "sound.mp4"), [0], within=WITHIN)
+
+
+def test_a_clip_without_its_end_shows_what_is_there(make_clip):
+    clip = make_clip(frames=100, movflags="faststart", g="10", size=(320, 240))
+    clip.write_bytes(clip.read_bytes()[: -clip.stat().st_size // 3])
+    assert levels(clip, [0]) == pytest.approx([0], abs=6)
+
+
+def test_a_frame_of_many_pixels_is_refused(make_clip):
+    clip = make_clip(size=(4400, 4400), frames=1, preset="ultrafast")
+    with pytest.raises(PictureError, match="4400 x 4400 pixels are larger"):
+        read_stills(str(clip), [0], within=WITHIN)
+
+
+def test_a_frame_that_is_suddenly_large_or_damaged_is_not_decoded(tmp_path):
+    clip = tmp_path / "clip.mp4"
+    with av.open(str(clip), "w", format="mp4") as file:
+        video = file.add_stream("mjpeg", rate=24)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p"
+        for number, size in enumerate([(64, 48), (64, 48), (4400, 4400)]):
+            for packet in jpegs(size):
+                packet.stream, packet.pts, packet.dts = video, number, number
+                packet.time_base = Fraction(1, 24)
+                file.mux(packet)
+        damaged = av.Packet(b"\xff\xd8 damaged")
+        damaged.stream, damaged.pts, damaged.dts, damaged.time_base = video, 3, 3, Fraction(1, 24)
+        file.mux(damaged)
+    stills = read_stills(str(clip), [1], within=WITHIN)
+    assert (stills.width, stills.height) == (64, 48)
+
+
+def jpegs(size):
+    encoder = av.CodecContext.create("mjpeg", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = *size, "yuvj420p", Fraction(1, 24)
+    return [*encoder.encode(av.VideoFrame.from_image(Image.new("RGB", size))), *encoder.encode(None)]
+
+
+def test_a_frame_of_many_bytes_is_refused(make_clip):
+    clip = make_clip(frames=1)
+    data = bytearray(clip.read_bytes())
+    size = data.index(b"stsz") + 8
+    data[size : size + 4] = struct.pack(">I", 100 << 20)
+    clip.write_bytes(data)
+    os.truncate(clip, 200 << 20)
+    with pytest.raises(PictureError, match="larger than 64 MiB"):
+        read_stills(str(clip), [0], within=WITHIN)
+
+
+def test_damage_of_any_kind_ends_in_frames_or_in_one_error(make_clip, tmp_path):
+    """In a process of its own: a crash of the decoder would end this one."""
+    clip = make_clip(frames=12, bf="2")
+    done = subprocess.run(
+        [sys.executable, "-c", DAMAGE, str(clip), str(tmp_path / "damaged.mp4")],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    shown, refused = map(int, done.stdout.split())
+    assert shown + refused == 300
+    assert shown > 20
+    assert refused > 20
+
+
+DAMAGE = """
+import random, sys
+from pathlib import Path
+from magichour_provider.exceptions import PictureError
+from magichour_provider.storage.frames import read_stills
+
+whole, damaged = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
+dice = random.Random(5)
+shown = refused = 0
+for _ in range(300):
+    data = bytearray(whole)
+    for _ in range(dice.choice([1, 4, 30])):
+        data[dice.randrange(len(data))] = dice.randrange(256)
+    damaged.write_bytes(data[: dice.choice([len(data), dice.randrange(len(data))])])
+    try:
+        read_stills(str(damaged), [0, 0.5, 1], within=(50, 50))
+        shown += 1
+    except PictureError:
+        refused += 1
+print(shown, refused)
+"""
+
+
+class TestInAStore:
+    def test_a_clip_is_read_where_it_lies(self, make_clip, memory_store):
+        memory_store.pipe("/clips/a.mp4", make_clip().read_bytes())
+        stills = read_stills("memory://some_store@clips/a.mp4", [0.5], within=WITHIN)
+        assert stills.images[0].convert("L").getpixel((32, 24)) == pytest.approx(128, abs=6)
+
+    def test_a_clip_that_is_not_there_is_told_without_the_connection(self, memory_store):
+        with pytest.raises(PictureError, match=r"Clip memory://clips/a.mp4 cannot be read.* does not exist"):
+            read_stills("memory://some_store@clips/a.mp4", [0.5], within=WITHIN)
+
+    @pytest.mark.parametrize("good_bytes", [0, 1000, 3000])
+    def test_a_store_in_trouble_may_be_asked_again(self, make_clip, memory_store, monkeypatch, good_bytes):
+        memory_store.pipe("/clips/a.mp4", make_clip().read_bytes())
+        opened = memory_store.open("/clips/a.mp4", "rb")
+        monkeypatch.setattr(type(memory_store), "_open", lambda *_, **__: Flaky(opened, good_bytes))
+        with pytest.raises(NetworkError, match=r"Clip memory://clips/a.mp4 .*reset by peer.*can help"):
+            read_stills("memory://clips/a.mp4", [0.5], within=WITHIN)
+
+
+class Flaky:
+    """A file of a store that goes away for a moment."""
+
+    def __init__(self, file, good_bytes):
+        self._file, self._left = file, good_bytes
+
+    def read(self, size=-1):
+        if self._left <= 0:
+            self._left = float("inf")
+            raise ConnectionResetError("reset by peer")
+        self._left -= 500
+        return self._file.read(min(size, 500))
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
