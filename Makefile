@@ -36,15 +36,15 @@ demo: $(VENV)/.demo ## a photograph becomes a clip under a real Airflow (LIVE=1:
 
 test: $(VENV)/.dev ## every test, the slow ones last (with PYTEST_ARGS=... all but the breaking ones)
 ifeq ($(PYTEST_ARGS),)
-	$(BIN)/python -m pytest tests/unit tests/sandbox tests/integration $(SIDE_BY_SIDE)
-	$(BIN)/python -m pytest tests/e2e
-	$(BIN)/python -m pytest tests/breaking
+	$(BIN)/python -m pytest tests/unit tests/integration $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest tests/live/pipelines
+	$(BIN)/python -m pytest tests/live/breaking
 else
-	$(BIN)/python -m pytest tests/unit tests/sandbox tests/integration tests/e2e $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/unit tests/integration tests/live/pipelines $(PYTEST_ARGS)
 endif
 
 reliability: $(VENV)/.dev ## kill, freeze, mark and clear everything under a live Airflow, and write docs/reliability.md
-	WRITE_RELIABILITY=1 $(BIN)/python -m pytest tests/breaking
+	WRITE_RELIABILITY=1 $(BIN)/python -m pytest tests/live/breaking
 
 test-browser: $(VENV)/.dev ## the pages and the connection form in Debian's chromium (not in `make test`; CHROMIUM=...: another one)
 	$(BIN)/python -m pytest tests/browser $(PYTEST_ARGS)
@@ -54,7 +54,7 @@ screenshots: $(VENV)/.dev ## take the documentation's pictures anew, with chromi
 
 test-oldest: ## the unit and dag.test() tests on the oldest supported Airflow
 	@$(MAKE) --no-print-directory VENV=.venv-oldest CONSTRAINTS=constraints-airflow-3.0.txt .venv-oldest/.dev
-	AIRFLOW_HOME=$(CURDIR)/.venv-oldest/airflow .venv-oldest/bin/python -m pytest tests/unit tests/integration $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
+	AIRFLOW_HOME=$(CURDIR)/.venv-oldest/airflow .venv-oldest/bin/python -m pytest tests/unit tests/integration/airflow $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
 
 lint: $(VENV)/.dev ## ruff: rules and format
 	$(BIN)/ruff check .

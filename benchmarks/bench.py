@@ -22,7 +22,7 @@ from server import LocalServer
 from subjects import NEVER, SUBJECTS
 from waiting import Load, describe, measure
 
-PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 OTHERS = ["dbt_cloud", "openai", "airbyte"]
 
 

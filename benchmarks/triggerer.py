@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE.parents[1] / "scripts"))
+sys.path.append(str(HERE.parents[0] / "scripts"))
 
 import processes  # noqa: E402
 from live_airflow import LiveAirflow  # noqa: E402

@@ -16,7 +16,7 @@ from magichour_provider.polling import durations as module
 
 
 def load_simulation():
-    path = Path(__file__).parents[2] / "benchmarks" / "schedule.py"
+    path = Path(__file__).parents[3] / "benchmarks" / "schedule.py"
     spec = importlib.util.spec_from_file_location("schedule_simulation", path)
     sys.modules[spec.name] = loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)

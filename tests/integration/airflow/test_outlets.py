@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 KEYS = {"project_id", "uri", "sha256", "bytes", "width", "height", "fps", "duration", "model", "credits"}
-IMAGE = Path(__file__).parents[2] / "dags_examples" / "images" / "grace_hopper.jpg"
+IMAGE = Path(__file__).parents[3] / "dags_examples" / "images" / "grace_hopper.jpg"
 
 
 def events() -> dict[tuple[str, int], dict[str, dict[str, Any]]]:

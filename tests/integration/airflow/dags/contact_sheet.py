@@ -10,7 +10,7 @@ from magichour_provider.operators.contact_sheet import ContactSheetOperator
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
-IMAGE = str(Path(__file__).resolve().parents[3] / "dags_examples" / "images" / "grace_hopper.jpg")
+IMAGE = str(Path(__file__).resolve().parents[4] / "dags_examples" / "images" / "grace_hopper.jpg")
 
 with DAG(dag_id="contact_sheet", schedule=None, params={"prompts": [], "folder": ""}) as dag:
 

@@ -21,7 +21,7 @@ from magichour_provider.airflow_internals import NEVER_EXPIRE, AirflowFailExcept
 from magichour_provider.exceptions import MagicHourError
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 IMAGE = "dags_examples/images/grace_hopper.jpg"
 
 

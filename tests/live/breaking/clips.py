@@ -23,7 +23,7 @@ MANY, ONE = "moving_many", "moving_one"
 CREATE = {"path": "/v1/image-to-video", "method": "POST", "times": 1}
 """A fault rule for the next create."""
 
-_IMAGE = Path(__file__).parents[2] / "dags_examples" / "images" / "grace_hopper.jpg"
+_IMAGE = Path(__file__).parents[3] / "dags_examples" / "images" / "grace_hopper.jpg"
 _PATIENCE = 120.0
 LOOK = {"path": "/v1/video-projects/*", "method": "GET"}
 """A fault rule for every look at a job."""

@@ -14,7 +14,7 @@ import pytest
 from magichour_provider.airflow_internals import has_retry_policies
 from magichour_provider.hooks.magichour import MagicHourHook
 
-PHOTOGRAPH = Path(__file__).parents[2] / "dags_examples" / "images" / "grace_hopper.jpg"
+PHOTOGRAPH = Path(__file__).parents[3] / "dags_examples" / "images" / "grace_hopper.jpg"
 
 JOB_KEYS = {
     "project_id",

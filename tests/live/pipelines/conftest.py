@@ -24,7 +24,7 @@ from sandbox_process import sandbox
 from magichour_provider.sandbox.control import SandboxControl
 
 HERE = Path(__file__).parent
-EXAMPLES = HERE.parents[1] / "dags_examples"
+EXAMPLES = HERE.parents[2] / "dags_examples"
 
 API_KEY = "mhk_live_e2e_DISTINCTIVE"
 WRONG_KEY = "mhk_live_e2e_UNKNOWN_TO_THE_SANDBOX"

@@ -9,7 +9,7 @@ import os
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reliability.md"
 WRITE = os.environ.get("WRITE_RELIABILITY") == "1"
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCH = Path(__file__).parents[1] / "benchmarks" / "bench.py"
+BENCH = Path(__file__).parents[3] / "benchmarks" / "bench.py"
 
 
 def test_a_quick_run_measures_us_beside_the_bare_loop():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "quickstart.md").read_text()
 PORT = "8808"
 NOT_HERE = {"Install": "fetches", "See it in Airflow": "does not end", "Then for real": "spends"}

@@ -21,7 +21,7 @@ pytest.importorskip("airflow.providers.openlineage")
 
 pytestmark = pytest.mark.live
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 IMAGE = ROOT / "dags_examples" / "images" / "grace_hopper.jpg"
 PROMPT = "A prompt of the house that is nobody's business"
 SIGNATURE = "c2lnbmF0dXJlLW9mLXRoZS1zdG9yZQ"

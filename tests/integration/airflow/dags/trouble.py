@@ -9,7 +9,7 @@ from airflow.sdk import DAG
 
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
-IMAGE = str(Path(__file__).resolve().parents[3] / "dags_examples" / "images" / "grace_hopper.jpg")
+IMAGE = str(Path(__file__).resolve().parents[4] / "dags_examples" / "images" / "grace_hopper.jpg")
 
 with DAG(dag_id="trouble", schedule=None, default_args={"retries": 2, "retry_delay": timedelta(seconds=0.1)}):
     for name, deferrable in (("sync", False), ("deferred", True)):

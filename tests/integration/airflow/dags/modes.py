@@ -9,7 +9,7 @@ from airflow.sdk import DAG
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 from magichour_provider.sensors.video_job import VideoJobSensor
 
-IMAGE = str(Path(__file__).resolve().parents[3] / "dags_examples" / "images" / "grace_hopper.jpg")
+IMAGE = str(Path(__file__).resolve().parents[4] / "dags_examples" / "images" / "grace_hopper.jpg")
 
 with DAG(dag_id="modes", schedule=None, params={"seconds": "3", "audio": "true"}):
     render = ImageToVideoOperator(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "testing.md").read_text()
 FILE = re.compile(r"`([\w/]+\.py)`[.:]\n\n```python\n(.*?)```", re.DOTALL)
 WITHOUT_A_DAG = "def test_the_account_can_pay_for_tonight"

@@ -20,7 +20,7 @@ from magichour_provider.sandbox.behaviour import Behaviour
 from magichour_provider.sandbox.server import SandboxServer
 from magichour_provider.sandbox.state import Settings
 
-IMAGE = Path(__file__).parents[2] / "dags_examples" / "images" / "grace_hopper.jpg"
+IMAGE = Path(__file__).parents[3] / "dags_examples" / "images" / "grace_hopper.jpg"
 TASK = "render"
 PATIENCE = 150.0
 """Seconds within which what is waited for must come true, on a machine that does a dozen things at once."""

@@ -11,7 +11,7 @@ from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
 ORDER = {
-    "image": str(Path(__file__).resolve().parents[3] / "dags_examples" / "images" / "grace_hopper.jpg"),
+    "image": str(Path(__file__).resolve().parents[4] / "dags_examples" / "images" / "grace_hopper.jpg"),
     "model": "ltx-2.3",
     "resolution": "480p",
     "end_seconds": 5,
