@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Kept:
+class TTLCache:
     """Answers by their question, for some seconds each; whoever asks meanwhile waits for the same answer."""
 
     _answers: dict[Hashable, tuple[float, Callable[[], Any]]] = field(default_factory=dict)
@@ -87,7 +87,7 @@ def _asked(ask: Callable[[], T], seconds: float) -> tuple[Callable[[], T], float
     return lambda: new, seconds
 
 
-_kept = Kept()
+_kept = TTLCache()
 
 
 def project(conn_id: str, project_id: str) -> VideoProject:
