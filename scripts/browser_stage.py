@@ -22,7 +22,7 @@ from live_airflow import LiveAirflow
 from postgres import postgres
 from sandbox_process import sandbox
 
-from magichour_provider.sandbox.control import SandboxControl
+from magichour_provider.sandbox import SandboxControl
 
 API_KEY = "mhk_live_browser_DISTINCTIVE"
 ADMIN = "admin"

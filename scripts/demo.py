@@ -192,7 +192,7 @@ def _report(airflow: LiveAirflow, run_id: str, magic_hour: MagicHour) -> None:
 
 
 def _ledger_line(url: str, credits_charged: int) -> str:
-    ledger = httpx.get(f"{url}/__sandbox__/ledger", trust_env=False).raise_for_status().json()
+    ledger = httpx.get(f"{url}/__sandbox__/state", trust_env=False).raise_for_status().json()
     jobs = ledger["jobs"]
     credits_spent = sum(job["credits_charged"] for job in jobs)
     if (len(jobs), credits_spent) != (1, credits_charged):

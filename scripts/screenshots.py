@@ -62,7 +62,7 @@ def _take_all(scene: Scene, browser: Browser) -> None:
     run_page = f"/dags/{PIPELINE}/runs/{run_id}"
     _take_run(_open(scene, browser, view="graph"), run_page)
     _take_connection(_open(scene, browser), scene)
-    for job in scene.sandbox.ledger()["jobs"]:
+    for job in scene.sandbox.state()["jobs"]:
         if job["status"] in ("queued", "rendering"):
             scene.sandbox.set_job(job["id"], "complete")
     _finish(scene, PIPELINE, run_id)

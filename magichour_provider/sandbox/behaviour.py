@@ -52,17 +52,17 @@ class Behaviour(BaseModel):
     """What `default` stands for: by tier, resolution and length, or by tier alone."""
     storage_authorization: Literal["refuse", "ignore"] = "refuse"
     """An Authorization header on a signed URL: 400, as object stores do, or not looked at."""
-    clip_checksum: ClipChecksum = "etag-md5"
+    video_checksum: ClipChecksum = "etag-md5"
     """Which store's checksums a clip is served with; Magic Hour documents none."""
     ranges: bool = True
     """Whether a clip can be had in parts; if not, a Range header is not looked at."""
-    clip_padding: int = Field(default=0, ge=0, le=1 << 40)
+    video_padding_bytes: int = Field(default=0, ge=0, le=1 << 40)
     """Bytes, at least 8, by which clips ordered from now on are larger; they play as before. The first
     request for one waits for its checksum, a few seconds per GiB."""
     downloads_per_job: int = Field(default=1, ge=1, le=100)
     """How many clips, each with bytes of its own, a job comes to that is ordered from now on."""
 
-    @field_validator("clip_padding")
+    @field_validator("video_padding_bytes")
     @classmethod
     def _holds_a_box(cls, padding: int) -> int:
         if 0 < padding < MIN_BOX_BYTES:

@@ -50,7 +50,7 @@ def _answer(
     file: BinaryIO, asked: Mapping[str, str], behaviour: Behaviour, checksums: Checksums
 ) -> StreamingResponse:
     status = os.fstat(file.fileno())
-    etag = etag_of(behaviour.clip_checksum, checksums, file)
+    etag = etag_of(behaviour.video_checksum, checksums, file)
     may_be_part = behaviour.ranges and asked.get("if-range", etag) == etag
     part = span(asked["range"], status.st_size) if may_be_part and "range" in asked else None
     sent = part or range(status.st_size)
@@ -60,7 +60,7 @@ def _answer(
         "Last-Modified": formatdate(status.st_mtime, usegmt=True),
         **({"Accept-Ranges": "bytes"} if behaviour.ranges else {}),
         **({"Content-Range": f"bytes {sent.start}-{sent.stop - 1}/{status.st_size}"} if part else {}),
-        **checksum_headers(behaviour.clip_checksum, checksums, file, whole=part is None),
+        **checksum_headers(behaviour.video_checksum, checksums, file, whole=part is None),
     }
     return StreamingResponse(_chunks(file, sent), 206 if part else 200, headers, media_type="video/mp4")
 

@@ -30,9 +30,9 @@ class SandboxControl:
         """Close the connections."""
         self._client.close()
 
-    def ledger(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """Account, jobs with charges, uploads, request counts, fault rules left, requests being held."""
-        return self._ask("GET", "/ledger")
+        return self._ask("GET", "/state")
 
     def faults(self, rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Replace the fault rules; `[]` clears them."""
@@ -50,9 +50,9 @@ class SandboxControl:
         """Set a job's state: `canceled`, `error` with its code and message, `complete`, or any to hold."""
         return self._ask("POST", f"/jobs/{project_id}", _given(status=status, code=code, message=message))
 
-    def replace_clip(self, project_id: str, content: bytes) -> None:
+    def replace_video(self, project_id: str, content: bytes) -> None:
         """Put other bytes in the place of a job's first clip, under the same links."""
-        self._ask("POST", f"/jobs/{project_id}/clip", content=content)
+        self._ask("POST", f"/jobs/{project_id}/video", content=content)
 
     def account(self, *, tier: str | None = None, credits: int | None = None) -> dict[str, Any]:
         """Set tier, credits or both; gives the account as it is then."""

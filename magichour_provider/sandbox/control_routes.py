@@ -62,10 +62,10 @@ class JobChange(_Change):
 _ChangeT = TypeVar("_ChangeT", bound=_Change)
 
 
-@router.get("/ledger")
-async def get_ledger(sandbox: Running) -> JSONResponse:
+@router.get("/state")
+async def get_state(sandbox: Running) -> JSONResponse:
     """Everything that happened since the start or the last reset."""
-    return JSONResponse(sandbox.ledger())
+    return JSONResponse(sandbox.state())
 
 
 @router.post("/faults")
@@ -102,10 +102,10 @@ async def set_job(id: str, request: Request, sandbox: Running) -> JSONResponse:
         except RenderError as error:
             raise ControlError(f"this job cannot complete: {error}", 409) from None
     status = sandbox.judge(job, Verdict(change.status, change.code, change.message))
-    return JSONResponse(job.ledger_entry(status))
+    return JSONResponse(job.state_entry(status))
 
 
-@router.post("/jobs/{id}/clip")
+@router.post("/jobs/{id}/video")
 async def set_clip(id: str, request: Request, sandbox: Running) -> JSONResponse:
     """Put the body in the place of a job's first clip; a transfer under way gives the old one to its end."""
     job = sandbox.jobs.get(id)
@@ -159,21 +159,21 @@ async def get_behaviour(sandbox: Running) -> JSONResponse:
 async def reset(sandbox: Running) -> JSONResponse:
     """Bring everything back to the start."""
     sandbox.reset()
-    return JSONResponse(sandbox.ledger())
+    return JSONResponse(sandbox.state())
 
 
 @router.get("/")
 async def show(sandbox: Running) -> HTMLResponse:
     """A page for people: the account, the jobs, the requests."""
-    ledger = sandbox.ledger()
-    account = ledger["account"]
+    state = sandbox.state()
+    account = state["account"]
     return HTMLResponse(
         "<!doctype html><title>magichour-sandbox</title>"
         "<style>body{font-family:sans-serif;margin:2em}td,th{padding:.2em 1em;text-align:left}</style>"
         f"<h1>magichour-sandbox</h1><p>Tier {account['tier']}, {account['credits']} credits.</p>"
-        + _table("Jobs", ledger["jobs"], ("id", "name", "status", "model", "end_seconds", "credits_charged"))
-        + _table("Requests", ledger["requests"], ("origin", "method", "path", "status", "count"))
-        + f'<p><a href="{PREFIX}/ledger">ledger</a> <a href="{PREFIX}/behaviour">behaviour</a></p>'
+        + _table("Jobs", state["jobs"], ("id", "name", "status", "model", "end_seconds", "credits_charged"))
+        + _table("Requests", state["requests"], ("origin", "method", "path", "status", "count"))
+        + f'<p><a href="{PREFIX}/state">state</a> <a href="{PREFIX}/behaviour">behaviour</a></p>'
     )
 
 

@@ -21,11 +21,11 @@ from magichour_provider.sandbox.problems import CODES
 
 Origin = Literal["api", "storage"]
 
-_KINDS = ("status", "delay", "drop", "truncate", "flip", "hold")
+FAULT_KINDS = ("status", "delay", "drop", "truncate", "flip", "hold")
 
 
 class FaultRule(BaseModel):
-    """Which requests go wrong, how often, and how: exactly one of `_KINDS`."""
+    """Which requests go wrong, how often, and how: exactly one of `FAULT_KINDS`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,9 +54,11 @@ class FaultRule(BaseModel):
 
     @model_validator(mode="after")
     def _is_one_fault(self) -> FaultRule:
-        kinds = [kind for kind in _KINDS if getattr(self, kind) is not None]
+        kinds = [kind for kind in FAULT_KINDS if getattr(self, kind) is not None]
         if len(kinds) != 1:
-            raise ValueError(f"a rule needs exactly one of {', '.join(_KINDS)}; this has {kinds or 'none'}")
+            raise ValueError(
+                f"a rule needs exactly one of {', '.join(FAULT_KINDS)}; this has {kinds or 'none'}"
+            )
         if self.status is None and (self.headers or self.body is not None):
             raise ValueError("headers and body go with status only")
         return self

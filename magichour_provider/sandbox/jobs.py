@@ -132,7 +132,7 @@ class Job:
             "download": links[0] if links else None,
         }
 
-    def ledger_entry(self, status: str) -> dict[str, Any]:
+    def state_entry(self, status: str) -> dict[str, Any]:
         """The job as the ledger shows it, in the state `status`."""
         order = self.order
         return {

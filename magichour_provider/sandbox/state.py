@@ -164,10 +164,10 @@ class Sandbox:
             for path, query in zip(paths, queries, strict=True)
         ]
 
-    def ledger(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """Everything that happened, without keys and signatures."""
         now = self.clock.now()
-        jobs = [job.ledger_entry(self._settle(job, now)) for job in self.jobs.values()]
+        jobs = [job.state_entry(self._settle(job, now)) for job in self.jobs.values()]
         return {
             "account": self.account.body(milliseconds=True),
             "jobs": jobs,
@@ -206,7 +206,7 @@ class Sandbox:
         if doom is None:
             end = sources[1] if len(sources) > 1 else None
             targets = self.store.clip_paths(job_id, self.behaviour.downloads_per_job)
-            return self.renderer.submit(order, sources[0], end, targets, self.behaviour.clip_padding)
+            return self.renderer.submit(order, sources[0], end, targets, self.behaviour.video_padding_bytes)
         failed: Future[Clip] = Future()
         failed.set_exception(doom)
         return failed

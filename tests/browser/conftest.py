@@ -54,7 +54,7 @@ class Run:
 
     def release(self) -> None:
         """Let its job complete."""
-        for job in self.scene.sandbox.ledger()["jobs"]:
+        for job in self.scene.sandbox.state()["jobs"]:
             if job["name"].endswith(f" {self.run_id}") and job["status"] in ("queued", "rendering"):
                 self.scene.sandbox.set_job(job["id"], "complete")
 

@@ -115,7 +115,7 @@ def test_after_the_login_page_a_connection_is_made_in_the_form_and_tells_tier_an
     connections.save()
     answer = connections.test("by_form")
 
-    account = scene.sandbox.ledger()["account"]
+    account = scene.sandbox.state()["account"]
     assert answer["status"] is True
     assert re.search(rf"tier {account['tier']}, \d+ credits", answer["message"])
     expect(connections.row("by_form").locator("svg[color=green], svg[style*=green]")).to_be_visible()

@@ -135,7 +135,7 @@ def test_the_gallery_is_reached_by_the_menu_filtered_and_leads_to_a_task(
     window.page.get_by_role("menuitem", name="Magic Hour").click()
     cards = window.frame.get_by_test_id("card")
 
-    balance = scene.sandbox.ledger()["account"]["credits"]
+    balance = scene.sandbox.state()["account"]["credits"]
     expect(window.frame.get_by_test_id("balance").first).to_contain_text(f"{balance:,} credits")
     expect(window.frame.get_by_test_id("chart")).to_be_visible()
     assert window.frame.get_by_test_id("chart").locator("rect").count() >= 2, "a bar for each Dag"

@@ -172,11 +172,11 @@ def test_the_page_of_storage_names_every_kind_of_image_and_every_extra_for_a_sto
 
 
 def test_the_page_of_testing_names_every_fault_and_only_switches_that_there_are():
-    from magichour_provider.sandbox.behaviour import Behaviour
-    from magichour_provider.sandbox.faults import _KINDS
+    from magichour_provider.sandbox import Behaviour
+    from magichour_provider.sandbox.faults import FAULT_KINDS
 
     faults = [cells[0].split("`")[1] for cells in rows("docs/testing.md", "## Faults")]
-    assert sorted(faults) == sorted(_KINDS)
+    assert sorted(faults) == sorted(FAULT_KINDS)
     (switches,) = [
         cells[1]
         for cells in rows("docs/testing.md", "## Everything else that can be changed")

@@ -53,7 +53,7 @@ def but_for_its_looks(result):
 
 
 def creates(sandbox):
-    rows = sandbox.control.ledger()["requests"]
+    rows = sandbox.control.state()["requests"]
     return sum(row["count"] for row in rows if row["path"] == "/v1/image-to-video")
 
 
@@ -98,7 +98,7 @@ def test_the_mapped_pipeline(run_dag, magichour_sandbox, tmp_path):
     assert run.state == "success"
     assert len(run.tasks["download"]) == 3
     assert len(list((tmp_path / "clips").iterdir())) == 3
-    jobs = magichour_sandbox.control.ledger()["jobs"]
+    jobs = magichour_sandbox.control.state()["jobs"]
     assert len({job["name"] for job in jobs}) == creates(magichour_sandbox) == 3
 
 
@@ -186,7 +186,7 @@ class TestNightlyFolder:
             night = run_dag(
                 "examples/nightly_folder.py", images=str(tmp_path / "images"), clips=str(tmp_path / "clips")
             )
-            return night.state, len(magichour_sandbox.control.ledger()["jobs"])
+            return night.state, len(magichour_sandbox.control.state()["jobs"])
 
         return run
 
@@ -264,7 +264,7 @@ def test_every_mode_of_waiting_gives_the_same_data(run_dag, magichour_sandbox):
     for task_id in ("poke", "reschedule"):
         waited = but_for_its_looks(xcom(run, task_id))
         assert waited == {**rendered, "model": None, "resolution": None}
-    (job,) = magichour_sandbox.control.ledger()["jobs"]
+    (job,) = magichour_sandbox.control.state()["jobs"]
     assert job["audio"] is True
 
 
@@ -276,7 +276,7 @@ def test_a_failed_render_is_not_submitted_again_whatever_retries_say(run_dag, ma
         "deferred": "failed",
     }
     assert creates(magichour_sandbox) == 2
-    assert {job["credits_charged"] for job in magichour_sandbox.control.ledger()["jobs"]} == {0}
+    assert {job["credits_charged"] for job in magichour_sandbox.control.state()["jobs"]} == {0}
 
 
 def test_a_wrong_key_fails_at_once(run_dag, connection, magichour_sandbox):

@@ -26,7 +26,7 @@ class Killed(BaseException):
 
 
 def jobs(sandbox):
-    return sandbox.control.ledger()["jobs"]
+    return sandbox.control.state()["jobs"]
 
 
 def raising(error):

@@ -49,7 +49,7 @@ def told(context):
 
 
 def only_job(sandbox):
-    (job,) = sandbox.control.ledger()["jobs"]
+    (job,) = sandbox.control.state()["jobs"]
     return job
 
 

@@ -22,7 +22,7 @@ CREATES = {"method": "POST", "path": "/v1/image-to-video"}
 
 
 def jobs(sandbox):
-    return sandbox.control.ledger()["jobs"]
+    return sandbox.control.state()["jobs"]
 
 
 def kill_when_it_sleeps(tries, monkeypatch):
@@ -215,7 +215,7 @@ def test_a_landing_that_is_killed_leaves_nothing_beside_its_target(
     task = threading.get_ident()
 
     def kill():
-        while not magichour_sandbox.control.ledger()["held"]:
+        while not magichour_sandbox.control.state()["held"]:
             time.sleep(0.05)
         signal.pthread_kill(task, signal.SIGUSR1)
 

@@ -76,7 +76,7 @@ def airflow_alarm(seconds):
 
 
 def jobs(sandbox):
-    return sandbox.control.ledger()["jobs"]
+    return sandbox.control.state()["jobs"]
 
 
 @pytest.fixture
@@ -316,7 +316,7 @@ class TestSensor:
 
         async def wait():
             waiting = asyncio.create_task(trigger.wait_for(submitted, trigger.deadline, quiet=0.0))
-            while not magichour_sandbox.control.ledger()["jobs"][0]["polls"] > 2:
+            while not magichour_sandbox.control.state()["jobs"][0]["polls"] > 2:
                 await asyncio.sleep(0.05)
             await asyncio.to_thread(magichour_sandbox.control.set_job, submitted, "complete")
             return await waiting

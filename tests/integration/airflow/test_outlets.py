@@ -79,7 +79,7 @@ def test_every_task_says_in_its_asset_events_what_it_knows(told, magichour_sandb
     assert told.events["wait", -1] == {"outlets_waited": of_job(told.returned("wait"))}
     assert told.events["poke", -1] == {"outlets_poked": of_job(told.returned("poke"))}
 
-    cost = {job["id"]: job["credits_charged"] for job in magichour_sandbox.control.ledger()["jobs"]}
+    cost = {job["id"]: job["credits_charged"] for job in magichour_sandbox.control.state()["jobs"]}
     landed = of_clip(told.returned("land"), model="ltx-2.3", credits=cost[rendered["project_id"]])
     assert told.events["land", -1] == {
         "outlets_landed": {**landed, "campaign": "spring", "model": "mine"},

@@ -20,7 +20,7 @@ class Killed(BaseException):
 
 
 def jobs(sandbox):
-    return sandbox.control.ledger()["jobs"]
+    return sandbox.control.state()["jobs"]
 
 
 def raising(error):

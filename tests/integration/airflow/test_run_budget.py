@@ -41,7 +41,7 @@ def try_it(connection, tries, xcoms):
 
 
 def jobs(sandbox):
-    return sandbox.control.ledger()["jobs"]
+    return sandbox.control.state()["jobs"]
 
 
 def test_what_the_task_has_spent_is_written_down(try_it, xcoms):
@@ -61,7 +61,7 @@ def test_what_others_have_spent_counts_before_anything_is_uploaded(
     xcoms["other"] = {"task_id": "other", "map_index": -1, "spent": 50}
     with fails_for_good(match="has spent 50 of its max_credits_per_run, 100"):
         try_it()
-    assert magichour_sandbox.control.ledger()["uploads"] == []
+    assert magichour_sandbox.control.state()["uploads"] == []
 
 
 def test_a_clip_of_its_own_that_was_refunded_does_not_count(try_it, magichour_sandbox):

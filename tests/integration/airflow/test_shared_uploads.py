@@ -24,9 +24,9 @@ def run_shared(run_dag, magichour_sandbox, tmp_path):
         noise.convert("RGB").save(tmp_path / f"{name}.jpg")
 
     def run(file="tests/shared.py"):
-        before = len(magichour_sandbox.control.ledger()["jobs"])
+        before = len(magichour_sandbox.control.state()["jobs"])
         result = run_dag(file, image=str(tmp_path / "first.jpg"), end_image=str(tmp_path / "last.jpg"))
-        jobs = magichour_sandbox.control.ledger()["jobs"][before:]
+        jobs = magichour_sandbox.control.state()["jobs"][before:]
         return SimpleNamespace(
             state=result.state,
             states={task_id: {str(ti.state) for ti in tis} for task_id, tis in result.tasks.items()},
@@ -43,13 +43,13 @@ def run_shared(run_dag, magichour_sandbox, tmp_path):
 
 
 def puts(sandbox):
-    return sum(upload["put_count"] for upload in sandbox.control.ledger()["uploads"])
+    return sum(upload["put_count"] for upload in sandbox.control.state()["uploads"])
 
 
 def refused_creates(sandbox):
     return sum(
         row["count"]
-        for row in sandbox.control.ledger()["requests"]
+        for row in sandbox.control.state()["requests"]
         if row["path"] == "/v1/image-to-video" and row["status"] == 422
     )
 
@@ -122,7 +122,7 @@ def another_uploads(xcoms, context, tries):
 
 
 def creates(sandbox, *statuses):
-    rows = sandbox.control.ledger()["requests"]
+    rows = sandbox.control.state()["requests"]
     return sum(
         row["count"]
         for row in rows
@@ -184,11 +184,11 @@ def test_a_task_whose_job_has_failed_uses_no_upload_from_before_it(xcoms, contex
     other["at"] = time.time() - 60
     magichour_sandbox.control.behaviour(render_seconds=3600)
     tries(wait_for_completion=False, told=False)
-    first, mine = magichour_sandbox.control.ledger()["jobs"]
+    first, mine = magichour_sandbox.control.state()["jobs"]
     assert mine["image_file_path"] == first["image_file_path"] == other["file_path"]
     magichour_sandbox.control.set_job(mine["id"], "error")
     tries(wait_for_completion=False, told=False)
-    assert magichour_sandbox.control.ledger()["jobs"][-1]["image_file_path"] != other["file_path"]
+    assert magichour_sandbox.control.state()["jobs"][-1]["image_file_path"] != other["file_path"]
 
 
 def test_without_a_record_a_later_try_uploads_anew(xcoms, context, tries, magichour_sandbox):

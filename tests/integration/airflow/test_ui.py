@@ -66,7 +66,7 @@ def test_the_gallery_shows_each_clip_once_and_what_it_has_cost(ui):
     page = ui.get("")
     mine = [card for card in page.text.split('data-testid="card"')[1:] if ui.is_of_this_run(card)]
     assert len(mine) == 2
-    spent = sum(job["credits_charged"] for job in ui.sandbox.control.ledger()["jobs"])
+    spent = sum(job["credits_charged"] for job in ui.sandbox.control.state()["jobs"])
     assert spent == 120
     page = ui.get("", dag_id="pages", state="success")
     runs = page.text.count('data-testid="card"')  # of other tests, too
@@ -97,7 +97,7 @@ def test_the_gallery_says_why_it_shows_no_landed_clip(ui):
 
 def test_balances_are_shown_to_those_who_may_read_the_connection(ui):
     page = ui.get("balances")
-    balance = ui.sandbox.control.ledger()["account"]["credits"]
+    balance = ui.sandbox.control.state()["account"]["credits"]
     assert "magichour_default" in page.text
     assert f"{balance:,} credits" in words(page)
     assert "magichour_default" not in ui.get("balances", user="bob").text

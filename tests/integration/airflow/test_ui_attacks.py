@@ -143,10 +143,10 @@ def test_a_forged_job_asks_magic_hour_for_nothing_but_a_job(ui, project_id):
     ui.roots("")
     for task in ("render", "download"):
         ui.forge(task, project_id=project_id)
-    before = ui.sandbox.control.ledger()
+    before = ui.sandbox.control.state()
     assert ui.get("task", "download").status_code == 200
     assert ui.get("clip", "download").status_code in (307, 404)
-    assert ui.sandbox.control.ledger() == before
+    assert ui.sandbox.control.state() == before
 
 
 def test_markup_and_scripts_in_what_is_told_stay_text(ui):

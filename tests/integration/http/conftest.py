@@ -82,7 +82,7 @@ class MagicHour:
         return self.api.get("/v1/account").json()["credits"]
 
     def entry(self, project_id: str) -> dict[str, Any]:
-        return next(job for job in self.control.ledger()["jobs"] if job["id"] == project_id)
+        return next(job for job in self.control.state()["jobs"] if job["id"] == project_id)
 
 
 def until(look: Callable[[], Any], is_enough: Callable[[Any], bool]) -> Any:
@@ -125,7 +125,7 @@ def order(hook: Any, magic: MagicHour) -> Callable[..., str]:
     """Order by a test's own hook: the id of a job that has come to clips, under the switches given."""
 
     def order(padding: int = 0, *, name: str | None = None, **switches: Any) -> str:
-        magic.control.behaviour(render_seconds=0, clip_padding=padding, **switches)
+        magic.control.behaviour(render_seconds=0, video_padding_bytes=padding, **switches)
         job = hook.create_image_to_video(
             "saved-items/a/b.png", 3, model="ltx-2.3", resolution="480p", name=name
         )

@@ -62,7 +62,7 @@ REQUEST = ImageToVideoRequest(
 
 
 def jobs(sandbox):
-    return sandbox.control.ledger()["jobs"]
+    return sandbox.control.state()["jobs"]
 
 
 def charged(sandbox):
@@ -70,7 +70,7 @@ def charged(sandbox):
 
 
 def count(sandbox, method, path):
-    requests = sandbox.control.ledger()["requests"]
+    requests = sandbox.control.state()["requests"]
     return sum(row["count"] for row in requests if (row["method"], row["path"]) == (method, path))
 
 

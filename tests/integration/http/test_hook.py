@@ -118,7 +118,7 @@ def test_a_clip_lands_in_object_storage(hook, rendered, memory_store):
 def test_an_image_is_uploaded_from_object_storage(hook, magichour_sandbox, memory_store):
     memory_store.pipe("/stills/a.jpg", Path(IMAGE).read_bytes())
     hook.upload("memory://stills/a.jpg")
-    (upload,) = magichour_sandbox.control.ledger()["uploads"]
+    (upload,) = magichour_sandbox.control.state()["uploads"]
     assert upload["bytes"] == Path(IMAGE).stat().st_size
 
 

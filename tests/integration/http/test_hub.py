@@ -22,11 +22,11 @@ from magichour_provider.exceptions import (
     UndefinedConnectionError,
 )
 from magichour_provider.polling import metrics
+from magichour_provider.polling import scheduler as hub_module
+from magichour_provider.polling import schedulers as hubs_module
 from magichour_provider.polling.outcome import TerminalStatus
 from magichour_provider.polling.poller import Poller
 from magichour_provider.polling.schedulers import scheduler_for
-from magichour_provider.polling import scheduler as hub_module
-from magichour_provider.polling import schedulers as hubs_module
 
 LOOKS = {"method": "GET", "path": "/v1/video-projects/*"}
 
@@ -92,7 +92,7 @@ def wait(reader, *watches, stats=metrics.NoStats()):  # noqa: B008
 
 
 def entries(sandbox):
-    return {job["id"]: job for job in sandbox.control.ledger()["jobs"]}
+    return {job["id"]: job for job in sandbox.control.state()["jobs"]}
 
 
 def endings(outcomes):
@@ -141,7 +141,7 @@ def test_one_who_asks_gets_the_answer_of_the_look_that_is_under_way(settings, su
     async def ask():
         hub = scheduler_for("mh", Reader(settings))
         asking = [asyncio.create_task(hub.look(project_id)) for _ in range(5)]
-        await until(lambda: magichour_sandbox.control.ledger()["held"])
+        await until(lambda: magichour_sandbox.control.state()["held"])
         asking.append(asyncio.create_task(hub.look(project_id)))
         magichour_sandbox.control.faults([])
         await asyncio.to_thread(magichour_sandbox.control.release)
@@ -167,10 +167,10 @@ def test_no_more_looks_are_under_way_than_there_are_sockets(settings, submit, ma
         hub = scheduler_for("mh", Reader(settings))
         waits = [asyncio.create_task(hub.wait(watch(job))) for job in jobs]
         held = []
-        await until(lambda: len(magichour_sandbox.control.ledger()["held"]) == 8)
+        await until(lambda: len(magichour_sandbox.control.state()["held"]) == 8)
         for _ in range(5):
             await asyncio.sleep(0.1)
-            held.append(len((await asyncio.to_thread(magichour_sandbox.control.ledger))["held"]))
+            held.append(len((await asyncio.to_thread(magichour_sandbox.control.state))["held"]))
         magichour_sandbox.control.faults([])
         await asyncio.to_thread(magichour_sandbox.control.release)
         return max(held), endings(await asyncio.gather(*waits))
@@ -542,7 +542,7 @@ def test_a_look_that_is_under_way_ends_by_the_client_that_it_began_with(
     async def change():
         hub = scheduler_for("mh", reader)
         looking = asyncio.create_task(hub.look(job))
-        await until(lambda: magichour_sandbox.control.ledger()["held"])
+        await until(lambda: magichour_sandbox.control.state()["held"])
         with hub._client.lease() as old:
             pass
         reader.settings = dataclasses.replace(settings, api_key="another")

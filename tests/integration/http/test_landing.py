@@ -49,7 +49,7 @@ def answers(magic):
 
     def answers():
         now = {}
-        for entry in magic.control.ledger()["requests"]:
+        for entry in magic.control.state()["requests"]:
             if entry["origin"] == "storage" and entry["method"] == "GET":
                 now[entry["status"]] = now.get(entry["status"], 0) + entry["count"]
         new = {status: count - seen.get(status, 0) for status, count in now.items()}
@@ -77,7 +77,7 @@ def in_between(magic):
 
         thread = threading.Thread(target=run)
         thread.start()
-        while not magic.control.ledger()["held"] and thread.is_alive():
+        while not magic.control.state()["held"] and thread.is_alive():
             pass
         act()
         magic.control.release()
@@ -203,7 +203,7 @@ def test_a_clip_that_changes_half_way_is_landed_as_it_is_then(
     (other,) = contents(other_id)
     landed = in_between(
         lambda: hook.download(project_id, f"{tmp_path}/"),
-        lambda: magic.control.replace_clip(project_id, other),
+        lambda: magic.control.replace_video(project_id, other),
     )
     assert landed["sha256"] == sha256(other) == sha256(Path(landed["path"]).read_bytes())
     assert names_in(tmp_path) == [f"{project_id}.mp4"]
@@ -216,7 +216,7 @@ def test_a_clip_that_gets_shorter_than_what_is_there_is_landed_as_it_is_then(
     (other,) = contents(other_id)
     landed = in_between(
         lambda: hook.download(project_id, f"{tmp_path}/"),
-        lambda: magic.control.replace_clip(project_id, other),
+        lambda: magic.control.replace_video(project_id, other),
     )
     assert landed["sha256"] == sha256(other)
 
@@ -261,7 +261,7 @@ def test_a_page_in_the_place_of_the_rest_is_never_published(hook, magic, order, 
 def test_a_flipped_bit_is_found_and_the_clip_fetched_again(
     hook, magic, order, contents, answers, tmp_path, kind
 ):
-    project_id = order(4 * MIB, clip_checksum=kind)
+    project_id = order(4 * MIB, video_checksum=kind)
     (content,) = contents(project_id)
     magic.control.faults([{**CLIPS, "flip": IN_PADDING, "times": 1}])
     answers()
@@ -273,7 +273,7 @@ def test_a_flipped_bit_is_found_and_the_clip_fetched_again(
 def test_a_flipped_bit_in_the_rest_of_a_broken_download_is_found(
     hook, magic, order, contents, answers, tmp_path, kind
 ):
-    project_id = order(4 * MIB, clip_checksum=kind)
+    project_id = order(4 * MIB, video_checksum=kind)
     (content,) = contents(project_id)
     magic.control.faults([{**CLIPS, "truncate": MIB, "times": 1}, {**CLIPS, "flip": IN_PADDING, "times": 1}])
     answers()
@@ -287,7 +287,7 @@ def test_a_bit_that_stays_flipped_is_never_published(hook, magic, order, answers
     target = tmp_path / "clip.mp4"
     if old is not None:
         target.write_bytes(old)
-    project_id = order(4 * MIB, clip_checksum=kind)
+    project_id = order(4 * MIB, video_checksum=kind)
     magic.control.faults([{**CLIPS, "flip": IN_PADDING}])
     with pytest.raises(errors.ChecksumError) as failed:
         hook.download(project_id, str(target), if_exists="overwrite")
@@ -297,7 +297,7 @@ def test_a_bit_that_stays_flipped_is_never_published(hook, magic, order, answers
 
 
 def test_bits_that_are_wrong_in_another_place_each_time_are_never_published(hook, magic, order, tmp_path):
-    project_id = order(4 * MIB, clip_checksum="etag-md5")
+    project_id = order(4 * MIB, video_checksum="etag-md5")
     magic.control.faults([{**CLIPS, "flip": IN_PADDING + step, "times": 1} for step in range(3)])
     with pytest.raises(errors.ChecksumError):
         hook.download(project_id, f"{tmp_path}/")
@@ -307,7 +307,7 @@ def test_bits_that_are_wrong_in_another_place_each_time_are_never_published(hook
 def test_a_tag_that_only_looks_like_a_checksum_is_none_where_two_downloads_agree(
     hook, magic, order, contents, answers, tmp_path
 ):
-    project_id = order(4 * MIB, clip_checksum="etag-md5")
+    project_id = order(4 * MIB, video_checksum="etag-md5")
     (content,) = contents(project_id)
     magic.control.faults([{**CLIPS, "flip": IN_PADDING}])
     answers()
@@ -371,7 +371,7 @@ def test_the_right_one_of_several_links_is_asked_for_anew(hook, magic, order, co
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("path", ["", "clip.mp4"])
 def test_skip_takes_the_same_clip_as_it_is(hook, order, tmp_path, kind, path):
-    project_id = order(4 * MIB, clip_checksum=kind)
+    project_id = order(4 * MIB, video_checksum=kind)
     first = hook.download(project_id, f"{tmp_path}/{path}")
     written = Path(first["path"]).stat()
     assert hook.download(project_id, f"{tmp_path}/{path}") == first
@@ -382,7 +382,7 @@ def test_skip_takes_the_same_clip_as_it_is(hook, order, tmp_path, kind, path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_skip_refuses_another_clip_of_the_same_length_under_a_fixed_name(hook, order, tmp_path, kind):
-    project_id = order(4 * MIB, clip_checksum=kind)
+    project_id = order(4 * MIB, video_checksum=kind)
     target = tmp_path / "clip.mp4"
     hook.download(project_id, str(target))
     other = flipped(target.read_bytes(), IN_PADDING)
@@ -396,7 +396,7 @@ def test_skip_refuses_another_clip_of_the_same_length_under_a_fixed_name(hook, o
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "none"])
 def test_skip_refuses_a_damaged_copy_under_the_projects_own_name(hook, order, tmp_path, kind):
-    project_id = order(4 * MIB, clip_checksum=kind)
+    project_id = order(4 * MIB, video_checksum=kind)
     target = Path(hook.download(project_id, f"{tmp_path}/")["path"])
     target.write_bytes(flipped(target.read_bytes(), IN_PADDING))
     with pytest.raises(errors.DestinationError, match="holds another clip"):
@@ -405,14 +405,14 @@ def test_skip_refuses_a_damaged_copy_under_the_projects_own_name(hook, order, tm
 
 @pytest.mark.parametrize("kind", ["none", "etag-md5"])
 def test_skip_refuses_a_clip_of_another_length_under_the_projects_own_name(hook, order, tmp_path, kind):
-    project_id, other_id = order(clip_checksum=kind), order(MIB, clip_checksum=kind)
+    project_id, other_id = order(video_checksum=kind), order(MIB, video_checksum=kind)
     hook.download(other_id, f"{tmp_path}/{project_id}.mp4")
     with pytest.raises(errors.DestinationError, match="holds another clip"):
         hook.download(project_id, f"{tmp_path}/")
 
 
 def test_skip_takes_a_clip_whose_tag_only_looks_like_a_checksum(hook, magic, order, tmp_path):
-    project_id = order(4 * MIB, clip_checksum="etag-md5")
+    project_id = order(4 * MIB, video_checksum="etag-md5")
     magic.control.faults([{**CLIPS, "flip": IN_PADDING}])
     first = hook.download(project_id, f"{tmp_path}/clip.mp4")
     assert hook.download(project_id, f"{tmp_path}/clip.mp4") == first
@@ -587,7 +587,7 @@ def test_a_template_that_cannot_be_used_is_said_before_anything_is_asked(
     hook, magic, order, tmp_path, file_name, says
 ):
     project_id = order()
-    before = magic.control.ledger()["requests"]
+    before = magic.control.state()["requests"]
     with pytest.raises(errors.DestinationError, match=says):
         hook.download(project_id, f"{tmp_path}/", file_name=file_name)
-    assert [entry for entry in magic.control.ledger()["requests"] if entry not in before] == []
+    assert [entry for entry in magic.control.state()["requests"] if entry not in before] == []

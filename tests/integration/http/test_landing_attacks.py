@@ -45,7 +45,7 @@ def clip(magichour_sandbox_server):
 
     control = magichour_sandbox_server.control
     control.reset()
-    control.behaviour(render_seconds=0, clip_padding=6 * MIB)
+    control.behaviour(render_seconds=0, video_padding_bytes=6 * MIB)
     api = httpx.Client(
         base_url=magichour_sandbox_server.url,
         headers={"Authorization": f"Bearer {magichour_sandbox_server.api_key}"},

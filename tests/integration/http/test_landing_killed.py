@@ -101,7 +101,7 @@ def order(magic):
     """A job with a large clip: its id, and the clip's digest and length."""
 
     def order(padding):
-        magic.control.behaviour(render_seconds=0, clip_padding=padding)
+        magic.control.behaviour(render_seconds=0, video_padding_bytes=padding)
         job = magic.complete(model="ltx-2.3", resolution="480p", end_seconds=3)
         digest, size = hashlib.sha256(), 0
         with magic.files.stream("GET", job["download"]["url"]) as answer:
@@ -182,7 +182,7 @@ def test_what_a_live_landing_of_the_same_name_writes_survives_the_end_of_another
     for number in (1, 2):
         magic.control.faults([cut, hold])
         pids.append(lander.start(project_id, f"{tmp_path}/", if_exists="overwrite"))
-        until(lambda number=number: len(magic.control.ledger()["held"]) == number)
+        until(lambda number=number: len(magic.control.state()["held"]) == number)
     assert len(parts_in(tmp_path)) == 2
     lander.kill(pids[0])
     assert len(parts_in(tmp_path)) == 2

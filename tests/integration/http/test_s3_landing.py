@@ -157,7 +157,7 @@ def test_a_landing_that_fails_leaves_no_object_and_no_upload(
 ):
     if old is not None:
         s3.put_object(Bucket="clips", Key="clip.mp4", Body=old)
-    project_id = order(MULTIPART, ranges=False, clip_checksum="digest")
+    project_id = order(MULTIPART, ranges=False, video_checksum="digest")
     magic.control.faults([{**CLIPS, **fault}])
     with pytest.raises(kind) as failed:
         hook.download(project_id, "s3://s3@clips/clip.mp4", if_exists="overwrite")
@@ -373,7 +373,7 @@ def test_an_image_is_uploaded_from_s3_with_its_length_known(hook, magic, s3, key
     source = open_source(f"s3://s3@clips/{key}")
     assert source.size == len(content)
     file_path = hook.upload(f"s3://clips/{key}", "s3")
-    (upload,) = magic.control.ledger()["uploads"]
+    (upload,) = magic.control.state()["uploads"]
     assert (upload["file_path"], upload["bytes"], upload["sha256"]) == (
         file_path,
         len(content),
@@ -394,7 +394,7 @@ def test_an_upload_that_breaks_is_begun_again_with_a_url_of_its_own(hook, magic,
     content = put_image(s3, "a.jpg", 3 * MIB)
     magic.control.faults([{**UPLOADS, **fault, "times": 2}])
     file_path = hook.upload("s3://s3@clips/a.jpg")
-    uploads = magic.control.ledger()["uploads"]
+    uploads = magic.control.state()["uploads"]
     assert len({upload["file_path"] for upload in uploads}) == 3
     last = next(upload for upload in uploads if upload["file_path"] == file_path)
     assert last["sha256"] == sha256(content)
@@ -406,7 +406,7 @@ def test_an_upload_that_keeps_breaking_is_an_error_that_spent_nothing(hook, magi
     with pytest.raises(errors.NetworkError) as failed:
         hook.upload("s3://s3@clips/a.jpg")
     assert failed.value.retryable
-    assert len(magic.control.ledger()["uploads"]) == 3
+    assert len(magic.control.state()["uploads"]) == 3
 
 
 def test_an_image_that_is_not_there_is_said(hook, s3):

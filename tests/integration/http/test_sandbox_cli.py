@@ -48,7 +48,7 @@ def test_its_options_hold(tmp_path):
     with running(*options) as (_, url), SandboxControl(url) as control:
         statuses = {key: status_of(url, key) for key in ("mine", "yours", "other")}
         assert statuses == {"mine": 200, "yours": 200, "other": 401}
-        account = control.ledger()["account"]
+        account = control.state()["account"]
         assert (account["tier"], account["credits"]) == ("free", 7)
         behaviour = control.behaviour()
         assert (behaviour["expired_status"], behaviour["error_shape"]) == (404, "message")

@@ -13,7 +13,7 @@ def test_the_ledger_tells_what_happened(magic, photo):
     job = magic.complete(name="one", model="ltx-2.3", audio=True, end_seconds=5)
     magic.files.get(job["download"]["url"])
     magic.files.get(job["download"]["url"])
-    ledger = magic.control.ledger()
+    ledger = magic.control.state()
     [entry] = ledger["jobs"]
     [upload] = ledger["uploads"]
     assert ledger["account"]["credits"] == 12_000 - 240
@@ -49,7 +49,7 @@ def test_the_ledger_holds_no_secret(magic):
     job = magic.complete(image="https://example.com/a.jpg?token=hush-hush")
     magic.files.get(job["download"]["url"])
     magic.api.get("/secret-path")
-    text = json.dumps(magic.control.ledger())
+    text = json.dumps(magic.control.state())
     for secret in (magic.server.api_key, "signature", "hush-hush", "secret-path"):
         assert secret not in text
 
@@ -62,7 +62,7 @@ def test_reset_brings_everything_back(magic):
     magic.control.advance_clock(10**6)
     url = magic.server.url
     magic.control.reset()
-    ledger = magic.control.ledger()
+    ledger = magic.control.state()
     assert (ledger["account"]["tier"], ledger["account"]["credits"]) == ("creator", 12_000)
     assert [ledger[part] for part in ("jobs", "uploads", "requests", "faults")] == [[], [], [], []]
     assert magic.api.get("/v1/video-projects/x").json()["code"] == "not_found"

@@ -19,7 +19,7 @@ ANY_PROJECT = "/v1/video-projects/*"
 def counted(magic, path, status):
     return sum(
         entry["count"]
-        for entry in magic.control.ledger()["requests"]
+        for entry in magic.control.state()["requests"]
         if (entry["path"], entry["status"]) == (path, status)
     )
 
@@ -41,7 +41,7 @@ def test_a_status_is_given_so_many_times_with_its_headers_and_body(magic):
         answer = magic.api.get("/v1/account")
         assert (answer.status_code, answer.headers["retry-after"], answer.json()) == (429, "3", {"a": 1})
     assert magic.api.get("/v1/account").status_code == 200
-    assert magic.control.ledger()["faults"] == []
+    assert magic.control.state()["faults"] == []
 
 
 def test_a_429_has_no_retry_after_of_its_own(magic):
@@ -67,7 +67,7 @@ def test_a_text_is_given_as_it_is(magic):
 def test_a_rule_without_times_holds_until_it_is_cleared(magic):
     magic.control.faults([{"path": ANY_PROJECT, "status": 500}])
     assert [magic.api.get("/v1/video-projects/x").status_code for _ in range(3)] == [500] * 3
-    assert magic.control.ledger()["faults"] == [{"path": ANY_PROJECT, "status": 500}]
+    assert magic.control.state()["faults"] == [{"path": ANY_PROJECT, "status": 500}]
     magic.control.faults([])
     assert magic.api.get("/v1/video-projects/x").status_code == 404
 
@@ -97,7 +97,7 @@ def test_a_create_dropped_before_handling_made_no_job(magic):
     magic.control.faults([{"method": "POST", "path": CREATE, "times": 1, "drop": "before"}])
     with pytest.raises(httpx.TransportError):
         magic.try_create(image)
-    assert magic.control.ledger()["jobs"] == []
+    assert magic.control.state()["jobs"] == []
     assert counted(magic, CREATE, 0) == 1
     assert magic.credits() == 12_000
 
@@ -107,7 +107,7 @@ def test_a_create_dropped_after_handling_is_recorded_and_charged(magic):
     magic.control.faults([{"method": "POST", "path": CREATE, "times": 1, "drop": "after"}])
     with pytest.raises(httpx.TransportError):
         magic.try_create(image)
-    [job] = magic.control.ledger()["jobs"]
+    [job] = magic.control.state()["jobs"]
     assert job["credits_charged"] == 240
     assert counted(magic, CREATE, 0) == 1
     assert counted(magic, CREATE, 200) == 0
@@ -163,7 +163,7 @@ def resume(magic, url, etag):
 
 
 def test_a_link_that_breaks_ever_again_gives_the_clip_piece_by_piece(magic):
-    magic.control.behaviour(clip_padding=5 << 20)
+    magic.control.behaviour(video_padding_bytes=5 << 20)
     url = magic.complete()["download"]["url"]
     whole = magic.files.get(url)
     magic.control.faults([{"path": "*/output.mp4", "truncate": 1 << 20}])
@@ -186,7 +186,7 @@ def test_an_answer_no_longer_than_the_cut_is_whole_and_keeps_its_connection(magi
 
 
 def test_a_slow_reader_gets_all_that_comes_before_the_cut(magic):
-    magic.control.behaviour(clip_padding=16 << 20)
+    magic.control.behaviour(video_padding_bytes=16 << 20)
     url = magic.complete()["download"]["url"]
     magic.control.faults([{"path": "*/output.mp4", "truncate": 8 << 20}])
     address = magic.server.storage_url.removeprefix("http://").split(":")
@@ -206,7 +206,7 @@ def test_a_slow_reader_gets_all_that_comes_before_the_cut(magic):
 
 @pytest.mark.parametrize("at", [0, 1000, (1 << 20) - 1, 1 << 20, (3 << 20) + 5])
 def test_one_bit_is_wrong_and_no_header_tells(magic, at):
-    magic.control.behaviour(clip_padding=4 << 20)
+    magic.control.behaviour(video_padding_bytes=4 << 20)
     url = magic.complete()["download"]["url"]
     right = magic.files.get(url)
     magic.control.faults([{"path": "*/output.mp4", "times": 1, "flip": at}])
@@ -269,7 +269,7 @@ def test_a_delayed_request_is_handled_after_that(magic):
     magic.control.faults([{"method": "POST", "path": CREATE, "times": 1, "delay": 60}])
     with pytest.raises(httpx.ReadTimeout):
         magic.api.post(CREATE, json={"assets": {"image_file_path": image}, "end_seconds": 5}, timeout=0.2)
-    assert magic.control.ledger()["jobs"] == []
+    assert magic.control.state()["jobs"] == []
     magic.control.faults([{"path": "/v1/account", "times": 1, "delay": 0.01}])
     assert magic.api.get("/v1/account").status_code == 200
 
@@ -301,7 +301,7 @@ def test_a_bad_rule_is_refused_in_words_and_changes_nothing(magic, rule, words):
     magic.control.faults([{"path": "/kept", "status": 500}])
     with pytest.raises(ValueError, match=words):
         magic.control.faults([rule])
-    assert magic.control.ledger()["faults"] == [{"path": "/kept", "status": 500}]
+    assert magic.control.state()["faults"] == [{"path": "/kept", "status": 500}]
     assert magic.files.post(f"{magic.server.url}/__sandbox__/faults", json=[rule]).status_code == 422
 
 
@@ -311,7 +311,7 @@ def test_rules_come_as_a_list(magic, body):
 
 
 def held(magic):
-    return [(entry["path"], entry["hold"]) for entry in magic.control.ledger()["held"]]
+    return [(entry["path"], entry["hold"]) for entry in magic.control.state()["held"]]
 
 
 def leave_while_held(magic, when):
@@ -326,7 +326,7 @@ def leave_while_held(magic, when):
 @pytest.mark.parametrize(("when", "jobs"), [("before", 0), ("after", 1)])
 def test_a_client_that_leaves_while_its_request_is_held(magic, when, jobs):
     leave_while_held(magic, when)
-    assert len(magic.control.ledger()["jobs"]) == jobs
+    assert len(magic.control.state()["jobs"]) == jobs
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -336,8 +336,8 @@ def test_a_held_request_is_answered_once_it_is_released(magic, when):
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(magic.api.post, CREATE, json=body)
         assert wait_until(lambda: held(magic) == [(CREATE, when)], timeout=10)
-        assert len(magic.control.ledger()["jobs"]) == (0 if when == "before" else 1)
+        assert len(magic.control.state()["jobs"]) == (0 if when == "before" else 1)
         assert not answer.done()
         assert [entry["path"] for entry in magic.control.release()] == [CREATE]
-        assert answer.result().json()["id"] == magic.control.ledger()["jobs"][0]["id"]
+        assert answer.result().json()["id"] == magic.control.state()["jobs"][0]["id"]
     assert held(magic) == []

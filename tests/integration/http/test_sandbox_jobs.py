@@ -72,7 +72,7 @@ def test_a_state_and_its_refund_are_shown_together(render_seconds):
     try:
         for _ in range(render_seconds):
             body = sandbox.describe(sandbox.job(job.id), "http://127.0.0.1")
-            entry = next(iter(sandbox.ledger()["jobs"]))
+            entry = next(iter(sandbox.state()["jobs"]))
             for shown in (body, entry):
                 assert (shown["status"] == "error") == (shown["credits_charged"] == 0)
         assert shown["status"] == "error"

@@ -137,7 +137,7 @@ def test_a_link_that_expires_between_two_ranges_is_refused(magic, status):
 
 
 def test_a_transfer_under_way_goes_on_when_its_link_expires(magic):
-    magic.control.behaviour(clip_padding=32 * MIB)
+    magic.control.behaviour(video_padding_bytes=32 * MIB)
     url = clip_url(magic)
     with magic.files.stream("GET", url) as answer:
         pieces = answer.iter_raw(MIB)
@@ -155,7 +155,7 @@ def base64_of(digest):
 @pytest.mark.parametrize("padding", [0, 3 * MIB])
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_checksum_is_that_of_the_whole_clip(magic, kind, padding):
-    magic.control.behaviour(clip_checksum=kind, clip_padding=padding)
+    magic.control.behaviour(video_checksum=kind, video_padding_bytes=padding)
     url = clip_url(magic)
     whole = magic.files.get(url)
     md5, sha256 = hashlib.md5(whole.content), hashlib.sha256(whole.content)
@@ -182,7 +182,7 @@ def test_a_clip_that_was_replaced_is_another_entity(magic):
     job = magic.complete()
     url = job["download"]["url"]
     before = magic.files.get(url).headers["etag"]
-    magic.control.replace_clip(job["id"], b"x" * 1000)
+    magic.control.replace_video(job["id"], b"x" * 1000)
     answer = part(magic, url, "bytes=100-", **{"If-Range": before})
     assert (answer.status_code, answer.content) == (200, b"x" * 1000)
     assert answer.headers["etag"] == f'"{hashlib.md5(b"x" * 1000).hexdigest()}"' != before
@@ -199,13 +199,13 @@ def test_a_file_that_was_written_anew_gets_new_checksums(tmp_path):
 
 
 def test_a_transfer_under_way_gives_the_clip_that_was_there(magic):
-    magic.control.behaviour(clip_padding=32 * MIB)
+    magic.control.behaviour(video_padding_bytes=32 * MIB)
     job = magic.complete()
     digest = hashlib.md5()
     with magic.files.stream("GET", job["download"]["url"]) as answer:
         pieces = answer.iter_raw(MIB)
         digest.update(next(pieces))
-        magic.control.replace_clip(job["id"], b"x")
+        magic.control.replace_video(job["id"], b"x")
         for piece in pieces:
             digest.update(piece)
     assert answer.headers["etag"] == f'"{digest.hexdigest()}"'
@@ -214,13 +214,13 @@ def test_a_transfer_under_way_gives_the_clip_that_was_there(magic):
 def test_only_a_clip_that_is_there_can_be_replaced(magic):
     for job in ("unknown", magic.create()):
         with pytest.raises(ValueError, match="with a clip"):
-            magic.control.replace_clip(job, b"x")
+            magic.control.replace_video(job, b"x")
 
 
 def test_a_padded_clip_plays_and_is_larger_by_just_that(magic):
     image = magic.upload()
     plain = magic.files.get(clip_url(magic, image=image, model="ltx-2.5")).content
-    magic.control.behaviour(clip_padding=5 * MIB)
+    magic.control.behaviour(video_padding_bytes=5 * MIB)
     padded = magic.files.get(clip_url(magic, image=image, model="ltx-2.5")).content
     assert padded.endswith((5 * MIB).to_bytes(4, "big") + b"free" + bytes(5 * MIB - 8))
     assert abs(len(padded) - 5 * MIB - len(plain)) <= 1000  # their marks differ
@@ -248,7 +248,7 @@ def test_a_box_of_any_size_costs_no_disk_and_the_clip_plays(magic, tmp_path, siz
 
 
 def test_a_clip_of_a_gibibyte_can_be_had_from_its_end(magic):
-    magic.control.behaviour(clip_padding=1 << 30)
+    magic.control.behaviour(video_padding_bytes=1 << 30)
     url = clip_url(magic)
     answer = part(magic, url, "bytes=-100")
     assert (answer.status_code, answer.content) == (206, bytes(100))
@@ -258,13 +258,13 @@ def test_a_clip_of_a_gibibyte_can_be_had_from_its_end(magic):
 
 @pytest.mark.parametrize("padding", [1, 7, -1, "much"])
 def test_a_padding_that_is_no_box_is_refused(magic, padding):
-    with pytest.raises(ValueError, match="clip_padding"):
-        magic.control.behaviour(clip_padding=padding)
+    with pytest.raises(ValueError, match="video_padding_bytes"):
+        magic.control.behaviour(video_padding_bytes=padding)
 
 
 @pytest.mark.parametrize("padding", [0, MIB])
 def test_a_job_may_have_several_downloads_each_a_clip_of_its_own(magic, padding):
-    magic.control.behaviour(downloads_per_job=3, clip_padding=padding)
+    magic.control.behaviour(downloads_per_job=3, video_padding_bytes=padding)
     job = magic.complete()
     assert job["download"] == job["downloads"][0]
     answers = [magic.files.get(link["url"]) for link in job["downloads"]]

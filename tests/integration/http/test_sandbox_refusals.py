@@ -60,7 +60,7 @@ IMAGE = {"image_file_path": "saved-items/a.png"}
 )
 def test_a_body_outside_the_schema_is_400_and_names_the_field(magic, body, words):
     assert refused(magic.api.post("/v1/image-to-video", json=body), 400, words) == "invalid_request"
-    assert magic.control.ledger()["jobs"] == []
+    assert magic.control.state()["jobs"] == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
@@ -145,7 +145,7 @@ def test_too_few_credits_are_refused_and_nothing_is_taken(magic, status, code):
 def test_a_missing_upload_fails_at_create(magic):
     target = magic.upload_target()
     assert refused(magic.try_create(target["file_path"]), 422, target["file_path"], "PUT")
-    assert magic.control.ledger()["jobs"] == []
+    assert magic.control.state()["jobs"] == []
 
 
 def test_a_missing_upload_fails_the_job_where_the_switch_says_so(magic):

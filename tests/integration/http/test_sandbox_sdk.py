@@ -36,7 +36,7 @@ def test_generate_uploads_waits_and_downloads(sdk, picture, tmp_path, magichour_
     assert result.downloaded_paths == [str(tmp_path / "output.mp4")]
     with av.open(result.downloaded_paths[0]) as container:
         assert container.duration == 5_000_000
-    [job] = magichour_sandbox.control.ledger()["jobs"]
+    [job] = magichour_sandbox.control.state()["jobs"]
     assert (job["downloads"], job["credits_charged"]) == (1, 240)
 
 

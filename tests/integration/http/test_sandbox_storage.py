@@ -22,7 +22,7 @@ def test_any_content_type_or_none_is_taken(magic, photo, headers):
     target = magic.upload_target()
     answer = magic.files.put(target["upload_url"], content=photo, headers=headers)
     assert (answer.status_code, answer.content) == (200, b"")
-    [upload] = magic.control.ledger()["uploads"]
+    [upload] = magic.control.state()["uploads"]
     assert upload == {
         "file_path": target["file_path"],
         "bytes": len(photo),
@@ -34,7 +34,7 @@ def test_any_content_type_or_none_is_taken(magic, photo, headers):
 def test_a_put_without_a_length_is_411(magic):
     answer = magic.files.put(magic.upload_target()["upload_url"], content=iter([b"a", b"b"]))
     assert answer.status_code == 411
-    assert magic.control.ledger()["uploads"][0]["put_count"] == 0
+    assert magic.control.state()["uploads"][0]["put_count"] == 0
 
 
 def test_a_put_that_breaks_off_leaves_nothing(magic, wait_until):
@@ -43,7 +43,7 @@ def test_a_put_that_breaks_off_leaves_nothing(magic, wait_until):
     with socket.create_connection((url.hostname, url.port)) as wire:
         head = f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
         wire.sendall(head.encode() + b"only this")
-    seen = wait_until(lambda: magic.control.ledger(), lambda ledger: puts(ledger, 400))
+    seen = wait_until(lambda: magic.control.state(), lambda ledger: puts(ledger, 400))
     [upload] = seen["uploads"]
     assert upload == {"file_path": target["file_path"], "bytes": 0, "sha256": None, "put_count": 0}
     assert magic.try_create(target["file_path"]).status_code == 422
@@ -57,7 +57,7 @@ def test_a_file_may_be_put_again(magic, photo):
     target = magic.upload_target()
     for content in (b"first", photo):
         assert magic.files.put(target["upload_url"], content=content).status_code == 200
-    [upload] = magic.control.ledger()["uploads"]
+    [upload] = magic.control.state()["uploads"]
     assert (upload["put_count"], upload["bytes"]) == (2, len(photo))
     assert upload["sha256"] == hashlib.sha256(photo).hexdigest()
 

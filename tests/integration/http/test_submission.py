@@ -34,14 +34,14 @@ def order(**fields):
 
 
 def spent(sandbox):
-    return sum(charge["credits"] for job in sandbox.control.ledger()["jobs"] for charge in job["charges"])
+    return sum(charge["credits"] for job in sandbox.control.state()["jobs"] for charge in job["charges"])
 
 
 def test_an_order_becomes_one_job_with_everything_in_it(client, magichour_sandbox):
     job = submit(
         client, order(end_image=IMAGE, prompt="closer", audio="true", name="a name", end_seconds="5")
     )
-    (made,) = magichour_sandbox.control.ledger()["jobs"]
+    (made,) = magichour_sandbox.control.state()["jobs"]
     assert made["id"] == job.id
     assert (made["model"], made["resolution"], made["end_seconds"], made["name"]) == (
         "ltx-2.3",
@@ -57,7 +57,7 @@ def test_an_order_becomes_one_job_with_everything_in_it(client, magichour_sandbo
 @pytest.mark.parametrize("image", ["https://example.com/still.png", "saved-items/abc/still.png"])
 def test_what_is_there_already_is_not_uploaded(client, magichour_sandbox, image):
     submit(client, order(image=image))
-    ledger = magichour_sandbox.control.ledger()
+    ledger = magichour_sandbox.control.state()
     assert ledger["uploads"] == []
     assert ledger["jobs"][0]["image_file_path"] == image
 
@@ -119,7 +119,7 @@ def test_bad_input_is_refused_before_anything_is_uploaded_or_paid(
     assert says in str(refused.value)
     assert "no credits were spent" in str(refused.value)
     assert not refused.value.retryable
-    ledger = magichour_sandbox.control.ledger()
+    ledger = magichour_sandbox.control.state()
     assert (ledger["jobs"], ledger["uploads"]) == ([], [])
 
 
@@ -137,14 +137,14 @@ def test_a_wrong_key_is_found_before_anything_is_uploaded(magichour_sandbox):
         pytest.raises(errors.AuthenticationError, match="API key"),
     ):
         submit(client, order())
-    assert magichour_sandbox.control.ledger()["uploads"] == []
+    assert magichour_sandbox.control.state()["uploads"] == []
 
 
 def test_a_balance_that_cannot_pay_is_said_with_what_is_missing(client, magichour_sandbox):
     magichour_sandbox.control.account(credits=20)
     with pytest.raises(errors.BudgetError, match="needs 120 credits, and the account has 20, 100 short"):
         submit(client, order())
-    assert magichour_sandbox.control.ledger()["uploads"] == []
+    assert magichour_sandbox.control.state()["uploads"] == []
 
 
 def test_an_image_too_large_for_the_tier_is_not_uploaded(client, magichour_sandbox, monkeypatch):
@@ -152,7 +152,7 @@ def test_an_image_too_large_for_the_tier_is_not_uploaded(client, magichour_sandb
     magichour_sandbox.control.account(tier="free")
     with pytest.raises(errors.ImageError, match="tier 'free'"):
         submit(client, order())
-    assert magichour_sandbox.control.ledger()["uploads"] == []
+    assert magichour_sandbox.control.state()["uploads"] == []
 
 
 def test_without_an_account_endpoint_the_server_decides(client, magichour_sandbox):
@@ -183,7 +183,7 @@ def test_an_unknown_model_is_left_to_magic_hour_with_a_warning(client, magichour
 def test_sora_takes_a_portrait(client, magichour_sandbox, tmp_path):
     image = portrait(tmp_path / "portrait.png")
     submit(client, order(image=image, model="sora-2", resolution="720p", end_seconds=4))
-    assert len(magichour_sandbox.control.ledger()["jobs"]) == 1
+    assert len(magichour_sandbox.control.state()["jobs"]) == 1
 
 
 def test_a_broken_upload_is_begun_again_and_paid_once(client, magichour_sandbox):
@@ -208,7 +208,7 @@ def test_an_image_that_changes_while_it_is_uploaded_is_not_rendered(
     monkeypatch.setattr(client, "get_account", cut_short)
     with pytest.raises(errors.MagicHourError):
         submit(client, order(image=str(image)))
-    assert magichour_sandbox.control.ledger()["jobs"] == []
+    assert magichour_sandbox.control.state()["jobs"] == []
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ both = pytest.mark.parametrize("wait", [wait_in_worker, wait_in_triggerer])
 
 
 def looks(sandbox):
-    rows = sandbox.control.ledger()["requests"]
+    rows = sandbox.control.state()["requests"]
     return sum(row["count"] for row in rows if row["path"] == "/v1/video-projects/{id}")
 
 

@@ -15,7 +15,7 @@ from report import Row
 from scene import anonymous
 
 from magichour_provider.jobs.state import KEY
-from magichour_provider.sandbox.server import SandboxServer
+from magichour_provider.sandbox import SandboxServer
 
 SECTION = "moving parts"
 TASK = "render"
@@ -57,7 +57,7 @@ class Clips:
 
     def until_held(self) -> None:
         """Wait until the sandbox holds a create."""
-        self.until(lambda: self.sandbox.control.ledger()["held"], "a create is held")
+        self.until(lambda: self.sandbox.control.state()["held"], "a create is held")
 
     def until_all(self, state: str, count: int) -> None:
         """Wait until there are so many tasks, all of them in this state."""
@@ -100,7 +100,7 @@ class Clips:
 
     def jobs(self) -> list[Json]:
         """The ledger's jobs, oldest first."""
-        jobs: list[Json] = self.sandbox.control.ledger()["jobs"]
+        jobs: list[Json] = self.sandbox.control.state()["jobs"]
         return jobs
 
     def tasks(self) -> list[Json]:

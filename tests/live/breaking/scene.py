@@ -16,9 +16,7 @@ from live_airflow import LiveAirflow
 from processes import wait_until
 from report import Row
 
-from magichour_provider.sandbox.behaviour import Behaviour
-from magichour_provider.sandbox.server import SandboxServer
-from magichour_provider.sandbox.state import Settings
+from magichour_provider.sandbox import Behaviour, SandboxServer, Settings
 
 IMAGE = Path(__file__).parents[3] / "dags_examples" / "images" / "grace_hopper.jpg"
 TASK = "render"
@@ -91,7 +89,7 @@ class Scene:
 
     def until_held(self) -> None:
         """Wait until the sandbox holds a request."""
-        self.until(lambda: self.sandbox.control.ledger()["held"], "a request is held")
+        self.until(lambda: self.sandbox.control.state()["held"], "a request is held")
 
     def until_signed(self, sign: str) -> None:
         """Wait until the task has left this sign."""
@@ -180,7 +178,7 @@ class Scene:
 
     def jobs(self) -> list[Json]:
         """The ledger's jobs, oldest first."""
-        jobs: list[Json] = self.sandbox.control.ledger()["jobs"]
+        jobs: list[Json] = self.sandbox.control.state()["jobs"]
         return jobs
 
     def seen(self, what: str, *, clips: int = 1, map_index: int = -1) -> Seen:

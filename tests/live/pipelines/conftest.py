@@ -21,7 +21,7 @@ from processes import wait_until
 from s3_server import S3Server, s3_server
 from sandbox_process import sandbox
 
-from magichour_provider.sandbox.control import SandboxControl
+from magichour_provider.sandbox import SandboxControl
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[2] / "dags_examples"
@@ -50,7 +50,7 @@ class Run:
 
     def jobs(self) -> list[Json]:
         """The ledger's jobs of this run, oldest first; a job is named after its run."""
-        return [job for job in self.sandbox.ledger()["jobs"] if job["name"].endswith(f" {self.run_id}")]
+        return [job for job in self.sandbox.state()["jobs"] if job["name"].endswith(f" {self.run_id}")]
 
     def only_job(self) -> Json:
         """The one job of this run; AssertionError where there are more, or none."""

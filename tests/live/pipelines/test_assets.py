@@ -15,7 +15,7 @@ from live_airflow import LiveAirflow
 from processes import wait_until
 from sandbox_process import sandbox
 
-from magichour_provider.sandbox.control import SandboxControl
+from magichour_provider.sandbox import SandboxControl
 
 pytest.importorskip("airflow.providers.openlineage")
 
@@ -176,7 +176,7 @@ def test_a_landing_leads_from_the_project_to_a_clip_with_checksum_and_size(linea
 
 def test_a_failed_job_is_told_with_what_was_submitted(lineage: SimpleNamespace) -> None:
     (event,) = lineage.of("fails", "FAIL")
-    (job,) = [job for job in lineage.sandbox.ledger()["jobs"] if job["name"].startswith("lineage fails ")]
+    (job,) = [job for job in lineage.sandbox.state()["jobs"] if job["name"].startswith("lineage fails ")]
     assert names(event["inputs"]) == [("file", str(IMAGE))]
     assert names(event["outputs"]) == [("magichour", f"projects/{job['id']}")]
     assert job_of(event)["project_id"] == job["id"]

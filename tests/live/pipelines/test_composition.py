@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageStat
 from processes import wait_until
 
-from magichour_provider.sandbox.control import SandboxControl
+from magichour_provider.sandbox import SandboxControl
 
 if TYPE_CHECKING:
     from airflow_rest import Json
@@ -149,7 +149,7 @@ def test_what_cannot_be_paid_goes_to_billing_and_a_clear_mends_it(
 ) -> None:
     for run in runs.values():
         run.finish()  # they need the credits
-    credits = control.ledger()["account"]["credits"]
+    credits = control.state()["account"]["credits"]
     control.account(credits=0)
     try:
         run = Run(live_airflow, "magichour_branch_on_failure", {"folder": str(tmp_path)}, "branch-credits")
@@ -266,7 +266,7 @@ def put_image(s3: Any, key: str, color: tuple[int, int, int]) -> None:
 
 def paid_for(control: SandboxControl) -> list[str]:
     """The images for which the nightly Dag has paid, once for each time."""
-    jobs = control.ledger()["jobs"]
+    jobs = control.state()["jobs"]
     names = [job["name"].rpartition("-")[0] for job in jobs]
     assert all(job["credits_charged"] for job in jobs if job["name"].startswith(("one-", "two-", "three-")))
     return sorted(name for name in names if name in ("one", "two", "three"))

@@ -14,7 +14,7 @@ import pytest
 from processes import wait_until
 
 from magichour_provider.jobs.reference import library_url
-from magichour_provider.sandbox.control import SandboxControl
+from magichour_provider.sandbox import SandboxControl
 
 if TYPE_CHECKING:
     from airflow_rest import Json
@@ -88,7 +88,7 @@ class Placed:
         return re.findall(r"no worker, until (\S+)\.", self.log("waiting", task_id))
 
     def polls(self, job: str) -> int:
-        (found,) = (each for each in self.control.ledger()["jobs"] if each["id"] == self.jobs[job])
+        (found,) = (each for each in self.control.state()["jobs"] if each["id"] == self.jobs[job])
         return int(found["polls"])
 
     def log_of(self, task: Json) -> str:
@@ -98,7 +98,7 @@ class Placed:
 
     def result(self, job: str, **known: Any) -> Json:
         """What the contract says that a sensor returns."""
-        (found,) = (each for each in self.control.ledger()["jobs"] if each["id"] == self.jobs[job])
+        (found,) = (each for each in self.control.state()["jobs"] if each["id"] == self.jobs[job])
         names = ("status", "name", "end_seconds", "credits_charged")
         return {"project_id": found["id"], "url": library_url(found["id"]), **known} | {
             name: found[name] for name in names

@@ -18,7 +18,7 @@ from postgres import postgres
 from processes import wait_until
 from sandbox_process import sandbox
 
-from magichour_provider.sandbox.control import SandboxControl
+from magichour_provider.sandbox import SandboxControl
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 
@@ -57,15 +57,15 @@ class Sharing:
 
     def jobs(self, run_id: str) -> list[Json]:
         """The ledger's jobs of a run."""
-        return [job for job in self.sandbox.ledger()["jobs"] if job["name"].endswith(f" {run_id}")]
+        return [job for job in self.sandbox.state()["jobs"] if job["name"].endswith(f" {run_id}")]
 
     def puts(self) -> int:
         """How many uploads have arrived, of all images."""
-        return sum(upload["put_count"] for upload in self.sandbox.ledger()["uploads"])
+        return sum(upload["put_count"] for upload in self.sandbox.state()["uploads"])
 
     def refused(self) -> int:
         """How many creates were refused."""
-        rows = self.sandbox.ledger()["requests"]
+        rows = self.sandbox.state()["requests"]
         return sum(
             row["count"] for row in rows if (row["path"], row["status"]) == ("/v1/image-to-video", 422)
         )
@@ -117,7 +117,7 @@ def test_the_one_that_uploads_is_killed_and_another_uploads(sharing: Sharing) ->
     before = sharing.puts()
     sharing.sandbox.faults([{**PUT, "hold": "before", "times": 1}])
     sharing.run("few", "killed", sharing.image("killed"))
-    assert wait_until(lambda: bool(sharing.sandbox.ledger()["held"]), timeout=120)
+    assert wait_until(lambda: bool(sharing.sandbox.state()["held"]), timeout=120)
     uploading = sharing.airflow.task_instances("few", "killed")
 
     def others_wait() -> bool:

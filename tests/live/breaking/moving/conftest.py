@@ -12,9 +12,7 @@ from clips import Clips
 from live_airflow import LiveAirflow
 from postgres import postgres
 
-from magichour_provider.sandbox.behaviour import Behaviour
-from magichour_provider.sandbox.server import SandboxServer
-from magichour_provider.sandbox.state import Settings
+from magichour_provider.sandbox import Behaviour, SandboxServer, Settings
 
 DAGS = Path(__file__).parent / "dags"
 HELD = Settings(quick=True, behaviour=Behaviour(render_seconds=3600))
