@@ -48,7 +48,7 @@ def make_contact_sheet(
     :return: `path`, `size` in bytes, `width` and `height` in pixels, `clips` (how many there are) and
         `unreadable` (how many of them no frame could be had from).
 
-    Raises DestinationError or TransferError for the sheet; where no clip can be read, what the first one raised.
+    Raises DestinationError or TransferError for the sheet; if no clip can be read, what the first one raised.
     """
     target = picture_target(path, path_conn_id, folder_name=FILE_NAME)
     plan = plan_sheet(len(clips), frames=frames, aspect=_usual_aspect(clips), columns=columns)

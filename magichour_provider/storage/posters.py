@@ -29,7 +29,7 @@ def make_poster(
     :param path: the file to write; None: the clip's name, beside it, ending in `.jpg`. What stands there is
         replaced.
 
-    Raises PictureError or DestinationError, which no retry mends; NetworkError or TransferError, which one may.
+    Raises PictureError or DestinationError, which no retry fixes; NetworkError or TransferError, retryable.
     """
     if at is not None and not 0 <= at <= 1:
         raise InvalidRequestError(f"at={at!r} is not a fraction of the clip, from 0 to 1.", consequence="")
