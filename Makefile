@@ -25,7 +25,7 @@ INSTALL += $(addprefix -c ,$(CONSTRAINTS))
 export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest test-browser screenshots lint typecheck build wheel-check bench bench-landing reliability models docs constraints clean
+.PHONY: help demo test test-oldest test-next test-browser screenshots lint typecheck build wheel-check bench bench-landing reliability models docs constraints clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -53,12 +53,19 @@ screenshots: $(VENV)/.dev ## take the documentation's pictures anew, with chromi
 	$(BIN)/python scripts/screenshots.py
 
 test-oldest: ## the unit and dag.test() tests on the oldest supported Airflow
-	@$(MAKE) --no-print-directory VENV=.venv-oldest CONSTRAINTS=constraints-airflow-3.0.txt .venv-oldest/.dev
-	AIRFLOW_HOME=$(CURDIR)/.venv-oldest/airflow .venv-oldest/bin/python -m pytest tests/unit tests/integration/airflow $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
+	@$(MAKE) --no-print-directory test-on VENV=.venv-oldest CONSTRAINTS=constraints-airflow-3.0.txt
 
-lint: $(VENV)/.dev ## ruff: rules and format
+test-next: ## the same tests on the newest pre-release of the next Airflow (needs Python 3.11 or later)
+	@$(MAKE) --no-print-directory test-on VENV=.venv-next CONSTRAINTS=constraints-airflow-3.4.txt
+
+.PHONY: test-on
+test-on: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/unit tests/integration/airflow $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
+
+lint: $(VENV)/.dev ## ruff (rules and format) and import-linter (which module may import which)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 typecheck: $(VENV)/.dev ## mypy, strict
 	$(BIN)/mypy
@@ -92,11 +99,11 @@ docs: $(VENV)/.docs ## the documentation site, into docs/_build/html
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-constraints: ## renew both constraints files (needs uv)
+constraints: ## renew the three constraints files (needs uv)
 	sh scripts/renew_constraints.sh
 
 clean: ## remove the environment, the demo's files and everything built
-	rm -rf $(VENV) .venv-oldest .venv-bench $(WHEEL_VENV) .demo dist docs/_build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest .venv-next .venv-bench $(WHEEL_VENV) .demo dist docs/_build .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made:

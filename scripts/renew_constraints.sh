@@ -1,23 +1,26 @@
 #!/bin/sh
-# Resolve the newest versions that work together, for Python 3.10 and later, into the two constraints files.
+# Resolve the newest versions that work together into the three constraints files. Needs uv.
 set -eu
 
-resolve() { # name of the file, what it is for, the dependency groups, then the versions that are fixed
-    file=$1 purpose=$2 groups=$3
-    shift 3
+resolve() { # file, the Airflow it is for, lowest Python, dependency groups, then versions that are fixed
+    file=$1 purpose=$2 python=$3 groups=$4
+    shift 4
     fixed=$(mktemp)
     printf '%s\n' "$@" >"$fixed"
     {
         echo "# Pinned versions for development on $purpose. 'make constraints' renews this file."
         # shellcheck disable=SC2086 # the groups are several words
         uv pip compile --quiet pyproject.toml --extra sandbox $groups --constraint "$fixed" --universal \
-            --python-version 3.10 --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+            --python-version "$python" --prerelease if-necessary-or-explicit \
+            --no-header --no-annotate --no-emit-index-url --no-emit-find-links
     } >"$file.new"
     mv "$file.new" "$file"
     rm "$fixed"
 }
 
-resolve constraints.txt "the newest Airflow" "--group dev --group bench --group docs" apache-airflow==3.3.2
+resolve constraints.txt "the newest Airflow" 3.10 "--group dev --group bench --group docs" apache-airflow==3.3.2
 # What Airflow 3.0.6 itself was released with: later ones of these break its execution API.
-resolve constraints-airflow-3.0.txt "the oldest supported Airflow" "--group dev" apache-airflow==3.0.6 \
+resolve constraints-airflow-3.0.txt "the oldest supported Airflow" 3.10 "--group dev" apache-airflow==3.0.6 \
     fastapi==0.116.1 starlette==0.47.3 cadwyn==5.4.3 pydantic==2.11.7
+# Airflow 3.4 needs Python 3.11.
+resolve constraints-airflow-3.4.txt "a pre-release of the next Airflow" 3.11 "--group dev" apache-airflow==3.4.0b2

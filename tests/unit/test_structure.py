@@ -1,78 +1,55 @@
-"""The house keeps its walls: arrows point one way, and a Dag file loads no more than it needs."""
+"""Limits on the package's shape, and imports that happen at run time; `make lint` checks the arrows."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "magichour_provider"
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "magichour_provider"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+ROOT_MODULES = {
+    *("__init__", "get_provider_info", "version_compat", "airflow_internals", "exceptions"),
+    *("assets", "lineage", "links", "retry_policy"),
+}
+MAX_MODULES = 85
+MAX_PACKAGE_LINES, MAX_TEST_LINES = 13_500, 18_000
+MIN_LINES_OF_A_MODULE_WITH_ONE_IMPORTER = 80
 
-LEVELS = [
-    {"api"},
-    {"choices"},
-    {
-        *("waiting", "storage", "pictures", "references", "timing"),
-        *("connection_form", "killing", "record"),
-    },
-    {"compat"},
-    {
-        *("hooks", "links", "retry_policy", "durable", "delivered"),
-        *("assets", "outlets", "lineage", "lineage_facets"),
-    },
-    {"policies", "failures"},
-    {"paying", "triggers"},
-    {"operators", "sensors"},
-    {"ui"},
+OPERATORS = [
+    "operators.image_to_video",
+    "operators.download",
+    "operators.contact_sheet",
+    "sensors.video_job",
+    "get_provider_info",
 ]
-"""From the bottom to the top; a room imports from its own level and from those below."""
+HEAVY = {"httpx", "httpx_aiohttp", "aiohttp", "imagesize", "fsspec", "upath", "pydantic"}
+HEAVY |= {"fastapi", "av", "PIL"}
+HEAVY_ROOMS = ("magichour_provider.client.models", "magichour_provider.storage")
+IN_PROGRESS = pytest.mark.xfail(reason="version 0.2 is being written", strict=False)
 
-LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+
+def line_count(paths: list[Path]) -> int:
+    return sum(len(path.read_text().splitlines()) for path in paths)
 
 
-def imports(path):
+def imported_modules(path: Path) -> set[str]:
+    """Names of the package's modules that a file imports, at whatever level."""
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in found if name.startswith(PACKAGE.name)}
 
 
-def room_of(module):
-    parts = module.split(".")
-    return parts[1] if parts[0] == PACKAGE.name and len(parts) > 1 else None
-
-
-FILES = [path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem in LEVEL]
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_arrows_point_one_way(path):
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    targets = {target for name in imports(path) if (target := room_of(name))} - {room}
-    if room == "sandbox":
-        assert targets <= {"api"}
-        return
-    assert "sandbox" not in targets
-    assert {target for target in targets if LEVEL[target] > LEVEL[room]} == set()
-
-
-@pytest.mark.parametrize("room", ["api", "waiting", "sandbox"])
-def test_the_rooms_below_airflow_do_not_import_it(room):
-    for path in (PACKAGE / room).rglob("*.py"):
-        assert not [name for name in imports(path) if name.split(".")[0] == "airflow"], path
-
-
-def test_only_compat_looks_at_the_version_of_airflow():
-    for path in PACKAGE.rglob("*.py"):
-        if path.name != "compat.py":
-            assert "version_compat" not in path.read_text(), path
-
-
-def loaded_by(statement, *, before="pass"):
+def loaded_by(statement: str, *, before: str = "pass") -> set[str]:
     program = (
         f"import sys; {before}; old = set(sys.modules); {statement}; print(*sorted(set(sys.modules) - old))"
     )
@@ -80,50 +57,59 @@ def loaded_by(statement, *, before="pass"):
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize(
-    "room",
-    [
-        "api.client",
-        "waiting.hubs",
-        "storage.source",
-        "storage.landing",
-        "pictures.poster",
-        "pictures.contact_sheet",
-    ],
-)
-def test_the_rooms_below_airflow_run_without_it(room):
-    assert not any(name.split(".")[0] == "airflow" for name in loaded_by(f"import magichour_provider.{room}"))
+@IN_PROGRESS
+def test_module_count_is_limited():
+    assert len(MODULES) <= MAX_MODULES
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "operators.image_to_video",
-        "operators.download",
-        "operators.contact_sheet",
-        "sensors.video_job",
-        "get_provider_info",
-    ],
-)
-def test_a_dag_file_loads_no_client_no_model_and_no_storage(module):
+@IN_PROGRESS
+def test_package_lines_are_limited():
+    assert line_count(MODULES) <= MAX_PACKAGE_LINES
+
+
+@IN_PROGRESS
+def test_test_lines_are_limited():
+    assert line_count(list((ROOT / "tests").rglob("*.py"))) <= MAX_TEST_LINES
+
+
+@IN_PROGRESS
+def test_root_has_nine_modules():
+    assert {path.stem for path in PACKAGE.glob("*.py")} == ROOT_MODULES
+
+
+@IN_PROGRESS
+def test_small_module_has_more_than_one_importer():
+    importers = Counter(name for path in MODULES for name in imported_modules(path))
+    small = {}
+    for path in MODULES:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        lines = line_count([path])
+        if lines < MIN_LINES_OF_A_MODULE_WITH_ONE_IMPORTER and importers[".".join(parts)] == 1:
+            small[str(path.relative_to(PACKAGE))] = lines
+    assert small == {}
+
+
+def test_airflow_version_is_read_in_one_module():
+    readers = {path.name for path in MODULES if "airflow.version" in path.read_text()}
+    readers |= {path.name for path in MODULES if "airflow import __version__" in path.read_text()}
+    assert readers <= {"version_compat.py", "airflow_internals.py"}
+
+
+@pytest.mark.parametrize("room", ["client", "polling", "sandbox"])
+def test_room_runs_without_airflow(room):
+    modules = [path for path in sorted((PACKAGE / room).glob("*.py")) if path.stem != "__init__"]
+    names = ", ".join(f"{PACKAGE.name}.{room}.{path.stem}" for path in modules)
+    assert not any(name.split(".")[0] == "airflow" for name in loaded_by(f"import {names}"))
+
+
+@pytest.mark.parametrize("module", OPERATORS)
+def test_operator_import_loads_no_client_no_model_and_no_storage(module):
     loaded = loaded_by(f"import magichour_provider.{module}", before="import airflow.sdk")
-    heavy = {"httpx", "httpx_aiohttp", "aiohttp", "imagesize", "fsspec", "upath", "pydantic", "fastapi"}
-    heavy |= {"av", "PIL"}
-    assert not heavy & {name.split(".")[0] for name in loaded}
-    assert not {
-        name
-        for name in loaded
-        if name.startswith(
-            (
-                "magichour_provider.client.models",
-                "magichour_provider.storage",
-                "magichour_provider.pictures",
-            )
-        )
-    }
+    assert not HEAVY & {name.split(".")[0] for name in loaded}
+    assert not {name for name in loaded if name.startswith(HEAVY_ROOMS)}
 
 
-def test_the_public_names_are_there_and_cost_nothing_until_they_are_used():
+def test_public_names_are_loaded_when_they_are_used():
     import magichour_provider
 
     for name in magichour_provider.__all__:
