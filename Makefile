@@ -88,7 +88,7 @@ bench: ## what waiting costs beside published triggers, in half an hour: docs/pe
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/.bench
 	.venv-bench/bin/python benchmarks/bench.py $(BENCH_ARGS)
 
-bench-landing: $(VENV)/.dev ## how fast clips land, beside aiohttp and boto3: docs/landing-performance.md
+bench-landing: $(VENV)/.dev ## how fast clips land, beside aiohttp and boto3: docs/download-performance.md
 	$(BIN)/python benchmarks/landing.py $(BENCH_ARGS)
 
 models: $(VENV)/.dev ## write docs/models.md from the catalogue

@@ -1,4 +1,4 @@
-"""How fast clips land, beside a bare loop and boto3: prints a table, and writes docs/landing-performance.md.
+"""How fast clips land, beside a bare loop and boto3: prints a table, and writes docs/download-performance.md.
 
 python benchmarks/landing.py            # a quarter of an hour
 python benchmarks/landing.py --quick    # whether it works at all; writes nothing
@@ -32,7 +32,7 @@ from magichour_provider.client.models import ImageToVideoRequest  # noqa: E402
 from magichour_provider.client.settings import ClientSettings  # noqa: E402
 from magichour_provider.client.sync import MagicHourClient  # noqa: E402
 
-PAGE = ROOT / "docs" / "landing-performance.md"
+PAGE = ROOT / "docs" / "download-performance.md"
 SUBJECTS = Path(__file__).with_name("landing_subjects.py")
 IMAGE = ROOT / "dags_examples" / "images" / "grace_hopper.jpg"
 BUCKET = "benchmark"

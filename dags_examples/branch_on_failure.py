@@ -1,11 +1,13 @@
-"""A branch on failure: moderation to a person, no credits to billing, anything else to whoever is on call.
+"""A branch on failure: the editor, billing or the on-call engineer gets a mail.
 
-The XCom `failure` says why a task of this provider has failed. The run fails then, whoever was told of it, as `download`
-could not run: once the cause is mended, clear `render` and what is behind it.
-Nobody is told of a `download` that fails after `render` has succeeded: it fails the run as any task does, and its own
-XCom `failure` says why.
+Moderation goes to the editor, missing credits go to billing, anything else goes to the on-call engineer.
+The XCom `magichour_error` of `render` says why that task failed. The run fails in any case, because
+`download` cannot run. After you fix the cause, clear `render` with its downstream tasks.
+If `render` succeeds and `download` fails, no mail is sent. The run fails, and the XCom `magichour_error` of
+`download` says why.
 
-To set up: `pip install apache-airflow-providers-smtp`, and the connection `smtp_default` (with `from_email` in its extra).
+Setup: `pip install apache-airflow-providers-smtp`, and the connection `smtp_default` (with `from_email` in
+its extra).
 """
 
 from __future__ import annotations
@@ -45,26 +47,24 @@ with DAG(
 
     # [START howto_failure]
     @task.branch(trigger_rule="one_failed")
-    def who_is_to_know(ti: Any) -> str:
-        """Read why there is no clip."""
-        failure = ti.xcom_pull(task_ids="render", key="failure") or {}
-        if failure.get("error") == "ModerationError":
-            return "tell_a_person"
-        if failure.get("code") == "insufficient_credits":
-            return "tell_billing"
-        return "tell_on_call"
+    def choose_recipient(ti: Any) -> str:
+        """Read why there is no video, and choose the mail to send."""
+        error = ti.xcom_pull(task_ids="render", key="magichour_error") or {}
+        if error.get("error") == "ModerationError":
+            return "mail_editor"
+        if error.get("code") == "insufficient_credits":
+            return "mail_billing"
+        return "mail_on_call"
 
     # [END howto_failure]
 
-    reason = (
-        "{{ (ti.xcom_pull('render', key='failure') or {}).get('message', 'See the logs of the run.') | e }}"
-    )
+    reason = "{{ (ti.xcom_pull('render', key='magichour_error') or {}).get('message', 'See the logs.') | e }}"
     mails = [
-        EmailOperator(task_id=f"tell_{who}", to=f"{who}@example.com", subject=subject, html_content=reason)
-        for who, subject in {
-            "a_person": "Choose another image or another prompt",
+        EmailOperator(task_id=f"mail_{name}", to=f"{name}@example.com", subject=subject, html_content=reason)
+        for name, subject in {
+            "editor": "Choose another image or another prompt",
             "billing": "Magic Hour is out of credits",
-            "on_call": "A clip could not be made",
+            "on_call": "A video could not be made",
         }.items()
     ]
-    render >> who_is_to_know() >> mails
+    render >> choose_recipient() >> mails

@@ -1,6 +1,6 @@
-"""A contact sheet of a run's clips: some frames of each, on one picture that fits into a mail.
+"""A contact sheet of a run: some frames of each video, on one picture that fits into a mail.
 
-To set up: `pip install 'airflow-provider-magichour[pictures]'`.
+Setup: `pip install 'airflow-provider-magichour[pictures]'`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A clip for every image of a folder: one mapped task an image, all waiting in the triggerer."""
+"""A video for each image of a folder: one mapped task for each image. All of them wait in the triggerer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ with DAG(
 
     @task
     def list_images(params: dict[str, str]) -> list[str]:
-        """Name every image of the folder."""
+        """List every image of the folder."""
         files = Path(params["images"]).iterdir()
         return sorted(
             str(file) for file in files if file.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}

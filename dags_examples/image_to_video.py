@@ -1,4 +1,4 @@
-"""The pipeline in three tasks: submit a job, wait for it without a worker, land the clip; then use it."""
+"""Three tasks: submit a job, wait for it without a worker, download the video. A fourth task opens it."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ with DAG(
     download = DownloadVideoOperator(task_id="download", project_id=wait.output, path="{{ params.folder }}/")
 
     @task
-    def inspect(clip: dict[str, Any]) -> str:
-        """Open the clip, as any task behind the download can."""
-        content = Path(clip["path"]).read_bytes()
-        print(f"{clip['path']}: {len(content)} bytes, {clip['duration']} s, {clip['width']}x{clip['height']}")
+    def inspect(video: dict[str, Any]) -> str:
+        """Open the video, as any task downstream of the download can."""
+        content = Path(video["path"]).read_bytes()
+        print(f"{video['path']}: {len(content)} bytes, {video['duration']} s")
         return content[4:8].decode()
 
     submit >> wait >> download >> inspect(download.output)

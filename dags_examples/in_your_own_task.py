@@ -1,7 +1,7 @@
-"""The hook in tasks of your own: look at the account, choose a length that it can pay, submit, and land the clip.
+"""The hook in tasks of your own: read the account, choose a length, submit, and download the video.
 
-What an operator does for you, such a task does not: it knows nothing of an earlier try, so one that submits must not be
-retried, and one that waits keeps its worker, which is why a sensor waits here.
+The operators do more than such a task: it does not re-attach to the job of an earlier attempt, so a task that
+submits needs `retries=0`. A task that waits occupies its worker, so a sensor waits here.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ with DAG(
     # [START howto_hook_magichour]
     @task
     def choose_length() -> float:
-        """Take the longest of some lengths of which the account can pay ten."""
+        """Choose the longest video of which the account can pay ten."""
         hook = MagicHourHook()
         credits = hook.get_account().credits
         costs = {seconds: hook.estimate_credits(MODEL, seconds, RESOLUTION) for seconds in (3, 5, 10)}
         payable = [seconds for seconds, cost in costs.items() if cost is not None and 10 * cost <= credits]
         if not payable:
-            raise AirflowFailException(f"{credits} credits do not pay for ten clips of any length.")
+            raise AirflowFailException(f"{credits} credits do not pay for ten videos of any length.")
         return max(payable)
 
     @task(retries=0)
@@ -47,12 +47,12 @@ with DAG(
         return job.id
 
     @task
-    def land(job: dict[str, Any], params: dict[str, str]) -> str:
-        """Land the clip, and say where."""
-        clip = MagicHourHook().download(job["project_id"], f"{params['folder']}/")
-        return str(clip["path"])
+    def download(job: dict[str, Any], params: dict[str, str]) -> str:
+        """Download the video, and return its path."""
+        video = MagicHourHook().download(job["project_id"], f"{params['folder']}/")
+        return str(video["path"])
 
     # [END howto_hook_magichour]
 
     wait = VideoJobSensor(task_id="wait", project_id=submit(choose_length()), deferrable=True)
-    land(wait.output)
+    download(wait.output)

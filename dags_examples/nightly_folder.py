@@ -1,14 +1,14 @@
-"""A clip for every image of a folder that has none yet, every night; what is paid for is not paid for again.
+"""Every night, make a video for each image of a folder that has none. A paid video is not paid for again.
 
-An image's name is its file's and a hash of its content, so that one that has changed is a new one. Its clip gets that
-name, and so does the record of the job that is paid for. Where a clip did not land, the next night finds the
-record, pays nothing, and brings it home.
+The name of an image is its file name and a hash of its content, so a changed image counts as a new one. The
+video and the job's state file get the same name. If a download fails, the next night finds the state file,
+re-attaches to the paid job at no cost, and downloads the video.
 
-What a person can still do: an image that is replaced while a run is at it is paid for twice, and so is one whose
-`render` is cleared after it had succeeded: clear `download`, or wait for the next night. Do not run it as a backfill.
+Two actions still pay a second time: replacing an image while a run is active, and clearing a `render` task
+that succeeded. Clear `download` instead, or wait for the next night. Do not run this Dag as a backfill.
 
-To set up: the two folders, local or in object storage by a connection of Airflow's (`s3://aws_default@bucket/folder`).
-Needs Airflow 3.3.
+Setup: the two folders, local or in object storage with an Airflow connection
+(`s3://aws_default@bucket/folder`). The budget `max_credits_per_run` needs Airflow 3.3.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from airflow.sdk import DAG, ObjectStoragePath, task, task_group
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
-AT_MOST = 1000
-"""Images a night: Airflow maps 1024 tasks at most, unless `[core] max_map_length` says otherwise."""
+MAX_IMAGES = 1000
+"""Images of one night. Airflow maps at most 1024 tasks, unless `[core] max_map_length` allows more."""
 
 with DAG(
     dag_id="magichour_nightly_folder",
@@ -33,7 +33,7 @@ with DAG(
     default_args={"retries": 2},
     params={
         "images": str(Path(__file__).parent / "images"),
-        "clips": str(Path(tempfile.gettempdir()) / "magichour" / "nightly"),
+        "videos": str(Path(tempfile.gettempdir()) / "magichour" / "nightly"),
         "credits": 2000,
     },
     tags=["magichour", "example"],
@@ -41,26 +41,26 @@ with DAG(
 
     @task
     def find_images(params: dict[str, str]) -> list[dict[str, str]]:
-        """Find the images that have no clip, and name what is to become of each.
+        """Find the images without a video, and name the files of each.
 
-        One of each name, as two tasks with one record would pay twice; the next night finds what is over `AT_MOST`.
+        Two images of the same name and content give one entry. The next night finds those beyond `MAX_IMAGES`.
         """
-        clips = ObjectStoragePath(params["clips"])
+        videos = ObjectStoragePath(params["videos"])
         found = {}
         for image in sorted(ObjectStoragePath(params["images"]).iterdir()):
             if image.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"} and image.is_file():
                 name = f"{image.stem}-{sha256(image.read_bytes()).hexdigest()[:8]}"
-                clip, record = clips / f"{name}.mp4", clips / "records" / f"{name}.json"
-                if name not in found and not clip.exists():
-                    found[name] = {"image": image, "name": name, "clip": clip, "record": record}
-            if len(found) == AT_MOST:
+                video, state = videos / f"{name}.mp4", videos / "states" / f"{name}.json"
+                if name not in found and not video.exists():
+                    found[name] = {"image": image, "name": name, "video": video, "state": state}
+            if len(found) == MAX_IMAGES:
                 break
         return [{key: str(value) for key, value in each.items()} for each in found.values()]
 
-    # [START howto_record_path]
+    # [START howto_state_path]
     @task_group
-    def make_clip(image: str, name: str, clip: str, record: str) -> None:
-        """Render one image and bring its clip home; one that fails holds up no other."""
+    def make_video(image: str, name: str, video: str, state: str) -> None:
+        """Render one image and download its video. A failure does not stop the other images."""
         render = ImageToVideoOperator(
             task_id="render",
             image=image,
@@ -69,11 +69,11 @@ with DAG(
             resolution="480p",
             end_seconds=3,
             deferrable=True,
-            state_path=record,
+            state_path=state,
             max_credits_per_run="{{ params.credits }}",
             max_active_tis_per_dag=4,
         )
-        DownloadVideoOperator(task_id="download", project_id=render.output, path=clip)
+        DownloadVideoOperator(task_id="download", project_id=render.output, path=video)
 
-    make_clip.expand_kwargs(find_images())
-    # [END howto_record_path]
+    make_video.expand_kwargs(find_images())
+    # [END howto_state_path]

@@ -1,4 +1,4 @@
-"""The short pipeline: one task renders and waits in the triggerer, one lands the clip."""
+"""The short pipeline: one task submits the job and waits in the triggerer, one downloads the video."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""S3 in and out: the image comes from one bucket, the clip goes to another.
+"""S3 in and out: the image comes from one bucket, the video goes to another.
 
-To set up: `pip install 'airflow-provider-magichour[amazon]'`, and the connection `aws_default`, which may read the
-one and write to the other. Any other object storage of Airflow's works alike (`gs://`, `abfs://`).
+Setup: `pip install 'airflow-provider-magichour[amazon]'`, and the connection `aws_default`, which may read
+the one bucket and write to the other. Airflow's other object storages work the same way (`gs://`, `abfs://`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from magichour_provider.operators.image_to_video import ImageToVideoOperator
 with DAG(
     dag_id="magichour_s3_in_and_out",
     schedule=None,
-    params={"image": "s3://stills/grace_hopper.jpg", "folder": "s3://clips/magichour"},
+    params={"image": "s3://stills/grace_hopper.jpg", "folder": "s3://videos/magichour"},
     tags=["magichour", "example"],
 ):
     # [START howto_object_storage]

@@ -1,6 +1,6 @@
-"""Wait for a job that somebody else has submitted, in the library or by a script, and land its clip.
+"""Wait for a job that was submitted elsewhere, in the library or by a script, and download its video.
 
-Trigger it with the project's id: `airflow dags trigger magichour_wait_for_a_job --conf '{"project_id": "..."}'`.
+Trigger it with the job's id: `airflow dags trigger magichour_wait_for_a_job --conf '{"project_id": "..."}'`.
 """
 
 from __future__ import annotations

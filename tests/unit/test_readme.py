@@ -50,9 +50,9 @@ def rows(page, heading):
 
 
 def test_the_first_dag_is_the_example():
-    example = (ROOT / "dags_examples" / "first_clip.py").read_text()
+    example = (ROOT / "dags_examples" / "first_video.py").read_text()
     shown = next(text for name, language, text in BLOCKS if language == "python" and name == "README.md")
-    assert shown == example.split("# [START first_clip]\n")[1].split("# [END first_clip]")[0].strip()
+    assert shown == example.split("# [START first_video]\n")[1].split("# [END first_video]")[0].strip()
 
 
 CONNECTIONS = [
@@ -189,9 +189,9 @@ LINEAGE = PAGES["docs/lineage.md"]
 
 
 def test_the_page_of_lineage_shows_the_example():
-    example = (ROOT / "dags_examples" / "on_a_new_clip.py").read_text()
+    example = (ROOT / "dags_examples" / "on_a_new_video.py").read_text()
     shown = re.findall(r"```python\n(.*?)```", LINEAGE, re.DOTALL)
-    assert shown == [example.split("# [START on_a_new_clip]\n")[1].split("\n# [END on_a_new_clip]")[0] + "\n"]
+    assert shown == [example.split("# [START on_a_new_video]\n")[1].split("\n# [END on_a_new_video]")[0] + "\n"]
 
 
 def test_the_page_of_lineage_names_every_key_of_an_event_and_every_field_of_our_facets():

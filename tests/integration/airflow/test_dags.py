@@ -79,10 +79,10 @@ def test_the_short_pipeline(run_dag, magichour_sandbox, tmp_path):
 
 
 def test_the_first_dag_of_the_readme(run_dag, magichour_sandbox):
-    run = run_dag("examples/first_clip.py")
+    run = run_dag("examples/first_video.py")
     assert run.state == "success"
     clip = Path(xcom(run, "download")["path"])
-    assert clip.parent == Path("/tmp/clips")
+    assert clip.parent == Path("/tmp/videos")
     clip.unlink()
     assert creates(magichour_sandbox) == 1
 
@@ -120,7 +120,7 @@ def test_object_storage_in_and_out(run_dag, magichour_sandbox, memory_store):
 def test_a_mail_with_the_poster_frame(run_dag, mails, magichour_sandbox, tmp_path):
     from PIL import Image
 
-    run = run_dag("examples/mail_the_clip.py", folder=str(tmp_path), to="somebody@example.com")
+    run = run_dag("examples/mail_the_video.py", folder=str(tmp_path), to="somebody@example.com")
     assert run.state == "success"
     (mail,) = mails.to("somebody@example.com")
     (attached,) = mail.iter_attachments()
@@ -152,7 +152,7 @@ def test_a_job_that_somebody_else_has_submitted(run_dag, connection, magichour_s
 
 @pytest.mark.parametrize(
     ("trouble", "told"),
-    [("moderation", "a_person"), ("credits", "billing"), ("image", "on_call"), (None, None)],
+    [("moderation", "editor"), ("credits", "billing"), ("image", "on_call"), (None, None)],
 )
 def test_a_branch_on_failure(run_dag, mails, magichour_sandbox, tmp_path, trouble, told):
     conf = {"prompt": "nsfw"} if trouble == "moderation" else {}
@@ -162,7 +162,7 @@ def test_a_branch_on_failure(run_dag, mails, magichour_sandbox, tmp_path, troubl
         conf["image"] = "/no/such/image.png"
     run = run_dag("examples/branch_on_failure.py", folder=str(tmp_path), **conf)
     assert run.state == ("failed" if told else "success")
-    sent = {who for who in ("a_person", "billing", "on_call") if mails.to(f"{who}@example.com")}
+    sent = {who for who in ("editor", "billing", "on_call") if mails.to(f"{who}@example.com")}
     assert sent == ({told} if told else set())
     assert str(run.tasks["download"][0].state) == ("upstream_failed" if told else "success")
 
@@ -173,7 +173,7 @@ def test_a_task_of_ones_own(run_dag, magichour_sandbox, tmp_path):
     assert run.state == "success"
     assert xcom(run, "choose_length") == 3, "ten of 72 credits can be paid, ten of 120 not"
     assert xcom(run, "wait")["end_seconds"] == 3
-    assert Path(xcom(run, "land")).parent == tmp_path
+    assert Path(xcom(run, "download")).parent == tmp_path
 
 
 @pytest.mark.skipif(not has_retry_policies(), reason="state_path needs Airflow 3.3")
@@ -184,7 +184,7 @@ class TestNightlyFolder:
 
         def run():
             night = run_dag(
-                "examples/nightly_folder.py", images=str(tmp_path / "images"), clips=str(tmp_path / "clips")
+                "examples/nightly_folder.py", images=str(tmp_path / "images"), videos=str(tmp_path / "clips")
             )
             return night.state, len(magichour_sandbox.control.state()["jobs"])
 
@@ -231,7 +231,7 @@ class TestNightlyFolder:
     def found(self, tmp_path, dags_folder):
         def find():
             dag = runpy.run_path(str(dags_folder / "examples" / "nightly_folder.py"))["dag"]
-            params = {"images": str(tmp_path / "images"), "clips": str(tmp_path / "clips")}
+            params = {"images": str(tmp_path / "images"), "videos": str(tmp_path / "clips")}
             return dag.get_task("find_images").python_callable(params=params)
 
         (tmp_path / "images").mkdir()
@@ -251,7 +251,7 @@ class TestNightlyFolder:
         assert len(night) == 1000
         (tmp_path / "clips").mkdir()
         for each in night:
-            Path(each["clip"]).touch()
+            Path(each["video"]).touch()
         assert len(found()) == 100
 
 

@@ -71,10 +71,10 @@ def run(tmp_path):
 
 
 def test_the_quick_start_comes_to_a_clip(run, tmp_path):
-    example = ROOT / "dags_examples" / "first_clip.py"
+    example = ROOT / "dags_examples" / "first_video.py"
     (tmp_path / "dags").mkdir()
-    dag = example.read_text().replace("/tmp/clips/", f"{tmp_path}/clips/")
-    (tmp_path / "dags" / "first_clip.py").write_text(dag)
+    dag = example.read_text().replace("/tmp/videos/", f"{tmp_path}/clips/")
+    (tmp_path / "dags" / "first_video.py").write_text(dag)
     script = "\n".join(commands()).replace(PORT, two_free_ports())
     status, output = run(script)
     assert status == 0, output

@@ -38,7 +38,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     shutil.copytree(
         Path(__file__).parent / "lineage_dags", dags, ignore=shutil.ignore_patterns("__pycache__")
     )
-    shutil.copy(ROOT / "dags_examples" / "on_a_new_clip.py", dags)
+    shutil.copy(ROOT / "dags_examples" / "on_a_new_video.py", dags)
     # Not in the run's conf, which Airflow itself puts into its OpenLineage events.
     (dags / "given.json").write_text(json.dumps({"image": str(IMAGE), "signed": SIGNED, "prompt": PROMPT}))
     with (
@@ -97,22 +97,22 @@ def job_of(event: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_dag_that_is_scheduled_on_an_asset_reads_all_about_the_clip(live: SimpleNamespace) -> None:
     airflow = live.airflow
-    airflow.wait_for_dag("magichour_on_a_new_clip")
-    airflow.unpause("magichour_on_a_new_clip")
+    airflow.wait_for_dag("magichour_on_a_new_video")
+    airflow.unpause("magichour_on_a_new_video")
     folder = live.home / "clips"
-    run_id = airflow.trigger("magichour_new_clip", {"image": str(IMAGE), "folder": str(folder)})
-    assert airflow.wait_for_run("magichour_new_clip", run_id) == "success"
-    clip, job = (airflow.xcom("magichour_new_clip", run_id, task_id) for task_id in ("land", "render"))
+    run_id = airflow.trigger("magichour_new_video", {"image": str(IMAGE), "folder": str(folder)})
+    assert airflow.wait_for_run("magichour_new_video", run_id) == "success"
+    clip, job = (airflow.xcom("magichour_new_video", run_id, task_id) for task_id in ("download", "render"))
 
     def follower() -> list[dict[str, Any]]:
-        return list(airflow.request("GET", "/dags/magichour_on_a_new_clip/dagRuns")["dag_runs"])
+        return list(airflow.request("GET", "/dags/magichour_on_a_new_video/dagRuns")["dag_runs"])
 
     assert wait_until(follower, timeout=60)
     (run,) = follower()
     assert run["run_type"] == "asset_triggered"
-    assert airflow.wait_for_run("magichour_on_a_new_clip", run["dag_run_id"]) == "success"
+    assert airflow.wait_for_run("magichour_on_a_new_video", run["dag_run_id"]) == "success"
     # Not before: Airflow 3.3.2 answers 500 while a run that the event has begun waits in the queue.
-    (event,) = airflow.request("GET", "/assets/events", params={"source_dag_id": "magichour_new_clip"})[
+    (event,) = airflow.request("GET", "/assets/events", params={"source_dag_id": "magichour_new_video"})[
         "asset_events"
     ]
     assert event["extra"] == {
@@ -127,7 +127,7 @@ def test_a_dag_that_is_scheduled_on_an_asset_reads_all_about_the_clip(live: Simp
         "model": "ltx-2.3",
         "credits": job["credits_charged"],
     }
-    (line,) = airflow.xcom("magichour_on_a_new_clip", run["dag_run_id"], "catalogue")
+    (line,) = airflow.xcom("magichour_on_a_new_video", run["dag_run_id"], "catalogue")
     assert line.startswith(f"{event['extra']['uri']}: 3.0 s, {clip['width']} x {clip['height']}, ")
     assert line.endswith(f"{job['credits_charged']} credits (ltx-2.3)")
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.live
 
 QUICK = 2.0
 """Render time in seconds."""
-WHO = ("a_person", "billing", "on_call")
+WHO = ("editor", "billing", "on_call")
 BROKEN_DOWNLOADS = {"origin": "storage", "method": "GET", "path": "*", "status": 500}
 
 
@@ -47,7 +47,7 @@ def runs(
             "s3_in_and_out",
             {"image": "s3://stills/a green image.png", "folder": "s3://clips/in/a folder"},
         ),
-        "mail": ("mail_the_clip", {"folder": folder, "to": "mail@example.com"}),
+        "mail": ("mail_the_video", {"folder": folder, "to": "mail@example.com"}),
         "branch-moderation": ("branch_on_failure", {"folder": folder, "prompt": "nsfw"}),
         "branch-image": ("branch_on_failure", {"folder": folder, "image": "/no/such/image.png"}),
         "branch-success": ("branch_on_failure", {"folder": folder}),
@@ -102,7 +102,7 @@ def test_a_mail_has_the_poster_frame_attached(runs: dict[str, Run], mails: Any) 
     assert run.finish() == "success"
     (mail,) = mails.to("mail@example.com")
     clip = run.xcom("download")
-    assert mail["subject"] == f"A clip of {clip['duration']} seconds"
+    assert mail["subject"] == f"A video of {clip['duration']} seconds"
     assert clip["path"] in mail.get_body().get_content()
     (attached,) = mail.iter_attachments()
     assert attached.get_filename() == Path(clip["poster"]).name
@@ -112,9 +112,9 @@ def test_a_mail_has_the_poster_frame_attached(runs: dict[str, Run], mails: Any) 
 
 
 def test_what_moderation_refuses_goes_to_a_person(runs: dict[str, Run], mails: Any) -> None:
-    failure = told(runs["branch-moderation"], "a_person")
+    failure = told(runs["branch-moderation"], "editor")
     assert (failure["error"], failure["code"], failure["credits_charged"]) == ("ModerationError", "nsfw", 0)
-    (mail,) = mails.to("a_person@example.com")
+    (mail,) = mails.to("editor@example.com")
     assert failure["project_id"] in mail.get_body().get_content()
 
 
@@ -131,15 +131,15 @@ def test_where_nothing_fails_nobody_is_told(runs: dict[str, Run]) -> None:
     assert run.states() == {
         "render": "success",
         "download": "success",
-        "who_is_to_know": "skipped",
-        **{f"tell_{who}": "skipped" for who in WHO},
+        "choose_recipient": "skipped",
+        **{f"mail_{who}": "skipped" for who in WHO},
     }
 
 
 def test_the_hook_in_tasks_of_ones_own(runs: dict[str, Run]) -> None:
     run = runs["task"]
     assert run.finish() == "success"
-    with av.open(run.xcom("land")) as container:
+    with av.open(run.xcom("download")) as container:
         seconds = container.duration / av.time_base
     assert seconds == pytest.approx(run.xcom("choose_length"), abs=0.1)
 
@@ -162,7 +162,7 @@ def test_what_cannot_be_paid_goes_to_billing_and_a_clear_mends_it(
     live_airflow.clear(run.dag_id, run.run_id)
     assert run.finish() == "success"
     assert run.xcom("render", "failure") is None, "what was told before is gone"
-    assert run.states()["tell_billing"] == "skipped"
+    assert run.states()["mail_billing"] == "skipped"
 
 
 def test_a_task_that_succeeds_without_a_worker_leaves_no_failure_of_an_earlier_try(
@@ -196,7 +196,7 @@ class TestNightlyFolder:
     def night(self, live_airflow: LiveAirflow) -> Callable[[str], Run]:
         folders = {
             "images": "s3://aws_default@stills/nightly",
-            "clips": "s3://aws_default@clips/nightly",
+            "videos": "s3://aws_default@clips/nightly",
         }
         return lambda name: Run(live_airflow, "magichour_nightly_folder", folders, name)
 
@@ -235,8 +235,8 @@ def told(run: Run, who: str) -> Json:
     assert run.states() == {
         "render": "failed",
         "download": "upstream_failed",
-        "who_is_to_know": "success",
-        **{f"tell_{each}": "success" if each == who else "skipped" for each in WHO},
+        "choose_recipient": "success",
+        **{f"mail_{each}": "success" if each == who else "skipped" for each in WHO},
     }
     failure: Json = run.xcom("render", "failure")
     assert set(failure) == {"error", "code", "message", "project_id", "credits_charged", "retryable"}
@@ -245,7 +245,7 @@ def told(run: Run, who: str) -> Json:
 
 def give_up_the_downloads(run: Run, count: int) -> None:
     """Wait until each download has failed once, and mark it as failed, as a person does who will not wait."""
-    task_id = "make_clip.download"
+    task_id = "make_video.download"
 
     def waiting() -> list[int]:
         tasks = run.airflow.task_instances(run.dag_id, run.run_id)

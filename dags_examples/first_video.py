@@ -1,14 +1,14 @@
-"""A first clip: the Dag of the README."""
+"""A first video: the Dag of the README."""
 
 from __future__ import annotations
 
-# [START first_clip]
+# [START first_video]
 from airflow.sdk import DAG
 
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
-with DAG(dag_id="first_clip", schedule=None):
+with DAG(dag_id="first_video", schedule=None):
     render = ImageToVideoOperator(
         task_id="render",
         image="https://upload.wikimedia.org/wikipedia/commons/a/ad/Commodore_Grace_M._Hopper%2C_USN_%28covered%29.jpg",
@@ -22,6 +22,6 @@ with DAG(dag_id="first_clip", schedule=None):
     download = DownloadVideoOperator(
         task_id="download",
         project_id=render.output,
-        path="/tmp/clips/",
+        path="/tmp/videos/",
     )
-# [END first_clip]
+# [END first_video]

@@ -1,4 +1,4 @@
-"""One Dag makes a clip, another begins when it has landed, and reads all about it from the asset's event."""
+"""One Dag makes a video. Another Dag starts when the video is published, and reads the asset event."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
 PHOTOGRAPH = Path(__file__).parent / "images" / "grace_hopper.jpg"
 
-# [START on_a_new_clip]
-CLIPS = Asset("magichour_clips")
+# [START howto_asset_events]
+VIDEOS = Asset("magichour_videos")
 
 with DAG(
-    dag_id="magichour_new_clip",
+    dag_id="magichour_new_video",
     schedule=None,
     params={"image": str(PHOTOGRAPH), "folder": str(Path(tempfile.gettempdir()) / "magichour")},
     tags=["magichour", "example"],
@@ -32,22 +32,22 @@ with DAG(
         deferrable=True,
     )
     DownloadVideoOperator(
-        task_id="land", project_id=render.output, path="{{ params.folder }}/", outlets=[CLIPS]
+        task_id="download", project_id=render.output, path="{{ params.folder }}/", outlets=[VIDEOS]
     )
 
-with DAG(dag_id="magichour_on_a_new_clip", schedule=[CLIPS], catchup=False, tags=["magichour", "example"]):
+with DAG(dag_id="magichour_on_a_new_video", schedule=[VIDEOS], catchup=False, tags=["magichour", "example"]):
 
     @task
     def catalogue(triggering_asset_events: Any = None) -> list[str]:
-        """Write a line for each clip that has landed since this Dag's last run."""
-        clips = [event.extra for event in triggering_asset_events[CLIPS]]
+        """Print one line for each video that is new since the last run of this Dag."""
+        videos = [event.extra for event in triggering_asset_events[VIDEOS]]
         lines = [
-            f"{clip['uri']}: {clip['duration']:.1f} s, {clip['width']} x {clip['height']}, "
-            f"{clip['bytes']} bytes, {clip['credits']} credits ({clip['model']})"
-            for clip in clips
+            f"{video['uri']}: {video['duration']:.1f} s, {video['width']} x {video['height']}, "
+            f"{video['bytes']} bytes, {video['credits']} credits ({video['model']})"
+            for video in videos
         ]
         print(*lines, sep="\n")
         return lines
 
     catalogue()
-# [END on_a_new_clip]
+# [END howto_asset_events]

@@ -1,7 +1,8 @@
-"""A mail when the clip is there, with its poster frame attached.
+"""Send a mail when the video is published, with the poster frame attached.
 
-To set up: `pip install 'airflow-provider-magichour[pictures]' apache-airflow-providers-smtp`, the connection
-`smtp_default` (with `from_email` in its extra), and a folder that every worker sees: the mail attaches a local file.
+Setup: `pip install 'airflow-provider-magichour[pictures]' apache-airflow-providers-smtp`, the connection
+`smtp_default` (with `from_email` in its extra), and a folder that every worker can read: the mail attaches a
+local file.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from magichour_provider.operators.image_to_video import ImageToVideoOperator
 PHOTOGRAPH = Path(__file__).parent / "images" / "grace_hopper.jpg"
 
 with DAG(
-    dag_id="magichour_mail_the_clip",
+    dag_id="magichour_mail_the_video",
     schedule=None,
     params={
         "image": str(PHOTOGRAPH),
@@ -43,7 +44,7 @@ with DAG(
     mail = EmailOperator(
         task_id="mail",
         to="{{ params.to }}",
-        subject="A clip of {{ ti.xcom_pull('download')['duration'] }} seconds",
+        subject="A video of {{ ti.xcom_pull('download')['duration'] }} seconds",
         html_content="""
             <p>{{ ti.xcom_pull('download')['path'] }}</p>
             <p><a href="{{ ti.xcom_pull('render')['url'] }}">in the library</a>,
