@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import timedelta
-from inspect import signature
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -189,17 +188,11 @@ def task_states(
     return {name: None if state is None else str(state) for name, state in states.get(run_id, {}).items()}
 
 
-def all_xcoms(key: str, dag_id: str, run_id: str, task_id: str, *, earlier_runs: bool = False) -> list[Any]:
-    """The XComs of a task, of all its map indexes; also those of the Dag's earlier runs, where asked for.
-
-    Earlier is a run by its logical date, or by its time where it has none. Airflow gives all of them, however
-    many there are; its first releases of 3.0 give none.
-    """
+def all_xcoms(key: str, dag_id: str, run_id: str, task_id: str) -> list[Any]:
+    """The XComs of a task in one run, of all its map indexes."""
     from airflow.sdk.execution_time.xcom import XCom
 
-    can_look_back = "include_prior_dates" in signature(XCom.get_all).parameters
-    back = {"include_prior_dates": True} if earlier_runs and can_look_back else {}
-    return XCom.get_all(key=key, dag_id=dag_id, run_id=run_id, task_id=task_id, **back) or []
+    return XCom.get_all(key=key, dag_id=dag_id, run_id=run_id, task_id=task_id) or []
 
 
 def drop_notset(xcoms: Any) -> Any:

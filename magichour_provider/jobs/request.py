@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from magichour_provider.client import pricing as catalog
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from magichour_provider.client.models import Account, ImageToVideoRequest
     from magichour_provider.client.sync import MagicHourClient
     from magichour_provider.jobs.choices import ValidateModel
-    from magichour_provider.jobs.shared_uploads import UploadCache
     from magichour_provider.storage.images import Remote, Upload
 
 log = logging.getLogger(__name__)
@@ -138,26 +136,14 @@ def check(client: MagicHourClient, order: VideoRequest, images: Images) -> Prefl
     return Preflight(cost, account.credits if account else None)
 
 
-def upload_images(
-    client: MagicHourClient, order: VideoRequest, images: Images, uploads: UploadCache | None = None
-) -> ImageToVideoRequest:
-    """Bring the images to Magic Hour; the request is what the one call that is left sends.
-
-    :param uploads: shares them with other tasks, where there are any.
-    """
+def upload_images(client: MagicHourClient, order: VideoRequest, images: Images) -> ImageToVideoRequest:
+    """Upload the images; the request is what the one call that is left sends."""
     from magichour_provider.client.models import ImageToVideoRequest
-    from magichour_provider.storage.images import Upload
     from magichour_provider.storage.transfer import upload
 
-    def bring(source: Remote | Upload) -> str:
-        if uploads is None or not isinstance(source, Upload):
-            return upload(client, source)
-        sha256 = images.content(source)
-        return uploads.bring(image_name(client, source, sha256), source, sha256, partial(upload, client))
-
     return ImageToVideoRequest(
-        image_file_path=bring(images.image),
-        end_image_file_path=bring(images.end_image) if images.end_image else None,
+        image_file_path=upload(client, images.image),
+        end_image_file_path=upload(client, images.end_image) if images.end_image else None,
         end_seconds=order.end_seconds,
         prompt=order.prompt,
         model=order.model,
@@ -165,20 +151,6 @@ def upload_images(
         audio=order.audio,
         name=order.name,
     )
-
-
-def disown_uploads(client: MagicHourClient, images: Images, uploads: UploadCache) -> None:
-    """Tell other tasks not to use what was uploaded of these images until now."""
-    from magichour_provider.storage.images import Upload
-
-    for source in (images.image, images.end_image):
-        if isinstance(source, Upload):
-            uploads.disown(image_name(client, source, images.content(source)))
-
-
-def image_name(client: MagicHourClient, source: Upload, sha256: str) -> str:
-    """What tasks call an image among themselves: it tells nothing, and is the same for no other account."""
-    return client.name_for(source.extension, sha256)
 
 
 def balance_now(client: MagicHourClient) -> int | None:

@@ -10,20 +10,16 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from magichour_provider.client.models import CreatedJob
 from magichour_provider.client.projects import LIBRARY_PAGE, library_url
-from magichour_provider.client.protocol import NO_JSON
 from magichour_provider.exceptions import (
-    BadRequestError,
     InvalidRequestError,
     MagicHourError,
     NotFoundError,
     SubmissionUnknownError,
     TaskKilledError,
-    UnprocessableError,
 )
 from magichour_provider.jobs.job_state import JobState, Stage
 from magichour_provider.jobs.reattach import Look, find_resumable_job
@@ -48,12 +44,8 @@ if TYPE_CHECKING:
     from magichour_provider.hooks.magichour import MagicHourHook
     from magichour_provider.jobs.deferred_timeout import DeferredTimeout
     from magichour_provider.jobs.run_budget import RunBudget
-    from magichour_provider.jobs.shared_uploads import UploadCache
 
 log = logging.getLogger(__name__)
-
-_PERHAPS_ITS_IMAGE = (BadRequestError, NotFoundError, UnprocessableError)
-"""How a create may be refused for a `file_path` that is not there: the API does not document its status."""
 
 
 @dataclass
@@ -65,7 +57,6 @@ class Submission:
     :param is_stopped: whether the task was told to stop: then no create is sent any more.
     :param deadline: epoch seconds after which nobody would wait for the job.
     :param run_budget: this task's part in the budget of its run, if there is one.
-    :param uploads: its part in sharing uploads with other tasks, if it has one.
 
     `job` is there from the moment that it is known; `taken_up` is what an earlier try's job looked like.
     """
@@ -78,7 +69,6 @@ class Submission:
     is_stopped: Callable[[], bool]
     deadline: float
     run_budget: RunBudget | None = None
-    uploads: UploadCache | None = None
     job: CreatedJob | None = field(default=None, init=False)
     taken_up: VideoProject | None = field(default=None, init=False)
     _in_flight: bool = field(default=False, init=False)
@@ -100,8 +90,6 @@ class Submission:
             self.records.know(self.job.id, self.job.credits_charged)
             return self.job
         self.job = self.taken_up = None
-        if self.uploads is not None and record is not None and record.project_id is not None:
-            self.uploads.trust_from(_end_of_second(record.at))
         return self._buy()
 
     def killed(self) -> str:
@@ -123,17 +111,10 @@ class Submission:
         checked = check(self.hook.get_client(), self.order, images)
         if self.run_budget is not None:
             self.run_budget.check(self._price(checked))
-        try:
-            return self._upload_and_submit(images, identity, checked)
-        except _PERHAPS_ITS_IMAGE as error:
-            if self.uploads is None or error.message == NO_JSON or not self.uploads.give_up_used():
-                raise
-            log.info("%s Perhaps as another task's upload is gone: uploading the image.", error.what)
-        self.alarm.release()
         return self._upload_and_submit(images, identity, checked)
 
     def _upload_and_submit(self, images: Images, identity: str, checked: Preflight) -> CreatedJob:
-        request = upload_images(self.hook.get_client(), self.order, images, self.uploads)
+        request = upload_images(self.hook.get_client(), self.order, images)
         if self.run_budget is None:
             return self._submit(request, identity, checked)
         with self.run_budget.reserved(self._price(checked)):
@@ -214,11 +195,6 @@ class Submission:
 
     def _balance_now(self) -> int | None:
         return balance_now(self.hook.get_client(max_attempts=1))
-
-
-def _end_of_second(at: str) -> float:
-    """A record's time, which has no fractions, as epoch seconds that are not before it."""
-    return datetime.fromisoformat(at).timestamp() + 1
 
 
 def check_run_budget(order: VideoRequest, records: JobStateStore) -> None:

@@ -76,8 +76,6 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         `fail` where there is a limit. Until it is submitted, such a clip counts for the run's limit with
         `max_credits`, or with nothing.
     :param durable: keep a record of the paid job in the task state store (Airflow 3.3).
-    :param share_uploads: let the map indexes of this task upload an image that they share only once, and use
-        that in the runs of the next six days, too. It is done by XComs: not with `do_xcom_push=False`.
     :param state_path: a file, local or in object storage, that keeps this record for other runs, too: a task
         that is given the same file and the same request takes up the job that is paid for, whichever run has
         paid. One file for each clip, and one task at a time (Airflow 3.3, `durable`).
@@ -128,7 +126,6 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         max_credits_per_run: int | str | None = None,
         on_unknown_cost: OnUnknownCost | None = None,
         durable: bool = True,
-        share_uploads: bool = True,
         state_path: str | None = None,
         state_conn_id: str | None = None,
         validate_model: ValidateModel = "error",
@@ -157,7 +154,6 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             check_choice("on_unknown_cost", on_unknown_cost, OnUnknownCost)
         self.on_unknown_cost = on_unknown_cost
         self.durable = durable
-        self.share_uploads = share_uploads
         self.state_path = state_path
         self.state_conn_id = state_conn_id
         check_choice("validate_model", validate_model, ValidateModel)
@@ -280,10 +276,6 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             self._end(records)
             announce_job(context, self.outlets, result)
             return result
-        if self.share_uploads:
-            from magichour_provider.jobs.upload_board import disown_images_of
-
-            disown_images_of(self, context, outcome)
         if not records.available:
             raise AirflowFailException(str(error)) from error
         raise error if error.retryable else as_fail_exception(self, error)

@@ -39,7 +39,6 @@ def build_submission(
     from magichour_provider.jobs.run_budget_xcom import run_budget_of
     from magichour_provider.jobs.state_file import RecordFile
     from magichour_provider.jobs.submit import Submission, check_run_budget
-    from magichour_provider.jobs.upload_board import shared_uploads_of
 
     order = VideoRequest.of(**{field: getattr(task, field) for field in VideoRequest.arguments()})
     order = replace(order, name=order.name or job_name(context))
@@ -57,9 +56,6 @@ def build_submission(
         deadline=deadline,
     )
     purchase.run_budget = run_budget_of(task, context, order.limits.max_credits_per_run, purchase.make_sure)
-    purchase.uploads = shared_uploads_of(
-        task, context, purchase.make_sure, is_killed=is_killed, recorded=records.available
-    )
     return purchase
 
 
