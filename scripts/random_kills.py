@@ -2,9 +2,9 @@
 
     python scripts/random_kills.py --videos 30 --seconds 240 --seed 7
 
-Half of the videos wait in a worker, half in the triggerer. Task processes, their supervisors, the triggerer and
-the scheduler are killed at random; creates are held, dropped and refused at random. At the end each video must
-be charged at most once, and each task that failed must say that the outcome of its submission is unknown.
+Half of the videos wait in a worker, half in the triggerer. Task processes, the triggerer and the scheduler
+are killed at random; creates are held, dropped and refused at random. At the end each video must be charged
+at most once, and each task that failed must report that the outcome of its submission is unknown.
 The exit code is 1 if a video was charged twice, or if a charged job was lost without a report.
 """
 
