@@ -91,7 +91,9 @@ def announce(context: Context, outlets: Sequence[object], extras: Sequence[Extra
 
 
 def _announce(context: Context, outlet: object, extras: Sequence[Extra]) -> None:
-    from magichour_provider.airflow_internals import Asset, AssetAlias, outlet_event
+    from airflow.providers.common.compat.sdk import Asset, AssetAlias
+
+    from magichour_provider.airflow_internals import outlet_event
 
     event = outlet_event(context, outlet)
     if event is None:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from magichour_provider.airflow_internals import lineage_collector
+from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
 from magichour_provider.asset_events import uri_of
 from magichour_provider.assets import SCHEME, project_dataset
 from magichour_provider.storage.images import UPLOADED_PREFIXES
@@ -146,7 +147,7 @@ def _collect(
     hook: MagicHourHook, *, inputs: Iterable[Name | None] = (), outputs: Iterable[Name | None] = ()
 ) -> None:
     try:
-        collector = lineage_collector()
+        collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
         for name in filter(None, inputs):
             collector.add_input_asset(hook, uri=_asset_uri(*name))
         for name in filter(None, outputs):

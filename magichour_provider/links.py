@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.airflow_internals import BaseOperatorLink
+from airflow.providers.common.compat.sdk import BaseOperatorLink
+
 from magichour_provider.client.projects import library_url
 
 if TYPE_CHECKING:

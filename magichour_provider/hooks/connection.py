@@ -14,7 +14,7 @@ from magichour_provider.client.settings import ClientSettings
 from magichour_provider.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from magichour_provider.airflow_internals import Connection
+    from airflow.providers.common.compat.sdk import Connection
 
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.airflow_internals import AirflowNotFoundException, BaseHook, get_async_connection
+from airflow.providers.common.compat.connection import get_async_connection
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
 from magichour_provider.client.models import Account, CreatedJob, ImageToVideoRequest, VideoProject
 from magichour_provider.client.pricing import (
     DEFAULT_MODEL,

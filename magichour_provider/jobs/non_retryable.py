@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from magichour_provider.airflow_internals import AirflowFailException, AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
+
 from magichour_provider.client.projects import library_url
 from magichour_provider.exceptions import MagicHourError
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.airflow_internals import NEVER_EXPIRE, all_xcoms, task_state_store, task_states
+from magichour_provider.airflow_internals import NEVER_EXPIRE, all_xcoms, task_states
 from magichour_provider.exceptions import InvalidRequestError
 from magichour_provider.jobs.run_budget import RunBudget
 
@@ -26,7 +26,7 @@ class XComBudgetStore:
 
     def __init__(self, context: Context, task: Any) -> None:
         self._ti = context["ti"]
-        self._store = task_state_store(context)
+        self._store = context.get("task_state_store")
         others = {each.task_id for each in task.dag.tasks if _takes_part(each)}
         self._task_ids = sorted({task.task_id} | others)
 

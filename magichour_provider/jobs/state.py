@@ -20,12 +20,9 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.airflow_internals import (
-    NEVER_EXPIRE,
-    AirflowTaskTimeout,
-    current_task_state,
-    task_state_store,
-)
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
+from magichour_provider.airflow_internals import NEVER_EXPIRE, current_task_state
 from magichour_provider.client.projects import LIBRARY_PAGE, library_url
 from magichour_provider.exceptions import InvalidRequestError, MagicHourError, SubmissionUnknownError
 from magichour_provider.jobs.job_state import Copy, JobState, Stage, prefers_file_record
@@ -54,7 +51,7 @@ class JobStateStore:
     """The record of the running task; without a store (below Airflow 3.3) it remembers nothing."""
 
     def __init__(self, context: Context, *, durable: bool) -> None:
-        self._store = task_state_store(context) if durable else None
+        self._store = context.get("task_state_store") if durable else None
         self._max_tries = int(getattr(context["ti"], "max_tries", 0) or 0)
         self._try_number = int(getattr(context["ti"], "try_number", 1) or 1)
         self._record: JobState | None = None

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.airflow_internals import AirflowSkipException, BaseOperator, drop_notset
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
+
+from magichour_provider.airflow_internals import drop_notset
 from magichour_provider.operators.failures import reports_failure
 from magichour_provider.operators.retries import map_non_retryable, set_default_retry_policy
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.airflow_internals import BaseOperator
+from airflow.providers.common.compat.sdk import BaseOperator
+
 from magichour_provider.asset_events import announce_clips
 from magichour_provider.exceptions import MagicHourError, TaskKilledError, TransferError
 from magichour_provider.jobs.choices import IfExists, check_choice

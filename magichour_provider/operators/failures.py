@@ -13,14 +13,14 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from magichour_provider.airflow_internals import (
+from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
-    is_terminal,
-    task_state_store,
 )
+
+from magichour_provider.airflow_internals import is_terminal
 from magichour_provider.exceptions import MagicHourError, TaskKilledError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _tell(task: Telling, context: Context, raised: Exception) -> None:
         return  # a person has decided, and knows why
     failure = describe(error, project_id=task.linked_project_id, credits_charged=task.credits_charged)
     try:
-        store = task_state_store(context)
+        store = context.get("task_state_store")
         if store is not None:
             # It refuses a try that Airflow has given up, or a person has cleared, meanwhile; an XCom would be
             # taken from it, over what the new try has written.

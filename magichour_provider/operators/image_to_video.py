@@ -8,13 +8,9 @@ from dataclasses import fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.airflow_internals import (
-    AirflowFailException,
-    BaseOperator,
-    TaskDeferralError,
-    default_deferrable,
-    mask_secret,
-)
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf, mask_secret
+
+from magichour_provider.airflow_internals import TaskDeferralError
 from magichour_provider.asset_events import announce_job
 from magichour_provider.jobs.choices import OnUnknownCost, ValidateModel, check_choice
 from magichour_provider.jobs.deferred_timeout import DeferredTimeout
@@ -144,7 +140,11 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         self.image_conn_id = image_conn_id
         self.magichour_conn_id = magichour_conn_id
         self.wait_for_completion = wait_for_completion
-        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.deferrable = (
+            conf.getboolean("operators", "default_deferrable", fallback=False)
+            if deferrable is None
+            else deferrable
+        )
         self.timeout = seconds("timeout", timeout)
         self.poll_interval = optional_seconds("poll_interval", poll_interval)
         self.max_credits = max_credits

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from magichour_provider.airflow_internals import AirflowFailException, has_retry_policies
+from airflow.providers.common.compat.sdk import AirflowFailException
+
 from magichour_provider.exceptions import MagicHourError, SubmissionUnknownError
+from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -22,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def set_default_retry_policy(task: BaseOperator) -> None:
     """Give a task our retry policy, unless the user has given it one, by argument or by default_args."""
-    if has_retry_policies() and task.retry_policy is None:
+    if AIRFLOW_V_3_3_PLUS and task.retry_policy is None:
         from magichour_provider.retry_policy import MagicHourRetryPolicy
 
         task.retry_policy = MagicHourRetryPolicy()

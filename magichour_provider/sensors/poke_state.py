@@ -10,8 +10,6 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from magichour_provider.airflow_internals import task_state_store
-
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -27,7 +25,7 @@ _MOMENTS = ("queued_at", "rendering_since")
 def recall(context: Context, project_id: str) -> dict[str, float]:
     """What earlier pokes have seen of this job, as arguments for `Watch`."""
     try:
-        store = task_state_store(context)
+        store = context.get("task_state_store")
         kept = store.get(KEY) if store is not None else None
     except Exception as error:
         log.debug("What earlier pokes have seen cannot be read.", exc_info=error)
@@ -43,7 +41,7 @@ def remember(context: Context, watch: Poller, recalled: Mapping[str, float]) -> 
     if seen.keys() <= recalled.keys():
         return
     try:
-        store = task_state_store(context)
+        store = context.get("task_state_store")
         if store is not None:
             store.set(KEY, {"project_id": watch.project_id, **seen})
     except Exception as error:

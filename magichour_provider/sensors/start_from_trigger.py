@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from magichour_provider.airflow_internals import (
     all_params_set,
     as_plain_xcom_arg,
-    dag_task_count,
-    start_trigger_args,
-    supports_start_from_trigger,
+    has_execute_hooks,
+    is_mapped,
 )
 from magichour_provider.exceptions import InvalidRequestError
 from magichour_provider.jobs.reference import JobReference
 from magichour_provider.polling.deadlines import ALARM_MARGIN, FRAMEWORK_GRACE
+from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
 
 if TYPE_CHECKING:
     from airflow.triggers.base import StartTriggerArgs
@@ -81,7 +81,11 @@ class StartTriggerArgsDescriptor:
             **(source_of(sensor.project_id) or {}),
         }
         net = timedelta(seconds=limit + grace)
-        return start_trigger_args(_TRIGGER, arguments, next_method="execute_complete", timeout=net)
+        from airflow.triggers.base import StartTriggerArgs
+
+        return StartTriggerArgs(
+            trigger_cls=_TRIGGER, trigger_kwargs=arguments, next_method="execute_complete", timeout=net
+        )
 
 
 def time_limits(timeout: float, execution_timeout: timedelta | None) -> tuple[float, float]:
@@ -126,9 +130,9 @@ def _literal(project_id: object) -> dict[str, Any] | None:
 
 def _reasons(sensor: VideoJobSensor) -> Iterator[tuple[Callable[[], bool], str]]:
     """Every reason for a worker, and whether it holds; the first that does is told."""
-    yield lambda: not supports_start_from_trigger(), "this needs Airflow 3.3"
+    yield lambda: not AIRFLOW_V_3_3_PLUS, "this needs Airflow 3.3"
     yield lambda: not sensor.deferrable, "it is not deferrable"
-    yield lambda: _is_mapped(sensor), "it is mapped, or in a mapped task group"
+    yield lambda: is_mapped(sensor), "it is mapped, or in a mapped task group"
     yield lambda: _may_not_begin(sensor), "start_from_trigger is set to False"
     yield lambda: source_of(sensor.project_id) is None, "its project_id is no id and no plain task's output"
     yield lambda: _is_template(sensor.magichour_conn_id), "its magichour_conn_id is a template"
@@ -136,13 +140,13 @@ def _reasons(sensor: VideoJobSensor) -> Iterator[tuple[Callable[[], bool], str]]
     yield lambda: bool(sensor.inlets or sensor.outlets), "it has inlets or outlets"
     yield lambda: bool(sensor.on_execute_callback), "it has an on_execute_callback"
     yield lambda: bool(sensor.on_success_callback), "it has an on_success_callback"
-    yield lambda: _has_hooks(sensor), "it has a pre_execute or a post_execute"
+    yield lambda: has_execute_hooks(sensor), "it has a pre_execute or a post_execute"
     yield (
         lambda: _has_unusual_xcoms(sensor),
         "it has multiple_outputs, is mapped over, or is the Dag's result",
     )
     yield lambda: _may_be_cut_off(sensor), "its execution_timeout is less than a minute"
-    yield lambda: dag_task_count(sensor) > _LARGEST_DAG, f"its Dag has more than {_LARGEST_DAG} tasks"
+    yield lambda: _dag_task_count(sensor) > _LARGEST_DAG, f"its Dag has more than {_LARGEST_DAG} tasks"
     yield lambda: not all_params_set(sensor), "a param of it, or of its Dag, has no default"
 
 
@@ -191,3 +195,7 @@ def _has_hooks(sensor: VideoJobSensor) -> bool:
 def _has_unusual_xcoms(sensor: VideoJobSensor) -> bool:
     is_mapped_over = next(iter(sensor.iter_mapped_dependants()), None) is not None
     return sensor.multiple_outputs or sensor.returns_dag_result or is_mapped_over
+
+
+def _dag_task_count(sensor: VideoJobSensor) -> int:
+    return len(sensor.dag.task_ids) if sensor.has_dag() else 1

@@ -8,15 +8,15 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from magichour_provider.airflow_internals import (
+from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
-    default_deferrable,
-    delete_xcoms,
-    min_deferral_seconds,
+    conf,
 )
+
+from magichour_provider.airflow_internals import delete_xcoms, min_deferral_seconds
 from magichour_provider.asset_events import announce_job
 from magichour_provider.exceptions import JobError, WaitTimeoutError
 from magichour_provider.jobs.reference import DEADLINE, DEFAULT_CONN_ID, HANDED_OVER, JobReference
@@ -98,7 +98,11 @@ class VideoJobSensor(BaseSensorOperator):
         self.project_id = project_id
         self.magichour_conn_id = magichour_conn_id
         self.poll_interval = optional_seconds("poke_interval", poke_interval)
-        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.deferrable = (
+            conf.getboolean("operators", "default_deferrable", fallback=False)
+            if deferrable is None
+            else deferrable
+        )
         self.linked_project_id: str | None = None
         self.credits_charged: int | None = None
         self._why_a_worker: str | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.airflow_internals import NEVER_EXPIRE, task_state_store
+from magichour_provider.airflow_internals import NEVER_EXPIRE
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -21,7 +21,7 @@ class DeliveryRecord:
     """What the running task has landed for these arguments."""
 
     def __init__(self, context: Context, arguments: Mapping[str, Any]) -> None:
-        self._store = task_state_store(context)
+        self._store = context.get("task_state_store")
         self._arguments = dict(arguments)
 
     def write(self, result: Mapping[str, Any]) -> None:

@@ -18,14 +18,7 @@ from weakref import WeakKeyDictionary
 
 from airflow.triggers.base import TriggerEvent
 
-from magichour_provider.airflow_internals import (
-    delete_xcoms,
-    detach_dag,
-    get_xcom,
-    push_link,
-    push_xcom,
-    success,
-)
+from magichour_provider.airflow_internals import delete_xcoms, detach_dag, get_xcom, push_link, push_xcom
 from magichour_provider.client.projects import library_url
 from magichour_provider.exceptions import InvalidRequestError
 from magichour_provider.jobs.reference import DEADLINE, DEFAULT_CONN_ID, HANDED_OVER, JobReference
@@ -172,12 +165,14 @@ class VideoSensorTrigger(VideoJobTrigger):
     async def _end(
         self, job: JobReference, outcome: Outcome, showing: Awaitable[None] | None = None
     ) -> TriggerEvent:
+        from airflow.triggers.base import TaskSuccessEvent
+
         from magichour_provider.polling.outcome import TerminalStatus
 
         if outcome.ending is TerminalStatus.COMPLETE and await self._store(job.result(outcome)):
             await (showing or self._show_link())
             log.info("Job %s is complete; this task ends in the triggerer.", job.project_id)
-            return success()
+            return TaskSuccessEvent()
         return self._event({HANDED_OVER: None, **outcome.as_event()})
 
     async def _store(self, result: Mapping[str, Any]) -> bool:

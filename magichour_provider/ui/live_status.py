@@ -15,11 +15,11 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from airflow.models.connection import Connection
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 from airflow.secrets.environment_variables import EnvironmentVariablesBackend
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from magichour_provider.airflow_internals import AirflowNotFoundException, BaseHook
 from magichour_provider.client.models import JobStatus, VideoProject
 from magichour_provider.client.settings import ClientSettings
 from magichour_provider.client.sync import MagicHourClient

@@ -11,8 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow.plugins_manager import AirflowPlugin
+from airflow.providers.common.compat.sdk import conf
 
-from magichour_provider.airflow_internals import conf, provider_plugins_are_loaded, supports_external_views
+from magichour_provider.airflow_internals import provider_plugins_are_loaded
+from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS
 
 PREFIX = "/magichour"
 
@@ -62,7 +64,7 @@ def _views() -> list[dict[str, Any]]:
     ]
 
 
-_are_wanted = supports_external_views() and conf.getboolean("magichour", "ui_enabled", fallback=True)
+_are_wanted = AIRFLOW_V_3_1_PLUS and conf.getboolean("magichour", "ui_enabled", fallback=True)
 
 
 class MagicHourPlugin(AirflowPlugin):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from magichour_provider.airflow_internals import conf
+from airflow.providers.common.compat.sdk import conf
+
 from magichour_provider.ui.media_roots import ClipRoot, parse_roots
 
 

@@ -13,13 +13,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 from mail_server import MailServer
 from ui_stage import stage, ui  # noqa: F401 (fixtures)
 
 from magichour_provider import airflow_internals as compat
-from magichour_provider.airflow_internals import NEVER_EXPIRE, AirflowFailException, has_retry_policies
+from magichour_provider.airflow_internals import NEVER_EXPIRE
 from magichour_provider.exceptions import MagicHourError
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
+from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
 
 ROOT = Path(__file__).parents[3]
 IMAGE = "dags_examples/images/grace_hopper.jpg"
@@ -130,7 +132,7 @@ def fails_for_good() -> Any:
     def expect(match: str | None = None) -> Iterator[pytest.ExceptionInfo[Exception]]:
         with pytest.raises((AirflowFailException, MagicHourError), match=match) as raised:
             yield raised
-        if has_retry_policies() and isinstance(raised.value, MagicHourError):
+        if AIRFLOW_V_3_3_PLUS and isinstance(raised.value, MagicHourError):
             from airflow.sdk import RetryAction
 
             from magichour_provider.retry_policy import MagicHourRetryPolicy

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowSkipException
 from PIL import Image
 
-from magichour_provider.airflow_internals import AirflowSkipException
 from magichour_provider.exceptions import NetworkError, TransferError
 from magichour_provider.operators.contact_sheet import ContactSheetOperator
 from magichour_provider.operators.download import DownloadVideoOperator

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from magichour_provider.airflow_internals import has_retry_policies
 from magichour_provider.hooks.magichour import MagicHourHook
+from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
 
 PHOTOGRAPH = Path(__file__).parents[3] / "dags_examples" / "images" / "grace_hopper.jpg"
 
@@ -176,7 +176,7 @@ def test_a_task_of_ones_own(run_dag, magichour_sandbox, tmp_path):
     assert Path(xcom(run, "download")).parent == tmp_path
 
 
-@pytest.mark.skipif(not has_retry_policies(), reason="state_path needs Airflow 3.3")
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="state_path needs Airflow 3.3")
 class TestNightlyFolder:
     @pytest.fixture
     def night(self, run_dag, magichour_sandbox, tmp_path):

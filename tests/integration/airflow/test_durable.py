@@ -7,10 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 
 from magichour_provider import airflow_internals as compat
-from magichour_provider.airflow_internals import AirflowTaskTimeout
 from magichour_provider.exceptions import InvalidResponseError
 from magichour_provider.jobs.state import FOUND_KEY, KEY
 from magichour_provider.operators.image_to_video import ImageToVideoOperator

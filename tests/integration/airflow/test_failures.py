@@ -6,15 +6,15 @@ import json
 from contextlib import contextmanager
 
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
-
-from magichour_provider import airflow_internals as compat
-from magichour_provider import exceptions as errors
-from magichour_provider.airflow_internals import (
+from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    TaskDeferred,
 )
+
+from magichour_provider import airflow_internals as compat
+from magichour_provider import exceptions as errors
 from magichour_provider.operators import failures
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator

@@ -8,9 +8,9 @@ import time
 from contextlib import contextmanager, nullcontext
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from magichour_provider import airflow_internals as compat
-from magichour_provider.airflow_internals import AirflowTaskTimeout
 from magichour_provider.exceptions import TaskKilledError
 from magichour_provider.jobs.state import KEY
 from magichour_provider.operators.download import DownloadVideoOperator

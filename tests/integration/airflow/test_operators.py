@@ -12,15 +12,15 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from airflow.exceptions import AirflowRescheduleException
-from airflow.providers.common.compat.sdk import TaskDeferred
-
-from magichour_provider import exceptions as errors
-from magichour_provider.airflow_internals import (
+from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
+    TaskDeferred,
 )
+
+from magichour_provider import exceptions as errors
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 from magichour_provider.sensors.video_job import VideoJobSensor

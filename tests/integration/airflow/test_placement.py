@@ -8,13 +8,13 @@ from functools import cached_property
 import pytest
 from airflow.sdk import DAG, Asset, Param, TaskGroup, task, task_group
 
-from magichour_provider.airflow_internals import supports_start_from_trigger
 from magichour_provider.sensors.start_from_trigger import time_limits, worker_reason
 from magichour_provider.sensors.video_job import VideoJobSensor
+from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
 
 JOB = "clxyz123"
 TRIGGER = "magichour_provider.triggers.video_sensor.VideoSensorTrigger"
-needs_33 = pytest.mark.skipif(not supports_start_from_trigger(), reason="needs Airflow 3.3")
+needs_33 = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="needs Airflow 3.3")
 
 
 @task
@@ -230,7 +230,7 @@ def test_a_mapped_sensor_is_written_down_as_ever():
     assert not written_down(dag).start_from_trigger
 
 
-@pytest.mark.skipif(supports_start_from_trigger(), reason="is about what was before Airflow 3.3")
+@pytest.mark.skipif(AIRFLOW_V_3_3_PLUS, reason="is about what was before Airflow 3.3")
 def test_before_airflow_33_every_sensor_needs_a_worker():
     with DAG("a_dag", schedule=None) as dag:
         assert "3.3" in worker_reason(sensor())

@@ -11,11 +11,11 @@ import jsonschema
 import pytest
 from airflow import __version__ as airflow_version
 from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+from airflow.providers.common.compat.sdk import BaseHook, BaseOperator
 from airflow.providers_manager import ProvidersManager
 from airflow.triggers.base import BaseTrigger
 from packaging.version import Version
 
-from magichour_provider.airflow_internals import BaseHook, BaseOperator
 from magichour_provider.get_provider_info import get_provider_info
 from magichour_provider.hooks.connection import ConnectionExtras
 from magichour_provider.hooks.connection_form import CONN_FIELDS, UI_FIELD_BEHAVIOUR, wtforms_behaviour

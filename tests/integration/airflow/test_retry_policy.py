@@ -5,16 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from magichour_provider import exceptions as errors
-from magichour_provider.airflow_internals import AirflowFailException, has_retry_policies
 from magichour_provider.client import protocol
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 from magichour_provider.operators.retries import as_fail_exception
 from magichour_provider.sensors.video_job import VideoJobSensor
+from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
 
-pytestmark = pytest.mark.skipif(not has_retry_policies(), reason="retry policies came with Airflow 3.3")
+pytestmark = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="retry policies came with Airflow 3.3")
 
 OPERATORS = [
     lambda **options: ImageToVideoOperator(task_id="t", image="a.png", end_seconds=5, **options),

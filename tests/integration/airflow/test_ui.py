@@ -13,9 +13,9 @@ import httpx
 import pytest
 from ui_stage import words
 
-from magichour_provider.airflow_internals import supports_external_views
+from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS
 
-pytestmark = pytest.mark.skipif(not supports_external_views(), reason="Airflow shows no pages before 3.1")
+pytestmark = pytest.mark.skipif(not AIRFLOW_V_3_1_PLUS, reason="Airflow shows no pages before 3.1")
 
 RANGE = {"Range": "bytes=100-299"}
 

@@ -10,9 +10,10 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from postgres import postgres
 
-from magichour_provider.airflow_internals import supports_external_views, task_state_rows
+from magichour_provider.airflow_internals import task_state_rows
+from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS
 
-if not supports_external_views():
+if not AIRFLOW_V_3_1_PLUS:
     pytest.skip("Airflow shows no pages before 3.1", allow_module_level=True)
 
 from airflow.models.renderedtifields import RenderedTaskInstanceFields

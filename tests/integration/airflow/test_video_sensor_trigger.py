@@ -11,13 +11,14 @@ from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout
 
-from magichour_provider.airflow_internals import AirflowSensorTimeout, supports_start_from_trigger
 from magichour_provider.jobs.reference import DEADLINE, HANDED_OVER, library_url
 from magichour_provider.sensors import video_job
 from magichour_provider.sensors.video_job import VideoJobSensor
 from magichour_provider.triggers import video_sensor
 from magichour_provider.triggers.video_sensor import VideoSensorTrigger
+from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
 
 
 @pytest.fixture
@@ -205,7 +206,7 @@ def test_the_trigger_is_made_anew_from_what_it_serializes(trigger):
     assert VideoSensorTrigger(**kwargs).serialize() == (path, kwargs)
 
 
-@pytest.mark.skipif(not supports_start_from_trigger(), reason="needs Airflow 3.3")
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="needs Airflow 3.3")
 def test_a_waiting_task_holds_no_dag(trigger, airflow, job):
     """Airflow unpacks one for each; it is let go while the job renders."""
     from airflow.sdk import DAG

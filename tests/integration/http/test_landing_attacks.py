@@ -18,9 +18,9 @@ import time
 import traceback
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from magichour_provider import exceptions as errors
-from magichour_provider.airflow_internals import AirflowTaskTimeout
 from magichour_provider.client.settings import ClientSettings
 from magichour_provider.storage import fetching
 from magichour_provider.storage.target import resolve_target

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from magichour_provider.polling import durations as module
 from magichour_provider.polling.durations import MAX_KINDS, RenderKind, RenderTimes, render_times
 from magichour_provider.polling.intervals import LONGEST, MEAN_DELAY, SHORTEST
-from magichour_provider.polling import durations as module
 
 
 def load_simulation():

@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 
-from magichour_provider.airflow_internals import supports_external_views
+from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS
 
-if not supports_external_views():
+if not AIRFLOW_V_3_1_PLUS:
     pytest.skip("Airflow shows no pages before 3.1", allow_module_level=True)
 
 from magichour_provider.ui.chart import DAYS, draw, first_moment
