@@ -172,7 +172,7 @@ def _render(api: str) -> str:
     """A clip at its link, read once, so that the storage knows its checksum."""
     import httpx
 
-    with MagicHourClient(ClientSettings(api_key="any-key", base_url=api)) as client:
+    with MagicHourClient.from_settings(ClientSettings(api_key="any-key", base_url=api)) as client:
         (target,) = client.create_upload_targets(["jpg"])
         client.put_upload(target, [IMAGE.read_bytes()], IMAGE.stat().st_size)
         job = client.create_image_to_video(

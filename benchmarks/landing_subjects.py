@@ -45,7 +45,7 @@ def landing(job: dict[str, Any]) -> Callable[[], None]:
     target = resolve_target(job["path"], "clip", job.get("conn_id"))
     if not isinstance(target.place, Path):
         target.place.s3_client()  # Airflow and boto3 take some 30 MiB by themselves
-    client = MagicHourClient(ClientSettings(api_key="any-key", base_url=job["api"]))
+    client = MagicHourClient.from_settings(ClientSettings(api_key="any-key", base_url=job["api"]))
     link = DownloadUrl(url=job["url"])
     return lambda: ignore(land(client, lambda: link, target, if_exists="overwrite"))
 
@@ -71,7 +71,7 @@ def source(job: dict[str, Any]) -> Callable[[], None]:
     from magichour_provider.storage.transfer import upload
 
     place = locate(f"s3://{job['bucket']}/{job['key']}", job["conn_id"])
-    client = MagicHourClient(ClientSettings(api_key="any-key", base_url=job["api"], timeout=600))
+    client = MagicHourClient.from_settings(ClientSettings(api_key="any-key", base_url=job["api"], timeout=600))
     image = Upload(job["key"], "png", job["size"], (64, 64), place)
     with image.open() as file:
         file.read(1)

@@ -53,9 +53,12 @@ class MagicHourError(Exception):
     :param what: what happened, one or two sentences.
     :param consequence: what it means for the job and the credits; the class knows the usual one.
     :param remedy: what to do; the class knows the usual one.
+
+    `retry_after`: seconds that the server asked to wait, if it did.
     """
 
     retryable: ClassVar[bool] = False
+    retry_after: float | None = None
     default_consequence: ClassVar[str] = "No job was created and no credits were spent."
     default_remedy: ClassVar[str] = "Trying again cannot help."
 

@@ -32,15 +32,14 @@ from magichour_provider.client.models import (
     VideoProject,
 )
 from magichour_provider.client.settings import ClientSettings, proxy_for
-from magichour_provider.client.wire import BoundedBody, check_upload, download_broke, upload_broke
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 T = TypeVar("T")
-_REQUEST_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError)
+REQUEST_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError)
 """What a request can raise; ValueError stands for a URL or a proxy that cannot be used."""
-_NEVER_CONNECTED = (
+NEVER_SENT = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
     aiohttp.ClientHttpProxyError,
@@ -61,27 +60,46 @@ class AsyncClipStream:
         try:
             async for chunk in self._response.content.iter_chunked(_CHUNK_BYTES):
                 yield chunk
-        except _REQUEST_ERRORS as error:
-            raise download_broke(error) from None
+        except REQUEST_ERRORS as error:
+            raise protocol.download_broke(error) from None
 
 
-class AsyncMagicHourClient:
-    """Asynchronous client: one method for each operation. Use it as an async context manager.
+async def build_session(settings: ClientSettings, *, max_connections: int = 8) -> aiohttp.ClientSession:
+    """A session of the running event loop, with the settings' certificates.
+
+    The certificates are read in a thread, as that takes some 25 ms.
 
     :param max_connections: how many sockets it opens at most.
     """
+    connector = aiohttp.TCPConnector(
+        limit=max_connections,
+        keepalive_timeout=_KEEP_IDLE_SECONDS,
+        ssl=await asyncio.to_thread(settings.tls),
+    )
+    return aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+    )
 
-    def __init__(self, settings: ClientSettings, *, max_connections: int = 8) -> None:
+
+class AsyncMagicHourClient:
+    """Asynchronous client: one method for each operation, each sent once. Closes `session` when it is closed.
+
+    :param session: the aiohttp session to use, as `build_session` makes it.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, settings: ClientSettings) -> None:
+        self._session = session
         self._settings = settings
-        self._max_connections = max_connections
         self._base_url = settings.base_url.rstrip("/")
         self._headers = protocol.headers(settings.api_key)
-        self._retry = protocol.RetryPolicy(max_attempts=settings.max_attempts)
         self._proxy = proxy_for(settings, settings.base_url)
-        self._tls = settings.tls()
         seconds = settings.timeout
         self._timeout = aiohttp.ClientTimeout(total=2 * seconds, sock_connect=seconds, sock_read=seconds)
-        self._opened: aiohttp.ClientSession | None = None
+
+    @classmethod
+    async def from_settings(cls, settings: ClientSettings, *, max_connections: int = 8) -> Self:
+        """A client with a session of its own."""
+        return cls(await build_session(settings, max_connections=max_connections), settings)
 
     async def create_upload_targets(self, extensions: Sequence[str]) -> tuple[UploadTarget, ...]:
         """Ask for one upload URL per image."""
@@ -111,9 +129,9 @@ class AsyncMagicHourClient:
                 "PUT", url, data=chunks, headers={"Content-Length": str(size)}
             ) as response:
                 status = response.status
-        except _REQUEST_ERRORS as error:
-            raise upload_broke(error) from None
-        check_upload(status)
+        except REQUEST_ERRORS as error:
+            raise protocol.upload_broke(error) from None
+        protocol.check_upload(status)
 
     @asynccontextmanager
     async def open_clip(
@@ -130,8 +148,8 @@ class AsyncMagicHourClient:
                 headers=request_headers(since),
                 read_bufsize=_CHUNK_BYTES,
             )
-        except _REQUEST_ERRORS as error:
-            raise download_broke(error) from None
+        except REQUEST_ERRORS as error:
+            raise protocol.download_broke(error) from None
         try:
             yield AsyncClipStream(read_head(response.status, response.headers, since), response)
         finally:
@@ -139,8 +157,7 @@ class AsyncMagicHourClient:
 
     async def aclose(self) -> None:
         """Close the client's connections."""
-        if self._opened is not None:
-            await self._opened.close()
+        await self._session.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -152,18 +169,6 @@ class AsyncMagicHourClient:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-    @property
-    def _session(self) -> aiohttp.ClientSession:
-        """The session, made at the first request, as it belongs to the event loop that runs then."""
-        if self._opened is None:
-            connector = aiohttp.TCPConnector(
-                limit=self._max_connections, keepalive_timeout=_KEEP_IDLE_SECONDS, ssl=self._tls
-            )
-            self._opened = aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
-            )
-        return self._opened
 
     def _transfer(self, method: str, url: str, **options: Any) -> Any:
         """A request to storage, by the signed URL exactly as it was given."""
@@ -178,45 +183,36 @@ class AsyncMagicHourClient:
             **options,
         )
 
-    async def _send(self, call: protocol.Request[T]) -> T:
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                answer = await self._once(call)
-            except _REQUEST_ERRORS as error:
-                connected = not isinstance(error, _NEVER_CONNECTED)
-                pause = self._retry.after_failure(call, attempt, connected=connected)
-                if pause is None:
-                    raise protocol.failure(call, self._base_url, _told(error), connected=connected) from None
-            else:
-                pause = self._retry.after_answer(call, answer, attempt)
-                if pause is None:
-                    return protocol.read(call, answer)
-            await asyncio.sleep(pause)
-
-    async def _once(self, call: protocol.Request[Any]) -> protocol.Response:
-        async with self._session.request(
-            call.method,
-            self._base_url + call.path,
-            json=call.json,
-            headers=self._headers,
-            proxy=self._proxy,
-            allow_redirects=False,
-            timeout=self._timeout,
-        ) as response:
-            intake = BoundedBody(self._settings.timeout, self._settings.api_key)
-            async for chunk in response.content.iter_any():
-                if not intake.take(chunk):
-                    break
-            return intake.answer(response.status, response.headers)
+    async def _send(self, request: protocol.Request[T]) -> T:
+        try:
+            async with self._session.request(
+                request.method,
+                self._base_url + request.path,
+                json=request.json,
+                headers=self._headers,
+                proxy=self._proxy,
+                allow_redirects=False,
+                timeout=self._timeout,
+            ) as response:
+                body = protocol.BoundedBody(self._settings.timeout, self._settings.api_key)
+                async for chunk in response.content.iter_any():
+                    if not body.feed(chunk):
+                        break
+        except REQUEST_ERRORS as error:
+            raise protocol.network_error(
+                request,
+                self._base_url,
+                _without_secrets(error),
+                may_have_arrived=not isinstance(error, NEVER_SENT),
+            ) from None
+        return protocol.parse_response(request, body.response(response.status, response.headers))
 
 
-def _told(error: Exception) -> Exception:
-    """An error as it may be told.
+def _without_secrets(error: Exception) -> Exception:
+    """The error as a log may show it.
 
-    What a proxy refuses is reported with the proxy's URL, password and all; an answer that is no HTTP with
-    its bytes, in which a key may be echoed.
+    aiohttp names the proxy's URL, with its password, if a proxy refuses; and quotes an answer that is not
+    HTTP, in which the API key may be repeated.
     """
     if isinstance(error, aiohttp.ClientResponseError):
         return OSError(f"{type(error).__name__}, status {error.status}")

@@ -100,7 +100,7 @@ class _Reader(threading.Thread):
         if self._closed:
             return
         async with (
-            AsyncMagicHourClient(self._settings, max_connections=1) as client,
+            await AsyncMagicHourClient.from_settings(self._settings, max_connections=1) as client,
             client.open_clip(self._link, self._since) as clip,
         ):
             self._put(clip.head)

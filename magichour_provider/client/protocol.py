@@ -1,8 +1,8 @@
 """Magic Hour's API without I/O: build a request, read an answer, decide whether to send it again.
 
-The rule that must not be relaxed: a call that buys something (`Call.buys`) is sent again only where it
-cannot have been taken, that is, when no connection was made, on 429 and on 503. The API has no
-idempotency key and no list of jobs, so a create that is sent twice is paid for twice.
+The rule that must not be relaxed: a request that costs credits (`Request.buys`) is sent again only if the
+API cannot have taken it, that is, if no connection was made, on 429 and on 503. The API has no
+idempotency key and no list of jobs, so a create that is sent twice is charged twice.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json as jsonlib
 import random
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -52,7 +53,9 @@ _REFUSALS = frozenset({400, 401, 402, 403, 404, 422})
 """What the API itself says of a create that it does not take; a 408 or 499 comes from something before it."""
 _FOREIGN = frozenset({400, 403, 404})
 """What a gateway may answer in the API's stead: then it is no JSON."""
-_MESSAGE_LIMIT = 500
+_MAX_MESSAGE_CHARS = 500
+_MAX_BODY_BYTES = 4 << 20
+_MIN_SECRET_BYTES = 6
 NO_JSON = "no explanation in JSON"
 """The message of an answer that is not in the API's words."""
 
@@ -64,6 +67,39 @@ class Response:
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
+
+
+class BoundedBody:
+    """The body of one answer while it arrives: at most 4 MiB, within `timeout_seconds` in all.
+
+    A server that sends without end, or one byte a minute, must not fill the memory or hold a task. A body
+    that is cut off here is no valid JSON, so `parse_response` reports it.
+
+    :param secret: replaced by `***` in the body, as some servers repeat the API key in their errors.
+    """
+
+    def __init__(
+        self, timeout_seconds: float, secret: str, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._secret = secret.encode()
+        self._timeout_seconds = timeout_seconds
+        self._clock = clock
+        self._deadline = clock() + timeout_seconds
+        self._body = bytearray()
+
+    def feed(self, chunk: bytes) -> bool:
+        """Add the next bytes; False if the body is full. Raises TimeoutError after the deadline."""
+        if self._clock() > self._deadline:
+            raise TimeoutError(f"the answer took longer than {self._timeout_seconds:g} seconds")
+        self._body += chunk[: _MAX_BODY_BYTES - len(self._body)]
+        return len(self._body) < _MAX_BODY_BYTES
+
+    def response(self, status: int, headers: Mapping[str, str]) -> Response:
+        """The answer, without the API key."""
+        body = bytes(self._body)
+        if len(self._secret) >= _MIN_SECRET_BYTES:  # a shorter one, as of a sandbox, may be part of any word
+            body = body.replace(self._secret, b"***")
+        return Response(status, headers, body)
 
 
 @dataclass(frozen=True)
@@ -157,10 +193,10 @@ def headers(api_key: str) -> dict[str, str]:
     }
 
 
-def read(call: Request[T], answer: Response, *, now: datetime | None = None) -> T:
+def parse_response(call: Request[T], answer: Response, *, now: datetime | None = None) -> T:
     """Return what the answer holds, or raise the error of the tree that it stands for."""
     if not 200 <= answer.status < 300:
-        raise error_from(call, answer, now=now)
+        raise error_from_response(call, answer, now=now)
     try:
         return call.parse(answer.body)
     except (ValueError, RecursionError) as error:
@@ -171,7 +207,9 @@ def read(call: Request[T], answer: Response, *, now: datetime | None = None) -> 
         raise errors.InvalidResponseError(f"{what} ({detail}).") from None
 
 
-def error_from(call: Request[Any], answer: Response, *, now: datetime | None = None) -> errors.MagicHourError:
+def error_from_response(
+    call: Request[Any], answer: Response, *, now: datetime | None = None
+) -> errors.MagicHourError:
     """Map an answer of failure to its error; both shapes of the body are read, and any other."""
     code, message = _code_and_message(answer.body)
     if 300 <= answer.status < 400:
@@ -234,51 +272,81 @@ def _until(http_date: str, now: datetime | None) -> float:
 
 
 # ---------------------------------------------------------------------------------------------------
-# Sending again.
+# Retries. The clients send each request once and raise; their callers ask a policy.
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """When to send a call again, and after how many seconds.
+    """Whether to send a request again after an error, and after how many seconds. Pure.
 
-    :param max_attempts: how often one call is sent at most.
-    :param base: the first pause; it doubles, with jitter, up to `cap`.
-    :param cap: the longest pause; a longer `Retry-After` is left to Airflow's own retries.
+    :param max_attempts: how often one request is sent at most.
+    :param base_seconds: the first delay; it doubles with each attempt, with 25 % of jitter.
+    :param cap_seconds: the longest delay; a longer `Retry-After` is left to Airflow's own retries.
     """
 
     max_attempts: int = 4
-    base: float = 0.5
-    cap: float = 30.0
+    base_seconds: float = 0.5
+    cap_seconds: float = 30.0
 
-    def after_answer(self, call: Request[Any], answer: Response, attempt: int) -> float | None:
-        """Seconds until the next attempt after an answer, or None to take the answer as it is."""
-        again = answer.status in _NOT_TAKEN or (answer.status >= 500 and not call.buys)
-        if not again or attempt >= self.max_attempts:
+    def delay_seconds(
+        self, error: errors.MagicHourError, attempt: int, *, is_create: bool = False
+    ) -> float | None:
+        """Seconds until the next attempt, or None if the request must not be sent again.
+
+        :param attempt: the number of the attempt that failed, from 1.
+        :param is_create: the request submits a job. It is sent again only if the API certainly did not
+            take it: no connection was made, 429, or 503.
+        """
+        if attempt >= self.max_attempts or not _can_be_resent(error, is_create=is_create):
             return None
-        asked = parse_retry_after(answer.headers.get("retry-after"))
-        if asked is None:
-            return self._backoff(attempt)
-        return asked if asked <= self.cap else None
-
-    def after_failure(self, call: Request[Any], attempt: int, *, connected: bool) -> float | None:
-        """Seconds until the next attempt after no answer came, or None to give up."""
-        if attempt >= self.max_attempts or (call.buys and connected):
-            return None
-        return self._backoff(attempt)
-
-    def _backoff(self, attempt: int) -> float:
-        return float(min(self.cap, self.base * 2 ** (attempt - 1)) * random.uniform(0.75, 1.25))  # noqa: S311
+        if error.retry_after is not None:
+            return error.retry_after if error.retry_after <= self.cap_seconds else None
+        backoff = self.base_seconds * 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25)  # noqa: S311
+        return min(self.cap_seconds, backoff)
 
 
-def failure(call: Request[Any], host: str, cause: Exception, *, connected: bool) -> errors.MagicHourError:
-    """The error for a call that got no answer; `connected` tells whether it may have been received."""
+def _can_be_resent(error: errors.MagicHourError, *, is_create: bool) -> bool:
+    if isinstance(error, errors.NetworkError | errors.RateLimitError):
+        return True  # a create that may have been received raises SubmissionUnknownError, not NetworkError
+    return isinstance(error, errors.ServerError) and (not is_create or error.status == 503)
+
+
+def network_error(
+    request: Request[Any], host: str, cause: Exception, *, may_have_arrived: bool
+) -> errors.MagicHourError:
+    """The error for a request without an answer.
+
+    :param may_have_arrived: False if no connection was made, so that the server certainly did not get it.
+    """
     reason = str(cause) or type(cause).__name__
-    if call.buys and connected:
-        return errors.SubmissionUnknownError(f"{call} was sent to {host} and no answer came ({reason}).")
+    if request.buys and may_have_arrived:
+        return errors.SubmissionUnknownError(f"{request} was sent to {host} and no answer came ({reason}).")
     return errors.NetworkError(
-        f"{host} gave no answer to {call} ({reason}).",
+        f"{host} gave no answer to {request} ({reason}).",
         remedy="Check the connection's host; if it is right, trying again can help.",
     )
+
+
+# ---------------------------------------------------------------------------------------------------
+# Storage. Signed URLs stand in no error.
+
+
+def download_broke(error: Exception) -> errors.DownloadError:
+    """The error for a download whose connection broke."""
+    return errors.DownloadError(f"The connection to the video's storage broke ({type(error).__name__}).")
+
+
+def upload_broke(error: Exception) -> errors.NetworkError:
+    """The error for an upload without an answer."""
+    return errors.NetworkError(f"Uploading the image failed ({type(error).__name__}).")
+
+
+def check_upload(status: int) -> None:
+    """Raise ImageError or NetworkError unless the storage accepted the bytes."""
+    if status == 413:
+        raise errors.ImageError("The image is larger than Magic Hour accepts.")
+    if not 200 <= status < 300:
+        raise errors.NetworkError(f"The image's storage refused the upload with status {status}.")
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -299,7 +367,7 @@ def _code_and_message(body: bytes) -> tuple[str | None, str]:
     code, message = content.get("code"), content.get("message")
     return (
         code if isinstance(code, str) else None,
-        message[:_MESSAGE_LIMIT] if isinstance(message, str) and message else "no explanation",
+        message[:_MAX_MESSAGE_CHARS] if isinstance(message, str) and message else "no explanation",
     )
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from magichour_provider.client.protocol import DEFAULT_BASE_URL
+from magichour_provider.client.protocol import DEFAULT_BASE_URL, RetryPolicy
 from magichour_provider.exceptions import ConfigurationError
 
 
@@ -43,15 +42,10 @@ class ClientSettings:
         _check_base_url(self.base_url)
         _check_proxy(self.proxy)
 
-    def options(self) -> dict[str, Any]:
-        """Arguments for httpx's client."""
-        return {
-            "base_url": self.base_url,
-            "timeout": httpx.Timeout(self.timeout),
-            "verify": self.tls(),
-            "proxy": self.proxy,
-            "follow_redirects": False,
-        }
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """When a request that failed is sent again."""
+        return RetryPolicy(max_attempts=self.max_attempts)
 
     def tls(self) -> ssl.SSLContext | bool:
         """How certificates are checked; False: not at all. Takes some 25 ms."""

@@ -1,17 +1,20 @@
-"""`MagicHourClient`: thin I/O over `protocol`, by httpx; clips come by `clip_reader`.
+"""`MagicHourClient`: Magic Hour's API over httpx. It sends each request once and raises.
 
-It sends a call, asks the protocol whether to send it again, and lets it read the answer. Bytes for
-storage go to the signed URLs as they were given: no authorization, no redirects, no logging.
+Whether a request is sent again is the caller's decision: `send_with_retries` for whatever may be repeated;
+`jobs/submit.py` for the create, which may be charged twice. Signed URLs are used as they were given: without
+authorization, redirects or logging.
 """
 
 from __future__ import annotations
 
-import hmac
+import logging
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from itertools import count
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import httpx
 
@@ -24,14 +27,9 @@ from magichour_provider.client.models import (
     UploadTarget,
     VideoProject,
 )
+from magichour_provider.client.protocol import BoundedBody, RetryPolicy
 from magichour_provider.client.settings import ClientSettings
-from magichour_provider.client.wire import (
-    REQUEST_ERRORS,
-    BoundedBody,
-    check_upload,
-    no_request_log,
-    upload_broke,
-)
+from magichour_provider.exceptions import MagicHourError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,71 +38,100 @@ if TYPE_CHECKING:
     from magichour_provider.client.download_reader import ClipStream
 
 T = TypeVar("T")
-_NEVER_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+REQUEST_ERRORS = (httpx.HTTPError, httpx.InvalidURL, TimeoutError, UnicodeError)
+"""What httpx raises for a request, an unusable URL included."""
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+"""Errors before the request left: the server certainly did not receive it."""
 
 
-class Attempts(Protocol):
-    """Somebody who must know of each time that a create is sent."""
+def build_http_client(settings: ClientSettings) -> httpx.Client:
+    """An httpx client with the settings' timeouts, certificates and proxy. Takes some 25 ms.
 
-    def begin(self) -> None:
-        """The request is about to be sent; what this raises stops it."""
+    It keeps no connection open. A create on a kept connection that the server has just closed cannot be
+    told from a create that was received, and would end as SubmissionUnknownError.
+    """
+    return httpx.Client(
+        timeout=httpx.Timeout(settings.timeout),
+        verify=settings.tls(),
+        proxy=settings.proxy,
+        follow_redirects=False,
+        limits=httpx.Limits(max_keepalive_connections=0),
+    )
 
-    def not_taken(self) -> None:
-        """It was certainly not taken, and will be sent again after a pause."""
+
+def send_with_retries(
+    call: Callable[[], T], policy: RetryPolicy, sleep: Callable[[float], object] = time.sleep
+) -> T:
+    """Call until it succeeds or `policy` gives up. Only for requests that cost nothing if repeated."""
+    for attempt in count(1):
+        try:
+            return call()
+        except MagicHourError as error:
+            delay = policy.delay_seconds(error, attempt)
+            if delay is None:
+                raise
+        sleep(delay)
+    raise AssertionError("unreachable")
 
 
 class MagicHourClient:
-    """Synchronous client: one method for each operation. Use it as a context manager."""
+    """Synchronous client: one method for each operation, each sent once. Closes `http` when it is closed.
 
-    def __init__(self, settings: ClientSettings) -> None:
+    :param http: the httpx client to use, as `build_http_client` makes it.
+    """
+
+    def __init__(self, http: httpx.Client, settings: ClientSettings) -> None:
+        self._http = http
         self._settings = settings
+        self._base_url = settings.base_url.rstrip("/")
         self._headers = protocol.headers(settings.api_key)
-        self._key = settings.api_key
-        self._retry = protocol.RetryPolicy(max_attempts=settings.max_attempts)
-        self._patience = settings.timeout
-        self._host = settings.base_url
-        # No connection is kept: a create on one that the server has just closed could not be told
-        # from a create that was taken, and would end as SubmissionUnknownError for nothing.
-        limits = httpx.Limits(max_keepalive_connections=0)
-        self._http = httpx.Client(**settings.options(), limits=limits)
+
+    @classmethod
+    def from_settings(cls, settings: ClientSettings) -> Self:
+        """A client with an httpx client of its own."""
+        return cls(build_http_client(settings), settings)
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """The policy that the settings ask for."""
+        return self._settings.retry_policy
 
     def create_upload_targets(self, extensions: Sequence[str]) -> tuple[UploadTarget, ...]:
-        """Ask for one upload URL per image."""
+        """Get one upload URL per image (`POST /v1/files/upload-urls`)."""
         return self._send(protocol.create_upload_targets(extensions))
 
-    def create_image_to_video(
-        self, request: ImageToVideoRequest, attempts: Attempts | None = None
-    ) -> CreatedJob:
-        """Submit a job. Deducts credits; SubmissionUnknownError where nobody can tell whether it did.
+    def create_image_to_video(self, request: ImageToVideoRequest) -> CreatedJob:
+        """Submit a job (`POST /v1/image-to-video`). Deducts credits.
 
-        :param attempts: told of each time that the request is sent.
+        Raises SubmissionUnknownError if the API may have received it and no usable answer came.
         """
-        return self._send(protocol.create_image_to_video(request), attempts)
+        return self._send(protocol.create_image_to_video(request))
 
     def get_video(self, project_id: str) -> VideoProject:
-        """Look at a job."""
+        """Get the state of a job (`GET /v1/video-projects/{id}`)."""
         return self._send(protocol.get_video(project_id))
 
     def delete_video(self, project_id: str) -> None:
-        """Remove a clip for good."""
+        """Delete a video at Magic Hour (`DELETE /v1/video-projects/{id}`): no cancel and no refund."""
         self._send(protocol.delete_video(project_id))
 
     def get_account(self) -> Account:
-        """Read tier and credits; NotFoundError where the API does not have this endpoint yet."""
+        """Get tier and credits (`GET /v1/account`); NotFoundError if the API has no such endpoint yet."""
         return self._send(protocol.get_account())
 
     def put_upload(self, target: UploadTarget, chunks: Iterable[bytes], size: int) -> None:
-        """Send `size` bytes to an upload URL."""
-        with no_request_log():
+        """Send `size` bytes to an upload URL. Raises ImageError or NetworkError."""
+        with _no_request_log():
             try:
                 response = self._http.put(
                     target.upload_url.get_secret_value(),
                     content=chunks,
                     headers={"Content-Length": str(size)},
+                    follow_redirects=False,
                 )
             except REQUEST_ERRORS as error:
-                raise upload_broke(error) from None
-        check_upload(response.status_code)
+                raise protocol.upload_broke(error) from None
+        protocol.check_upload(response.status_code)
 
     def open_clip(
         self, link: DownloadUrl, since: ResumePoint | None = None
@@ -117,11 +144,6 @@ class MagicHourClient:
         from magichour_provider.client.download_reader import open_clip
 
         return open_clip(self._settings, link, since)
-
-    def name_for(self, *parts: str) -> str:
-        """A name for something of this account's: only this key and host give it, and it tells neither."""
-        told = "\n".join((self._host, *parts)).encode()
-        return hmac.new(self._key.encode(), told, "sha256").hexdigest()[:32]
 
     def close(self) -> None:
         """Close the client's connections."""
@@ -138,34 +160,48 @@ class MagicHourClient:
     ) -> None:
         self.close()
 
-    def _send(self, call: protocol.Request[T], attempts: Attempts | None = None) -> T:
-        attempt = 0
-        while True:
-            attempt += 1
-            if attempts is not None:
-                attempts.begin()
-            try:
-                answer = self._once(call)
-            except REQUEST_ERRORS as error:
-                connected = not isinstance(error, _NEVER_CONNECTED)
-                pause = self._retry.after_failure(call, attempt, connected=connected)
-                if pause is None:
-                    raise protocol.failure(call, self._host, error, connected=connected) from None
-            else:
-                pause = self._retry.after_answer(call, answer, attempt)
-                if pause is None:
-                    return protocol.read(call, answer)
-            if attempts is not None:
-                attempts.not_taken()
-            time.sleep(pause)
+    def _send(self, request: protocol.Request[T]) -> T:
+        try:
+            with (
+                _no_request_log(),
+                self._http.stream(
+                    request.method,
+                    self._base_url + request.path,
+                    json=request.json,
+                    headers=self._headers,
+                    follow_redirects=False,
+                ) as response,
+            ):
+                body = BoundedBody(self._settings.timeout, self._settings.api_key)
+                for chunk in response.iter_raw():
+                    if not body.feed(chunk):
+                        break
+        except REQUEST_ERRORS as error:
+            may_have_arrived = not isinstance(error, NEVER_SENT)
+            raise protocol.network_error(
+                request, self._base_url, error, may_have_arrived=may_have_arrived
+            ) from None
+        return protocol.parse_response(request, body.response(response.status_code, response.headers))
 
-    def _once(self, call: protocol.Request[Any]) -> protocol.Response:
-        with (
-            no_request_log(),
-            self._http.stream(call.method, call.path, json=call.json, headers=self._headers) as response,
-        ):
-            intake = BoundedBody(self._patience, self._key)
-            for chunk in response.iter_raw():
-                if not intake.take(chunk):
-                    break
-            return intake.answer(response.status_code, response.headers)
+
+_is_own_request: ContextVar[bool] = ContextVar("magichour_own_request", default=False)
+
+
+class _OwnRequestFilter(logging.Filter):
+    """Drops the records of httpx and httpcore while a request of ours is sent: they show signed URLs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _is_own_request.get()
+
+
+for _logger in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy"):
+    logging.getLogger(_logger).addFilter(_OwnRequestFilter())
+
+
+@contextmanager
+def _no_request_log() -> Iterator[None]:
+    token = _is_own_request.set(True)
+    try:
+        yield
+    finally:
+        _is_own_request.reset(token)

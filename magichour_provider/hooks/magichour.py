@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
@@ -18,7 +16,7 @@ from magichour_provider.client.pricing import (
     default_resolution,
     estimate_credits,
 )
-from magichour_provider.client.sync import MagicHourClient
+from magichour_provider.client.sync import MagicHourClient, send_with_retries
 from magichour_provider.exceptions import MagicHourError, NotFoundError, UndefinedConnectionError
 from magichour_provider.hooks.connection import settings_from_connection
 from magichour_provider.hooks.connection_form import wtforms_behaviour, wtforms_fields
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from magichour_provider.client.settings import ClientSettings
     from magichour_provider.jobs.choices import IfExists
 
+T = TypeVar("T")
 _NO_SUCH_PROJECT = "connection-test"
 
 
@@ -49,7 +48,7 @@ class MagicHourHook(BaseHook):
         super().__init__(**kwargs)
         self.magichour_conn_id = magichour_conn_id
         self._settings: ClientSettings | None = None
-        self._clients: dict[int | None, MagicHourClient] = {}
+        self._client: MagicHourClient | None = None
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -62,21 +61,16 @@ class MagicHourHook(BaseHook):
         return wtforms_behaviour()
 
     def get_conn(self) -> MagicHourClient:
-        """Return the synchronous client."""
-        return self.get_client()
+        """Return the synchronous client, which sends each request once. The hook keeps it."""
+        if self._client is None:
+            self._client = MagicHourClient.from_settings(self._sync_settings())
+        return self._client
 
-    def get_client(self, *, max_attempts: int | None = None) -> MagicHourClient:
-        """Return the synchronous client; `max_attempts` overrides the connection's. Kept by the hook."""
-        if max_attempts not in self._clients:
-            self._clients[max_attempts] = MagicHourClient(self._adjusted(self._sync_settings(), max_attempts))
-        return self._clients[max_attempts]
-
-    async def async_client(self, *, max_attempts: int | None = None) -> AsyncMagicHourClient:
+    async def async_client(self) -> AsyncMagicHourClient:
         """Make an asynchronous client, which the caller closes; the connection is read without blocking."""
         from magichour_provider.client.aio import AsyncMagicHourClient
 
-        settings = self._adjusted(await self.read_settings(), max_attempts)
-        return await asyncio.to_thread(AsyncMagicHourClient, settings)
+        return await AsyncMagicHourClient.from_settings(await self.read_settings())
 
     async def read_settings(self) -> ClientSettings:
         """Read the connection without blocking. Raises ConfigurationError where it cannot be used."""
@@ -99,7 +93,7 @@ class MagicHourHook(BaseHook):
         from magichour_provider.storage.images import open_source
         from magichour_provider.storage.transfer import upload
 
-        file_path = upload(self.get_client(), open_source(image, image_conn_id))
+        file_path = upload(self.get_conn(), open_source(image, image_conn_id))
         collect_upload(self, image)
         return file_path
 
@@ -111,17 +105,17 @@ class MagicHourHook(BaseHook):
         from magichour_provider.lineage import collect_submission
 
         request = ImageToVideoRequest(image_file_path=image_file_path, end_seconds=end_seconds, **options)
-        job = self.get_client().create_image_to_video(request)
+        job = self.get_conn().create_image_to_video(request)
         collect_submission(self, job.id)
         return job
 
     def get_video(self, project_id: str) -> VideoProject:
         """Look at a job."""
-        return self.get_client().get_video(project_id)
+        return self._retried(lambda client: client.get_video(project_id))
 
     def delete_video(self, project_id: str) -> None:
         """Remove a clip for good: no cancel, no refund."""
-        self.get_client().delete_video(project_id)
+        self._retried(lambda client: client.delete_video(project_id))
 
     def download(
         self,
@@ -144,7 +138,7 @@ class MagicHourHook(BaseHook):
 
             require_pictures()
         delivery = Delivery(project_id, path, path_conn_id, if_exists, file_name)
-        result = delivery.deliver(self.get_client())
+        result = delivery.deliver(self.get_conn())
         collect_download(self, project_id, result)
         if poster:
             result = _with_posters(result, conn_id_of(path, path_conn_id))
@@ -171,7 +165,7 @@ class MagicHourHook(BaseHook):
 
     def get_account(self) -> Account:
         """Read tier and spendable credits."""
-        return self.get_client().get_account()
+        return self._retried(lambda client: client.get_account())
 
     def estimate_credits(
         self, model: str, end_seconds: float, resolution: str | None = None, *, audio: bool = False
@@ -183,8 +177,13 @@ class MagicHourHook(BaseHook):
 
     def close(self) -> None:
         """Close the clients that the hook keeps."""
-        while self._clients:
-            self._clients.popitem()[1].close()
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _retried(self, call: Callable[[MagicHourClient], T]) -> T:
+        client = self.get_conn()
+        return send_with_retries(lambda: call(client), client.retry_policy)
 
     def _sync_settings(self) -> ClientSettings:
         if self._settings is None:
@@ -192,26 +191,18 @@ class MagicHourHook(BaseHook):
                 self._settings = settings_from_connection(self.get_connection(self.magichour_conn_id))
         return self._settings
 
-    @staticmethod
-    def _adjusted(settings: ClientSettings, max_attempts: int | None) -> ClientSettings:
-        if max_attempts is None:
-            return settings
-        return dataclasses.replace(settings, max_attempts=max_attempts)
-
     def _describe_account(self) -> str:
-        client = self.get_client()
         try:
-            account = client.get_account()
+            account = self.get_account()
         except NotFoundError:
-            self._try_key(client)
+            self._try_key()
             return "The API key is good. This API does not tell tier and credits."
         return f"The API key is good: tier {account.tier}, {account.credits} credits."
 
-    @staticmethod
-    def _try_key(client: MagicHourClient) -> None:
+    def _try_key(self) -> None:
         """Tell a good key (404) from a bad one (401) where there is no account endpoint."""
         try:
-            client.get_video(_NO_SUCH_PROJECT)
+            self.get_video(_NO_SUCH_PROJECT)
         except NotFoundError:
             return
 

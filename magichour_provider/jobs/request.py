@@ -210,8 +210,10 @@ def estimate(order: VideoRequest, account: Account | None = None) -> int | None:
 
 
 def _account(client: MagicHourClient) -> Account | None:
+    from magichour_provider.client.sync import send_with_retries
+
     try:
-        return client.get_account()
+        return send_with_retries(client.get_account, client.retry_policy)
     except NotFoundError:
         log.info("This API does not tell the account's tier and credits: they are not checked beforehand.")
         return None

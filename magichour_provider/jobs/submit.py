@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 from magichour_provider.client.models import CreatedJob
@@ -108,13 +109,13 @@ class Submission:
         self.check_deferral()
         images = open_images(self.order)
         identity = fingerprint(self.order, images) if self.records.available else ""
-        checked = check(self.hook.get_client(), self.order, images)
+        checked = check(self.hook.get_conn(), self.order, images)
         if self.run_budget is not None:
             self.run_budget.check(self._price(checked))
         return self._upload_and_submit(images, identity, checked)
 
     def _upload_and_submit(self, images: Images, identity: str, checked: Preflight) -> CreatedJob:
-        request = upload_images(self.hook.get_client(), self.order, images)
+        request = upload_images(self.hook.get_conn(), self.order, images)
         if self.run_budget is None:
             return self._submit(request, identity, checked)
         with self.run_budget.reserved(self._price(checked)):
@@ -137,13 +138,21 @@ class Submission:
         return job
 
     def _send(self, request: ImageToVideoRequest) -> CreatedJob:
-        try:
-            return self.hook.get_client().create_image_to_video(request, self)
-        except SubmissionUnknownError:
-            raise
-        except MagicHourError:
-            self._in_flight = False
-            raise
+        client = self.hook.get_conn()
+        for attempt in count(1):
+            self.begin()
+            try:
+                return client.create_image_to_video(request)
+            except SubmissionUnknownError:
+                raise
+            except MagicHourError as error:
+                self._in_flight = False
+                delay = client.retry_policy.delay_seconds(error, attempt, is_create=True)
+                if delay is None:
+                    raise
+            self.records.forget()
+            time.sleep(delay)
+        raise AssertionError("unreachable")
 
     def begin(self) -> None:
         """Record that the create is about to be sent, as the last thing before it is."""
@@ -161,11 +170,6 @@ class Submission:
             ) from error
         self._in_flight = True
 
-    def not_taken(self) -> None:
-        """Record that there is nothing to look for, in the pause before the create is sent again."""
-        self._in_flight = False
-        self.records.forget()
-
     def make_sure(self) -> None:
         """Raise TaskKilledError where no create must be sent any more."""
         if self.is_stopped():
@@ -182,7 +186,7 @@ class Submission:
 
     def _look(self, project_id: str) -> Look:
         try:
-            self.taken_up = project = get_video(self.hook.get_client(), project_id)
+            self.taken_up = project = get_video(self.hook, project_id)
         except NotFoundError as error:
             return Look(outcome.of_error(project_id, error), None)
         return Look(outcome.of_project(project), project.credits_charged)
@@ -194,7 +198,7 @@ class Submission:
         return compare_balances(before, self._balance_now() if before is not None else None, cost)
 
     def _balance_now(self) -> int | None:
-        return balance_now(self.hook.get_client(max_attempts=1))
+        return balance_now(self.hook.get_conn())
 
 
 def check_run_budget(order: VideoRequest, records: JobStateStore) -> None:

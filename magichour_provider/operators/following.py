@@ -87,4 +87,4 @@ def wait_here(
         poll_interval=task.poll_interval,
         submitted=submitted,
     )
-    return wait(task.hook.get_client(max_attempts=1), watch, make_sure)
+    return wait(task.hook.get_conn(), watch, make_sure)

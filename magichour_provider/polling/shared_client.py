@@ -124,9 +124,8 @@ class SharedClient:
             found = await asyncio.wait_for(self.read_settings(), _AIRFLOW_ANSWERS_WITHIN)
             settings = replace(found, max_attempts=1, timeout=min(found.timeout, _LONGEST_LOOK))
             if self._made is None or self._made.settings != settings:
-                # In a thread: making an SSL context takes some 25 ms, which the event loop has not.
-                client = await asyncio.to_thread(
-                    AsyncMagicHourClient, settings, max_connections=self.max_connections
+                client = await AsyncMagicHourClient.from_settings(
+                    settings, max_connections=self.max_connections
                 )
                 self._retire()
                 self._made = _Made(settings, client)

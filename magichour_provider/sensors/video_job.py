@@ -204,7 +204,7 @@ class VideoJobSensor(BaseSensorOperator):
     def _look(self) -> Outcome | None:
         from magichour_provider.polling.blocking import look
 
-        ended = look(self.hook.get_client(max_attempts=1), self._watch)
+        ended = look(self.hook.get_conn(), self._watch)
         self.credits_charged = self._watch.credits_charged
         return ended
 

@@ -37,9 +37,11 @@ class Delivery:
 
         Raises the error of a job that has no clip, and TransferError and its kinds.
         """
+        from magichour_provider.client.sync import send_with_retries
+
         self._target()  # what is wrong with it is said before anything is asked
         try:
-            project = client.get_video(self.project_id)
+            project = send_with_retries(lambda: client.get_video(self.project_id), client.retry_policy)
             links = download_urls(project)
         except (NotFoundError, JobDeletedError):
             landed = self._landed_before()
@@ -80,10 +82,16 @@ class Delivery:
 
 def _fresh_links(client: MagicHourClient, project: VideoProject, index: int) -> Callable[[], DownloadUrl]:
     """Gives the link that is at hand first, and a new one each time after that."""
+    from magichour_provider.client.sync import send_with_retries
+
     at_hand = [project]
 
     def ask() -> DownloadUrl:
-        current = at_hand.pop() if at_hand else client.get_video(project.id)
+        current = (
+            at_hand.pop()
+            if at_hand
+            else send_with_retries(lambda: client.get_video(project.id), client.retry_policy)
+        )
         links = download_urls(current)
         if index >= len(links):
             raise TransferError(f"Project {project.id} has fewer clips than a moment ago.")

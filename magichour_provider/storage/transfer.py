@@ -34,10 +34,14 @@ def upload(client: MagicHourClient, source: Remote | Upload) -> str:
     A broken upload is begun again, with a new URL: it costs nothing. Raises NetworkError when that does
     not help, ImageError when the file changes on the way.
     """
+    from magichour_provider.client.sync import send_with_retries
+
     if isinstance(source, Remote):
         return source.file_path
     for attempt in range(1, _ATTEMPTS + 1):
-        (target,) = client.create_upload_targets([source.extension])
+        (target,) = send_with_retries(
+            lambda: client.create_upload_targets([source.extension]), client.retry_policy
+        )
         try:
             client.put_upload(target, _watched(source), source.size)
         except NetworkError as error:

@@ -147,7 +147,7 @@ def _client(conn_id: str) -> MagicHourClient:
 
 @lru_cache(maxsize=16)
 def _client_of(settings: ClientSettings) -> MagicHourClient:
-    return MagicHourClient(settings)
+    return MagicHourClient.from_settings(settings)
 
 
 def _fresh_link(conn_id: str, project_id: str) -> str:

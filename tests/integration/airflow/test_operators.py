@@ -227,7 +227,7 @@ class TestImageToVideo:
         self, context, magichour_sandbox, cut_off, monkeypatch, fails_for_good
     ):
         operator = render()
-        client = operator.hook.get_client()
+        client = operator.hook.get_conn()
         create = client.create_image_to_video
 
         def create_and_be_cut_off(*arguments):

@@ -98,4 +98,4 @@ class RawStorage:
 
 def client_for(**settings: object) -> MagicHourClient:
     """A client that needs no API."""
-    return MagicHourClient(ClientSettings(**{"api_key": "mhk_KEY", "timeout": 5.0, **settings}))
+    return MagicHourClient.from_settings(ClientSettings(**{"api_key": "mhk_KEY", "timeout": 5.0, **settings}))

@@ -39,7 +39,7 @@ def settings(magichour_sandbox):
 @pytest.fixture
 def submit(settings, magichour_sandbox):
     magichour_sandbox.control.account(credits=100_000)
-    with MagicHourClient(settings) as client:
+    with MagicHourClient.from_settings(settings) as client:
         request = ImageToVideoRequest(
             image_file_path="saved-items/a/b.png", end_seconds=3, model="ltx-2.3", resolution="480p"
         )

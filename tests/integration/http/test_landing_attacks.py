@@ -576,7 +576,7 @@ from magichour_provider.storage.transfer import land
 
 url, folder = sys.argv[1:]
 link = DownloadUrl.model_validate({"url": url})
-client = MagicHourClient(ClientSettings(api_key="k", timeout=5.0))
+client = MagicHourClient.from_settings(ClientSettings(api_key="k", timeout=5.0))
 
 def bring(name):
     land(client, lambda: link, resolve_target(f"{folder}/{name}.mp4", "p1"), if_exists="skip")

@@ -17,7 +17,7 @@ IMAGE = "dags_examples/images/grace_hopper.jpg"
 
 @pytest.fixture
 def client(magichour_sandbox):
-    with MagicHourClient(ClientSettings(magichour_sandbox.api_key, magichour_sandbox.url)) as client:
+    with MagicHourClient.from_settings(ClientSettings(magichour_sandbox.api_key, magichour_sandbox.url)) as client:
         yield client
 
 
@@ -133,7 +133,7 @@ def test_a_clip_of_unknown_cost_is_submitted_where_the_user_allows_it(client, ma
 
 def test_a_wrong_key_is_found_before_anything_is_uploaded(magichour_sandbox):
     with (
-        MagicHourClient(ClientSettings("wrong", magichour_sandbox.url)) as client,
+        MagicHourClient.from_settings(ClientSettings("wrong", magichour_sandbox.url)) as client,
         pytest.raises(errors.AuthenticationError, match="API key"),
     ):
         submit(client, order())

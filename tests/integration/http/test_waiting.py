@@ -26,7 +26,7 @@ def settings(magichour_sandbox):
 
 @pytest.fixture
 def submit(settings):
-    with MagicHourClient(settings) as client:
+    with MagicHourClient.from_settings(settings) as client:
         request = ImageToVideoRequest(
             image_file_path="saved-items/a/b.png", end_seconds=3, model="ltx-2.3", resolution="480p"
         )
@@ -39,7 +39,7 @@ def watch(project_id, *, timeout=60.0):
 
 
 def wait_in_worker(settings, *watches):
-    with MagicHourClient(settings) as client:
+    with MagicHourClient.from_settings(settings) as client:
         return [blocking.wait(client, each) for each in watches]
 
 
@@ -111,7 +111,7 @@ def test_the_wait_ends_when_the_job_comes_to_nothing(
 def test_a_deleted_job_ends_the_wait(wait, settings, submit, magichour_sandbox, deleted):
     magichour_sandbox.control.behaviour(deleted=deleted)
     project_id = submit()
-    with MagicHourClient(settings) as client:
+    with MagicHourClient.from_settings(settings) as client:
         client.delete_video(project_id)
     assert wait(settings, watch(project_id))[0].ending is TerminalStatus.DELETED
 

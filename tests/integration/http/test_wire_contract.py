@@ -210,18 +210,18 @@ class Wire:
         """Call one method of the client, which tries once."""
         settings = ClientSettings(key or self.server.api_key, self.server.url, max_attempts=1)
         if self.kind == "sync":
-            with MagicHourClient(settings) as client:
+            with MagicHourClient.from_settings(settings) as client:
                 return getattr(client, method)(*arguments)
 
         async def call() -> Any:
-            async with AsyncMagicHourClient(settings) as client:
+            async with await AsyncMagicHourClient.from_settings(settings) as client:
                 return await getattr(client, method)(*arguments)
 
         return asyncio.run(call())
 
     def prepared(self, **fields: Any) -> ImageToVideoRequest:
         order = VideoRequest.of(image=IMAGE, **fields)
-        with MagicHourClient(ClientSettings(self.server.api_key, self.server.url)) as client:
+        with MagicHourClient.from_settings(ClientSettings(self.server.api_key, self.server.url)) as client:
             images = open_images(order)
             check(client, order, images)
             return upload_images(client, order, images)

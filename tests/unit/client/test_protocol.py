@@ -83,7 +83,7 @@ def test_what_cannot_be_a_project_id_is_refused_before_it_is_sent(project_id):
 @pytest.mark.parametrize("body", [{"message": "why"}, {"code": "some_code", "message": "why"}])
 def test_both_shapes_of_an_error_body_are_read(status, kind, body):
     with pytest.raises(kind, match="why") as raised:
-        protocol.read(GET, answer(status, body))
+        protocol.parse_response(GET, answer(status, body))
     assert type(raised.value) is kind
     assert raised.value.code == body.get("code")
 
@@ -91,25 +91,25 @@ def test_both_shapes_of_an_error_body_are_read(status, kind, body):
 @pytest.mark.parametrize("body", [b"", b"<html>502</html>", b"[1]", b"null", b'{"message": 5}', b"\xff"])
 def test_an_error_body_that_is_no_json_object_still_gives_the_error(body):
     with pytest.raises(errors.ServerError, match="502"):
-        protocol.read(GET, answer(502, body))
+        protocol.parse_response(GET, answer(502, body))
 
 
 @pytest.mark.parametrize("status", [500, 502, 504])
 def test_a_create_that_failed_inside_the_server_has_an_unknown_outcome(status):
     with pytest.raises(errors.SubmissionUnknownError, match="may have been spent"):
-        protocol.read(CREATE, answer(status, b"bad gateway"))
+        protocol.parse_response(CREATE, answer(status, b"bad gateway"))
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"id": ""}', b'{"id": 5}'])
 def test_a_create_answered_without_an_id_has_an_unknown_outcome(body):
     with pytest.raises(errors.SubmissionUnknownError):
-        protocol.read(CREATE, answer(200, body))
+        protocol.parse_response(CREATE, answer(200, body))
 
 
 def test_an_unreadable_answer_is_named_by_its_fields_and_never_quoted():
     body = {**PROJECT, "status": None, "downloads": [{"url": "https://s/x?sig=SECRET", "expires_at": "x"}]}
     with pytest.raises(errors.InvalidResponseError) as raised:
-        protocol.read(GET, answer(200, body))
+        protocol.parse_response(GET, answer(200, body))
     assert "status" in str(raised.value)
     assert "SECRET" not in str(raised.value) + repr(raised.value.__context__)
 
@@ -119,26 +119,26 @@ def test_an_unreadable_answer_is_named_by_its_fields_and_never_quoted():
 )
 def test_a_redirect_is_not_followed_and_points_at_the_host(call, kind):
     with pytest.raises(kind, match="host"):
-        protocol.read(call, answer(301, b"", location="https://elsewhere/"))
+        protocol.parse_response(call, answer(301, b"", location="https://elsewhere/"))
 
 
 @pytest.mark.parametrize("body", [b"[" * 200_000, b'{"a":' * 100_000])
 def test_a_body_that_is_nested_without_end_is_only_unreadable(body):
     with pytest.raises(errors.SubmissionUnknownError):
-        protocol.read(CREATE, answer(500, body))
+        protocol.parse_response(CREATE, answer(500, body))
     with pytest.raises(errors.InvalidResponseError):
-        protocol.read(GET, answer(200, body))
+        protocol.parse_response(GET, answer(200, body))
 
 
 @pytest.mark.parametrize("identifier", [" \n", "None/..", "a/../b?x", "a" * 300])
 def test_a_created_job_with_an_id_that_cannot_be_used_has_an_unknown_outcome(identifier):
     with pytest.raises(errors.SubmissionUnknownError):
-        protocol.read(CREATE, answer(200, {"id": identifier, "credits_charged": 1}))
+        protocol.parse_response(CREATE, answer(200, {"id": identifier, "credits_charged": 1}))
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "/v1/account", "data:x", ""])
 def test_a_link_that_is_no_web_address_is_no_link_and_hides_no_state(url):
-    project = protocol.read(GET, answer(200, {**PROJECT, "downloads": [{"url": url}]}))
+    project = protocol.parse_response(GET, answer(200, {**PROJECT, "downloads": [{"url": url}]}))
     assert project.clip_link is None
     assert project.status is JobStatus.COMPLETE
 
@@ -161,7 +161,7 @@ def test_a_link_that_is_no_web_address_is_no_link_and_hides_no_state(url):
 )
 def test_what_cannot_be_read_beside_the_state_hides_it_not(field):
     body = json.dumps({**PROJECT, "status": "complete", **field}).encode()
-    project = protocol.read(GET, answer(200, body))
+    project = protocol.parse_response(GET, answer(200, body))
     assert project.status is JobStatus.COMPLETE
     assert project.enabled
     assert getattr(project, next(iter(field))) in (None, True)
@@ -169,20 +169,20 @@ def test_what_cannot_be_read_beside_the_state_hides_it_not(field):
 
 def test_a_time_without_a_zone_is_in_utc():
     body = json.dumps({**PROJECT, "created_at": "2026-01-01T00:00:00"}).encode()
-    created = protocol.read(GET, answer(200, body)).created_at
+    created = protocol.parse_response(GET, answer(200, body)).created_at
     assert created is not None
     assert created.isoformat() == "2026-01-01T00:00:00+00:00"
 
 
 def test_an_answer_about_another_project_is_unreadable():
     with pytest.raises(errors.InvalidResponseError):
-        protocol.read(GET, answer(200, {**PROJECT, "id": "cm9"}))
+        protocol.parse_response(GET, answer(200, {**PROJECT, "id": "cm9"}))
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
 def test_what_a_gateway_answers_may_pass(status):
     with pytest.raises(errors.InvalidResponseError) as caught:
-        protocol.read(GET, answer(status, b"<html>"))
+        protocol.parse_response(GET, answer(status, b"<html>"))
     assert caught.value.retryable
 
 
@@ -194,7 +194,7 @@ def test_requests_and_answers_show_no_signed_address():
 
 
 def test_unknown_fields_and_statuses_do_not_break_a_reader():
-    project = protocol.read(
+    project = protocol.parse_response(
         GET, answer(200, {**PROJECT, "status": "paused", "type": "NEW", "extra": {"a": 1}})
     )
     assert project.status == "paused"
@@ -203,12 +203,12 @@ def test_unknown_fields_and_statuses_do_not_break_a_reader():
 
 def test_the_deprecated_download_stands_in_for_downloads():
     body = {"id": "cm1", "status": "complete", "download": PROJECT["downloads"][0]}
-    project = protocol.read(GET, answer(200, body))
+    project = protocol.parse_response(GET, answer(200, body))
     assert project.clip_link.url.get_secret_value() == "https://s/x?sig=SECRET"
 
 
 def test_a_signed_link_shows_in_no_repr_and_no_dump():
-    project = protocol.read(GET, answer(200, PROJECT))
+    project = protocol.parse_response(GET, answer(200, PROJECT))
     assert "SECRET" not in repr(project) + str(project) + project.model_dump_json()
 
 
@@ -229,39 +229,53 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(value, seconds):
     assert protocol.parse_retry_after(value, now=now) == seconds
 
 
+def error_of(request, status, **headers):
+    with pytest.raises(errors.MagicHourError) as raised:
+        protocol.parse_response(request, answer(status, {"message": "why"}, **headers))
+    return raised.value
+
+
+def no_answer(request, *, may_have_arrived):
+    return protocol.network_error(request, "host", OSError("broken"), may_have_arrived=may_have_arrived)
+
+
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_create_is_sent_again_where_it_was_not_taken(status):
-    assert RetryPolicy().after_answer(CREATE, answer(status), 1) is not None
-    assert RetryPolicy().after_failure(CREATE, 1, connected=False) is not None
+def test_create_429_and_503_are_retried(status):
+    assert RetryPolicy().delay_seconds(error_of(CREATE, status), 1, is_create=True) is not None
 
 
-@pytest.mark.parametrize("status", [200, 400, 401, 402, 404, 422, 500, 502, 504])
-def test_a_create_is_never_sent_again_where_it_may_have_been_taken(status):
-    assert RetryPolicy().after_answer(CREATE, answer(status), 1) is None
-    assert RetryPolicy().after_failure(CREATE, 1, connected=True) is None
+def test_create_that_was_never_sent_is_retried():
+    error = no_answer(CREATE, may_have_arrived=False)
+    assert RetryPolicy().delay_seconds(error, 1, is_create=True) is not None
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 408, 409, 422, 425, 499, 500, 502, 504])
+def test_create_that_may_have_arrived_is_never_retried(status):
+    assert RetryPolicy().delay_seconds(error_of(CREATE, status), 1, is_create=True) is None
+    error = no_answer(CREATE, may_have_arrived=True)
+    assert RetryPolicy().delay_seconds(error, 1, is_create=True) is None
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_a_look_is_sent_again_on_anything_that_may_pass(status):
-    assert RetryPolicy().after_answer(GET, answer(status), 1) is not None
-    assert RetryPolicy().after_failure(GET, 1, connected=True) is not None
+def test_poll_is_retried_after_errors_that_may_pass(status):
+    assert RetryPolicy().delay_seconds(error_of(GET, status), 1) is not None
+    assert RetryPolicy().delay_seconds(no_answer(GET, may_have_arrived=True), 1) is not None
 
 
-def test_attempts_come_to_an_end():
+def test_retries_end_at_max_attempts():
     policy = RetryPolicy(max_attempts=3)
-    assert policy.after_answer(GET, answer(503), 2) is not None
-    assert policy.after_answer(GET, answer(503), 3) is None
-    assert policy.after_failure(GET, 3, connected=True) is None
+    assert policy.delay_seconds(error_of(GET, 503), 2) is not None
+    assert policy.delay_seconds(error_of(GET, 503), 3) is None
 
 
-def test_the_server_decides_how_long_to_wait_and_too_long_is_left_to_airflow():
-    policy = RetryPolicy(cap=30)
-    assert policy.after_answer(GET, answer(429, retry_after="7"), 1) == 7
-    assert policy.after_answer(GET, answer(429, retry_after="3600"), 1) is None
+def test_retry_after_decides_the_delay_up_to_the_cap():
+    policy = RetryPolicy(cap_seconds=30)
+    assert policy.delay_seconds(error_of(GET, 429, retry_after="7"), 1) == 7
+    assert policy.delay_seconds(error_of(GET, 429, retry_after="3600"), 1) is None
 
 
-def test_the_pause_grows_and_stays_under_its_cap():
-    policy = RetryPolicy(max_attempts=20, base=0.5, cap=8)
-    assert 0.375 <= policy.after_answer(GET, answer(500), 1) <= 0.625
-    assert 1.5 <= policy.after_answer(GET, answer(500), 3) <= 2.5
-    assert policy.after_answer(GET, answer(500), 15) <= 10
+def test_backoff_doubles_up_to_the_cap():
+    policy = RetryPolicy(max_attempts=20, base_seconds=0.5, cap_seconds=8)
+    assert 0.375 <= policy.delay_seconds(error_of(GET, 500), 1) <= 0.625
+    assert 1.5 <= policy.delay_seconds(error_of(GET, 500), 3) <= 2.5
+    assert policy.delay_seconds(error_of(GET, 500), 15) <= 8

@@ -34,4 +34,4 @@ def test_user_names_in_host_and_proxy_are_not_shown():
 
 def test_a_missing_ca_bundle_is_named(tmp_path):
     with pytest.raises(ConfigurationError, match="no-such"):
-        ClientSettings("key", ca_bundle=str(tmp_path / "no-such.pem")).options()
+        ClientSettings("key", ca_bundle=str(tmp_path / "no-such.pem")).tls()
