@@ -44,8 +44,8 @@ nitpick_ignore_regex = [("py:.*", r"(?!magichour_provider\.).*"), ("py:.*", r".*
 nitpick_ignore = [
     ("py:class", "magichour_provider.client.download_headers.DownloadHeaders"),
     ("py:class", "magichour_provider.client.download_headers.Position"),
-    ("py:class", "magichour_provider.operators.mixins.MagicHourHookMixin"),
-    ("py:class", "magichour_provider.operators.mixins.OpenLineageMixin"),
+    ("py:class", "magichour_provider.operators._base.MagicHourHookMixin"),
+    ("py:class", "magichour_provider.operators._base.OpenLineageMixin"),
     ("py:class", "magichour_provider.sandbox.state.Settings"),
 ]
 """What the documented ones hand to each other, and nobody else uses."""

@@ -36,7 +36,7 @@ from magichour_provider.jobs.request import (
     upload_images,
 )
 from magichour_provider.jobs.state import JobStateStore
-from magichour_provider.operators.on_kill import killed
+from magichour_provider.operators._base import kill_message
 from magichour_provider.polling import outcome
 from magichour_provider.polling.blocking import get_video
 
@@ -93,10 +93,10 @@ class Submission:
         self.job = self.taken_up = None
         return self._buy()
 
-    def killed(self) -> str:
+    def kill_message(self) -> str:
         """What a kill means at this point."""
         if self.job is not None:
-            return killed(self.job.id, self.job.credits_charged)
+            return kill_message(self.job.id, self.job.credits_charged)
         if not self._in_flight:
             return "This task was killed before it submitted a job: this try has paid nothing."
         return (

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
 from magichour_provider.airflow_internals import drop_notset
-from magichour_provider.operators.failures import reports_failure
-from magichour_provider.operators.retries import map_non_retryable, set_default_retry_policy
+from magichour_provider.operators._base import map_non_retryable, reports_failure, set_default_retry_policy
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg

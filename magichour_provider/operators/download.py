@@ -13,9 +13,13 @@ from magichour_provider.exceptions import MagicHourError, TaskKilledError, Trans
 from magichour_provider.jobs.choices import IfExists, check_choice
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.operators.failures import reports_failure
-from magichour_provider.operators.mixins import MagicHourHookMixin, OpenLineageMixin
-from magichour_provider.operators.retries import map_non_retryable, set_default_retry_policy
+from magichour_provider.operators._base import (
+    MagicHourHookMixin,
+    OpenLineageMixin,
+    map_non_retryable,
+    reports_failure,
+    set_default_retry_policy,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg

@@ -19,15 +19,18 @@ from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference, job
 from magichour_provider.jobs.state import JobStateStore, confirm_success
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.operators import following
-from magichour_provider.operators.failures import reports_failure
-from magichour_provider.operators.mixins import MagicHourHookMixin, OpenLineageMixin
-from magichour_provider.operators.on_kill import killed, say, stopped
-from magichour_provider.operators.ordering import build_submission
-from magichour_provider.operators.retries import (
+from magichour_provider.operators._base import (
+    MagicHourHookMixin,
+    OpenLineageMixin,
     as_fail_exception,
+    kill_message,
+    killed_error,
+    log_from_signal_handler,
     map_non_retryable,
+    reports_failure,
     set_default_retry_policy,
 )
+from magichour_provider.operators.ordering import build_submission
 from magichour_provider.polling.deadlines import deadline_from, optional_seconds, seconds
 
 if TYPE_CHECKING:
@@ -211,9 +214,9 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         """
         self._killed = True
         if self.linked_project_id:
-            say(self.log, killed(self.linked_project_id, self.credits_charged))
+            log_from_signal_handler(self.log, kill_message(self.linked_project_id, self.credits_charged))
         elif self._purchase is not None:
-            say(self.log, self._purchase.killed())
+            log_from_signal_handler(self.log, self._purchase.kill_message())
 
     def _lineage(self) -> Any:
         """From the images to the project, with model, credits and a checksum of the prompt."""
@@ -287,7 +290,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
 
     def _heed_kill(self) -> None:
         if self._killed:
-            raise stopped(str(self.linked_project_id))
+            raise killed_error(str(self.linked_project_id))
 
 
 def _listed(callbacks: Any) -> list[Any]:

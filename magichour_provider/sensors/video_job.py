@@ -21,10 +21,14 @@ from magichour_provider.asset_events import announce_job
 from magichour_provider.exceptions import JobError, WaitTimeoutError
 from magichour_provider.jobs.reference import DEADLINE, DEFAULT_CONN_ID, HANDED_OVER, JobReference
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.operators import failures
-from magichour_provider.operators.failures import reports_failure
-from magichour_provider.operators.on_kill import killed, say
-from magichour_provider.operators.retries import map_non_retryable, set_default_retry_policy
+from magichour_provider.operators import _base
+from magichour_provider.operators._base import (
+    kill_message,
+    log_from_signal_handler,
+    map_non_retryable,
+    reports_failure,
+    set_default_retry_policy,
+)
 from magichour_provider.polling.deadlines import deadline_from, optional_seconds
 from magichour_provider.sensors.poke_state import recall, remember
 from magichour_provider.sensors.start_from_trigger import (
@@ -146,7 +150,7 @@ class VideoJobSensor(BaseSensorOperator):
     def on_kill(self) -> None:
         """Say what goes on: there is no way to cancel a render from here."""
         if self.linked_project_id:
-            say(self.log, killed(self.linked_project_id, self.credits_charged))
+            log_from_signal_handler(self.log, kill_message(self.linked_project_id, self.credits_charged))
 
     @reports_failure
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
@@ -154,7 +158,7 @@ class VideoJobSensor(BaseSensorOperator):
         from magichour_provider.polling.outcome import Outcome
 
         if HANDED_OVER in event:
-            delete_xcoms(context["ti"], "return_value", failures.KEY)
+            delete_xcoms(context["ti"], "return_value", _base.ERROR_KEY)
             if event[HANDED_OVER] is not None:
                 self.log.info("A worker takes this task over, because %s.", event[HANDED_OVER])
                 return self._wait(context, event[DEADLINE])

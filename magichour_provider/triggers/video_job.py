@@ -16,7 +16,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from magichour_provider.airflow_internals import is_deferred, min_deferral_seconds, triggerer_stats
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
-from magichour_provider.operators.on_kill import killed
+from magichour_provider.operators._base import kill_message
 from magichour_provider.polling.deadlines import FRAMEWORK_GRACE
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class VideoJobTrigger(BaseTrigger):
         if still_waits:
             return
         if await self._goes_on():
-            log.warning("%s", killed(self.project_id, self.credits_charged))
+            log.warning("%s", kill_message(self.project_id, self.credits_charged))
         else:
             log.info("This task waits no longer for job %s, which has ended.", self.project_id)
 

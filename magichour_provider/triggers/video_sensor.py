@@ -23,7 +23,7 @@ from magichour_provider.client.projects import library_url
 from magichour_provider.exceptions import InvalidRequestError
 from magichour_provider.jobs.reference import DEADLINE, DEFAULT_CONN_ID, HANDED_OVER, JobReference
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.operators import failures
+from magichour_provider.operators import _base
 from magichour_provider.triggers.video_job import VideoJobTrigger
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class VideoSensorTrigger(VideoJobTrigger):
 
 
 def _replace_result(ti: Any, result: Mapping[str, Any]) -> None:
-    delete_xcoms(ti, failures.KEY)
+    delete_xcoms(ti, _base.ERROR_KEY)
     push_xcom(ti, "return_value", result)
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased
 
 from magichour_provider.airflow_internals import task_state_rows
 from magichour_provider.jobs import state as durable
-from magichour_provider.operators import failures
+from magichour_provider.operators import _base
 from magichour_provider.ui.coercion import text, whole
 from magichour_provider.ui.queries import LINK, PROJECT_ID, RESULT, mapping, moment, parsed, same
 
@@ -76,7 +76,7 @@ def _latest_told(session: Session, dag_ids: Sequence[str], since: datetime, limi
     found = (
         select(teller.dag_id, teller.timestamp, teller.value)
         .join(link, same(link, teller))
-        .where(link.key == LINK, teller.key.in_((RESULT, failures.KEY)))
+        .where(link.key == LINK, teller.key.in_((RESULT, _base.ERROR_KEY)))
         .where(teller.timestamp >= since, teller.dag_id.in_(dag_ids))
     )
     rows = session.execute(found.order_by(teller.timestamp.desc()).limit(limit))

@@ -26,7 +26,7 @@ from magichour_provider.exceptions import InvalidRequestError
 from magichour_provider.jobs import state as durable
 from magichour_provider.jobs.reference import JobReference
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.operators import failures
+from magichour_provider.operators import _base
 from magichour_provider.ui.view_models import TaskKey
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 RESULT, PROJECT_ID = "return_value", "project_id"
 LINK = VideoProjectLink().xcom_key
-_SHOWN = (RESULT, PROJECT_ID, failures.KEY, LINK)
+_SHOWN = (RESULT, PROJECT_ID, _base.ERROR_KEY, LINK)
 _SHEET = "ContactSheetOperator"
 _OPERATORS = frozenset({"ImageToVideoOperator", "VideoJobSensor", "DownloadVideoOperator", _SHEET})
 _CHUNK = 200
@@ -78,7 +78,7 @@ class TaskRow:
     @property
     def failure(self) -> Mapping[str, Any]:
         """Why it failed, where it has said so."""
-        return mapping(self.xcoms.get(failures.KEY))
+        return mapping(self.xcoms.get(_base.ERROR_KEY))
 
     @property
     def project_id(self) -> str | None:

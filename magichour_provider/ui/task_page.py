@@ -10,7 +10,7 @@ from typing import TypeVar
 from magichour_provider.client.models import JobStatus, VideoProject
 from magichour_provider.client.projects import library_url
 from magichour_provider.exceptions import MagicHourError, NotFoundError
-from magichour_provider.operators.failures import describe
+from magichour_provider.operators._base import describe_error
 from magichour_provider.polling.outcome import of_project, status_text
 from magichour_provider.storage.locations import display
 from magichour_provider.ui import coercion as told
@@ -124,7 +124,7 @@ def _failure_of(project: VideoProject) -> Failure | None:
     """Why the job failed, in Magic Hour's own words; None where it did not."""
     outcome = of_project(project)
     error = outcome.error() if outcome is not None else None
-    return None if error is None else explain(describe(error, credits_charged=project.credits_charged))
+    return None if error is None else explain(describe_error(error, credits_charged=project.credits_charged))
 
 
 class _Facts:

@@ -90,7 +90,7 @@ def test_a_sheet_that_cannot_be_written_says_so_to_the_next_tasks_and_nothing_of
     Path("a-file").touch()
     with fails_for_good(match="The clips are untouched, and no credits were spent"):
         sheet(clip, path).execute(context)
-    failure = context["ti"].pushed["failure"]
+    failure = context["ti"].pushed["magichour_error"]
     assert (failure["error"], failure["project_id"], failure["credits_charged"]) == (
         "DestinationError",
         None,
@@ -109,7 +109,7 @@ def test_a_store_that_may_take_the_sheet_later_says_nothing_of_a_clip_to_downloa
     monkeypatch.setattr(type(memory_store), "_open", broken)
     with pytest.raises(TransferError, match="The clips are untouched"):
         sheet(clip, "memory://sheets/").execute(context)
-    assert context["ti"].pushed["failure"]["retryable"] is True
+    assert context["ti"].pushed["magichour_error"]["retryable"] is True
 
 
 def test_a_run_without_clips_leaves_no_failure_to_read(context, tmp_path):

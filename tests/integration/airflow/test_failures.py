@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
 
 from magichour_provider import airflow_internals as compat
 from magichour_provider import exceptions as errors
-from magichour_provider.operators import failures
+from magichour_provider.operators import _base
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 from magichour_provider.polling.outcome import Outcome, TerminalStatus
@@ -45,7 +45,7 @@ def any_failure():
 
 def told(context):
     """The XCom `failure`, as another task reads it."""
-    return json.loads(json.dumps(context["ti"].pushed["failure"]))
+    return json.loads(json.dumps(context["ti"].pushed["magichour_error"]))
 
 
 def only_job(sandbox):
@@ -78,7 +78,7 @@ class TestImageToVideo:
     def test_a_job_that_fails_while_the_triggerer_waits(self, context, magichour_sandbox, endless):
         with pytest.raises(TaskDeferred):
             render(deferrable=True).execute(context)
-        assert "failure" not in context["ti"].pushed, "a deferral is no failure"
+        assert "magichour_error" not in context["ti"].pushed, "a deferral is no failure"
         job = only_job(magichour_sandbox)
         outcome = Outcome(
             TerminalStatus.FAILED, job["id"], credits_charged=0, error_code="nsfw", error_message="No"
@@ -148,7 +148,7 @@ class TestImageToVideo:
         task.on_kill()
         with any_failure():
             task.execute(context)
-        assert ("failure" in context["ti"].pushed) is tells
+        assert ("magichour_error" in context["ti"].pushed) is tells
 
     def test_an_xcom_that_cannot_be_written_hides_no_error(self, context, monkeypatch):
         def fail(key, value):
@@ -161,7 +161,7 @@ class TestImageToVideo:
 
     def test_a_try_that_airflow_has_given_up_writes_over_nobody(self, tries, context, monkeypatch):
         def refuse(key, value, *, retention=None):
-            if key == "magichour_failure":
+            if key == "magichour_error":
                 raise RuntimeError("409")
 
         monkeypatch.setattr(tries.store, "set", refuse)
@@ -230,7 +230,7 @@ class TestVideoJobSensor:
         job = render(wait_for_completion=False).execute(context)["project_id"]
         with pytest.raises(AirflowRescheduleException):
             sensor(job, mode="reschedule").execute(context)
-        assert "failure" not in context["ti"].pushed
+        assert "magichour_error" not in context["ti"].pushed
 
 
 def test_a_clip_that_cannot_be_brought_home(context, magichour_sandbox, tmp_path):
@@ -247,7 +247,7 @@ def test_what_is_not_ours_is_not_told(context):
     class Task:
         do_xcom_push, linked_project_id, credits_charged = True, None, None
 
-        @failures.reports_failure
+        @_base.reports_failure
         def execute(self, context):
             try:
                 raise errors.NetworkError("mended by now")
@@ -260,19 +260,19 @@ def test_what_is_not_ours_is_not_told(context):
 
 
 def test_a_message_is_short():
-    failure = failures.describe(errors.NetworkError("x" * 5000))
+    failure = _base.describe_error(errors.NetworkError("x" * 5000))
     assert len(failure["message"]) == 1000
 
 
-@pytest.mark.parametrize(("try_number", "left"), [(1, {"failure": 1}), (2, {})])
+@pytest.mark.parametrize(("try_number", "left"), [(1, {"magichour_error": 1}), (2, {})])
 def test_what_an_earlier_try_has_left_is_removed(monkeypatch, context, try_number, left):
     """A sensor that begins in the triggerer gets no clean start from Airflow."""
     from airflow.sdk.execution_time.xcom import XCom
 
-    stored = {"failure": 1}
+    stored = {"magichour_error": 1}
     monkeypatch.setattr(XCom, "get_one", lambda *, key, **_: stored.get(key))
     monkeypatch.setattr(XCom, "delete", lambda *, key, **_: stored.pop(key))
     ti = context["ti"]
     ti.try_number = try_number
-    compat.delete_xcoms(ti, "return_value", "failure")
+    compat.delete_xcoms(ti, "return_value", "magichour_error")
     assert stored == left

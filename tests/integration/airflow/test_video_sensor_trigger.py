@@ -268,7 +268,7 @@ def test_a_worker_takes_over_with_its_own_templates_and_the_same_deadline(sensor
     with pytest.raises(Deferred) as deferred:
         sensor(job).execute_complete(context, {HANDED_OVER: "why", DEADLINE: deadline})
     assert deferred.value.args == (deadline,)
-    assert sensor.forgotten == [("return_value", "failure")]
+    assert sensor.forgotten == [("return_value", "magichour_error")]
 
 
 def test_a_worker_that_takes_over_nothing_says_so(sensor, context, connection, fails_for_good):

@@ -127,7 +127,7 @@ def test_any_other_failure_goes_to_who_is_on_call(runs: dict[str, Run], mails: A
 def test_where_nothing_fails_nobody_is_told(runs: dict[str, Run]) -> None:
     run = runs["branch-success"]
     assert run.finish() == "success"
-    assert run.xcom("render", "failure") is None
+    assert run.xcom("render", "magichour_error") is None
     assert run.states() == {
         "render": "success",
         "download": "success",
@@ -161,7 +161,7 @@ def test_what_cannot_be_paid_goes_to_billing_and_a_clear_mends_it(
 
     live_airflow.clear(run.dag_id, run.run_id)
     assert run.finish() == "success"
-    assert run.xcom("render", "failure") is None, "what was told before is gone"
+    assert run.xcom("render", "magichour_error") is None, "what was told before is gone"
     assert run.states()["mail_billing"] == "skipped"
 
 
@@ -178,7 +178,7 @@ def test_a_task_that_succeeds_without_a_worker_leaves_no_failure_of_an_earlier_t
     finally:
         control.behaviour(render_seconds=QUICK)
     job = run.xcom("submit")["project_id"]
-    failure = run.xcom("wait", "failure")
+    failure = run.xcom("wait", "magichour_error")
     assert (failure["error"], failure["project_id"]) == ("WaitTimeoutError", job)
 
     control.set_job(job, "complete")
@@ -186,7 +186,7 @@ def test_a_task_that_succeeds_without_a_worker_leaves_no_failure_of_an_earlier_t
     assert run.finish() == "success"
     assert "this task ends in the triggerer" in live_airflow.log(run.dag_id, run.run_id, "wait", try_number=2)
     assert run.xcom("wait")["project_id"] == job
-    assert run.xcom("wait", "failure") is None
+    assert run.xcom("wait", "magichour_error") is None
 
 
 class TestNightlyFolder:
@@ -238,7 +238,7 @@ def told(run: Run, who: str) -> Json:
         "choose_recipient": "success",
         **{f"mail_{each}": "success" if each == who else "skipped" for each in WHO},
     }
-    failure: Json = run.xcom("render", "failure")
+    failure: Json = run.xcom("render", "magichour_error")
     assert set(failure) == {"error", "code", "message", "project_id", "credits_charged", "retryable"}
     return failure
 

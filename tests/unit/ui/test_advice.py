@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from magichour_provider import exceptions as errors
-from magichour_provider.operators.failures import describe
+from magichour_provider.operators._base import describe_error
 from magichour_provider.ui.error_help import explain
 
 
@@ -29,12 +29,13 @@ def test_every_error_has_words_of_its_own(name):
 
 def test_what_became_of_the_credits_is_said_where_it_is_known():
     error = errors.ModerationError("Job x failed.", project_id="x", code="nsfw")
-    refunded = explain(describe(error, project_id="x", credits_charged=0))
+    refunded = explain(describe_error(error, project_id="x", credits_charged=0))
     assert refunded.spent == "The job's credits were refunded."
     assert refunded.code == "nsfw"
     timeout = errors.WaitTimeoutError("Job x had not ended.", project_id="x")
-    assert explain(describe(timeout, credits_charged=120)).spent == "120 credits are charged for the job."
-    assert explain(describe(errors.CatalogError("No such length."))).spent is None
+    late = explain(describe_error(timeout, credits_charged=120))
+    assert late.spent == "120 credits are charged for the job."
+    assert explain(describe_error(errors.CatalogError("No such length."))).spent is None
 
 
 def test_a_task_without_a_reason_sends_its_reader_to_the_log():

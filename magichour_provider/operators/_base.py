@@ -1,0 +1,216 @@
+"""What operators and sensors share: hook, lineage, retries, the XCom of a failure, the messages of a kill.
+
+The XCom `magichour_error` says why a task failed, for the tasks after it:
+
+    {"error": "ModerationError", "code": "nsfw", "message": "...", "project_id": "...",
+     "credits_charged": 0, "retryable": false}
+
+Airflow deletes a task's XComs before each attempt, so it is always of the last one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
+
+from magichour_provider.airflow_internals import is_terminal
+from magichour_provider.client.projects import library_url
+from magichour_provider.exceptions import MagicHourError, SubmissionUnknownError, TaskKilledError
+from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator, Context
+
+    from magichour_provider.hooks.magichour import MagicHourHook
+
+log = logging.getLogger(__name__)
+
+ERROR_KEY = "magichour_error"
+"""Key of the XCom, and of its copy in the task state store."""
+
+_MESSAGE_LIMIT_CHARS = 1000
+_WRAPPERS = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
+
+
+class MagicHourHookMixin:
+    """An operator with a connection to Magic Hour."""
+
+    magichour_conn_id: str
+
+    @cached_property
+    def hook(self) -> MagicHourHook:
+        """The connection's hook."""
+        from magichour_provider.hooks.magichour import MagicHourHook
+
+        return MagicHourHook(self.magichour_conn_id)
+
+
+class OpenLineageMixin:
+    """The three methods that OpenLineage's listener calls; `_lineage` gives what is known by then."""
+
+    def get_openlineage_facets_on_start(self) -> Any:
+        """Lineage before the task runs."""
+        return self._lineage()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Lineage of a success."""
+        return self._lineage()
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
+        """Lineage of a failure, as far as the task came."""
+        return self._lineage()
+
+    def _lineage(self) -> Any:
+        raise NotImplementedError
+
+
+# ---------------------------------------------------------------------------------------------------
+# Retries
+
+
+def set_default_retry_policy(task: BaseOperator) -> None:
+    """Give a task `MagicHourRetryPolicy` (Airflow 3.3), unless the user has given it another."""
+    if AIRFLOW_V_3_3_PLUS and task.retry_policy is None:
+        from magichour_provider.retry_policy import MagicHourRetryPolicy
+
+        task.retry_policy = MagicHourRetryPolicy()
+
+
+@contextmanager
+def map_non_retryable(task: object) -> Iterator[None]:
+    """Turn an error that no retry can help into one that Airflow does not retry; pass the others on."""
+    try:
+        yield
+    except MagicHourError as error:
+        if error.retryable:
+            raise
+        raise as_fail_exception(task, error) from None
+
+
+def as_fail_exception(task: object, error: MagicHourError) -> Exception:
+    """What to raise so that Airflow does not retry.
+
+    With a retry policy (3.3) the error itself, so that callbacks see its class; else an AirflowFailException.
+    A create of unknown outcome is always an AirflowFailException: a user's own policy could retry it.
+    """
+    has_policy = getattr(task, "retry_policy", None) is not None
+    if has_policy and not isinstance(error, SubmissionUnknownError):
+        return error
+    log.debug("The task fails because of:", exc_info=error)
+    return AirflowFailException(str(error))
+
+
+# ---------------------------------------------------------------------------------------------------
+# The XCom of a failure
+
+
+class ReportsFailure(Protocol):
+    """An operator that knows which job it is about, and what the job costs in credits."""
+
+    do_xcom_push: bool
+    linked_project_id: str | None
+    credits_charged: int | None
+
+
+MethodT = TypeVar("MethodT", bound=Callable[..., Any])
+
+
+def reports_failure(method: MethodT) -> MethodT:
+    """Let `execute` or `execute_complete` push the XCom `magichour_error` before one of our errors leaves."""
+
+    @wraps(method)
+    def reporting(self: ReportsFailure, context: Context, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, context, *args, **kwargs)
+        except Exception as error:
+            _push_error(self, context, error)
+            raise
+
+    return cast("MethodT", reporting)
+
+
+def describe_error(
+    error: MagicHourError, *, project_id: str | None = None, credits_charged: int | None = None
+) -> dict[str, Any]:
+    """The XCom: small, plain JSON, as free of secrets as the errors' own messages.
+
+    :param project_id: the job, if the error names none.
+    :param credits_charged: what the job costs by now, in credits: 0 after a refund.
+    :return: `error` (the class's name), `code` (Magic Hour's, or `insufficient_credits` if the preflight
+        found too few), `message`, `project_id`, `credits_charged` (None: not known), `retryable`.
+    """
+    message = str(error)
+    if len(message) > _MESSAGE_LIMIT_CHARS:
+        message = f"{message[: _MESSAGE_LIMIT_CHARS - 1]}…"
+    return {
+        "error": type(error).__name__,
+        "code": getattr(error, "code", None),
+        "message": message,
+        "project_id": getattr(error, "project_id", None) or project_id,
+        "credits_charged": credits_charged,
+        "retryable": error.retryable,
+    }
+
+
+def _push_error(task: ReportsFailure, context: Context, raised: Exception) -> None:
+    error = _find_magichour_error(raised)
+    if error is None or not task.do_xcom_push:
+        return
+    if isinstance(error, TaskKilledError) and is_terminal(context):
+        return  # a user has marked the task, and knows why it ends
+    described = describe_error(error, project_id=task.linked_project_id, credits_charged=task.credits_charged)
+    try:
+        store: Any = context.get("task_state_store")
+        if store is not None:
+            # It refuses an attempt that Airflow has given up, whose XCom would replace that of the new one.
+            store.set(ERROR_KEY, described)
+        context["ti"].xcom_push(ERROR_KEY, described)
+    except (Exception, AirflowTaskTimeout):
+        log.exception("The XCom %r could not be written.", ERROR_KEY)
+
+
+def _find_magichour_error(raised: BaseException) -> MagicHourError | None:
+    """Our error, also if one of Airflow's own is raised because of it."""
+    if isinstance(raised, MagicHourError):
+        return raised
+    origin = raised.__cause__ or raised.__context__
+    return _find_magichour_error(origin) if isinstance(raised, _WRAPPERS) and origin is not None else None
+
+
+# ---------------------------------------------------------------------------------------------------
+# Kills: Magic Hour's API cannot cancel a job.
+
+
+def kill_message(project_id: str, credits_charged: int | None) -> str:
+    """What a kill means for a job: what happened, what it costs, what to do."""
+    credits = "its credits remain" if credits_charged is None else f"its {credits_charged} credits remain"
+    return (
+        f"Task killed. Job {project_id} is still running at Magic Hour and {credits} charged: "
+        f"{library_url(project_id)} Clear this task, or use VideoJobSensor and DownloadVideoOperator, to get "
+        "the video at no further cost."
+    )
+
+
+def killed_error(project_id: str) -> TaskKilledError:
+    """The error of a task that was killed while it waited, or before it could succeed."""
+    return TaskKilledError(
+        f"Task killed. Job {project_id} continues at Magic Hour: {library_url(project_id)}.",
+        consequence="Its credits remain charged.",
+        remedy="A new attempt of this task re-attaches to it at no cost.",
+    )
+
+
+def log_from_signal_handler(logger: logging.Logger | Any, message: str) -> None:
+    """Log a warning in a thread: the code that the signal has interrupted may hold the log's lock."""
+    threading.Thread(target=logger.warning, args=("%s", message), name="magichour-killed").start()
