@@ -30,7 +30,7 @@ with DAG(
         resolution="480p",
         end_seconds=3,
         deferrable=True,
-    ).expand(prompt=["She smiles", "She looks to the side", "The camera moves slowly closer"])
+    ).expand(prompt=["She smiles", "She turns to the side", "The camera moves slowly closer"])
     download = DownloadVideoOperator.partial(task_id="download", path="{{ params.folder }}/").expand(
         project_id=render.output
     )

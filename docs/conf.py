@@ -1,6 +1,6 @@
-"""Sphinx, for `make docs`: Airflow's theme, Markdown by MyST, the reference from docstrings.
+"""Sphinx for `make docs`: Airflow's theme, Markdown with MyST, the reference from docstrings.
 
-The build needs no network: no inventories of other projects are fetched, so their names are not links.
+The build needs no network. It fetches no inventories, so names of other projects are not links.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))
 
-# The reference imports Airflow: as a library, without a database, and with a home of its own.
+# The reference imports Airflow as a library, without a database, in its own home.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="magichour-docs-")
 os.environ["_AIRFLOW__AS_LIBRARY"] = "1"
 
@@ -40,7 +40,7 @@ exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!magichour_provider\.).*"), ("py:.*", r".*\._\w+")]
-"""Names of other projects, those of this one that a signature shortens, and private ones."""
+"""Names of other projects, names that a signature shortens, and private names."""
 nitpick_ignore = [
     ("py:class", "magichour_provider.client.download_headers.DownloadHeaders"),
     ("py:class", "magichour_provider.client.download_headers.Position"),
@@ -48,7 +48,7 @@ nitpick_ignore = [
     ("py:class", "magichour_provider.operators._base.OpenLineageMixin"),
     ("py:class", "magichour_provider.sandbox.state.Settings"),
 ]
-"""What the documented ones hand to each other, and nobody else uses."""
+"""Names that only documented modules use."""
 
 default_role = "code"
 """One pair of backticks is code, in docstrings as in Markdown."""
@@ -79,8 +79,8 @@ copybutton_prompt_text = "$ "
 copybutton_exclude = ".linenos, .gp, .go"
 
 
-def in_a_box_that_scrolls(app: Sphinx, doctree: nodes.document) -> None:
-    """Wrap each table, so that a wide one scrolls by itself."""
+def scroll_tables(app: Sphinx, doctree: nodes.document) -> None:
+    """Wrap each table in a box, so that a wide table scrolls."""
     from docutils import nodes
 
     for table in list(doctree.findall(nodes.table)):
@@ -89,10 +89,10 @@ def in_a_box_that_scrolls(app: Sphinx, doctree: nodes.document) -> None:
         box += table
 
 
-def drawn_as_it_stands(
+def keep_drawings(
     app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
 ) -> None:
-    """What a module's docstring indents is a drawing or code, as in Markdown."""
+    """Show the indented lines of a module docstring as a drawing, as Markdown does."""
     if what != "module":
         return
     for number in reversed(range(1, len(lines))):
@@ -100,16 +100,16 @@ def drawn_as_it_stands(
             lines[number:number] = ["::", ""]
 
 
-def to_the_pages_own(app: Sphinx, page: str, source: list[str]) -> None:
-    """A link to the changelog's file, which is right where these pages are read as files, to its page."""
+def link_changelog(app: Sphinx, page: str, source: list[str]) -> None:
+    """Turn a link to the file of the changelog, which is right on GitHub, into a link to its page."""
     source[0] = source[0].replace("](../CHANGELOG.md)", "](changelog.md)")
 
 
 def setup(app: Sphinx) -> None:
-    """Called by Sphinx."""
+    """Connect the handlers; Sphinx calls this."""
     from pygments.lexers.shell import BashLexer
 
-    app.add_lexer("console", BashLexer)  # ours show commands alone, without prompts
-    app.connect("autodoc-process-docstring", drawn_as_it_stands)
-    app.connect("source-read", to_the_pages_own)
-    app.connect("doctree-read", in_a_box_that_scrolls)
+    app.add_lexer("console", BashLexer)  # our blocks contain commands without prompts
+    app.connect("autodoc-process-docstring", keep_drawings)
+    app.connect("source-read", link_changelog)
+    app.connect("doctree-read", scroll_tables)
