@@ -197,7 +197,7 @@ def main() -> None:
     padding, rounds = (8 * MIB, 1) if options.quick else (1 << 30, 5)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        switches = (f"video_padding_bytes={padding}", "video_checksum=none", "oversize=job")
+        switches = (f"video_padding_bytes={padding}", "video_checksum=none")
         arguments = ["--quick", "--render-seconds", "0"]
         arguments += [part for switch in switches for part in ("--behaviour", switch)]
         api = stack.enter_context(sandbox(folder / "sandbox.log", *arguments))

@@ -1,7 +1,7 @@
 """An offline Magic Hour, for tests and for trying a Dag without spending credits.
 
-`SandboxServer` runs it inside a program, `SandboxControl` drives one that runs already, the command
-`magichour-sandbox` starts it in a terminal. Needs the extra `sandbox`; nothing is imported before use.
+`SandboxServer` runs it inside a program, `SandboxControl` controls one that is already running, and the
+command `magichour-sandbox` starts it in a terminal. Needs the extra `sandbox`. Imports are lazy.
 """
 
 from __future__ import annotations
@@ -10,22 +10,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from magichour_provider.sandbox.behaviour import Behaviour
+    from magichour_provider.sandbox.app import SandboxServer
     from magichour_provider.sandbox.control import SandboxControl
-    from magichour_provider.sandbox.server import SandboxServer
-    from magichour_provider.sandbox.state import Settings
+    from magichour_provider.sandbox.schemas import Behaviour, Settings
 
 __all__ = ["Behaviour", "SandboxControl", "SandboxServer", "Settings"]
 
-_HOMES = {
-    "Behaviour": "behaviour",
+_MODULES = {
+    "Behaviour": "schemas",
     "SandboxControl": "control",
-    "SandboxServer": "server",
-    "Settings": "state",
+    "SandboxServer": "app",
+    "Settings": "schemas",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,113 +1,198 @@
-"""The API origin: the paths of Magic Hour that an image-to-video pipeline uses."""
+"""The API origin: the endpoints that an image-to-video pipeline uses, and the validation of a create."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Annotated
+from dataclasses import replace
+from typing import Any
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse, Response
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
-from magichour_provider.client.pricing import IMAGE_EXTENSIONS
-from magichour_provider.sandbox.admission import Admission
-from magichour_provider.sandbox.bodies import CreateBody, UploadItem, UploadUrlsBody, parse
-from magichour_provider.sandbox.clock import iso
-from magichour_provider.sandbox.images import image_size
-from magichour_provider.sandbox.problems import Problem, not_found
-from magichour_provider.sandbox.state import Sandbox
+from magichour_provider.client import pricing
+from magichour_provider.client.pricing import IMAGE_EXTENSIONS, ModelRequest, Tier
+from magichour_provider.client.pricing_table import AUDIO_ALIASES, MODELS, Audio
+from magichour_provider.exceptions import CatalogError
+from magichour_provider.sandbox.jobs import JobRequest, Sandbox, iso
+from magichour_provider.sandbox.render import image_size
+from magichour_provider.sandbox.schemas import ApiProblem, CreateBody, UploadItem, UploadUrlsBody, parse_body
 from magichour_provider.sandbox.storage import UPLOAD_URL_LIFE
 
-EXTENSIONS: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        "image": IMAGE_EXTENSIONS,
-        "video": frozenset({"mp4", "m4v", "mov", "webm"}),
-        "audio": frozenset(
-            {"mp3", "wav", "aac", "flac", "webm", "weba", "m4a", "opus", "ogg", "oga", "aiff", "amr"}
-        ),
-    }
-)
+EXTENSIONS: Mapping[str, frozenset[str]] = {
+    "image": IMAGE_EXTENSIONS,
+    "video": frozenset({"mp4", "m4v", "mov", "webm"}),
+    "audio": frozenset(
+        {"mp3", "wav", "aac", "flac", "webm", "weba", "m4a", "opus", "ogg", "oga", "aiff", "amr"}
+    ),
+}
 """Extensions by type of file (docs: api-reference, upload-urls)."""
 
-router = APIRouter()
+FALLBACK_CREDITS_PER_SECOND = 48
+"""Price of a model without a published rate: that of most models at 720p."""
+
+RENAMED_MODELS: Mapping[str, str] = {"kling-2.5": "kling-2.6", "seedance": "seedance-1.5"}
+"""Old names and the models that render for them (docs: changelog, 10 August and 15 June 2026)."""
+
+_FREE_FAMILY = "ltx"
+_FREE_RESOLUTIONS = ("360p", "480p")
+_FREE_MODEL = "ltx-2.5"
+_PAID_MODEL = "kling-3.0"
+_LOW_RESOLUTION_MODEL = "seedance-1.5"
+_LONG_SECONDS = 15
 
 
-async def sandbox_of(request: Request) -> Sandbox:
-    """The sandbox that a request reached."""
+async def create_upload_urls(request: Request) -> JSONResponse:
+    """Upload URLs, in the order of the request."""
     sandbox: Sandbox = request.app.state.sandbox
-    return sandbox
-
-
-Running = Annotated[Sandbox, Depends(sandbox_of)]
-
-
-@router.post("/v1/files/upload-urls")
-async def create_upload_urls(request: Request, sandbox: Running) -> JSONResponse:
-    """Hand out upload URLs, in the order of the request."""
-    body = parse(UploadUrlsBody, await request.body())
+    body = parse_body(UploadUrlsBody, await request.body())
     for index, item in enumerate(body.items):
-        _check_extension(index, item, sandbox)
-    return JSONResponse({"items": [_upload_target(item, request, sandbox) for item in body.items]})
+        if item.extension not in EXTENSIONS[item.type]:
+            allowed = ", ".join(sorted(EXTENSIONS[item.type]))
+            field = f"items.{index}.extension"
+            raise ApiProblem(
+                422, f"Invalid value for field: {field}: {item.extension!r} is not one of {allowed}"
+            )
+    base_url = _storage_url(request)
+    return JSONResponse({"items": [_upload_target(item, base_url, sandbox) for item in body.items]})
 
 
-@router.post("/v1/image-to-video")
-async def create_image_to_video(request: Request, sandbox: Running) -> JSONResponse:
-    """Charge and queue a job. The same body twice is two jobs: there is no idempotency."""
-    body = parse(CreateBody, await request.body())
+async def create_image_to_video(request: Request) -> JSONResponse:
+    """Charge and queue a job. The same body twice is two jobs, as the API has no idempotency."""
+    sandbox: Sandbox = request.app.state.sandbox
+    body = parse_body(CreateBody, await request.body())
     upload = sandbox.upload(body.assets.image_file_path)
-    size = await run_sync(image_size, upload.disk_path) if upload else None
-    now = iso(sandbox.clock.now(), milliseconds=sandbox.behaviour.milliseconds)
-    admission = Admission(sandbox.account.tier, sandbox.behaviour)
-    job = sandbox.submit(admission.order(body, f"Image To Video - {now}", size))
+    size = await run_sync(image_size, upload) if upload else None
+    job = sandbox.submit(validate(body, sandbox, size))
     credits = job.credits_charged
     return JSONResponse({"id": job.id, "estimated_frame_cost": credits, "credits_charged": credits})
 
 
-@router.get("/v1/video-projects/{id}")
-async def get_video_project(id: str, request: Request, sandbox: Running) -> JSONResponse:
-    """Where a job stands."""
-    job = sandbox.job(id)
+async def get_video_project(request: Request) -> JSONResponse:
+    """The status of a job."""
+    sandbox: Sandbox = request.app.state.sandbox
+    job = sandbox.job(request.path_params["id"])
     job.polls += 1
-    return JSONResponse(sandbox.describe(job, storage_url(request)))
+    return JSONResponse(sandbox.project(job, _storage_url(request)))
 
 
-@router.delete("/v1/video-projects/{id}")
-async def delete_video_project(id: str, sandbox: Running) -> Response:
-    """Remove a job's clip for good; nothing is refunded, and a render that runs is not cancelled."""
-    sandbox.job(id).enabled = False
+async def delete_video_project(request: Request) -> Response:
+    """Delete a job's video. Nothing is refunded, and a job that is rendering is not canceled."""
+    sandbox: Sandbox = request.app.state.sandbox
+    sandbox.job(request.path_params["id"]).enabled = False
     return Response(status_code=204)
 
 
-@router.get("/v1/account")
-async def get_account(sandbox: Running) -> JSONResponse:
+async def get_account(request: Request) -> JSONResponse:
     """Tier and credits."""
+    sandbox: Sandbox = request.app.state.sandbox
     if not sandbox.behaviour.account_endpoint:
-        raise not_found()
+        raise ApiProblem(404, "Not Found")
     sandbox.settle()
     return JSONResponse(sandbox.account.body(milliseconds=sandbox.behaviour.milliseconds))
 
 
-def storage_url(request: Request) -> str:
-    """Base URL of the storage origin, under the host name by which the client reached the API."""
-    host = request.url.hostname or "127.0.0.1"
-    host = f"[{host}]" if ":" in host else host
-    return f"http://{host}:{request.app.state.storage_port}"
+routes = [
+    Route("/v1/files/upload-urls", create_upload_urls, methods=["POST"]),
+    Route("/v1/image-to-video", create_image_to_video, methods=["POST"]),
+    Route("/v1/video-projects/{id}", get_video_project, methods=["GET"]),
+    Route("/v1/video-projects/{id}", delete_video_project, methods=["DELETE"]),
+    Route("/v1/account", get_account, methods=["GET"]),
+]
 
 
-def _check_extension(index: int, item: UploadItem, sandbox: Sandbox) -> None:
-    allowed = EXTENSIONS[item.type]
-    if item.extension not in allowed:
-        text = f"Invalid value for field: items.{index}.extension: {item.extension!r} is not one of "
-        raise Problem(sandbox.behaviour.validation_status, text + ", ".join(sorted(allowed)))
+def validate(body: CreateBody, sandbox: Sandbox, size: tuple[int, int] | None) -> JobRequest:
+    """What a create will render, and its cost.
+
+    `size` is that of the image in pixels, if known. Raises ApiProblem: 400 unknown model, 402 not in plan,
+    422 a combination that the model does not support.
+    """
+    if sandbox.behaviour.unknown_model == "refuse" and not pricing.is_known(body.model):
+        raise ApiProblem(400, f"Invalid value for field: model (expected enum): unknown model {body.model!r}")
+    tier = sandbox.account.tier
+    asked = ModelRequest(
+        model=body.model,
+        end_seconds=body.end_seconds,
+        resolution=body.resolution or body.style.resolution or pricing.default_resolution(tier),
+        audio=body.audio,
+        end_image=body.assets.end_image_file_path is not None,
+        image_size=size,
+    )
+    if tier is Tier.FREE:
+        _check_free_plan(asked)
+    choice = _resolve_default(asked, tier) if asked.model == pricing.DEFAULT_MODEL else asked
+    try:
+        pricing.validate(choice)
+    except CatalogError as error:
+        raise ApiProblem(422, error.what) from None
+    now = iso(sandbox.now(), milliseconds=sandbox.behaviour.milliseconds)
+    base = AUDIO_ALIASES.get(choice.model, choice.model)
+    model = RENAMED_MODELS.get(base, base)
+    return JobRequest(
+        name=f"Image To Video - {now}" if body.name is None else body.name,
+        requested_model=body.model,
+        model=model,
+        resolution=choice.resolution or "720p",
+        end_seconds=choice.end_seconds,
+        audio=choice.audio or _has_audio_always(choice.model),
+        fps=30 if model == "sora-2" else 24,
+        credits=credits_for(choice),
+        image_file_path=body.assets.image_file_path,
+        end_image_file_path=body.assets.end_image_file_path,
+        prompt=body.style.prompt,
+    )
 
 
-def _upload_target(item: UploadItem, request: Request, sandbox: Sandbox) -> dict[str, str]:
+def credits_for(request: ModelRequest) -> int:
+    """The published price, or `FALLBACK_CREDITS_PER_SECOND`."""
+    estimate = pricing.estimate_credits(request)
+    return round(FALLBACK_CREDITS_PER_SECOND * request.end_seconds) if estimate is None else estimate
+
+
+def _check_free_plan(request: ModelRequest) -> None:
+    """The free tier has the ltx models at 480p (docs: billing/subscription-pricing)."""
+    if request.model != pricing.DEFAULT_MODEL and not request.model.startswith(_FREE_FAMILY):
+        raise ApiProblem(402, f"Model {request.model} needs a subscription", "subscription_required")
+    if request.resolution not in _FREE_RESOLUTIONS:
+        message = f"Resolution {request.resolution} is not in the free plan"
+        raise ApiProblem(402, message, "plan_upgrade_required")
+
+
+def _resolve_default(request: ModelRequest, tier: Tier) -> ModelRequest:
+    """What `default` stands for, by tier, resolution and length (docs: api-reference/models)."""
+    free = replace(request, model=_FREE_MODEL)
+    if tier is Tier.FREE:
+        return free
+    if request.resolution == "480p":
+        preferred = _LOW_RESOLUTION_MODEL
+    else:
+        preferred = _FREE_MODEL if request.end_seconds > _LONG_SECONDS else _PAID_MODEL
+    choice = replace(request, model=preferred)
+    try:
+        pricing.validate(choice)
+    except CatalogError:
+        return free
+    return choice
+
+
+def _has_audio_always(model: str) -> bool:
+    return model in AUDIO_ALIASES or any(vintage.audio is Audio.ALWAYS for vintage in MODELS.get(model, ()))
+
+
+def _upload_target(item: UploadItem, base_url: str, sandbox: Sandbox) -> dict[str, Any]:
     upload = sandbox.store.new_upload(item.type, item.extension)
     path = f"/{upload.file_path}"
-    expires_at = (sandbox.clock.now() + UPLOAD_URL_LIFE).replace(microsecond=0)
+    expires_at = (sandbox.now() + UPLOAD_URL_LIFE).replace(microsecond=0)
     return {
-        "upload_url": f"{storage_url(request)}{path}?{sandbox.signer.query('PUT', path, expires_at)}",
+        "upload_url": f"{base_url}{path}?{sandbox.signer.query('PUT', path, expires_at)}",
         "expires_at": iso(expires_at, milliseconds=sandbox.behaviour.milliseconds),
         "file_path": upload.file_path,
     }
+
+
+def _storage_url(request: Request) -> str:
+    """Base URL of the storage origin, with the host name by which the client reached the API."""
+    host = request.url.hostname or "127.0.0.1"
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}:{request.app.state.storage_port}"

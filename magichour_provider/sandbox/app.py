@@ -1,127 +1,200 @@
-"""The two web applications of a sandbox, over one state."""
+"""The two web applications of a sandbox, and the server that runs both on a thread of this process."""
 
 from __future__ import annotations
 
-from functools import partial
+import asyncio
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+import uvicorn
+from pydantic import ValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from magichour_provider.sandbox import api, control_routes, storage_routes
-from magichour_provider.sandbox.control_routes import ControlError
-from magichour_provider.sandbox.faults import Origin, inject
-from magichour_provider.sandbox.ledger import DROPPED
-from magichour_provider.sandbox.problems import Problem, not_found, unauthorized
-from magichour_provider.sandbox.state import Sandbox
-from magichour_provider.sandbox.storage_routes import Refusal
+from magichour_provider.sandbox import api, control, storage
+from magichour_provider.sandbox.control import ControlError, SandboxControl
+from magichour_provider.sandbox.faults import AbortableProtocol, FaultMiddleware, Origin
+from magichour_provider.sandbox.jobs import Sandbox
+from magichour_provider.sandbox.schemas import ApiProblem, Settings, StorageError, validation_message
 
-UNKNOWN_PATH = "(unknown)"
-"""Stands in the ledger for a path that is no route."""
+DEFAULT_KEY = "mhk_sandbox"
+"""The key that `SandboxServer.api_key` gives if the settings have none."""
+UNKNOWN_ROUTE = "(unknown)"
+"""Stands in the request log for a path that is no route."""
+
+_ANY_HOST = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
+_KEEP_ALIVE_SECONDS = 75
+
+_Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 
 def api_app(sandbox: Sandbox, storage_port: int) -> ASGIApp:
     """The API origin with its control pages."""
-    app = _bare_app(sandbox)
+
+    async def answer_problem(_request: Request, error: Exception) -> Response:
+        if isinstance(error, ControlError):
+            return JSONResponse({"message": str(error)}, error.status)
+        if isinstance(error, ValidationError):
+            return JSONResponse({"message": validation_message(error)}, 422)
+        if isinstance(error, HTTPException):
+            error = ApiProblem(404, "Not Found")
+        if not isinstance(error, ApiProblem):
+            error = ApiProblem(500, "Internal Server Error")
+        return error.response(sandbox.behaviour)
+
+    errors = (ApiProblem, ControlError, ValidationError, HTTPException, Exception)
+    handlers: dict[Any, _Handler] = dict.fromkeys(errors, answer_problem)
+    app = Starlette(routes=[*api.routes, *control.routes], exception_handlers=handlers)
+    app.state.sandbox = sandbox
     app.state.storage_port = storage_port
-    app.include_router(api.router)
-    app.include_router(control_routes.router)
 
-    async def refuse(_request: Request, problem: Exception) -> Response:
-        if isinstance(problem, Problem):
-            return problem.response(sandbox.behaviour)
-        if isinstance(problem, HTTPException) and problem.status_code in (404, 405):
-            return not_found().response(sandbox.behaviour)
-        return Problem(500, "Internal Server Error").response(sandbox.behaviour)
+    async def check_key(scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a wrong key before anything else is checked."""
+        authorization = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+        if sandbox.accepts_key(authorization):
+            await app(scope, receive, send)
+        else:
+            await ApiProblem(401, "Unauthorized").response(sandbox.behaviour)(scope, receive, send)
 
-    async def refuse_control(_request: Request, error: Exception) -> Response:
-        status = error.status if isinstance(error, ControlError) else 500
-        return JSONResponse({"message": str(error)}, status)
+    with_faults = _with_faults(check_key, sandbox, "api", app.routes)
 
-    for kind in (Problem, HTTPException, Exception):
-        app.add_exception_handler(kind, refuse)
-    app.add_exception_handler(ControlError, refuse_control)
-    return Gate(_KeyCheck(app, sandbox), sandbox, "api", app)
+    async def choose(scope: Scope, receive: Receive, send: Send) -> None:
+        is_control = scope["path"].startswith(control.PREFIX + "/")
+        await (app if is_control else with_faults)(scope, receive, send)
+
+    return choose
 
 
 def storage_app(sandbox: Sandbox) -> ASGIApp:
     """The storage origin."""
-    app = _bare_app(sandbox)
-    app.include_router(storage_routes.router)
 
-    async def refuse(_request: Request, refusal: Exception) -> Response:
-        if isinstance(refusal, Refusal):
-            return refusal.response()
-        return Refusal(404, "NoSuchKey", "The specified key does not exist").response()
+    async def answer_error(_request: Request, error: Exception) -> Response:
+        if isinstance(error, StorageError):
+            return error.response()
+        return StorageError(404, "NoSuchKey", "The specified key does not exist").response()
 
-    for kind in (Refusal, HTTPException):
-        app.add_exception_handler(kind, refuse)
-    return Gate(app, sandbox, "storage", app)
-
-
-class Gate:
-    """Stands before an origin: counts every request and lets fault rules have their way."""
-
-    def __init__(self, inner: ASGIApp, sandbox: Sandbox, origin: Origin, routed: FastAPI) -> None:
-        self._inner = inner
-        self._sandbox = sandbox
-        self._origin = origin
-        self._routed = routed
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-        if scope["type"] != "http" or _is_control(scope):
-            await self._inner(scope, receive, send)
-            return
-        count = partial(
-            self._sandbox.requests.count, self._origin, scope["method"], template_of(self._routed, scope)
-        )
-
-        async def counted(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                count(message["status"])
-            await send(message)
-
-        rule = self._sandbox.faults.take(self._origin, scope["method"], scope["path"])
-        if rule is None:
-            await self._inner(scope, receive, counted)
-            return
-        if rule.drop is not None:
-            count(DROPPED)
-        await inject(rule, self._sandbox.faults.held, self._inner, scope, receive, counted)
-
-
-class _KeyCheck:
-    """Refuses a wrong key before anything else is looked at."""
-
-    def __init__(self, inner: ASGIApp, sandbox: Sandbox) -> None:
-        self._inner = inner
-        self._sandbox = sandbox
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_control(scope):
-            headers = dict(scope["headers"])
-            if not self._sandbox.accepts_key(headers.get(b"authorization", b"").decode("latin-1")):
-                await unauthorized().response(self._sandbox.behaviour)(scope, receive, send)
-                return
-        await self._inner(scope, receive, send)
-
-
-def template_of(app: FastAPI, scope: Scope) -> str:
-    """The route template that a request will meet, such as `/v1/video-projects/{id}`."""
-    for route in app.routes:
-        if route.matches(scope)[0] is not Match.NONE:
-            return str(getattr(route, "path", UNKNOWN_PATH))
-    return UNKNOWN_PATH
-
-
-def _bare_app(sandbox: Sandbox) -> FastAPI:
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    handlers: dict[Any, _Handler] = dict.fromkeys((StorageError, HTTPException), answer_error)
+    app = Starlette(routes=storage.routes, exception_handlers=handlers)
     app.state.sandbox = sandbox
-    return app
+    return _with_faults(app, sandbox, "storage", app.routes)
 
 
-def _is_control(scope: Scope) -> bool:
-    return str(scope["path"]).startswith(control_routes.PREFIX + "/")
+def _with_faults(app: ASGIApp, sandbox: Sandbox, origin: Origin, routes: list[BaseRoute]) -> FaultMiddleware:
+    def count(scope: Scope, status: int) -> None:
+        matching = (route for route in routes if route.matches(scope)[0] is not Match.NONE)
+        route = getattr(next(matching, None), "path", UNKNOWN_ROUTE)
+        sandbox.requests[origin, scope["method"], route, status] += 1
+
+    return FaultMiddleware(app, origin, sandbox.faults, count)
+
+
+class SandboxServer:
+    """A running sandbox, as a context manager.
+
+    With port 0 the system chooses a port. Raises OSError if a port is in use.
+
+        with SandboxServer(Settings(quick=True)) as sandbox:
+            client = Client(token=sandbox.api_key, base_url=sandbox.url)
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        storage_port: int = 0,
+    ) -> None:
+        self._settings = settings or Settings()
+        self._host = host
+        self._ports = (port, storage_port)
+        self._servers: list[uvicorn.Server] = []
+
+    @property
+    def url(self) -> str:
+        """Base URL of the API origin."""
+        return self._address(self._ports[0])
+
+    @property
+    def storage_url(self) -> str:
+        """Base URL of the storage origin."""
+        return self._address(self._ports[1])
+
+    @property
+    def api_key(self) -> str:
+        """A valid key."""
+        return self._settings.api_keys[0] if self._settings.api_keys else DEFAULT_KEY
+
+    def __enter__(self) -> SandboxServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listen on both ports; returns when both answer."""
+        sockets = self._bind()
+        self._sandbox = Sandbox(self._settings)
+        apps = (api_app(self._sandbox, self._ports[1]), storage_app(self._sandbox))
+        self._servers = [_server(app) for app in apps]
+        self._thread = threading.Thread(
+            target=asyncio.run, args=(_serve(self._servers, sockets),), name="magichour-sandbox", daemon=True
+        )
+        self._thread.start()
+        self.control = SandboxControl(self.url)
+        self.control.state()  # answered once both servers run
+
+    def stop(self) -> None:
+        """Close both ports, stop rendering, and remove temporary files."""
+        self.control.close()
+        for server in self._servers:
+            server.should_exit = True
+        self._thread.join()
+        self._sandbox.close()
+
+    def _bind(self) -> list[socket.socket]:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        sockets: list[socket.socket] = []
+        try:
+            for port in self._ports:
+                sockets.append(socket.create_server((self._host, port), family=family))
+        except OSError:
+            for bound in sockets:
+                bound.close()
+            raise
+        self._ports = (sockets[0].getsockname()[1], sockets[1].getsockname()[1])
+        return sockets
+
+    def _address(self, port: int) -> str:
+        host = "127.0.0.1" if self._host in _ANY_HOST else self._host
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _server(app: ASGIApp) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,
+        http=AbortableProtocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=1,
+    )
+    return uvicorn.Server(config)
+
+
+async def _serve(servers: list[uvicorn.Server], sockets: list[socket.socket]) -> None:
+    await asyncio.gather(*(server.serve([bound]) for server, bound in zip(servers, sockets, strict=True)))

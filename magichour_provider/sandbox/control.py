@@ -1,22 +1,36 @@
-"""A small client of the control pages, for tests and scripts."""
+"""The control API of a sandbox, on the API origin below `/__sandbox__`, and its client `SandboxControl`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
+from anyio.to_thread import run_sync
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from magichour_provider.client.pricing import Tier
+from magichour_provider.sandbox.schemas import ForcedStatus
+
+if TYPE_CHECKING:
+    from magichour_provider.sandbox.jobs import Job, Sandbox
+
+PREFIX = "/__sandbox__"
 
 
 class SandboxControl:
-    """Drives a running sandbox over HTTP. Every method raises ValueError where the sandbox refuses.
+    """Controls a running sandbox over HTTP. Every method raises ValueError if the sandbox refuses.
 
-    :param url: the address of its API, such as `http://127.0.0.1:8808`.
+    :param url: base URL of its API, such as `http://127.0.0.1:8808`.
     """
 
     def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=f"{url.rstrip('/')}/__sandbox__", timeout=30, trust_env=False)
+        self._client = httpx.Client(base_url=f"{url.rstrip('/')}{PREFIX}", timeout=30, trust_env=False)
 
     def __enter__(self) -> SandboxControl:
         return self
@@ -31,52 +45,180 @@ class SandboxControl:
         self._client.close()
 
     def state(self) -> dict[str, Any]:
-        """Account, jobs with charges, uploads, request counts, fault rules left, requests being held."""
-        return self._ask("GET", "/state")
+        """Account, jobs with their charges, uploads, request counts, remaining fault rules, held requests."""
+        return self._send("GET", "/state")
 
     def faults(self, rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Replace the fault rules; `[]` clears them."""
-        left: list[dict[str, Any]] = self._ask("POST", "/faults", [dict(rule) for rule in rules])["faults"]
-        return left
+        remaining: list[dict[str, Any]] = self._send("POST", "/faults", [dict(rule) for rule in rules])[
+            "faults"
+        ]
+        return remaining
 
     def release(self) -> list[dict[str, Any]]:
-        """Let all requests go on that a `hold` rule keeps; which they were."""
-        released: list[dict[str, Any]] = self._ask("POST", "/release")["released"]
-        return released
+        """Let all requests continue that a `hold` rule holds; returns them."""
+        return list(self._send("POST", "/release")["released"])
 
     def set_job(
         self, project_id: str, status: str, *, code: str | None = None, message: str | None = None
     ) -> dict[str, Any]:
-        """Set a job's state: `canceled`, `error` with its code and message, `complete`, or any to hold."""
-        return self._ask("POST", f"/jobs/{project_id}", _given(status=status, code=code, message=message))
+        """Set a job's status: `canceled`, `error` with code and message, `complete`, or any other."""
+        return self._send("POST", f"/jobs/{project_id}", _given(status=status, code=code, message=message))
 
     def replace_video(self, project_id: str, content: bytes) -> None:
-        """Put other bytes in the place of a job's first clip, under the same links."""
-        self._ask("POST", f"/jobs/{project_id}/video", content=content)
+        """Replace the bytes of a job's first video; its URLs stay."""
+        self._send("POST", f"/jobs/{project_id}/video", content=content)
 
     def account(self, *, tier: str | None = None, credits: int | None = None) -> dict[str, Any]:
-        """Set tier, credits or both; gives the account as it is then."""
-        return self._ask("POST", "/account", _given(tier=tier, credits=credits))
+        """Set tier, credits or both; returns the account."""
+        return self._send("POST", "/account", _given(tier=tier, credits=credits))
 
     def advance_clock(self, seconds: float) -> None:
-        """Move the sandbox's time on, so that links expire and jobs end."""
-        self._ask("POST", "/clock", {"advance": seconds})
+        """Move the sandbox's time forward, so that URLs expire and jobs end."""
+        self._send("POST", "/clock", {"advance": seconds})
 
     def behaviour(self, **switches: Any) -> dict[str, Any]:
-        """Set switches of `behaviour.py`; gives all of them as they are then."""
-        return self._ask("POST", "/behaviour", switches)
+        """Set switches of `Behaviour`; returns all of them."""
+        return self._send("POST", "/behaviour", switches)
 
     def reset(self) -> None:
-        """Bring everything back to the start; ports and URL stay."""
-        self._ask("POST", "/reset")
+        """Restore the state at the start; ports and URLs stay."""
+        self._send("POST", "/reset")
 
-    def _ask(self, method: str, path: str, body: Any = None, content: bytes | None = None) -> dict[str, Any]:
-        answer = self._client.request(method, path, json=body, content=content)
-        if answer.is_error:
-            raise ValueError(f"The sandbox refuses: {answer.json()['message']}")
-        given: dict[str, Any] = answer.json()
-        return given
+    def _send(self, method: str, path: str, body: Any = None, content: bytes | None = None) -> dict[str, Any]:
+        response = self._client.request(method, path, json=body, content=content)
+        if response.is_error:
+            raise ValueError(f"The sandbox refused this: {response.json()['message']}")
+        answer: dict[str, Any] = response.json()
+        return answer
 
 
 def _given(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
+
+
+class ControlError(Exception):
+    """A control request for a job that cannot be changed so."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class _Change(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AccountChange(_Change):
+    """Body of `POST /__sandbox__/account`; a field that is left out does not change."""
+
+    tier: Tier | None = None
+    credits: int | None = Field(default=None, ge=0)
+
+
+class ClockChange(_Change):
+    """Body of `POST /__sandbox__/clock`: seconds by which the time moves forward."""
+
+    advance: float = Field(ge=0, allow_inf_nan=False, le=10**10)
+
+
+async def get_state(request: Request) -> JSONResponse:
+    """Everything that happened since the start or the last reset."""
+    sandbox: Sandbox = request.app.state.sandbox
+    return JSONResponse(sandbox.state())
+
+
+async def set_faults(request: Request) -> JSONResponse:
+    """Replace the list of fault rules."""
+    sandbox: Sandbox = request.app.state.sandbox
+    sandbox.faults.replace(await request.body())
+    return JSONResponse({"faults": sandbox.faults.remaining()})
+
+
+async def release(request: Request) -> JSONResponse:
+    """Let all requests continue that a `hold` rule holds."""
+    sandbox: Sandbox = request.app.state.sandbox
+    return JSONResponse({"released": sandbox.faults.held.release()})
+
+
+async def set_job(request: Request) -> JSONResponse:
+    """Set the status of a job."""
+    sandbox: Sandbox = request.app.state.sandbox
+    job = _job(request)
+    change = ForcedStatus.model_validate_json(await request.body())
+    if change.status == "complete":
+        error = await run_sync(job.rendered.exception)
+        if error:
+            raise ControlError(409, f"this job cannot complete: {error}")
+    job.forced = change
+    return JSONResponse(job.state(sandbox.settled_status(job)))
+
+
+async def set_video(request: Request) -> JSONResponse:
+    """Replace a job's first video by the body; a running download still gets the old bytes to their end."""
+    sandbox: Sandbox = request.app.state.sandbox
+    video = _job(request).video(sandbox.now())
+    if video is None:
+        raise ControlError(404, "this job has no video")
+    content = await request.body()
+    await run_sync(_replace, video.files[0], content)
+    return JSONResponse({"bytes": len(content)})
+
+
+async def set_account(request: Request) -> JSONResponse:
+    """Set tier, credits or both."""
+    sandbox: Sandbox = request.app.state.sandbox
+    change = AccountChange.model_validate_json(await request.body())
+    sandbox.settle()
+    for name, value in change.model_dump(exclude_none=True).items():
+        setattr(sandbox.account, name, value)
+    return JSONResponse(sandbox.account.body(milliseconds=True))
+
+
+async def advance_clock(request: Request) -> JSONResponse:
+    """Move the time forward."""
+    sandbox: Sandbox = request.app.state.sandbox
+    sandbox.advance(ClockChange.model_validate_json(await request.body()).advance)
+    return JSONResponse({"now": sandbox.now().isoformat()})
+
+
+async def set_behaviour(request: Request) -> JSONResponse:
+    """Set some switches; returns all of them."""
+    sandbox: Sandbox = request.app.state.sandbox
+    switches = TypeAdapter(dict[str, Any]).validate_json(await request.body())
+    sandbox.behaviour = sandbox.behaviour.changed(switches)
+    return JSONResponse(sandbox.behaviour.model_dump())
+
+
+async def reset(request: Request) -> JSONResponse:
+    """Restore the state at the start."""
+    sandbox: Sandbox = request.app.state.sandbox
+    sandbox.reset()
+    return JSONResponse(sandbox.state())
+
+
+routes = [
+    Route(f"{PREFIX}/state", get_state),
+    Route(f"{PREFIX}/faults", set_faults, methods=["POST"]),
+    Route(f"{PREFIX}/release", release, methods=["POST"]),
+    Route(f"{PREFIX}/jobs/{{id}}", set_job, methods=["POST"]),
+    Route(f"{PREFIX}/jobs/{{id}}/video", set_video, methods=["POST"]),
+    Route(f"{PREFIX}/account", set_account, methods=["POST"]),
+    Route(f"{PREFIX}/clock", advance_clock, methods=["POST"]),
+    Route(f"{PREFIX}/behaviour", set_behaviour, methods=["POST"]),
+    Route(f"{PREFIX}/reset", reset, methods=["POST"]),
+]
+
+
+def _job(request: Request) -> Job:
+    job_id = request.path_params["id"]
+    sandbox: Sandbox = request.app.state.sandbox
+    if job_id not in sandbox.jobs:
+        raise ControlError(404, f"there is no job {job_id}")
+    return sandbox.jobs[job_id]
+
+
+def _replace(path: Path, content: bytes) -> None:
+    unfinished = path.with_suffix(".part")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)

@@ -1,6 +1,6 @@
 """The sandbox as a pytest fixture: `def test_my_dag(magichour_sandbox): ...`.
 
-Loaded by pytest wherever this package is installed, so nothing heavy is imported here.
+pytest loads this module in every environment that has the provider, so it imports nothing else.
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from magichour_provider.sandbox.server import SandboxServer
+    from magichour_provider.sandbox import SandboxServer
 
 RENDER_SECONDS = 0.5
-"""How long a render takes under the fixtures."""
+"""How long a job takes with these fixtures."""
 
 
 @pytest.fixture(scope="session")
 def magichour_sandbox_server() -> Iterator[SandboxServer]:
-    """One sandbox for the whole session, with tiny clips. Tests use `magichour_sandbox`."""
+    """One sandbox for the session, with tiny videos. Tests use `magichour_sandbox`."""
     try:
-        from magichour_provider.sandbox.behaviour import Behaviour
-        from magichour_provider.sandbox.server import SandboxServer
-        from magichour_provider.sandbox.state import Settings
+        from magichour_provider.sandbox import Behaviour, SandboxServer, Settings
     except ModuleNotFoundError as error:
         pytest.fail(
             "The fixture magichour_sandbox needs the extra: "
@@ -37,6 +35,6 @@ def magichour_sandbox_server() -> Iterator[SandboxServer]:
 
 @pytest.fixture
 def magichour_sandbox(magichour_sandbox_server: SandboxServer) -> SandboxServer:
-    """A sandbox as good as new: `.url`, `.api_key`, and `.control` for faults, ledger and clock."""
+    """A sandbox in its initial state: `.url`, `.api_key`, and `.control` for faults, state and clock."""
     magichour_sandbox_server.control.reset()
     return magichour_sandbox_server

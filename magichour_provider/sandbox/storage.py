@@ -1,41 +1,85 @@
-"""The files of the storage origin: uploads on their paths, clips of the jobs, all on local disk."""
+"""The storage origin: signed PUT of uploads and signed GET of videos, without an API key.
+
+A signature is checked once, when the request arrives. A transfer that is running when its URL expires is
+finished; the next range request is refused, as S3 does.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import os
+import re
 import secrets
 import string
+from base64 import b64encode
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from email.utils import formatdate
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlencode
 
-from magichour_provider.sandbox.checksums import Checksums
+from anyio.to_thread import run_sync
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from magichour_provider.sandbox.schemas import Behaviour, StorageError
+
+if TYPE_CHECKING:
+    from magichour_provider.sandbox.jobs import Sandbox
 
 UPLOAD_URL_LIFE = timedelta(hours=1)
 """Life of an upload URL. The real one is not documented."""
 UPLOAD_RETENTION = timedelta(days=7)
-"""Uploads are gone after this (docs: integration/inputs-and-outputs)."""
+"""Uploads are deleted after this (docs: integration/inputs-and-outputs)."""
 DOWNLOAD_URL_LIFE = timedelta(hours=24)
-"""Life of a download link (docs: changelog, 27 December 2024)."""
+"""Life of a download URL (docs: changelog, 27 December 2024)."""
 
+_CHUNK_BYTES = 1 << 20
 _ID_ALPHABET = string.ascii_lowercase + string.digits
+_ONE_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
 
 
 def new_id() -> str:
-    """An opaque id that looks like Magic Hour's: `c` and 24 letters and digits."""
+    """An opaque id that has the form of Magic Hour's: `c` and 24 letters and digits."""
     return "c" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(24))
 
 
 def download_path(project_id: str, number: int = 1) -> str:
-    """Path of a job's clip on the storage origin; only the directory differs between clips."""
+    """Path of a video on the storage origin; as at Magic Hour, every file is named `output.mp4`."""
     return f"/{project_id}/output.mp4" if number == 1 else f"/{project_id}/{number}/output.mp4"
+
+
+class Signer:
+    """Signs storage paths. The same method, path and expiry give the same URL."""
+
+    def __init__(self) -> None:
+        self._secret = secrets.token_bytes(32)
+
+    def query(self, method: str, path: str, expires_at: datetime) -> str:
+        """The query string with which `method` reaches `path` until `expires_at` (whole seconds)."""
+        expires = str(int(expires_at.timestamp()))
+        return urlencode({"expires": expires, "signature": self._signature(method, path, expires)})
+
+    def allows(self, method: str, path: str, query: Mapping[str, str], now: datetime) -> bool:
+        """Whether `query` is genuine for `method` and `path`, and not expired at `now`."""
+        expires = query.get("expires", "")
+        expected = self._signature(method, path, expires).encode()
+        is_genuine = hmac.compare_digest(expected, query.get("signature", "").encode())
+        return is_genuine and now.timestamp() < int(expires)
+
+    def _signature(self, method: str, path: str, expires: str) -> str:
+        text = "\n".join((method, path, expires)).encode()
+        return hmac.new(self._secret, text, hashlib.sha256).hexdigest()
 
 
 @dataclass
 class Upload:
-    """One path that was handed out for uploading; `size` in bytes, `sha256` in hex of the last PUT.
-
-    `put_at` and `sha256` are None until the first.
-    """
+    """A path for one upload. `size` in bytes, `sha256` (hex) and `put_at` are those of the last PUT."""
 
     file_path: str
     disk_path: Path
@@ -44,48 +88,187 @@ class Upload:
     put_count: int = 0
     put_at: datetime | None = None
 
-    def is_there(self, now: datetime) -> bool:
-        """Whether bytes were put and are kept still."""
+    def exists(self, now: datetime) -> bool:
+        """Whether bytes arrived that are not deleted yet."""
         return self.put_at is not None and now < self.put_at + UPLOAD_RETENTION
 
 
 class ObjectStore:
-    """Hands out upload paths and knows what arrived on them."""
+    """Uploads and videos on local disk."""
 
     def __init__(self, directory: Path) -> None:
-        self.checksums = Checksums()
+        self.uploads: dict[str, Upload] = {}
         self._directory = directory
-        self._uploads: dict[str, Upload] = {}
-        self._clips: list[Path] = []
+        self._videos: list[Path] = []
         directory.mkdir(parents=True, exist_ok=True)
 
     def new_upload(self, kind: str, extension: str) -> Upload:
-        """A fresh path for one file of `kind` (image, video, audio)."""
+        """A new path for one file of `kind` (image, video, audio)."""
         upload_id = new_id()
         file_path = f"api-assets/{upload_id}/{kind}.{extension}"
-        upload = Upload(file_path, self._directory / f"{upload_id}.{extension}")
-        self._uploads[file_path] = upload
-        return upload
+        self.uploads[file_path] = Upload(file_path, self._directory / f"{upload_id}.{extension}")
+        return self.uploads[file_path]
 
-    def find(self, file_path: str) -> Upload | None:
-        """The upload on `file_path`, arrived or not; None where the path was never handed out."""
-        return self._uploads.get(file_path)
-
-    def all(self) -> list[Upload]:
-        """Every path that was handed out, oldest first."""
-        return list(self._uploads.values())
-
-    def clip_paths(self, project_id: str, count: int) -> list[Path]:
-        """Where the clips of a job are kept on disk."""
+    def video_paths(self, project_id: str, count: int) -> list[Path]:
+        """The files of a job's videos."""
         names = [project_id, *(f"{project_id}-{number}" for number in range(2, count + 1))]
         paths = [self._directory / f"{name}.mp4" for name in names]
-        self._clips.extend(paths)
+        self._videos.extend(paths)
         return paths
 
     def clear(self) -> None:
-        """Forget and remove every file of this store; others in the directory stay."""
-        for path in (*self._clips, *(upload.disk_path for upload in self._uploads.values())):
+        """Remove every file of this store; others in the directory stay."""
+        for path in (*self._videos, *(upload.disk_path for upload in self.uploads.values())):
             path.unlink(missing_ok=True)
-        self._uploads.clear()
-        self._clips.clear()
-        self.checksums.clear()
+        self.uploads.clear()
+        self._videos.clear()
+
+
+def checksum_headers(
+    behaviour: Behaviour, path: Path, status: os.stat_result, *, is_whole: bool
+) -> dict[str, str]:
+    """ETag and checksum headers of a file, for a 200 (`is_whole`) or a 206.
+
+    The ETag is the MD5 with `etag-md5`, else it has the form that S3 gives to an upload in parts.
+    `content-md5` (RFC 1864) and `sha-256` (S3) are sent with a 200 only, as by the stores that use them.
+    `goog` (Google Cloud Storage, without its crc32c) and `digest` (RFC 9530) describe the whole file on both.
+    """
+    state = (status.st_ino, status.st_mtime_ns, status.st_size)
+    md5 = _digest("md5", path, *state)
+    kind = behaviour.video_checksum
+    if kind == "etag-md5":
+        return {"ETag": f'"{md5.hex()}"'}
+    headers = {"ETag": f'"{hashlib.md5(md5, usedforsecurity=False).hexdigest()}-1"'}
+    if kind == "content-md5" and is_whole:
+        headers["Content-MD5"] = _base64(md5)
+    if kind == "goog":
+        headers["x-goog-hash"] = f"md5={_base64(md5)}"
+    if kind == "sha-256" and is_whole:
+        headers["x-amz-checksum-sha256"] = _base64(_digest("sha256", path, *state))
+        headers["x-amz-checksum-type"] = "FULL_OBJECT"
+    if kind == "digest":
+        headers["Repr-Digest"] = f"sha-256=:{_base64(_digest('sha256', path, *state))}:"
+    return headers
+
+
+@lru_cache(maxsize=1024)
+def _digest(algorithm: str, path: Path, _inode: int, _mtime_ns: int, _size: int) -> bytes:
+    """The digest of a file, cached for this state of it."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(_CHUNK_BYTES):
+            digest.update(block)
+    return digest.digest()
+
+
+def _base64(digest: bytes) -> str:
+    return b64encode(digest).decode()
+
+
+async def put_upload(request: Request) -> Response:
+    """Keep the body of a PUT if it is complete."""
+    sandbox: Sandbox = request.app.state.sandbox
+    _check_signature(request, sandbox)
+    upload = sandbox.store.uploads.get(request.url.path[1:])
+    if upload is None:
+        raise _no_such_key()
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal():
+        raise StorageError(411, "MissingContentLength", "You must provide the Content-Length HTTP header")
+    if int(length) > sandbox.account.max_upload_bytes:
+        raise StorageError(413, "EntityTooLarge", "The upload is larger than your plan allows")
+    try:
+        body = await request.body()
+    except ClientDisconnect:
+        message = "The connection closed before the whole body arrived"
+        raise StorageError(400, "IncompleteBody", message) from None
+    await run_sync(upload.disk_path.write_bytes, body)
+    upload.sha256, upload.size = hashlib.sha256(body).hexdigest(), len(body)
+    upload.put_count += 1
+    upload.put_at = sandbox.now()
+    return Response(status_code=200)
+
+
+async def get_video(request: Request) -> Response:
+    """Send a video, or the requested range of it. HEAD is refused, as no URL is signed for it."""
+    sandbox: Sandbox = request.app.state.sandbox
+    _check_signature(request, sandbox)
+    job = sandbox.jobs.get(request.path_params["project_id"])
+    video = job.video(sandbox.now()) if job else None
+    if job is None or video is None:
+        raise _no_such_key()
+    path = video.files[int(request.path_params.get("number", 1)) - 1]
+    answer = await run_sync(_video_answer, path, request.headers, sandbox.behaviour)
+    job.downloads += 1
+    return answer
+
+
+routes = [
+    Route("/api-assets/{upload_id}/{name}", put_upload, methods=["PUT"]),
+    Route("/{project_id}/output.mp4", get_video),
+    Route("/{project_id}/{number}/output.mp4", get_video),
+]
+
+
+def parse_range(header: str, size: int) -> range | None:
+    """The bytes that a Range header requests of `size`; None if the header is ignored (RFC 9110, 14.2).
+
+    Several ranges are ignored. Raises StorageError 416 if none of the bytes exist. starlette's FileResponse
+    is not used: it treats ranges differently in each release and sends the same headers with 200 and 206.
+    """
+    match = _ONE_RANGE.fullmatch(header.strip())
+    if match is None or match[1] == match[2] == "":
+        return None
+    if match[1] == "":
+        start, stop = size - min(int(match[2]), size), size
+    else:
+        start, stop = int(match[1]), min(int(match[2]) + 1, size) if match[2] else size
+        if match[2] and int(match[2]) < start:
+            return None
+    if start >= size:
+        headers = {"Content-Range": f"bytes */{size}"}
+        raise StorageError(416, "InvalidRange", "The requested range is not satisfiable", headers)
+    return range(start, stop)
+
+
+def _video_answer(path: Path, asked: Mapping[str, str], behaviour: Behaviour) -> StreamingResponse:
+    """Send the file as it is now, however long that takes. `If-Range` matches the strong ETag only."""
+    file = path.open("rb")
+    try:
+        status = os.fstat(file.fileno())
+        etag = checksum_headers(behaviour, path, status, is_whole=False)["ETag"]
+        is_part = behaviour.ranges and "range" in asked and asked.get("if-range", etag) == etag
+        part = parse_range(asked["range"], status.st_size) if is_part else None
+        headers = checksum_headers(behaviour, path, status, is_whole=part is None)
+    except BaseException:
+        file.close()
+        raise
+    sent = part or range(status.st_size)
+    headers |= {"Content-Length": str(len(sent)), "Last-Modified": formatdate(status.st_mtime, usegmt=True)}
+    if behaviour.ranges:
+        headers["Accept-Ranges"] = "bytes"
+    if part:
+        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{status.st_size}"
+    return StreamingResponse(_read(file, sent), 206 if part else 200, headers, media_type="video/mp4")
+
+
+async def _read(file: BinaryIO, part: range) -> AsyncIterator[bytes]:
+    with file:
+        file.seek(part.start)
+        left = len(part)
+        while left and (chunk := await run_sync(file.read, min(_CHUNK_BYTES, left))):
+            left -= len(chunk)
+            yield chunk
+
+
+def _check_signature(request: Request, sandbox: Sandbox) -> None:
+    if "authorization" in request.headers:
+        raise StorageError(400, "InvalidArgument", "A signed URL takes no Authorization header")
+    if not sandbox.signer.allows(request.method, request.url.path, request.query_params, sandbox.now()):
+        if sandbox.behaviour.expired_status == 404:
+            raise _no_such_key()
+        raise StorageError(403, "AccessDenied", "The signature is missing, wrong or expired")
+
+
+def _no_such_key() -> StorageError:
+    return StorageError(404, "NoSuchKey", "The specified key does not exist")

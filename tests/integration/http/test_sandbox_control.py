@@ -1,41 +1,53 @@
-"""The ledger, the other control pages, the fixture, and what importing costs."""
+"""The sandbox's control API, its command and its pytest plugin, and what importing them costs."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
+import socket
 import subprocess
 import sys
 
+import httpx
 import pytest
 
+from magichour_provider.sandbox import SandboxControl
+from magichour_provider.sandbox.cli import main
 
-def test_the_ledger_tells_what_happened(magic, photo):
+FIRST_LINE = "magichour-sandbox listening on http://127.0.0.1:"
+
+
+# The control API
+
+
+def test_state_has_jobs_uploads_and_request_counts(magic, photo):
     job = magic.complete(name="one", model="ltx-2.3", audio=True, end_seconds=5)
-    magic.files.get(job["download"]["url"])
-    magic.files.get(job["download"]["url"])
-    ledger = magic.control.state()
-    [entry] = ledger["jobs"]
-    [upload] = ledger["uploads"]
-    assert ledger["account"]["credits"] == 12_000 - 240
-    assert entry["charges"] == [{"at": entry["created_at"], "credits": 240, "reason": "create"}]
-    assert (
-        entry.items()
-        >= {
-            "id": job["id"],
-            "name": "one",
-            "status": "complete",
-            "model": "ltx-2.3",
-            "resolution": "720p",
-            "end_seconds": 5,
-            "audio": True,
-            "image_file_path": upload["file_path"],
-            "credits_charged": 240,
-            "polls": 1,
-            "downloads": 2,
-        }.items()
-    )
+    for _ in range(2):
+        magic.files.get(job["download"]["url"])
+    state = magic.control.state()
+    [entry], [upload] = state["jobs"], state["uploads"]
+    assert state["account"]["credits"] == 12_000 - 240
+    assert entry == {
+        "id": job["id"],
+        "name": "one",
+        "status": "complete",
+        "requested_model": "ltx-2.3",
+        "model": "ltx-2.3",
+        "resolution": "720p",
+        "end_seconds": 5,
+        "audio": True,
+        "fps": 24,
+        "image_file_path": upload["file_path"],
+        "enabled": True,
+        "credits_charged": 240,
+        "charges": [{"at": entry["created_at"], "credits": 240, "reason": "create"}],
+        "polls": 1,
+        "downloads": 2,
+        "created_at": job["created_at"],
+    }
     assert upload.items() >= {"bytes": len(photo), "put_count": 1}.items()
-    counts = {(r["origin"], r["method"], r["path"], r["status"]): r["count"] for r in ledger["requests"]}
+    counts = {(r["origin"], r["method"], r["path"], r["status"]): r["count"] for r in state["requests"]}
     assert counts == {
         ("api", "POST", "/v1/files/upload-urls", 200): 1,
         ("storage", "PUT", "/api-assets/{upload_id}/{name}", 200): 1,
@@ -45,7 +57,7 @@ def test_the_ledger_tells_what_happened(magic, photo):
     }
 
 
-def test_the_ledger_holds_no_secret(magic):
+def test_state_has_no_secret(magic):
     job = magic.complete(image="https://example.com/a.jpg?token=hush-hush")
     magic.files.get(job["download"]["url"])
     magic.api.get("/secret-path")
@@ -54,26 +66,18 @@ def test_the_ledger_holds_no_secret(magic):
         assert secret not in text
 
 
-def test_reset_brings_everything_back(magic):
-    magic.complete()
-    magic.control.account(tier="free", credits=3)
+def test_reset_restores_the_settings_while_videos_are_rendered(magic):
+    magic.control.account(tier="pro", credits=10**6)
+    for _ in range(8):
+        magic.create(model="ltx-2.5", end_seconds=60)
     magic.control.behaviour(error_shape="message")
     magic.control.faults([{"path": "*", "status": 500}])
     magic.control.advance_clock(10**6)
-    url = magic.server.url
     magic.control.reset()
-    ledger = magic.control.state()
-    assert (ledger["account"]["tier"], ledger["account"]["credits"]) == ("creator", 12_000)
-    assert [ledger[part] for part in ("jobs", "uploads", "requests", "faults")] == [[], [], [], []]
+    state = magic.control.state()
+    assert (state["account"]["tier"], state["account"]["credits"]) == ("creator", 12_000)
+    assert [state[part] for part in ("jobs", "uploads", "requests", "faults")] == [[], [], [], []]
     assert magic.api.get("/v1/video-projects/x").json()["code"] == "not_found"
-    assert magic.server.url == url
-
-
-def test_reset_ends_well_while_clips_are_being_made(magic):
-    magic.control.account(credits=10**6)
-    for _ in range(8):
-        magic.create(model="ltx-2.5", end_seconds=60)
-    magic.control.reset()
     assert magic.complete()["status"] == "complete"
 
 
@@ -83,63 +87,122 @@ def test_reset_ends_well_while_clips_are_being_made(magic):
         ("account", {"tier": "gold"}),
         ("account", {"credits": -1}),
         ("account", {"colour": "red"}),
+        ("account", []),
         ("clock", {"advance": -1}),
         ("clock", {}),
         ("behaviour", {"expired_status": 500}),
         ("behaviour", {"no_such_switch": True}),
         ("behaviour", []),
-        ("account", []),
+        ("faults", {}),
+        ("faults", "nonsense"),
     ],
 )
-def test_a_wrong_control_request_is_422_and_says_why(magic, page, body):
+def test_wrong_control_request_is_422_and_says_why(magic, page, body):
     answer = magic.files.post(f"{magic.server.url}/__sandbox__/{page}", json=body)
     assert answer.status_code == 422
-    assert len(answer.json()["message"]) > 10
+    assert "Invalid value for field" in answer.text or "Missing required field" in answer.text
 
 
-def test_an_unknown_job_is_said_so(magic):
+def test_unknown_job_cannot_be_set(magic):
     with pytest.raises(ValueError, match="no job unknown"):
         magic.control.set_job("unknown", "canceled")
 
 
-def test_people_have_a_page_and_names_cannot_break_it(magic):
-    magic.create(name="<script>")
-    page = magic.files.get(f"{magic.server.url}/__sandbox__/")
-    assert page.headers["content-type"].startswith("text/html")
-    assert "&lt;script&gt;" in page.text
-    assert "<script>" not in page.text
+# The command
 
 
-def test_importing_the_sandbox_or_its_plugin_loads_nothing_heavy():
-    code = (
-        "import sys, magichour_provider.sandbox, magichour_provider.sandbox.pytest_plugin\n"
-        "heavy = ('av', 'PIL', 'fastapi', 'uvicorn', 'httpx', 'pydantic', 'airflow')\n"
-        "print([name for name in heavy if name in sys.modules])"
-    )
-    assert run(code) == "[]"
+@contextlib.contextmanager
+def running(*arguments):
+    """A sandbox on free ports, and the address that it printed."""
+    command = [sys.executable, "-m", "magichour_provider.sandbox.cli", "--port", "0", "--quick", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        line = process.stdout.readline()
+        assert line.startswith(FIRST_LINE), process.stderr.read()
+        yield process, line.rpartition(" ")[2].strip()
+    finally:
+        process.kill()
+        process.communicate()
 
 
-def test_the_whole_sandbox_imports_no_airflow_and_of_the_provider_only_catalogue_and_errors():
-    code = (
-        "import sys, magichour_provider.sandbox.cli, magichour_provider.sandbox.server\n"
-        "own = 'magichour_provider.'\n"
-        "print('airflow' in sys.modules, sorted(m for m in sys.modules if m.startswith(own) "
-        "and not m.startswith(own + 'sandbox')))"
-    )
-    rooms = ("api", "api.catalog", "api.catalog_table", "api.errors", "api.projects")
-    assert run(code) == f"False {[f'magichour_provider.{room}' for room in rooms]}"
+def test_command_takes_options_and_stops_on_sigint(tmp_path):
+    options = ["--api-key", "mine", "--api-key", "yours", "--tier", "free", "--credits", "77"]
+    options += ["--behaviour", "expired_status=404", "--behaviour", "error_shape=message"]
+    options += ["--render-seconds", "9"]
+    with running(*options) as (process, url), SandboxControl(url) as control:
+        keys = {key: status_with(url, key) for key in ("mine", "yours", "other")}
+        assert keys == {"mine": 200, "yours": 200, "other": 401}
+        account, behaviour = control.state()["account"], control.behaviour()
+        assert (account["tier"], account["credits"]) == ("free", 77)
+        assert (behaviour["expired_status"], behaviour["error_shape"]) == (404, "message")
+        assert behaviour["render_seconds"] == 9
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(30), process.stderr.read()) == (0, "")
+        assert f"{url}/__sandbox__/state" in process.stdout.read()
 
 
-def test_without_the_extra_the_fixture_says_what_to_install(tmp_path):
-    (tmp_path / "conftest.py").write_text("import sys\nsys.modules['fastapi'] = None\n")
+def status_with(url, key):
+    return httpx.get(f"{url}/v1/account", headers={"Authorization": f"Bearer {key}"}).status_code
+
+
+def test_data_dir_keeps_videos_and_other_files_and_sigterm_stops(tmp_path):
+    (tmp_path / "mine.txt").write_text("keep")
+    with running("--data-dir", str(tmp_path)) as (process, url), SandboxControl(url) as control:
+        body = {"assets": {"image_file_path": "saved-items/a.png"}, "end_seconds": 1}
+        answer = httpx.post(f"{url}/v1/image-to-video", json=body, headers={"Authorization": "Bearer k"})
+        control.set_job(answer.json()["id"], "complete")
+        process.terminate()
+        assert process.wait(30) == 0
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".mp4", ".txt"]
+
+
+@pytest.mark.parametrize("which", ["--port", "--storage-port"])
+def test_port_in_use_is_an_error_with_advice(capsys, which):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["--port", "0", which, str(port)]) == 1
+    errors = capsys.readouterr().err
+    for word in ("in use", str(port), "--port 0"):
+        assert word in errors
+
+
+@pytest.mark.parametrize("pair", ["expired_status=500", "colour=red", "novalue"])
+def test_wrong_switch_is_an_error_that_names_it(capsys, pair):
+    assert main(["--port", "0", "--behaviour", pair]) == 1
+    assert pair.partition("=")[0] in capsys.readouterr().err
+
+
+# Imports
+
+
+def loaded_by(statement):
+    program = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    return set(done.stdout.split())
+
+
+def test_pytest_plugin_loads_three_small_modules_besides_pytest():
+    plugin = "magichour_provider.sandbox.pytest_plugin"
+    loaded = loaded_by(f"import pytest, typing; old = set(sys.modules); import {plugin}")
+    assert {name for name in loaded if name.startswith("magichour_provider")} == {
+        "magichour_provider",
+        "magichour_provider.sandbox",
+        plugin,
+    }
+    assert not loaded & {"httpx", "pydantic", "starlette", "uvicorn", "av", "PIL", "airflow"}
+
+
+def test_sandbox_imports_the_client_and_no_airflow():
+    loaded = loaded_by("import magichour_provider.sandbox.app, magichour_provider.sandbox.cli")
+    assert not loaded & {"airflow", "fastapi", "aiohttp"}
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("magichour_provider.")}
+    assert rooms == {"client", "exceptions", "sandbox"}
+
+
+def test_fixture_without_the_extra_says_what_to_install(tmp_path):
+    (tmp_path / "conftest.py").write_text("import sys\nsys.modules['uvicorn'] = None\n")
     (tmp_path / "test_it.py").write_text("def test_it(magichour_sandbox):\n    pass\n")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path)]
     ended = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
     assert ended.returncode == 1
     assert "pip install 'airflow-provider-magichour[sandbox]'" in ended.stdout
-
-
-def run(code):
-    return subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    ).stdout.strip()

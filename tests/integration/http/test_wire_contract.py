@@ -28,7 +28,7 @@ from magichour_provider.client.settings import ClientSettings
 from magichour_provider.client.sync import MagicHourClient
 from magichour_provider.jobs.request import VideoRequest, check, open_images, upload_images
 from magichour_provider.sandbox import Behaviour, SandboxServer, Settings
-from magichour_provider.sandbox import server as sandbox_server
+from magichour_provider.sandbox import app as sandbox_server
 
 SPEC = json.loads(Path(__file__).with_name("openapi-image-to-video.json").read_text())
 IMAGE = "dags_examples/images/grace_hopper.jpg"

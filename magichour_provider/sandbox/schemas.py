@@ -1,0 +1,213 @@
+"""Settings, switches, request bodies and error answers of the sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from starlette.responses import JSONResponse, Response
+
+from magichour_provider.client.pricing import Tier
+
+MIN_BOX_BYTES = 8
+"""Smallest padding of a video: the header of an mp4 box, its length and type (ISO/IEC 14496-12, 4.2)."""
+
+ERROR_CODES: Mapping[int, str] = {
+    400: "invalid_request",
+    401: "unauthorized",
+    402: "insufficient_credits",
+    403: "forbidden",
+    404: "not_found",
+    422: "unprocessable_entity",
+    429: "too_many_requests",
+    500: "internal_server_error",
+}
+"""`code` by status. 403 and 429 are in no specification; their codes are invented here."""
+
+
+class Behaviour(BaseModel):
+    """Switches for everything that differs between versions of Magic Hour's documentation, or is in none.
+
+    The defaults follow the newest documentation (October 2026).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    render_seconds: float = Field(default=2.0, ge=0, allow_inf_nan=False)
+    """Seconds from create to the end of a job: the first quarter `queued`, the rest `rendering`."""
+    error_shape: Literal["code", "message"] = "code"
+    """Error bodies: `{"code", "message"}` (since September 2026) or `{"message"}` alone."""
+    missing_upload: Literal["create", "job"] = "create"
+    """A `file_path` without bytes: refused at create (422), or job error `invalid_image_path`."""
+    expired_status: Literal[403, 404] = 403
+    """Status of an expired, tampered or unsigned storage URL."""
+    deleted: Literal["disabled", "not_found"] = "disabled"
+    """GET after DELETE: 200 with `enabled: false`, or 404."""
+    milliseconds: bool = True
+    """Whether `created_at` and `expires_at` have milliseconds."""
+    account_endpoint: bool = True
+    """Whether `GET /v1/account` exists (added in autumn 2026)."""
+    unknown_model: Literal["refuse", "accept"] = "refuse"
+    """A model outside the enum: 400, or rendered like any other."""
+    video_checksum: Literal["etag-md5", "none", "content-md5", "goog", "sha-256", "digest"] = "etag-md5"
+    """Which store's checksum headers a video is served with; Magic Hour documents none."""
+    ranges: bool = True
+    """Whether parts of a video can be requested; if not, the Range header is ignored."""
+    video_padding_bytes: int = Field(default=0, ge=0, le=1 << 40)
+    """Bytes by which videos created from now on are larger, 0 or at least 8; they play as before. The
+    first request for such a video computes its checksum, which takes a few seconds per GiB."""
+    downloads_per_job: int = Field(default=1, ge=1, le=100)
+    """Number of different videos that each job created from now on has."""
+
+    @field_validator("video_padding_bytes")
+    @classmethod
+    def _holds_a_box(cls, padding: int) -> int:
+        if 0 < padding < MIN_BOX_BYTES:
+            raise ValueError(f"must be 0 or at least {MIN_BOX_BYTES}")
+        return padding
+
+    def changed(self, switches: Mapping[str, Any]) -> Behaviour:
+        """A copy with `switches` set. Raises pydantic's ValidationError."""
+        return Behaviour.model_validate({**self.model_dump(), **switches})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a sandbox starts, and what a reset restores.
+
+    If `api_keys` is empty, every key is valid that does not contain invalid, wrong, bad or revoked.
+    `quick` renders tiny videos. If `data_dir` is None, files are in a temporary directory.
+    """
+
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    tier: Tier = Tier.CREATOR
+    credits: int = 12_000
+    quick: bool = False
+    behaviour: Behaviour = field(default_factory=Behaviour)
+    data_dir: Path | None = None
+
+
+class ApiProblem(Exception):
+    """An error answer of the API: status, message and `code` (default: the usual one of the status)."""
+
+    def __init__(self, status: int, message: str, code: str | None = None) -> None:
+        self.status = status
+        self.code = code or ERROR_CODES[status]
+        super().__init__(message)
+
+    def response(self, behaviour: Behaviour) -> JSONResponse:
+        """The answer in the shape of the switch `error_shape`."""
+        code = {"code": self.code} if behaviour.error_shape == "code" else {}
+        return JSONResponse({**code, "message": str(self)}, self.status)
+
+
+class StorageError(Exception):
+    """An error answer of the storage: XML, as object stores give."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        self.status = status
+        self.code = code
+        self.headers = headers
+        super().__init__(message)
+
+    def response(self) -> Response:
+        """The answer."""
+        body = f"<?xml version='1.0'?>\n<Error><Code>{self.code}</Code><Message>{self}</Message></Error>"
+        return Response(body, self.status, self.headers, media_type="application/xml")
+
+
+class _Body(BaseModel):
+    """A request body. Unknown keys pass, as Magic Hour ignores them; null and numbers in quotes do not."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_not_null(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("null is not allowed")
+        return value
+
+
+class Assets(_Body):
+    """`assets` of a create."""
+
+    image_file_path: str = Field(min_length=1)
+    end_image_file_path: str | None = Field(default=None, min_length=1)
+
+
+class Style(_Body):
+    """`style` of a create; all but the prompt is deprecated."""
+
+    prompt: str | None = None
+    high_quality: bool | None = None
+    quality_mode: Literal["quick", "studio"] | None = None
+
+    @property
+    def resolution(self) -> str | None:
+        """The resolution that the deprecated fields stand for."""
+        if self.high_quality is not None:
+            return "1080p" if self.high_quality else "720p"
+        return {"quick": "720p", "studio": "1080p"}.get(self.quality_mode or "")
+
+
+class CreateBody(_Body):
+    """Body of `POST /v1/image-to-video`. A field that was left out is None; null itself is refused."""
+
+    assets: Assets
+    end_seconds: float = Field(ge=1, le=60, allow_inf_nan=False)
+    model: str = "default"
+    resolution: Literal["360p", "480p", "720p", "1080p", "4k"] | None = None
+    audio: bool = False
+    name: str | None = None
+    style: Style = Style()
+
+
+class ForcedStatus(BaseModel):
+    """Body of `POST /__sandbox__/jobs/{id}`: a status that holds against clock and renderer.
+
+    `canceled` and `error` end the job with a refund, `complete` finishes it at once. Any other status, known
+    to the API or not, stays until the next change. `code` and `message` go with `error`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: str = Field(min_length=1)
+    code: str = "unknown_error"
+    message: str = "A test made this job fail."
+
+
+class UploadItem(_Body):
+    """One file that the client wants to upload."""
+
+    type: Literal["video", "audio", "image"]
+    extension: str = Field(pattern="^[a-z0-9]+$")
+
+
+class UploadUrlsBody(_Body):
+    """Body of `POST /v1/files/upload-urls`."""
+
+    items: list[UploadItem] = Field(min_length=1)
+
+
+_BodyT = TypeVar("_BodyT", bound=_Body)
+
+
+def parse_body(body: type[_BodyT], raw: bytes) -> _BodyT:
+    """Read `raw` as `body`. Raises ApiProblem 400 that names every wrong field."""
+    try:
+        return body.model_validate_json(raw or b"null")
+    except ValidationError as error:
+        raise ApiProblem(400, validation_message(error)) from None
+
+
+def validation_message(error: ValidationError) -> str:
+    """A pydantic error as one line that names each wrong field, as Magic Hour does."""
+    return "; ".join(
+        f"{'Missing required field' if each['type'] == 'missing' else 'Invalid value for field'}: "
+        f"{'.'.join(map(str, each['loc'])) or 'body'} ({each['msg']})"
+        for each in error.errors(include_url=False, include_context=False, include_input=False)
+    )

@@ -1,0 +1,112 @@
+"""The sandbox's videos are real: they play, have the requested length, and nearly the requested size."""
+
+from __future__ import annotations
+
+import io
+import threading
+
+import av
+import pytest
+from PIL import Image
+
+from magichour_provider.sandbox.render import RenderError, RenderRequest, frame_size, render
+
+
+def request_for(*images, seconds=1.0):
+    return RenderRequest(images, "720p", seconds, 24, audio=False)
+
+
+def decoded(content):
+    with av.open(io.BytesIO(content)) as container:
+        return [frame.to_image() for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize(
+    ("model", "seconds", "fps"), [("ltx-2.5", 5, 24), ("sora-2", 4, 30), ("ltx-2.5", 60, 24)]
+)
+def test_video_has_all_frames_and_the_reported_size(magic, model, seconds, fps):
+    job = magic.complete(model=model, end_seconds=seconds)
+    content = magic.files.get(job["download"]["url"]).content
+    with av.open(io.BytesIO(content)) as container:
+        [video] = container.streams
+        assert (video.codec_context.name, video.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert video.average_rate == job["fps"] == fps
+        assert video.duration * video.time_base == seconds
+        assert (video.width, video.height) == (job["width"], job["height"])
+        assert sum(1 for _ in container.decode(video)) == seconds * fps
+    assert content.index(b"moov") < content.index(b"mdat")
+
+
+@pytest.mark.parametrize("audio", [True, False])
+def test_video_has_an_audio_track_if_audio_is_on(magic, audio):
+    job = magic.complete(model="ltx-2.5", audio=audio)
+    with av.open(io.BytesIO(magic.files.get(job["download"]["url"]).content)) as container:
+        assert [stream.codec_context.name for stream in container.streams.audio] == ["aac"] * audio
+        assert container.duration == 5_000_000
+
+
+def test_video_shows_the_uploaded_image_and_moves(magic):
+    file = io.BytesIO()
+    picture = Image.new("RGB", (160, 90), "red")
+    picture.paste("blue", (80, 0, 160, 90))
+    picture.save(file, "PNG")
+    job = magic.complete(image=magic.upload(file.getvalue(), "png"))
+    frames = decoded(magic.files.get(job["download"]["url"]).content)
+    red, blue = frames[0].getpixel((10, 45)), frames[0].getpixel((150, 45))
+    assert red[0] > 150 > red[2]
+    assert blue[2] > 150 > blue[0]
+    assert frames[0].tobytes() != frames[-1].tobytes()
+
+
+def test_video_ends_with_the_end_image(tmp_path):
+    images = [tmp_path / "red.png", tmp_path / "blue.png"]
+    for image in images:
+        Image.new("RGB", (160, 90), image.stem).save(image)
+    render(request_for(*images), tmp_path / "video.mp4", quick=True)
+    frames = decoded((tmp_path / "video.mp4").read_bytes())
+    assert frames[0].getpixel((80, 45))[0] > 150
+    assert frames[-1].getpixel((80, 45))[2] > 150
+
+
+def test_image_turned_upright_by_exif_gives_an_upright_video(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (320, 180), "red").save(tmp_path / "turned.jpg", exif=turned)
+    video = render(request_for(tmp_path / "turned.jpg"), tmp_path / "video.mp4", quick=True)
+    assert video.height > video.width
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "L", "P", "CMYK", "I;16"])
+def test_image_of_any_colour_mode_is_rendered(tmp_path, mode):
+    Image.new(mode, (64, 64)).save(tmp_path / "image.tif")
+    assert render(request_for(tmp_path / "image.tif"), tmp_path / "video.mp4", quick=True).files
+
+
+@pytest.mark.parametrize(
+    ("resolution", "nominal"), [("360p", 360), ("480p", 480), ("720p", 720), ("1080p", 1080), ("4k", 2160)]
+)
+@pytest.mark.parametrize("shape", [(1600, 900), (900, 1600), (1000, 1000), (4000, 3000), (1, 50), (50, 1)])
+def test_frame_size_is_even_and_near_the_resolution(resolution, nominal, shape):
+    width, height = frame_size(shape, resolution, quick=False)
+    assert width % 2 == height % 2 == 0
+    assert abs(min(width, height) - nominal) <= 4
+    assert (width < height) == (shape[0] < shape[1]) or shape[0] == shape[1]
+
+
+def test_frame_size_at_720p_is_not_quite_1280_wide():
+    assert frame_size((1920, 1080), "720p", quick=False) == (1276, 720)
+    assert max(frame_size((1920, 1080), "720p", quick=True)) == 160
+
+
+def test_abandoned_video_leaves_no_file(tmp_path):
+    abandoned = threading.Event()
+    abandoned.set()
+    with pytest.raises(RenderError):
+        render(request_for(None), tmp_path / "video.mp4", quick=True, abandoned=abandoned)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_size_video_plays(tmp_path):
+    video = render(request_for(None), tmp_path / "video.mp4", quick=False)
+    frames = decoded(video.files[0].read_bytes())
+    assert (len(frames), frames[0].size) == (24, (1276, 720))
