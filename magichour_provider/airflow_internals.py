@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import timedelta
+from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +47,14 @@ __all__ = [
     "is_deferred",
     "is_mapped",
     "is_terminal",
+    "join_xcom",
+    "map_index_column",
     "min_deferral_seconds",
     "outlet_event",
     "provider_plugins_are_loaded",
     "push_link",
     "push_xcom",
+    "rendered_fields_table",
     "task_state_rows",
     "task_states",
     "triggerer_stats",
@@ -272,3 +276,58 @@ def task_state_rows() -> Any | None:
     except ImportError:
         return None
     return TaskStateStoreModel
+
+
+def map_index_column(table: Any) -> Any:
+    """The map index of a model of Airflow's tables; Airflow 3.4 calls it `region_index` in some of them."""
+    return getattr(table, "region_index", None) if hasattr(table, "region_index") else table.map_index
+
+
+def join_xcom(xcom: Any, other: Any) -> Any:
+    """The condition that an XCom and a task instance, or another XCom, are of one task instance.
+
+    Airflow 3.4 keeps XComs by the id of the task instance, and `XComModel` is a view of two tables: a join by
+    that id reads one row of each, a join by the four other columns all of them.
+    """
+    if hasattr(xcom, "task_instance_id"):
+        return xcom.task_instance_id == getattr(other, "task_instance_id", getattr(other, "id", None))
+    return (
+        (xcom.dag_id == other.dag_id)
+        & (xcom.run_id == other.run_id)
+        & (xcom.task_id == other.task_id)
+        & (xcom.map_index == other.map_index)
+    )
+
+
+@cache
+def rendered_fields_table() -> Any:
+    """Dag, run, task, map index and `rendered_fields` of task instances, as columns of one table.
+
+    Airflow 3.4 keeps them by the id of the task instance in `rtif_v2`, and those of before its upgrade in
+    `rtif_v1`.
+    """
+    from airflow.models import renderedtifields, taskinstance
+    from sqlalchemy import and_, select, union_all
+
+    model: Any = renderedtifields.RenderedTaskInstanceFields
+    legacy: Any = getattr(renderedtifields, "LegacyRenderedTaskInstanceFields", None)
+    if legacy is None:
+        return model
+    TaskInstance: Any = taskinstance.TaskInstance
+    Owner: Any = getattr(taskinstance, "LegacyTaskDataOwner")  # noqa: B009
+
+    address = (TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, TaskInstance.region_index)
+    current = select(*address, model.rendered_fields).join(
+        TaskInstance, model.task_instance_id == TaskInstance.id
+    )
+    names = ("dag_id", "run_id", "task_id", "map_index")
+    owned = and_(*(getattr(Owner, name) == getattr(legacy, name) for name in names))
+    replaced = select(model.id).where(model.task_instance_id == Owner.task_instance_id).exists()
+    earlier = (
+        select(*address, legacy.rendered_fields)
+        .select_from(Owner)
+        .join(legacy, owned)
+        .join(TaskInstance, Owner.task_instance_id == TaskInstance.id)
+    )
+    is_live = TaskInstance.working_set.is_(True)  # an attempt that was retried or cleared keeps its rows
+    return union_all(current.where(is_live), earlier.where(is_live, ~replaced)).subquery("rendered_fields").c

@@ -87,7 +87,7 @@ def _magic_hour(url: str, clips: Path) -> dict[str, str]:
     return {
         "AIRFLOW_CONN_MAGICHOUR_DEFAULT": json.dumps(connection(url)),
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
-        "AIRFLOW__MAGICHOUR__UI_CLIP_ROOTS": f"{clips}/{{dag_id}}/",
+        "AIRFLOW__MAGICHOUR__UI_VIDEO_ROOTS": f"{clips}/{{dag_id}}/",
     }
 
 

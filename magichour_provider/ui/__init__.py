@@ -1,1 +1,1 @@
-"""Magic Hour's pages in Airflow's UI: a tab on every task instance, and one page for all clips."""
+"""Magic Hour's pages in Airflow's UI: a tab of each task instance, and a page of all videos."""

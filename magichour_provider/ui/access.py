@@ -1,4 +1,4 @@
-"""What a user may see, decided by Airflow's own auth manager, as for Airflow's own pages."""
+"""What a user may see, as the auth manager decides for Airflow's own pages."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from airflow.models.dag import DagModel
 from fastapi import Depends
 
 _READ: Final = "GET"
-_NEEDED = (DagAccessEntity.TASK_INSTANCE, DagAccessEntity.XCOM)
-"""What the pages show of a Dag: its task instances with their rendered fields, and their XComs."""
+_NEEDED_ENTITIES = (DagAccessEntity.TASK_INSTANCE, DagAccessEntity.XCOM)
+"""The pages show task instances with their rendered fields, and XComs."""
 
 
 @dataclass(frozen=True)
-class Viewer:
+class CurrentUser:
     """The user of one request."""
 
     user: Any
@@ -33,7 +33,7 @@ class Viewer:
         return self._may_read(details)
 
     def readable_dag_ids(self, dag_ids: set[str]) -> set[str]:
-        """Those of `dag_ids` that the user may read."""
+        """The part of `dag_ids` that the user may read."""
         readable = get_auth_manager().get_authorized_dag_ids(user=self.user, method=_READ) & dag_ids
         return {dag_id for dag_id in readable if self.may_read(dag_id)}
 
@@ -48,13 +48,13 @@ class Viewer:
         manager = get_auth_manager()
         return all(
             manager.is_authorized_dag(method=_READ, access_entity=entity, details=details, user=self.user)
-            for entity in _NEEDED
+            for entity in _NEEDED_ENTITIES
         )
 
 
-async def _viewer(user: GetUserDep) -> Viewer:
-    return Viewer(user)
+async def _current_user(user: GetUserDep) -> CurrentUser:
+    return CurrentUser(user)
 
 
-ViewerDep = Annotated[Viewer, Depends(_viewer)]
-"""For a route: the user who asks; 401 where nobody is logged in."""
+CurrentUserDep = Annotated[CurrentUser, Depends(_current_user)]
+"""For a route: the user of the request; 401 without a login."""

@@ -1,18 +1,21 @@
-"""The pages' application: addresses, who may open them, and how an answer leaves.
+"""The pages' FastAPI application: its routes, who may use them, and its headers.
 
     GET /            the gallery                         GET /task        the tab of a task instance
-    GET /clip        a clip's bytes, or a redirect       GET /poster      its poster, or a contact sheet
+    GET /video       a video's bytes, or a redirect      GET /poster      its poster, or a contact sheet
     GET /balances    a fragment of the gallery           GET /static/...
 
-Nothing here changes anything. Every answer is made for one user and is kept by no cache.
+No route changes anything. Each response is made for one user and may not be cached.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
 
 from airflow.utils.session import create_session
@@ -24,29 +27,29 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from magichour_provider import __version__
-from magichour_provider.ui import gallery, task_page
-from magichour_provider.ui import live_status as magic_hour
-from magichour_provider.ui import media as clips
-from magichour_provider.ui import queries as tables
-from magichour_provider.ui.access import Viewer, ViewerDep
+from magichour_provider.ui import media, queries
+from magichour_provider.ui.access import CurrentUser, CurrentUserDep
 from magichour_provider.ui.filters import FILTERS
-from magichour_provider.ui.media_roots import ClipError, ClipUnavailableError
+from magichour_provider.ui.gallery import build_gallery
+from magichour_provider.ui.media_files import MediaError, MediaUnavailableError
 from magichour_provider.ui.queries import TaskRow
-from magichour_provider.ui.range_response import answer
-from magichour_provider.ui.threadpool import apart
+from magichour_provider.ui.task_page import build_task_page
 from magichour_provider.ui.view_models import TaskKey
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _TITLES = {
     401: "You are not logged in",
-    403: "You may not see this",
+    403: "You may not see this page",
     404: "There is nothing here",
-    422: "This address is not complete",
-    502: "The clip cannot be read now",
+    422: "This address is incomplete",
+    502: "The video cannot be read now",
 }
-_NOT_YOURS = "There is no such task, or you may not read its Dag's tasks and XComs in Airflow."
-_INCOMPLETE = "A part of the address is missing, or is not of its kind."
+_NOT_FOUND = "There is no such task, or you may not read the tasks and XComs of its Dag in Airflow."
+_INVALID_ADDRESS = "A part of the address is missing or invalid."
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'{media}; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'self'; base-uri 'none'"
@@ -67,117 +70,129 @@ _templates = Environment(
 _templates.filters.update(FILTERS)
 
 
-async def _key(request: Request, dag_id: str, run_id: str, task_id: str, map_index: str = "-1") -> TaskKey:
-    """The task instance that an address names; Airflow leaves `{MAP_INDEX}` in it where there is none."""
-    # Airflow 3.1 writes ids into the address as they are, and most runs have a plus in theirs.
+async def _task_key(
+    request: Request, dag_id: str, run_id: str, task_id: str, map_index: str = "-1"
+) -> TaskKey:
+    """The task instance of an address. If it is not mapped, Airflow leaves `{MAP_INDEX}` in the address."""
+    # Airflow 3.1 does not encode ids in the address, and most run ids contain a plus.
     run_id = dict(parse_qsl(request.url.query.replace("+", "%2B"))).get("run_id", run_id)
-    if "\0" in dag_id + run_id + task_id:  # a database may refuse to look for it
-        raise HTTPException(404, _NOT_YOURS)
+    if "\0" in dag_id + run_id + task_id:  # PostgreSQL refuses such a text
+        raise HTTPException(404, _NOT_FOUND)
     index = int(map_index) if re.fullmatch("[0-9]{1,9}", map_index) else -1
     return TaskKey(dag_id, run_id, task_id, index)
 
 
-KeyDep = Annotated[TaskKey, Depends(_key)]
+TaskKeyDep = Annotated[TaskKey, Depends(_task_key)]
 
 
 def make_app() -> FastAPI:
-    """Build the application; Airflow mounts it."""
+    """Build the application. Airflow mounts it."""
     app = FastAPI(title="Magic Hour", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    app.add_api_route("/", apart(_gallery), response_class=HTMLResponse)
-    app.add_api_route("/balances", apart(_balances), response_class=HTMLResponse)
-    app.add_api_route("/task", apart(_task), response_class=HTMLResponse)
-    app.add_api_route("/clip", apart(_clip), methods=["GET", "HEAD"])
-    app.add_api_route("/poster", apart(_poster), methods=["GET", "HEAD"])
-    app.add_exception_handler(StarletteHTTPException, _refuse)
-    app.add_exception_handler(RequestValidationError, _refuse)
-    app.add_exception_handler(Exception, _refuse)
+    app.add_api_route("/", _in_thread(_gallery), response_class=HTMLResponse)
+    app.add_api_route("/balances", _in_thread(_balances), response_class=HTMLResponse)
+    app.add_api_route("/task", _in_thread(_task), response_class=HTMLResponse)
+    app.add_api_route("/video", _in_thread(_video), methods=["GET", "HEAD"])
+    app.add_api_route("/poster", _in_thread(_poster), methods=["GET", "HEAD"])
+    app.add_exception_handler(StarletteHTTPException, _error_page)
+    app.add_exception_handler(RequestValidationError, _error_page)
+    app.add_exception_handler(Exception, _error_page)
     return app
+
+
+def _in_thread(route: Callable[P, T]) -> Callable[P, Awaitable[T]]:
+    """A route that runs in one of the pages' own threads."""
+
+    @wraps(route)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await media.run_in_thread(route, *args, **kwargs)
+
+    # FastAPI up to 0.117 evaluates annotations in this module's names, not in those of the route.
+    run.__signature__ = signature(route, eval_str=True)  # type: ignore[attr-defined]
+    return run
 
 
 def _gallery(
     request: Request,
-    viewer: ViewerDep,
+    user: CurrentUserDep,
     dag_id: str = "",
     state: Annotated[str, Query(pattern="^(|in progress|success|failed)$")] = "",
     before: str = "",
 ) -> Response:
-    moment = tables.moment(before)
-    if before and moment is None:
-        raise HTTPException(422, _INCOMPLETE)
+    time = queries.as_time(before)
+    if before and time is None:
+        raise HTTPException(422, _INVALID_ADDRESS)
     with create_session() as session:
-        dag_ids = tables.dag_ids(session)
-    # No connection of the pool is held while the auth manager is asked.
-    readable = viewer.readable_dag_ids(dag_ids)
+        dag_ids = queries.get_dag_ids(session)
+    # No connection to the database is held while the auth manager is asked.
+    readable = user.readable_dag_ids(dag_ids)
     with create_session() as session:
-        shown = gallery.compose(session, readable, dag_id=dag_id or None, state=state or None, before=moment)
-    return _page(request, "gallery.html", gallery=shown)
+        gallery = build_gallery(session, readable, dag_id=dag_id or None, state=state or None, before=time)
+    return _page(request, "gallery.html", gallery=gallery)
 
 
-def _balances(request: Request, viewer: ViewerDep) -> Response:
+def _balances(request: Request, user: CurrentUserDep) -> Response:
     with create_session() as session:
-        known = magic_hour.connection_ids(session)
-    readable = [conn_id for conn_id in known if viewer.may_read_connection(conn_id)]
-    return _page(
-        request, "balances.html", balances=tuple(magic_hour.balance(conn_id) for conn_id in readable)
-    )
+        stored = queries.get_connection_ids(session)
+    conn_ids = sorted(stored | media.connection_ids_in_environment())
+    readable = [conn_id for conn_id in conn_ids if user.may_read_connection(conn_id)]
+    return _page(request, "balances.html", balances=[media.get_balance(conn_id) for conn_id in readable])
 
 
-def _task(request: Request, viewer: ViewerDep, key: KeyDep) -> Response:
-    rows = _readable(viewer, key)
-    if not rows[0].is_ours:
+def _task(request: Request, user: CurrentUserDep, key: TaskKeyDep) -> Response:
+    rows = _readable_tasks(user, key)
+    if not rows[0].is_magichour:
         return _page(request, "not_ours.html")
-    shown = task_page.compose(rows)
-    return _page(request, "task.html", media_origin=shown.media_origin, page=shown.page)
+    built = build_task_page(rows)
+    return _page(request, "task.html", media_origin=built.media_origin, page=built.page)
 
 
-def _clip(request: Request, viewer: ViewerDep, key: KeyDep) -> Response:
-    rows = _readable(viewer, key)
-    landed = clips.landed_row(rows)
-    refusal = None
-    if landed is not None:
+def _video(request: Request, user: CurrentUserDep, key: TaskKeyDep) -> Response:
+    rows = _readable_tasks(user, key)
+    download, file_error = media.download_task(rows), None
+    if download is not None:
         try:
-            return answer(clips.open_landed(landed), request)
-        except ClipError as error:
-            refusal = error
+            return media.respond(media.open_file(download), request)
+        except MediaError as error:
+            file_error = error
     try:
-        return RedirectResponse(clips.fresh_link(rows), status_code=307, headers=_HEADERS)
-    except ClipError as error:
-        raise _http(refusal or error) from None
+        return RedirectResponse(media.get_fresh_link(rows), status_code=307, headers=_HEADERS)
+    except MediaError as error:
+        raise _http_error(file_error or error) from None
 
 
-def _poster(request: Request, viewer: ViewerDep, key: KeyDep) -> Response:
-    rows = _readable(viewer, key)
+def _poster(request: Request, user: CurrentUserDep, key: TaskKeyDep) -> Response:
+    rows = _readable_tasks(user, key)
     try:
-        return answer(clips.open_landed(clips.landed_row(rows) or rows[0], poster=True), request)
-    except ClipError as error:
-        raise _http(error) from None
+        return media.respond(media.open_file(media.download_task(rows) or rows[0], poster=True), request)
+    except MediaError as error:
+        raise _http_error(error) from None
 
 
-def _readable(viewer: Viewer, key: TaskKey) -> list[TaskRow]:
-    """The task instance and its relatives, where the user may read them. Raises 404 else, whichever it is."""
-    if not viewer.may_read(key.dag_id):
-        raise HTTPException(404, _NOT_YOURS)
+def _readable_tasks(user: CurrentUser, key: TaskKey) -> list[TaskRow]:
+    """The task instance, and the others of its job. Raises the same 404 if it is hidden or does not exist."""
+    if not user.may_read(key.dag_id):
+        raise HTTPException(404, _NOT_FOUND)
     with create_session() as session:
-        row = tables.task_row(session, key)
+        row = queries.get_task(session, key)
         if row is None:
-            raise HTTPException(404, _NOT_YOURS)
-        return tables.relatives(session, row) if row.is_ours else [row]
+            raise HTTPException(404, _NOT_FOUND)
+        return queries.get_tasks_of_job(session, row) if row.is_magichour else [row]
 
 
-def _http(error: ClipError) -> HTTPException:
-    return HTTPException(502 if isinstance(error, ClipUnavailableError) else 404, str(error))
+def _http_error(error: MediaError) -> HTTPException:
+    return HTTPException(502 if isinstance(error, MediaUnavailableError) else 404, str(error))
 
 
-def _refuse(request: Request, error: Exception) -> Response:
-    """A page that says what is wrong; of an error of our own no more than that there was one."""
+def _error_page(request: Request, error: Exception) -> Response:
+    """A page that explains the error. The details of an internal error go only to the log."""
     if isinstance(error, StarletteHTTPException):
         status, message = error.status_code, str(error.detail)
     elif isinstance(error, RequestValidationError):
-        status, message = 422, _INCOMPLETE
+        status, message = 422, _INVALID_ADDRESS
     else:
-        log.error("The page could not be made.", exc_info=error)
-        status, message = 500, "The page could not be made. The API server's log says why."
+        log.error("The page failed.", exc_info=error)
+        status, message = 500, "The page failed. The log of the API server has the error."
     title = _TITLES.get(status, "This did not work")
     return _page(request, "refused.html", status_code=status, status=status, title=title, message=message)
 

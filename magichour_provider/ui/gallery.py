@@ -1,4 +1,4 @@
-"""The page for all clips: the latest ones of the Dags that the user may read, and what they have cost."""
+"""The page of all videos: the latest ones of the Dags that the user may read, and their credits."""
 
 from __future__ import annotations
 
@@ -11,26 +11,22 @@ from urllib.parse import unquote, urlencode
 from sqlalchemy.orm import Session
 
 from magichour_provider.storage.locations import scheme_of
-from magichour_provider.ui import chart, costs
-from magichour_provider.ui import coercion as told
-from magichour_provider.ui import media as clips
-from magichour_provider.ui import queries as tables
-from magichour_provider.ui.error_help import explain
-from magichour_provider.ui.queries import TaskRow
-from magichour_provider.ui.states import FAILED, IN_PROGRESS, STATES
-from magichour_provider.ui.view_models import Card, Filters, Gallery
+from magichour_provider.ui import chart, media, queries
+from magichour_provider.ui.queries import FAILED, IN_PROGRESS, STATES, TaskRow, as_integer, as_number, as_text
+from magichour_provider.ui.task_page import explain
+from magichour_provider.ui.view_models import Card, Gallery
 
-_ROWS = 72
-"""Task instances that one page is made of: some three for each clip."""
-_MOST_JOBS = 20_000
-_CUT = f"The chart counts the latest {_MOST_JOBS:,} jobs only."
-_UNSEEN = (
-    "Clips that have landed are shown here only below the folders that [magichour] ui_video_roots names, and "
-    "none of these is. The page of each plays what Magic Hour still has."
+_TASKS_PER_PAGE = 72
+"""About three for each video."""
+_MAX_JOBS = 20_000
+_CHART_IS_CUT = f"The chart counts only the latest {_MAX_JOBS:,} jobs."
+_NOT_SHOWN = (
+    "The gallery shows downloaded videos only if they are below a folder of [magichour] ui_video_roots. None "
+    "of these is. The page of each task plays the video if Magic Hour still has it."
 )
 
 
-def compose(
+def build_gallery(
     session: Session,
     readable: set[str],
     *,
@@ -38,86 +34,84 @@ def compose(
     state: str | None = None,
     before: datetime | None = None,
 ) -> Gallery:
-    """The gallery of the `readable` Dags, narrowed to one Dag and one kind of `STATES`.
+    """The gallery of the `readable` Dags, filtered by a Dag and by one of `STATES`.
 
-    :param before: only clips of before this moment: a later page.
+    :param before: only videos from before this time, for the pages after the first.
     """
-    chosen = readable if dag_id is None else readable & {dag_id}
-    wanted = None if state is None else STATES[state]
-    rows = tables.recent(session, chosen, states=wanted, before=before, limit=_ROWS)
-    groups = _by_clip(tables.with_companions(session, rows))
-    shown = [group for group in groups if _belongs(group, state, before)]
+    dag_ids = readable if dag_id is None else readable & {dag_id}
+    states = None if state is None else STATES[state]
+    rows = queries.get_recent_tasks(session, dag_ids, states=states, before=before, limit=_TASKS_PER_PAGE)
+    groups = _group_by_job(queries.add_tasks_beside(session, rows))
+    shown = [group for group in groups if _is_on_page(group, state, before)]
     cards = [_card(group) for group in shown]
     now = datetime.now(timezone.utc)
-    # Of all readable Dags, as a job counts for the one that has paid for it, whoever else tells of it.
-    spent, is_cut = costs.spent(session, readable, chart.first_moment(now), limit=_MOST_JOBS)
-    narrowed = {name: value for name, value in (("dag_id", dag_id), ("state", state)) if value}
-    are_unseen = any(map(clips.landed_row, shown)) and not any(card.player for card in cards)
-    last = rows[-1].touched if len(rows) == _ROWS else None
+    # All readable Dags are read: a job counts for the Dag that paid, and others may have returned it, too.
+    charges, is_cut = queries.get_charges(session, readable, chart.first_moment(now), limit=_MAX_JOBS)
+    filters = {name: value for name, value in (("dag_id", dag_id), ("state", state)) if value}
+    are_hidden = any(map(media.download_task, shown)) and not any(card.player for card in cards)
+    last = rows[-1].updated_at if len(rows) == _TASKS_PER_PAGE else None
     return Gallery(
         cards=tuple(cards),
-        filters=Filters(tuple(sorted(readable)), tuple(STATES), dag_id, state),
-        chart=chart.draw((entry for entry in spent if entry.dag_id in chosen), now.date()),
-        older=None if last is None else "?" + urlencode({**narrowed, "before": last.isoformat()}),
-        newest=None if before is None else "?" + urlencode(narrowed),
-        notes=(*([_CUT] if is_cut else []), *([_UNSEEN] if are_unseen else [])),
+        dag_ids=tuple(sorted(readable)),
+        states=tuple(STATES),
+        dag_id=dag_id,
+        state=state,
+        chart=chart.draw((charge for charge in charges if charge.dag_id in dag_ids), now.date()),
+        older=None if last is None else "?" + urlencode({**filters, "before": last.isoformat()}),
+        newest=None if before is None else "?" + urlencode(filters),
+        notes=(*([_CHART_IS_CUT] if is_cut else []), *([_NOT_SHOWN] if are_hidden else [])),
     )
 
 
-def _by_clip(rows: Iterable[TaskRow]) -> list[list[TaskRow]]:
-    """The task instances of each clip, latest first; those that know no job stand for themselves."""
+def _group_by_job(rows: Iterable[TaskRow]) -> list[list[TaskRow]]:
+    """The task instances of each job, latest first; a task without a job is a group of its own."""
     groups: dict[object, list[TaskRow]] = {}
-    for row in sorted(rows, key=_touched, reverse=True):
-        clip = (row.key.dag_id, row.key.run_id, row.project_id) if row.project_id else row.key
-        groups.setdefault(clip, []).append(row)
+    for row in sorted(rows, key=_updated_at, reverse=True):
+        job = (row.key.dag_id, row.key.run_id, row.project_id) if row.project_id else row.key
+        groups.setdefault(job, []).append(row)
     return list(groups.values())
 
 
-def _belongs(group: Sequence[TaskRow], state: str | None, before: datetime | None) -> bool:
-    """Whether a clip is on this page: one of which a later row was looked for is on an earlier one."""
-    if state is not None and _decisive(group).state not in STATES[state]:
+def _is_on_page(group: Sequence[TaskRow], state: str | None, before: datetime | None) -> bool:
+    """Whether a job is on this page: it is on the page of the latest of its rows that matches."""
+    if state is not None and _main_task(group).state not in STATES[state]:
         return False
-    found = (row for row in group if state is None or row.state in STATES[state])
-    return before is None or all(_touched(row) < before for row in found)
+    matching = (row for row in group if state is None or row.state in STATES[state])
+    return before is None or all(_updated_at(row) < before for row in matching)
 
 
-def _decisive(group: Sequence[TaskRow]) -> TaskRow:
-    """Whose state is the clip's: the failed task instance, else one that goes on, else the lander."""
+def _main_task(group: Sequence[TaskRow]) -> TaskRow:
+    """The task whose state is the job's: the failed one, else one in progress, else the download."""
     for kind in (FAILED, IN_PROGRESS):
         found = next((row for row in group if row.state in STATES[kind]), None)
         if found is not None:
             return found
-    return clips.landed_row(group) or group[0]
+    return media.download_task(group) or group[0]
 
 
 def _card(group: Sequence[TaskRow]) -> Card:
-    row, landed = _decisive(group), clips.landed_row(group)
-    facts: dict[str, Any] = {}
+    row, download = _main_task(group), media.download_task(group)
+    values: dict[str, Any] = {}
     for member in reversed(group):
-        facts |= _facts(member)
+        written = {**member.result, **member.failure}
+        values |= {name: value for name, value in written.items() if value is not None}
     return Card(
         key=row.key,
         title=_title(group),
         state=row.state,
-        when=group[0].touched,
-        credits_charged=told.whole(facts.get("credits_charged")),
-        model=told.text(facts.get("model")),
-        resolution=told.text(facts.get("resolution")),
-        duration=told.number(facts.get("duration")) or told.number(facts.get("end_seconds")),
-        player=clips.stored_player(landed) if landed and clips.may_be_shown(landed) else None,
+        updated_at=group[0].updated_at,
+        credits_charged=as_integer(values.get("credits_charged")),
+        model=as_text(values.get("model")),
+        resolution=as_text(values.get("resolution")),
+        duration=as_number(values.get("duration")) or as_number(values.get("end_seconds")),
+        player=media.file_player(download) if download and media.may_be_shown(download) else None,
         failure=explain(row.failure).title if row.state in STATES[FAILED] else None,
     )
 
 
-def _facts(row: TaskRow) -> dict[str, Any]:
-    facts = {**row.result, **row.failure}
-    return {name: value for name, value in facts.items() if value is not None}
-
-
 def _title(group: Sequence[TaskRow]) -> str:
-    fields = [(row.field("name"), row.field("image")) for row in group]
-    name = next((name for name, _ in fields if name), None)
-    image = next((image for _, image in fields if image), None)
+    name = next(filter(None, (row.field("name") for row in group)), None)
+    image = next(filter(None, (row.field("image") for row in group)), None)
     if name:
         return name
     if not image:
@@ -126,5 +120,5 @@ def _title(group: Sequence[TaskRow]) -> str:
     return unquote(file_name) if scheme_of(image) in ("http", "https") else file_name
 
 
-def _touched(row: TaskRow) -> datetime:
-    return row.touched or datetime.min.replace(tzinfo=timezone.utc)
+def _updated_at(row: TaskRow) -> datetime:
+    return row.updated_at or datetime.min.replace(tzinfo=timezone.utc)

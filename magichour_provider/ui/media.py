@@ -1,134 +1,364 @@
-"""From what the tables know of a job to a clip that can be played."""
+"""The video of a job: from its file or from Magic Hour, as a player on a page and as an HTTP response.
+
+Keys and signed links stay in this process. A link leaves it only as the target of a redirect.
+"""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
-from typing import Any
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
+from email.utils import format_datetime
+from functools import cache, lru_cache, partial
+from typing import Any, Final, ParamSpec, TypeVar
+from urllib.parse import quote
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
+from airflow.secrets.environment_variables import EnvironmentVariablesBackend
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from magichour_provider.client.models import JobStatus, VideoProject
-from magichour_provider.exceptions import ConfigurationError, MagicHourError
+from magichour_provider.client.settings import ClientSettings
+from magichour_provider.client.sync import MagicHourClient
+from magichour_provider.exceptions import (
+    ConfigurationError,
+    JobDeletedError,
+    JobNotCompleteError,
+    MagicHourError,
+    NotFoundError,
+)
+from magichour_provider.hooks.connection import settings_from_connection
+from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
 from magichour_provider.storage.locations import display
-from magichour_provider.ui import coercion as told
-from magichour_provider.ui import live_status as magic_hour
-from magichour_provider.ui.media_files import ClipFile, find
-from magichour_provider.ui.media_roots import ClipError, ClipRefusedError, admit
-from magichour_provider.ui.queries import TaskRow
-from magichour_provider.ui.settings import clip_roots
-from magichour_provider.ui.view_models import Landed, Player
+from magichour_provider.ui.media_files import (
+    MediaError,
+    MediaRefusedError,
+    MediaRoot,
+    OpenFile,
+    authorize,
+    open_media,
+    parse_roots,
+)
+from magichour_provider.ui.queries import TaskRow, as_integer, as_number, as_text
+from magichour_provider.ui.view_models import Balance, MediaInfo, Player
 
-STORAGE, MAGIC_HOUR = "storage", "magic-hour"
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MAX_THREADS: Final = 10
+"""Threads of an API server that wait for Magic Hour and object stores at the same time."""
+STATUS_SECONDS, BALANCE_SECONDS, LINK_SECONDS, ERROR_SECONDS = 3.0, 60.0, 60.0, 5.0
+"""How long an answer of Magic Hour, and an error instead of one, is used again."""
+_TIMEOUT_SECONDS = 10.0
+_MAX_ENTRIES = 2000
+_ENV_PREFIX = "AIRFLOW_CONN_"
+_ONE_RANGE = re.compile(r"bytes=([0-9]{0,99})-([0-9]{0,99})", re.IGNORECASE)
 _ORIGIN = re.compile(
     r"(https?://)(?:[^/?#@\\]*@)?((?:[A-Za-z0-9_-][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)(?=[/?#]|$)"
 )
 
 
-def landed_row(rows: Sequence[TaskRow]) -> TaskRow | None:
-    """The task instance that has landed the clip."""
-    return next((row for row in rows if _path(row) is not None), None)
+# Threads
 
 
-def conn_id_of(rows: Sequence[TaskRow]) -> str:
-    """The connection by which the job is reached."""
-    named = (row.field("magichour_conn_id") for row in rows)
-    return next(filter(None, named), DEFAULT_CONN_ID)
+_limiter: RunVar[CapacityLimiter] = RunVar("magichour_ui_threads")
 
 
-def open_landed(row: TaskRow, *, poster: bool = False) -> ClipFile:
-    """Open the landed clip, or its poster, or the task's contact sheet.
+async def run_in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a function in one of the pages' own threads.
 
-    Raises ClipError where it may not be shown, or is not there.
+    Airflow's API server answers all requests, also those of running tasks, from one small pool of threads.
     """
-    picture = row.result.get("path" if row.is_sheet else "poster")
-    path = told.text(picture) if poster else _path(row)
-    if path is None:
-        raise ClipRefusedError(
-            "This task has landed no poster." if poster else "This task has landed no clip."
+    limiter = _limiter.get(None)
+    if limiter is None:
+        limiter = CapacityLimiter(MAX_THREADS)
+        _limiter.set(limiter)
+    return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=limiter)
+
+
+async def _iterate_in_threads(blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The blocks, each read in one of the pages' threads. Between two blocks no thread is held."""
+    end: Any = None
+    while (block := await run_in_thread(next, blocks, end)) is not end:
+        yield block
+
+
+# Magic Hour
+
+
+class TTLCache:
+    """Values that are used again for some seconds. Threads that need the same value share one request."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, tuple[float, Any]] = {}
+        self._locks = tuple(threading.Lock() for _ in range(64))
+
+    def get(self, key: Hashable, seconds: float, load: Callable[[], T]) -> T:
+        """The value of `key`, loaded if it is too old. A MagicHourError is kept for some seconds, too."""
+        with self._locks[hash(key) % len(self._locks)]:
+            expires, value = self._entries.get(key, (0.0, None))
+            if time.monotonic() >= expires:
+                try:
+                    value = load()
+                except MagicHourError as error:
+                    value, seconds = error, ERROR_SECONDS
+                if len(self._entries) >= _MAX_ENTRIES:
+                    self._entries.clear()
+                self._entries[key] = (time.monotonic() + seconds, value)
+        if isinstance(value, MagicHourError):
+            raise value.with_traceback(None)
+        loaded: T = value
+        return loaded
+
+
+answers = TTLCache()
+
+
+def get_project(conn_id: str, project_id: str) -> VideoProject:
+    """Ask Magic Hour for a job. Raises MagicHourError."""
+    return answers.get(
+        ("project", conn_id, project_id), STATUS_SECONDS, lambda: _client(conn_id).get_video(project_id)
+    )
+
+
+def get_balance(conn_id: str) -> Balance:
+    """Tier and credits of a connection's account, or why they cannot be read."""
+    return answers.get(("balance", conn_id), BALANCE_SECONDS, lambda: _load_balance(conn_id))
+
+
+def get_fresh_link(rows: Sequence[TaskRow]) -> str:
+    """A new signed link to the job's video: only for a redirect. Raises MediaError."""
+    project_id, conn_id = rows[0].project_id, conn_id_of_job(rows)
+    if project_id is None:
+        raise MediaRefusedError("This task has no job yet.")
+    try:
+        return answers.get(
+            ("link", conn_id, project_id), LINK_SECONDS, lambda: _load_link(conn_id, project_id)
         )
-    return find(
+    except MagicHourError as error:
+        raise MediaRefusedError(str(error)) from None
+
+
+def connection_ids_in_environment() -> set[str]:
+    """The connections of type `magichour` in environment variables. A secrets backend cannot list its own."""
+    names = (name.removeprefix(_ENV_PREFIX) for name in os.environ if name.startswith(_ENV_PREFIX))
+    return {name.lower() for name in names if _is_magichour(name.lower())}
+
+
+def _is_magichour(conn_id: str) -> bool:
+    try:
+        connection = EnvironmentVariablesBackend().get_connection(conn_id)
+    except Exception:  # an invalid connection of any type
+        return False
+    return connection is not None and connection.conn_type == MagicHourHook.conn_type
+
+
+def _client(conn_id: str) -> MagicHourClient:
+    try:
+        connection = BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        raise ConfigurationError(f"Connection {conn_id!r} is not defined.") from None
+    settings = settings_from_connection(connection)
+    return _cached_client(replace(settings, timeout=min(settings.timeout, _TIMEOUT_SECONDS), max_attempts=1))
+
+
+@lru_cache(maxsize=16)
+def _cached_client(settings: ClientSettings) -> MagicHourClient:
+    return MagicHourClient.from_settings(settings)
+
+
+def _load_link(conn_id: str, project_id: str) -> str:
+    try:
+        project = _client(conn_id).get_video(project_id)
+    except NotFoundError:
+        raise JobDeletedError(f"Job {project_id} was deleted at Magic Hour.", project_id=project_id) from None
+    if not is_playable(project):
+        raise JobNotCompleteError(f"Job {project_id} has no video yet.", project_id=project_id)
+    return project.downloads[0].url.get_secret_value()
+
+
+def _load_balance(conn_id: str) -> Balance:
+    try:
+        account = _client(conn_id).get_account()
+    except NotFoundError:
+        return Balance(conn_id, problem="This API does not give tier and credits.")
+    except MagicHourError as error:
+        return Balance(conn_id, problem=str(error))
+    return Balance(conn_id, tier=account.tier, credits=account.credits)
+
+
+# The video of a job
+
+
+def download_task(rows: Sequence[TaskRow]) -> TaskRow | None:
+    """The task instance that downloaded the job's video."""
+    return next((row for row in rows if row.video_path is not None), None)
+
+
+def conn_id_of_job(rows: Sequence[TaskRow]) -> str:
+    """The connection of the job's tasks."""
+    return next(filter(None, (row.field("magichour_conn_id") for row in rows)), DEFAULT_CONN_ID)
+
+
+def open_file(row: TaskRow, *, poster: bool = False) -> OpenFile:
+    """Open a task's downloaded video, or its poster or contact sheet. Raises MediaError."""
+    picture = row.result.get("path" if row.is_contact_sheet else "poster")
+    path = as_text(picture) if poster else row.video_path
+    if path is None:
+        raise MediaRefusedError(f"This task has written no {'poster' if poster else 'video'}.")
+    return open_media(
         path,
         dag_id=row.key.dag_id,
         rendered_path=row.field("path"),
         roots=_roots(),
-        kind="poster" if poster else "clip",
+        kind="poster" if poster else "video",
     )
 
 
 def may_be_shown(row: TaskRow) -> bool:
-    """Whether the roots hold a landed clip, without looking whether it is there."""
+    """Whether a downloaded video is below the roots. The file is not opened."""
     try:
-        admit(
-            str(row.result["path"]),
+        authorize(
+            row.video_path or "",
             dag_id=row.key.dag_id,
             rendered_path=row.field("path"),
             roots=_roots(),
         )
-    except ClipError:
+    except MediaError:
         return False
     return True
 
 
-def stored_player(row: TaskRow) -> Player:
-    """The player of a landed clip, without looking at the file."""
-    return Player(
-        video=f"clip?{row.key.query}",
-        origin=STORAGE,
-        poster=f"poster?{row.key.query}" if row.result.get("poster") else None,
-        place=display(str(row.result["path"])),
-    )
+def file_player(row: TaskRow) -> Player:
+    """The player of a downloaded video."""
+    poster = f"poster?{row.key.query}" if row.result.get("poster") else None
+    return Player(f"video?{row.key.query}", poster, path=display(row.video_path or ""))
 
 
 def remote_player(row: TaskRow) -> Player:
-    """The player of a clip that comes from Magic Hour."""
-    return Player(video=f"clip?{row.key.query}", origin=MAGIC_HOUR)
+    """The player of a video at Magic Hour."""
+    return Player(f"video?{row.key.query}")
 
 
 def is_playable(project: VideoProject) -> bool:
-    """Whether Magic Hour has a clip of it."""
+    """Whether Magic Hour has a video of it."""
     return project.status == JobStatus.COMPLETE and bool(project.downloads)
 
 
-def origin_of(project: VideoProject) -> str | None:
-    """Scheme and host of the clip's link: what the page's policy must allow, and nothing secret.
+def link_origin(project: VideoProject) -> str | None:
+    """Scheme and host of the video's link, for the content security policy.
 
-    None where the host is not written as browsers write one: it would be taken for more of the policy.
+    None for a host that could be read as more of the policy.
     """
     found = _ORIGIN.match(project.downloads[0].url.get_secret_value())
     return found[1] + found[2] if found else None
 
 
-def fresh_link(rows: Sequence[TaskRow]) -> str:
-    """A link to the clip at Magic Hour, for a redirect. Raises ClipError."""
-    project_id = rows[0].project_id
-    if project_id is None:
-        raise ClipRefusedError("No job is known of this task.")
-    try:
-        return magic_hour.clip_link(conn_id_of(rows), project_id)
-    except MagicHourError as error:
-        raise ClipRefusedError(str(error)) from None
-
-
-def describe_landed(row: TaskRow) -> Landed:
-    """What the task has said of the file."""
+def describe_file(row: TaskRow) -> MediaInfo:
+    """What the task returned about its file."""
     result = row.result
-    return Landed(
-        place=display(str(result["path"])),
-        size=told.whole(result.get("size")),
-        sha256=told.text(result.get("sha256")),
-        width=told.whole(result.get("width")),
-        height=told.whole(result.get("height")),
-        fps=told.number(result.get("fps")),
-        duration=told.number(result.get("duration")),
+    return MediaInfo(
+        path=display(str(result["path"])),
+        size=as_integer(result.get("size")),
+        sha256=as_text(result.get("sha256")),
+        width=as_integer(result.get("width")),
+        height=as_integer(result.get("height")),
+        fps=as_number(result.get("fps")),
+        duration=as_number(result.get("duration")),
     )
 
 
-def _roots() -> Any:
+def _roots() -> tuple[MediaRoot, ...]:
     try:
-        return clip_roots()
+        return _parse_roots_once(str(conf.get("magichour", "ui_video_roots", fallback="") or ""))
     except ConfigurationError as error:
-        raise ClipRefusedError(str(error)) from None
+        raise MediaRefusedError(str(error)) from None
 
 
-def _path(row: TaskRow) -> str | None:
-    return told.text(row.result.get("path")) if row.result.get("project_id") else None
+_parse_roots_once = cache(parse_roots)
+
+
+# The file as an HTTP response
+
+
+class _FileResponse(StreamingResponse):
+    """Streams a part of a file, and closes it at the end, also if the client disconnects.
+
+    Starlette's FileResponse opens a file again by its path, after it was checked, and reads no object store.
+    """
+
+    def __init__(self, file: OpenFile, part: range, status_code: int, headers: dict[str, str]) -> None:
+        super().__init__(_iterate_in_threads(file.read(part.start, part.stop)), status_code, headers)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
+
+
+def respond(file: OpenFile, request: Request) -> Response:
+    """The response to a GET or HEAD of this file, which closes it (RFC 9110, sections 13 and 14).
+
+    One range is served (206, or 416 if it contains no byte). Several ranges, and invalid ones, are ignored
+    (200). `If-None-Match` and `If-Range` are observed.
+    """
+    asked, size = request.headers, file.size
+    headers = _headers(file, accepts_gzip="gzip" in asked.get("accept-encoding", ""))
+    known = [tag.strip().removeprefix("W/") for tag in asked.get("if-none-match", "").split(",")]
+    if file.etag in known or known == ["*"]:
+        file.close()
+        return Response(status_code=304, headers=headers)
+    whole = {**headers, "Content-Length": str(size), "Content-Type": file.media_type}
+    if request.method == "HEAD":
+        file.close()
+        return Response(status_code=200, headers=whole)
+    validators = (None, file.etag, headers.get("Last-Modified"))
+    part = parse_range(asked.get("range", ""), size) if asked.get("if-range") in validators else None
+    if part is None:
+        return _FileResponse(file, range(size), 200, whole)
+    if not part:
+        file.close()
+        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"})
+    content_range = f"bytes {part.start}-{part.stop - 1}/{size}"
+    partial_headers = {**whole, "Content-Length": str(len(part)), "Content-Range": content_range}
+    return _FileResponse(file, part, 206, partial_headers)
+
+
+def parse_range(header: str, size: int) -> range | None:
+    """The bytes of a Range header in a file of `size` bytes: None to ignore it, empty for a 416."""
+    match = _ONE_RANGE.fullmatch(header.strip())
+    if match is None or match[1] == match[2] == "":
+        return None
+    if match[1] == "":
+        return range(size - min(int(match[2]), size), size)
+    if match[2] and int(match[2]) < int(match[1]):
+        return None
+    return range(int(match[1]), min(int(match[2]) + 1, size) if match[2] else size)
+
+
+def _headers(file: OpenFile, *, accepts_gzip: bool) -> dict[str, str]:
+    plain = re.sub(r"[^A-Za-z0-9._ -]", "_", file.name)
+    extended = "" if plain == file.name else f"; filename*=UTF-8''{quote(file.name, safe='')}"
+    headers = {
+        "Accept-Ranges": "bytes",
+        "ETag": file.etag,
+        "Cache-Control": "private, no-cache",
+        "Content-Disposition": f'inline; filename="{plain}"{extended}',
+        "X-Content-Type-Options": "nosniff",
+    }
+    if file.last_modified is not None:
+        headers["Last-Modified"] = format_datetime(file.last_modified, usegmt=True)
+    if accepts_gzip:
+        # Airflow's compression skips a response with an encoding; a compressed range would be wrong.
+        headers["Content-Encoding"] = "identity"
+    return headers

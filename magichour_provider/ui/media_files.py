@@ -1,7 +1,9 @@
-"""Open a landed clip, or its poster, for the pages: checked as it stands open, and read block by block.
+"""Which downloaded files the pages may show, and how they are opened: below `[magichour] ui_video_roots`.
 
-A local file is opened folder by folder, none of which may be a link by then, so what is exchanged between a
-check and the opening is noticed. Inside a root, too, only what starts like an mp4 or a JPEG is given out.
+The path of a video comes from an XCom, and every user who may edit XComs can forge it. So a path must be
+written below a root, part by part, and something that cannot be forged must confirm it: the Dag's id in the
+root, or the task's rendered `path`, which its worker wrote. A local file is opened folder by folder without
+following links, so a file that is exchanged after the check is noticed. Only mp4 and JPEG files are opened.
 """
 
 from __future__ import annotations
@@ -9,53 +11,194 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn
 
-from magichour_provider.storage.locations import ObjectPath, diagnose
-from magichour_provider.ui.media_roots import (
-    SETTING,
-    ClipError,
-    ClipRefusedError,
-    ClipRoot,
-    ClipUnavailableError,
-    HeldClip,
-    admit,
-)
+from magichour_provider.exceptions import ConfigurationError
+from magichour_provider.storage.locations import ObjectPath, diagnose, display, locate, scheme_of
 
-Kind = Literal["clip", "poster"]
+Kind = Literal["video", "poster"]
 
+SETTING = "[magichour] ui_video_roots"
+DAG_ID = "{dag_id}"
+"""The placeholder for the Dag's id in a root."""
 LOCAL_BLOCK_BYTES = 1 << 20
 STORE_BLOCK_BYTES = 4 << 20
-"""What one request asks of a store: most clips come in one to five, and a seek wastes little."""
+"""Bytes of one request to an object store: most videos need one to five, and a seek wastes little."""
 
 _HEAD_BYTES = 12
-_MEDIA_TYPES: dict[Kind, str] = {"clip": "video/mp4", "poster": "image/jpeg"}
+_MEDIA_TYPES: dict[Kind, str] = {"video": "video/mp4", "poster": "image/jpeg"}
+_SAFE_DAG_ID = re.compile(r"[\w.-]+")
+_NOT_DOWN = frozenset({"", ".", ".."})
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
-class _Source(Protocol):
-    """Where the bytes come from. `fetch` gives at least one byte, unless there are none."""
+class MediaError(Exception):
+    """A file that is not shown; the message says why, for the page."""
 
-    block_bytes: int
 
-    def fetch(self, start: int, end: int) -> bytes: ...
+class MediaRefusedError(MediaError):
+    """The file may not be shown, or does not exist."""
 
-    def close(self) -> None: ...
+
+class MediaUnavailableError(MediaError):
+    """Its file system or object store does not answer now; it may answer later."""
 
 
 @dataclass(frozen=True)
-class ClipFile:
-    """A file that stands open, to be read once, or closed; `with` closes it.
+class AllowedFile:
+    """A file that may be opened, by the root's own connection.
 
-    :param name: the file's name, as the store has it.
+    :param folder: the root, with the Dag's id in it.
+    :param anchor: the part of `folder` before the part with the Dag's id.
+    """
+
+    location: Path | ObjectPath
+    folder: str
+    anchor: str
+
+
+@dataclass(frozen=True)
+class MediaRoot:
+    """A folder below which files may be shown. Its path may contain `{dag_id}`.
+
+    An object store's URL has the connection that reads it. A Dag or an XCom cannot choose another.
+    """
+
+    location: Path | ObjectPath
+
+    @property
+    def is_per_dag(self) -> bool:
+        """Whether the root by itself confirms that a file is of a Dag."""
+        return DAG_ID in _as_text(self.location)
+
+    def allow(self, path: str, dag_id: str) -> AllowedFile | None:
+        """The file of this path, for a task of this Dag; None if it is not below this root.
+
+        This is a comparison of texts: `path` must begin as the root does, and then only go down.
+        """
+        if self.is_per_dag and (_SAFE_DAG_ID.fullmatch(dag_id) is None or dag_id in _NOT_DOWN):
+            return None
+        root = _as_text(self.location)
+        folder = root.replace(DAG_ID, dag_id)
+        if not path.startswith(f"{folder}/") or _CONTROL.search(path):
+            return None
+        if not _NOT_DOWN.isdisjoint(path[len(folder) + 1 :].split("/")):
+            return None
+        anchor = root.partition(DAG_ID)[0].rpartition("/")[0] if self.is_per_dag else root
+        if isinstance(self.location, Path):
+            return AllowedFile(Path(path), folder, anchor)
+        if "?" in path:  # some drivers take the rest for the version of an object
+            return None
+        return AllowedFile(replace(self.location, url=path), folder, anchor)
+
+
+def parse_roots(setting: str) -> tuple[MediaRoot, ...]:
+    """Read the setting: comma-separated folders and object storage URLs. Raises ConfigurationError."""
+    return tuple(_parse_root(entry.strip()) for entry in setting.split(",") if entry.strip())
+
+
+def authorize(
+    path: str, *, dag_id: str, rendered_path: str | None, roots: Iterable[MediaRoot]
+) -> AllowedFile:
+    """The file at `path`, if a user who may read this task may see it. Raises MediaRefusedError.
+
+    :param path: where the task says that it put the file; may be forged.
+    :param rendered_path: the task's own rendered field `path`; None if Airflow does not have it any more.
+    """
+    below = [(root, file) for root in roots if isinstance(path, str) and (file := root.allow(path, dag_id))]
+    if not below:
+        raise MediaRefusedError(
+            f"The file is not below a folder of {SETTING}. So Airflow does not show it from its own storage."
+        )
+    is_confirmed = isinstance(rendered_path, str) and _confirms(rendered_path, path)
+    for root, file in below:
+        if root.is_per_dag or is_confirmed:
+            return file
+    if rendered_path is None:
+        raise MediaRefusedError(
+            "Airflow keeps the rendered fields of the latest runs only ([core] "
+            "max_num_rendered_ti_fields_per_task). Those of this run, which would confirm the path of its "
+            f"video, were deleted. A folder with {DAG_ID} in {SETTING} does not need them."
+        )
+    raise MediaRefusedError(
+        "The file is not at the path of the task's rendered field `path`, which must be absolute. "
+        f"A folder with {DAG_ID} in {SETTING} does not need this field."
+    )
+
+
+def _confirms(rendered_path: str, path: str) -> bool:
+    """Whether a task with this rendered `path` can have written a video or a poster at `path`."""
+    try:
+        target = _as_text(locate(rendered_path)).rstrip("/")
+    except (ValueError, RuntimeError):  # a file of another host; an unknown user's home
+        return False
+    folder, _, name = path.rpartition("/")
+    target_folder, _, target_name = target.rpartition("/")
+    if folder == target:
+        return True
+    if folder != target_folder or rendered_path.endswith("/"):
+        return False
+    # The other videos of a project are called `name-2.mp4`, ..., and posters have the extension `.jpg`.
+    stem, dot, extension = target_name.rpartition(".")
+    if not stem:
+        stem, dot, extension = target_name, "", ""
+    ending = f"({re.escape(dot + extension)}|\\.jpg)"
+    return re.fullmatch(f"{re.escape(stem)}(-[0-9]+)?{ending}", name) is not None
+
+
+def _parse_root(entry: str) -> MediaRoot:
+    def reject(reason: str) -> NoReturn:
+        what = f"{SETTING} cannot be used: {display(entry)!r}: {reason}."
+        raise ConfigurationError(what, consequence="", remedy="Correct the setting.")
+
+    scheme = scheme_of(entry)
+    if re.search(r"[{}]", entry.replace(DAG_ID, "")):
+        reject(f"the only placeholder is {DAG_ID}")
+    if scheme in ("http", "https"):
+        reject("only folders and object storage are read, not web addresses")
+    if scheme is None and not entry.startswith("/"):
+        reject("it must be absolute")
+    try:
+        location = locate(entry)
+    except ValueError as error:
+        reject(str(error))
+    if isinstance(location, ObjectPath):
+        if re.search(r"[:@{}]", location.conn_id or ""):
+            reject("the part before the '@' must be the id of an Airflow connection")
+        location = replace(location, url=location.url.removesuffix("/"))
+    text = _as_text(location)
+    parts = (text.partition("://")[2] if isinstance(location, ObjectPath) else text.lstrip("/")).split("/")
+    if not parts[0]:
+        reject("it must name a folder, or a bucket")
+    if DAG_ID in parts[0]:
+        reject(f"{DAG_ID} must be below a folder, or in a bucket, that the setting itself names")
+    if _CONTROL.search(entry) or not _NOT_DOWN.isdisjoint(parts):
+        reject("it must have no '.', '..' or empty parts")
+    return MediaRoot(location)
+
+
+def _as_text(location: Path | ObjectPath) -> str:
+    return str(location) if isinstance(location, Path) else location.url
+
+
+# Open files
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """An open file, to be read once or closed.
+
+    :param name: the file's name.
     :param size: in bytes.
     :param etag: strong and quoted, as HTTP writes it.
+    :param close: closes the file, which may be closed already.
     """
 
     name: str
@@ -63,214 +206,148 @@ class ClipFile:
     etag: str
     last_modified: datetime | None
     media_type: str
-    _source: _Source = field(repr=False)
+    block_bytes: int
+    close: Callable[[], None] = field(repr=False)
+    _fetch: Callable[[int, int], bytes] = field(repr=False)
+    _location: Path | ObjectPath = field(repr=False)
 
     def read(self, start: int, end: int) -> Iterator[bytes]:
         """The bytes from `start` up to `end`, exclusive, in blocks. Closes the file.
 
-        Raises ClipUnavailableError where they are not to be had.
+        Raises MediaError if they cannot be read.
         """
         try:
             while start < end:
-                block = self._source.fetch(start, min(end, start + self._source.block_bytes))
+                try:
+                    block = self._fetch(start, min(end, start + self.block_bytes))
+                except Exception as error:
+                    raise _media_error(error, self._location) from None
                 if not block:
-                    raise ClipUnavailableError("The clip became shorter while it was read.")
+                    raise MediaUnavailableError("The file became shorter while it was read.")
                 start += len(block)
                 yield block
         finally:
             self.close()
 
-    def close(self) -> None:
-        """Close the file; once more does no harm."""
-        self._source.close()
 
-    def __enter__(self) -> ClipFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def find(
+def open_media(
     path: str,
     *,
     dag_id: str,
     rendered_path: str | None,
-    roots: Iterable[ClipRoot],
-    kind: Kind = "clip",
-) -> ClipFile:
-    """Open the clip at `path`, or its poster, for somebody who may read this task. Never in an event loop.
+    roots: Iterable[MediaRoot],
+    kind: Kind = "video",
+) -> OpenFile:
+    """Open the video or the poster at `path`, as `authorize` allows it. Blocks.
 
-    :param path: where the task says that it has landed; taken for hostile.
-    :param rendered_path: the task's own field `path` as it was rendered; None where Airflow has it no more.
-
-    Raises ClipRefusedError, or ClipUnavailableError where it cannot be had for now.
+    Raises MediaRefusedError, or MediaUnavailableError if it cannot be read now.
     """
-    held = admit(path, dag_id=dag_id, rendered_path=rendered_path, roots=roots)
-    if isinstance(held.place, Path):
-        return _open_local(held.place, held, kind)
-    return _open_object(held.place, kind)
+    file = authorize(path, dag_id=dag_id, rendered_path=rendered_path, roots=roots)
+    with ExitStack() as stack:
+        try:
+            if isinstance(file.location, Path):
+                opened = _open_local(file.location, file, kind, stack)
+            else:
+                opened = _open_object(file.location, kind, stack)
+            head = opened._fetch(0, _HEAD_BYTES)
+        except MediaError:
+            raise
+        except Exception as error:
+            raise _media_error(error, file.location) from None
+        if not (head[4:8] == b"ftyp" if kind == "video" else head.startswith(b"\xff\xd8\xff")):
+            raise MediaRefusedError(
+                f"The file is no {'mp4' if kind == 'video' else 'JPEG'}. Nothing else is shown from the "
+                f"folders of {SETTING}."
+            )
+        stack.pop_all()
+    return opened
 
 
-def _check_start(source: _Source, kind: Kind) -> None:
-    head = source.fetch(0, _HEAD_BYTES)
-    is_kind = head[4:8] == b"ftyp" if kind == "clip" else head.startswith(b"\xff\xd8\xff")
-    if not is_kind:
-        raise ClipRefusedError(
-            f"The file there is no {'mp4' if kind == 'clip' else 'JPEG'}; nothing else is shown from the "
-            f"folders of {SETTING}."
-        )
-
-
-def _explained(error: Exception, place: Path | ObjectPath) -> ClipError:
-    trouble = diagnose(error, place)
-    reason = f"The clip cannot be read where it has landed, by Airflow's API server: {trouble.cause}."
-    return ClipRefusedError(reason) if trouble.permanent else ClipUnavailableError(reason)
+def _media_error(error: Exception, location: Path | ObjectPath) -> MediaError:
+    diagnosis = diagnose(error, location)
+    kind = MediaRefusedError if diagnosis.permanent else MediaUnavailableError
+    return kind(f"Airflow's API server cannot read the file: {diagnosis.cause}.")
 
 
 def _etag(*parts: object) -> str:
     return f'"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
 
 
-# ---------------------------------------------------------------------------------------------------
-# Files
-
-
-class _LocalFile:
-    block_bytes = LOCAL_BLOCK_BYTES
-
-    def __init__(self, handle: io.FileIO, path: Path) -> None:
-        self._handle = handle
-        self._path = path
-
-    def fetch(self, start: int, end: int) -> bytes:
-        try:
-            return os.pread(self._handle.fileno(), end - start, start)
-        except OSError as error:
-            raise _explained(error, self._path) from None
-
-    def close(self) -> None:
-        self._handle.close()
-
-
-def _open_local(path: Path, held: HeldClip, kind: Kind) -> ClipFile:
-    try:
-        handle = _open_below(held.anchor, held.folder, path)
-    except OSError as error:
-        raise _explained(error, path) from None
-    source = _LocalFile(handle, path)
-    try:
-        status = os.fstat(handle.fileno())
-        _check_start(source, kind)
-    except BaseException:
-        source.close()
-        raise
-    return ClipFile(
+def _open_local(path: Path, file: AllowedFile, kind: Kind, stack: ExitStack) -> OpenFile:
+    handle = stack.enter_context(_open_below(file.anchor, file.folder, path))
+    status = os.fstat(handle.fileno())
+    return OpenFile(
         name=path.name,
         size=status.st_size,
         etag=_etag(status.st_size, status.st_mtime_ns),
         last_modified=datetime.fromtimestamp(int(status.st_mtime), timezone.utc),
         media_type=_MEDIA_TYPES[kind],
-        _source=source,
+        block_bytes=LOCAL_BLOCK_BYTES,
+        close=handle.close,
+        _fetch=lambda start, end: os.pread(handle.fileno(), end - start, start),
+        _location=path,
     )
 
 
 def _open_below(anchor: str, root: str, path: Path) -> io.FileIO:
-    """Open a regular file whose folder, with all links followed, lies below `root`.
+    """Open a regular file whose real folder is below `root`.
 
-    `anchor` may be a link; what a Dag's id has added to it may not, as a Dag's author may have made that.
+    `anchor` may be a link. The rest of `root` may not: a Dag's author may have made the folder of its id.
     """
     start, inner = os.path.realpath(anchor), os.path.realpath(path.parent)
     top = start + root.removeprefix(anchor)
     if os.path.commonpath((top, inner)) != top:
-        raise ClipRefusedError(f"A link leads out of the folder that {SETTING} names; it is not followed.")
+        raise MediaRefusedError(f"A link leads out of the folder of {SETTING}. It is not followed.")
     with ExitStack() as stack:
         folder = os.open(start, os.O_RDONLY | os.O_DIRECTORY)
         stack.callback(os.close, folder)
         for part in Path(inner).relative_to(start).parts:
             folder = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
             stack.callback(os.close, folder)
-        return _open_regular(path.name, folder)
+        # The status is read first, because to open a device or a pipe may have effects.
+        before = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+        if not stat.S_ISREG(before.st_mode):
+            raise MediaRefusedError("This is no regular file.")
+        # Without O_NONBLOCK, a pipe that was put there since would wait for its other end.
+        descriptor = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        handle = os.fdopen(descriptor, "rb", buffering=0)
+        if not os.path.samestat(before, os.fstat(descriptor)):
+            handle.close()
+            raise MediaRefusedError("The file was replaced while it was opened. Load the page again.")
+        return handle
 
 
-def _open_regular(name: str, folder: int) -> io.FileIO:
-    """Open the file `name` in an open folder; to look first keeps devices and pipes from being opened."""
-    seen = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    if not stat.S_ISREG(seen.st_mode):
-        raise ClipRefusedError("What stands there is no regular file.")
-    # Without O_NONBLOCK, a pipe that was put there just now would wait for its other end.
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-    handle = os.fdopen(descriptor, "rb", buffering=0)
-    if not os.path.samestat(seen, os.fstat(descriptor)):
-        handle.close()
-        raise ClipRefusedError("The file was replaced while it was opened. Load the page again.")
-    return handle
-
-
-# ---------------------------------------------------------------------------------------------------
-# Objects
-
-
-class _StoreObject:
-    block_bytes = STORE_BLOCK_BYTES
-
-    def __init__(self, handle: Any, place: ObjectPath) -> None:
-        self._handle = handle
-        self._place = place
-
-    def fetch(self, start: int, end: int) -> bytes:
-        try:
-            self._handle.seek(start)
-            return bytes(self._handle.read(end - start))
-        except Exception as error:
-            raise _explained(error, self._place) from None
-
-    def close(self) -> None:
-        self._handle.close()
-
-
-def _open_object(place: ObjectPath, kind: Kind) -> ClipFile:
-    try:
-        filesystem, path = place.connect()
-        # Without a cache, a read is one request for just these bytes; drivers that can, ask for the object
-        # that they have found, and for no other that has taken its place since.
-        handle = filesystem.open(path, "rb", block_size=STORE_BLOCK_BYTES, cache_type="none")
-    except Exception as error:
-        raise _explained(error, place) from None
-    source = _StoreObject(handle, place)
-    try:
-        details = _details(handle, filesystem, path, place)
-        _check_start(source, kind)
-    except BaseException:
-        source.close()
-        raise
+def _open_object(location: ObjectPath, kind: Kind, stack: ExitStack) -> OpenFile:
+    filesystem, path = location.connect()
+    # Without a cache, each read is one request for just its bytes. If the driver can, it asks for the version
+    # of the object that it opened.
+    handle = filesystem.open(path, "rb", block_size=STORE_BLOCK_BYTES, cache_type="none")
+    stack.callback(handle.close)
+    # The driver has asked the store on opening; this saves a second request.
+    details: dict[str, Any] = getattr(handle, "details", None) or filesystem.info(path)
+    if details.get("type") != "file":
+        raise MediaRefusedError("This is no regular file.")
     modified = _modified(details)
-    tag = details.get("ETag") or details.get("etag") or ""
-    return ClipFile(
-        name=place.url.rpartition("/")[2],
+
+    def fetch(start: int, end: int) -> bytes:
+        handle.seek(start)
+        return bytes(handle.read(end - start))
+
+    return OpenFile(
+        name=location.url.rpartition("/")[2],
         size=int(details["size"]),
-        etag=_etag(details["size"], tag, modified),
+        etag=_etag(details["size"], details.get("ETag") or details.get("etag") or "", modified),
         last_modified=modified,
         media_type=_MEDIA_TYPES[kind],
-        _source=source,
+        block_bytes=STORE_BLOCK_BYTES,
+        close=handle.close,
+        _fetch=fetch,
+        _location=location,
     )
 
 
-def _details(handle: Any, filesystem: Any, path: str, place: ObjectPath) -> dict[str, Any]:
-    """What the driver has asked the store on opening, so that it is not asked twice."""
-    try:
-        details: dict[str, Any] = getattr(handle, "details", None) or filesystem.info(path)
-    except Exception as error:
-        raise _explained(error, place) from None
-    if details.get("type") != "file":
-        raise ClipRefusedError("What stands there is no regular file.")
-    return details
-
-
 def _modified(details: dict[str, Any]) -> datetime | None:
-    """By the names that the drivers of Amazon, Azure, Google and others give it."""
+    """The time of the last change, under the names that the drivers use."""
     for key in ("LastModified", "last_modified", "mtime", "updated", "created"):
         moment = details.get(key)
         if isinstance(moment, datetime):

@@ -1,7 +1,6 @@
-"""What Airflow loads: where the pages are, and nothing of what they need.
+"""The plugin that Airflow loads. The pages themselves are imported in the API server, by their first request.
 
-Every part of Airflow loads plugins, workers too; the pages themselves are imported in the API server, by the
-first request to them.
+All parts of Airflow load plugins, also workers, so this module imports little.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _Message = MutableMapping[str, Any]
 
 
 class Pages:
-    """The pages' application, made when it is first asked for."""
+    """The pages' application, built by its first request."""
 
     def __init__(self) -> None:
         self._app: Any = None
@@ -58,23 +57,23 @@ def _views() -> list[dict[str, Any]]:
             "name": "Magic Hour",
             "href": f"{base}/task?{task}",
             "destination": "task_instance",
-            "url_route": "magichour_clip",
+            "url_route": "magichour_video",
             **icons,
         },
     ]
 
 
-_are_wanted = AIRFLOW_V_3_1_PLUS and conf.getboolean("magichour", "ui_enabled", fallback=True)
+_is_enabled = AIRFLOW_V_3_1_PLUS and conf.getboolean("magichour", "ui_enabled", fallback=True)
 
 
 class MagicHourPlugin(AirflowPlugin):
-    """The tab on task instances and the page for all clips; `[magichour] ui_enabled = False` removes them."""
+    """The tab of task instances and the page of all videos. `[magichour] ui_enabled = False` removes them."""
 
     name = "magichour"
-    fastapi_apps = [{"app": Pages(), "url_prefix": PREFIX, "name": "Magic Hour"}] if _are_wanted else []
-    external_views = _views() if _are_wanted else []
+    fastapi_apps = [{"app": Pages(), "url_prefix": PREFIX, "name": "Magic Hour"}] if _is_enabled else []
+    external_views = _views() if _is_enabled else []
 
 
 ENTRY_POINT = None if provider_plugins_are_loaded() else MagicHourPlugin
-"""For `airflow.plugins`: a plugin in the provider info is loaded only where providers are looked for eagerly,
-and one that is found by both ways is reported as an import error."""
+"""For `airflow.plugins`. With `[core] lazy_discover_providers = False` Airflow loads the plugin from the
+provider info, and a plugin that it finds twice is an import error."""

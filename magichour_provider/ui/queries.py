@@ -1,7 +1,7 @@
-"""What Airflow's metadata database knows of tasks and clips: with costs.py all that reads its tables.
+"""Everything the pages read from Airflow's metadata database.
 
-A task instance is one of ours if it has the XCom of our extra link, which every run in a worker leaves, or if
-its rendered fields name a Magic Hour connection. One that has not run yet is known by its class's name.
+A task instance is one of this provider if it has the XCom of the extra link, which each run on a worker
+writes, or if its rendered fields name a Magic Hour connection. Before its first run its class tells.
 """
 
 from __future__ import annotations
@@ -9,280 +9,363 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow.models.renderedtifields import RenderedTaskInstanceFields as Rendered
+from airflow.models.connection import Connection
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
+from airflow.utils.state import State
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import aliased
 
-from magichour_provider.airflow_internals import task_state_rows
+from magichour_provider.airflow_internals import (
+    join_xcom,
+    map_index_column,
+    rendered_fields_table,
+    task_state_rows,
+)
 from magichour_provider.client.projects import project_id_in
 from magichour_provider.exceptions import InvalidRequestError
-from magichour_provider.jobs import state as durable
+from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.jobs.reference import JobReference
+from magichour_provider.jobs.state import KEY as STATE_KEY
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.operators import _base
-from magichour_provider.ui.view_models import TaskKey
+from magichour_provider.operators._base import ERROR_KEY
+from magichour_provider.ui.view_models import Charge, TaskKey
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
     from sqlalchemy.orm import Session
 
-RESULT, PROJECT_ID = "return_value", "project_id"
-LINK = VideoProjectLink().xcom_key
-_SHOWN = (RESULT, PROJECT_ID, _base.ERROR_KEY, LINK)
-_SHEET = "ContactSheetOperator"
-_OPERATORS = frozenset({"ImageToVideoOperator", "VideoJobSensor", "DownloadVideoOperator", _SHEET})
-_CHUNK = 200
+RESULT_KEY, PROJECT_ID = "return_value", "project_id"
+LINK_KEY = VideoProjectLink().xcom_key
+IN_PROGRESS, SUCCESS, FAILED = "in progress", "success", "failed"
+
+_XCOM_KEYS = (RESULT_KEY, PROJECT_ID, ERROR_KEY, LINK_KEY)
+_CONTACT_SHEET = "ContactSheetOperator"
+_OPERATORS = frozenset({"ImageToVideoOperator", "VideoJobSensor", "DownloadVideoOperator", _CONTACT_SHEET})
 _CONN_FIELD = "magichour_conn_id"
+_TASKS_PER_QUERY = 200
+_MAX_NUMBER = 10**12
+"""No duration, size or price is larger; SQL and HTML get no number beyond it."""
+
+_DatedRow = tuple[str, datetime, Mapping[str, Any]]
+
+
+def _names(states: Iterable[object]) -> frozenset[str]:
+    return frozenset(str(getattr(state, "value", state)) for state in states if state is not None)
+
+
+STATES: Mapping[str, frozenset[str]] = {
+    IN_PROGRESS: _names(State.unfinished),
+    SUCCESS: _names(State.success_states),
+    FAILED: _names(State.finished - State.success_states),
+}
+"""Airflow's states of a task instance, in the three kinds of the pages."""
 
 
 @dataclass(frozen=True)
 class TaskRow:
-    """One task instance with what it has left behind.
+    """One task instance with what it has written.
 
-    :param touched: when it last told of itself: the time of its link's XCom, else of its own dates.
-    :param rendered: its rendered fields; None where Airflow does not keep them (any more).
-    :param record: the record of its paid job, in the task state store (Airflow 3.3).
+    :param updated_at: the time of its link's XCom, or its end.
+    :param rendered: its rendered fields; None if Airflow has none, or deleted them.
+    :param job_state: the state of its paid job, from the task state store (Airflow 3.3).
     """
 
     key: TaskKey
     operator: str
     state: str | None
-    touched: datetime | None
+    updated_at: datetime | None
     xcoms: Mapping[str, Any]
     rendered: Mapping[str, Any] | None
-    record: Mapping[str, Any] | None
+    job_state: Mapping[str, Any] | None
 
     @property
-    def is_ours(self) -> bool:
-        """Whether it is about a clip, or several."""
-        has_told = LINK in self.xcoms or _CONN_FIELD in (self.rendered or {}) or self.record is not None
-        return has_told or self.operator in _OPERATORS
+    def is_magichour(self) -> bool:
+        """Whether it is a task of this provider."""
+        is_known = (
+            LINK_KEY in self.xcoms or _CONN_FIELD in (self.rendered or {}) or self.job_state is not None
+        )
+        return is_known or self.operator in _OPERATORS
 
     @property
-    def is_sheet(self) -> bool:
-        """Whether it makes a contact sheet, and so is about no clip of its own."""
-        return self.operator == _SHEET
+    def is_contact_sheet(self) -> bool:
+        """Whether it makes a contact sheet, and so has no video of its own."""
+        return self.operator == _CONTACT_SHEET
 
     @property
     def result(self) -> Mapping[str, Any]:
-        """What it returned, where that is one of our descriptions."""
-        return mapping(self.xcoms.get(RESULT))
+        """What it returned, if that is a dict."""
+        return as_mapping(self.xcoms.get(RESULT_KEY))
 
     @property
     def failure(self) -> Mapping[str, Any]:
-        """Why it failed, where it has said so."""
-        return mapping(self.xcoms.get(_base.ERROR_KEY))
+        """The error that it pushed."""
+        return as_mapping(self.xcoms.get(ERROR_KEY))
+
+    @property
+    def video_path(self) -> str | None:
+        """Where its result says that it downloaded the video."""
+        return as_text(self.result.get("path")) if self.result.get(PROJECT_ID) else None
 
     @property
     def project_id(self) -> str | None:
-        """The job that it is about."""
+        """Its job; if it has written nothing yet, the job of its rendered `project_id`."""
         candidates = (
             self.result.get(PROJECT_ID),
             self.xcoms.get(PROJECT_ID),
             self.failure.get(PROJECT_ID),
-            (self.record or {}).get(PROJECT_ID),
-            project_id_in(str(self.xcoms.get(LINK) or "")),
-            self._asked_for,
+            (self.job_state or {}).get(PROJECT_ID),
+            project_id_in(str(self.xcoms.get(LINK_KEY) or "")),
+            self._rendered_project_id,
         )
         return next((value for value in candidates if isinstance(value, str) and value), None)
 
     @property
-    def _asked_for(self) -> str | None:
-        """The job that it was told to wait for or to land; by then it may have said nothing itself."""
+    def _rendered_project_id(self) -> str | None:
         rendered = self.rendered or {}
+        if _CONN_FIELD not in rendered:
+            return None
         try:
-            return JobReference.of(rendered.get(PROJECT_ID)).project_id if _CONN_FIELD in rendered else None
+            return JobReference.of(rendered.get(PROJECT_ID)).project_id
         except InvalidRequestError:
             return None
 
     def field(self, name: str) -> str | None:
-        """A rendered field, as text; None where there is none."""
+        """A rendered field as text."""
         value = (self.rendered or {}).get(name)
         return None if value is None else str(value)
 
 
-def task_row(session: Session, key: TaskKey) -> TaskRow | None:
-    """Read one task instance; None where there is none."""
-    rows = _filled(session, session.execute(_instances().where(_is(TaskInstance, key))))
+def get_task(session: Session, key: TaskKey) -> TaskRow | None:
+    """Read one task instance; None if there is none."""
+    rows = _load(session, _instances().where(_has_address(TaskInstance, [key])))
     return next(iter(rows), None)
 
 
-def relatives(session: Session, row: TaskRow) -> list[TaskRow]:
-    """The run's task instances that are about the same job, itself included: who submits, waits and lands.
+def get_tasks_of_job(session: Session, row: TaskRow) -> list[TaskRow]:
+    """`row`, and the other task instances of its run with the same job: the submit, the wait, the download.
 
-    Of mapped tasks those with the same map index.
+    If tasks are mapped, those with the same map index, and unmapped ones.
     """
     if row.project_id is None:
         return [row]
     key = row.key
-    indexes = {key.map_index, -1}
-    found = _instances().where(
-        TaskInstance.dag_id == key.dag_id,
-        TaskInstance.run_id == key.run_id,
-        TaskInstance.map_index.in_(indexes),
-        _has_link(TaskInstance),
-    )
-    others = [other for other in _filled(session, session.execute(found)) if other.key != key]
+    places = [(key.dag_id, key.run_id, index) for index in {key.map_index, -1}]
+    others = [other for other in _load(session, _beside(places)) if other.key != key]
     return [row, *(other for other in others if other.project_id == row.project_id)]
 
 
-def with_companions(session: Session, rows: Sequence[TaskRow]) -> list[TaskRow]:
-    """The rows, and what of ours is beside them in the same runs at the same map indexes."""
+def add_tasks_beside(session: Session, rows: Sequence[TaskRow]) -> list[TaskRow]:
+    """The rows, and the tasks of this provider in the same runs with the same map indexes."""
     places = sorted({(row.key.dag_id, row.key.run_id, row.key.map_index) for row in rows})
-    found = _instances(_link_time()).where(
-        tuple_(TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.map_index).in_(places),
-        _has_link(TaskInstance),
-    )
-    return [row for row in _filled(session, session.execute(found)) if row.is_ours] if places else []
+    return [row for row in _load(session, _beside(places)) if row.is_magichour] if places else []
 
 
-def dag_ids(session: Session) -> set[str]:
-    """The Dags that have dealt with clips."""
-    return set(session.scalars(select(XComModel.dag_id).where(XComModel.key == LINK).distinct()))
+def get_dag_ids(session: Session) -> set[str]:
+    """The Dags that have used this provider."""
+    return set(session.scalars(select(XComModel.dag_id).where(XComModel.key == LINK_KEY).distinct()))
 
 
-def recent(
+def get_recent_tasks(
     session: Session,
     dag_ids: Iterable[str],
     *,
-    states: Iterable[str | None] | None = None,
+    states: Iterable[str] | None = None,
     before: datetime | None = None,
     limit: int,
 ) -> list[TaskRow]:
-    """The latest task instances of ours, newest first.
+    """The latest task instances of this provider, newest first.
 
-    :param states: Airflow's states; None: all.
-    :param before: only those touched before this moment.
+    :param states: Airflow's states; None for all.
+    :param before: only those updated before this time.
     """
     link = aliased(XComModel)
-    found = _instances(link.timestamp).join(link, same(link, TaskInstance)).where(link.key == LINK)
-    found = found.where(TaskInstance.dag_id.in_(sorted(dag_ids)))
+    query = _instances(link.timestamp).join(link, join_xcom(link, TaskInstance)).where(link.key == LINK_KEY)
+    query = query.where(TaskInstance.dag_id.in_(sorted(dag_ids)))
     if states is not None:
-        found = found.where(TaskInstance.state.in_(sorted(filter(None, states))))
+        query = query.where(TaskInstance.state.in_(sorted(states)))
     if before is not None:
-        found = found.where(link.timestamp < before)
-    return _filled(session, session.execute(found.order_by(link.timestamp.desc()).limit(limit)))
+        query = query.where(link.timestamp < before)
+    return _load(session, query.order_by(link.timestamp.desc()).limit(limit))
 
 
-def _instances(*more: Any) -> Select[Any]:
-    touched = more or (TaskInstance.end_date,)
-    return select(
-        TaskInstance.dag_id,
-        TaskInstance.run_id,
-        TaskInstance.task_id,
-        TaskInstance.map_index,
-        TaskInstance.operator,
-        TaskInstance.state,
-        *touched,
+def get_charges(
+    session: Session, dag_ids: Iterable[str], since: datetime, *, limit: int
+) -> tuple[list[Charge], bool]:
+    """The credits of each job since then, and whether there were more than `limit` rows to read.
+
+    A job counts for the Dag whose job state says that it paid, else for the first Dag that returned its
+    price. Its price is the latest one, because a failed job is refunded.
+    """
+    readable = sorted(dag_ids)
+    states = _recent_job_states(session, readable, since, limit)
+    results = _recent_results(session, readable, since, limit)
+    jobs: dict[str, Charge] = {}
+    earlier = []
+    for dag_id, at, state in sorted(states, key=lambda row: bool(row[2].get("elsewhere"))):
+        if not state.get("elsewhere"):
+            earlier.append(Charge(dag_id, at, as_integer(state.get("spent")) or 0))
+        if (project_id := as_text(state.get(PROJECT_ID))) is not None:
+            price = as_integer(state.get("credits_charged")) or 0
+            jobs.setdefault(project_id, Charge(dag_id, at, price, project_id))
+    for dag_id, at, result in reversed(results):
+        project_id, charged = as_text(result.get(PROJECT_ID)), as_integer(result.get("credits_charged"))
+        if project_id is not None and charged is not None:
+            first = jobs.setdefault(project_id, Charge(dag_id, at, charged, project_id))
+            jobs[project_id] = replace(first, credits=charged)
+    return [*jobs.values(), *earlier], limit in (len(states), len(results))
+
+
+def get_connection_ids(session: Session) -> set[str]:
+    """The stored connections of type `magichour`."""
+    query = select(Connection.conn_id).where(Connection.conn_type == MagicHourHook.conn_type)
+    return set(filter(None, session.scalars(query)))
+
+
+def as_mapping(value: object) -> Mapping[str, Any]:
+    """The value if it is a JSON object, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def as_text(value: object) -> str | None:
+    """The value if it is a text that is not empty. An XCom may hold anything, and may break no page."""
+    return value if isinstance(value, str) and value else None
+
+
+def as_number(value: object) -> float | None:
+    """The value if it is a plausible number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if 0 <= value <= _MAX_NUMBER else None
+
+
+def as_integer(value: object) -> int | None:
+    """The value as an integer if it is a plausible number."""
+    number = as_number(value)
+    return None if number is None else int(number)
+
+
+def as_time(value: object) -> datetime | None:
+    """An ISO 8601 text as a time in UTC; None if it is none."""
+    try:
+        time = datetime.fromisoformat(value) if isinstance(value, str) and value else None
+        if time is None:
+            return None
+        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _as_json(value: object) -> Any:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return None
+
+
+# Queries and their parts
+
+
+def _instances(*time: Any) -> Select[Any]:
+    updated_at = time or (TaskInstance.end_date,)
+    return select(*_address(TaskInstance), TaskInstance.operator, TaskInstance.state, *updated_at)
+
+
+def _beside(places: Sequence[tuple[str, str, int]]) -> Select[Any]:
+    """The task instances with a link or a project id at these Dag ids, run ids and map indexes."""
+    link, marker = aliased(XComModel), aliased(XComModel)
+    link_time = select(link.timestamp).where(join_xcom(link, TaskInstance), link.key == LINK_KEY)
+    has_marker = select(marker.key).where(
+        join_xcom(marker, TaskInstance), marker.key.in_((LINK_KEY, PROJECT_ID))
+    )
+    columns = (TaskInstance.dag_id, TaskInstance.run_id, map_index_column(TaskInstance))
+    return _instances(link_time.correlate(TaskInstance).scalar_subquery()).where(
+        tuple_(*columns).in_(places), has_marker.exists()
     )
 
 
-def _filled(session: Session, found: Iterable[Any]) -> list[TaskRow]:
-    """The task instances with their XComs, rendered fields and records."""
-    rows = list(found)
-    rest = iter(rows)
-    filled: list[TaskRow] = []
-    while chunk := list(islice(rest, _CHUNK)):
-        keys = [TaskKey(*row[:4]) for row in chunk]
-        xcoms, rendered, records = _xcoms(session, keys), _rendered(session, keys), _records(session, keys)
-        filled += [
+def _load(session: Session, query: Select[Any]) -> list[TaskRow]:
+    """Read the task instances, and their XComs, rendered fields and job states."""
+    instances = session.execute(query).all()
+    rows: list[TaskRow] = []
+    for start in range(0, len(instances), _TASKS_PER_QUERY):
+        chunk = instances[start : start + _TASKS_PER_QUERY]
+        keys = [TaskKey(*instance[:4]) for instance in chunk]
+        xcoms, rendered, states = _xcoms(session, keys), _rendered(session, keys), _job_states(session, keys)
+        rows += [
             TaskRow(
                 key=key,
-                operator=row[4] or "",
-                state=None if row[5] is None else str(getattr(row[5], "value", row[5])),
-                touched=row[6],
+                operator=operator or "",
+                state=None if state is None else str(getattr(state, "value", state)),
+                updated_at=updated_at,
                 xcoms=xcoms[key],
                 rendered=rendered.get(key),
-                record=records.get(key),
+                job_state=states.get(key),
             )
-            for key, row in zip(keys, chunk, strict=True)
+            for key, (*_, operator, state, updated_at) in zip(keys, chunk, strict=True)
         ]
-    return filled
+    return rows
 
 
 def _xcoms(session: Session, keys: Sequence[TaskKey]) -> Mapping[TaskKey, dict[str, Any]]:
     columns = (*_address(XComModel), XComModel.key, XComModel.value)
-    found = select(*columns).where(_among(XComModel, keys), XComModel.key.in_(_SHOWN))
+    query = select(*columns).where(_has_address(XComModel, keys), XComModel.key.in_(_XCOM_KEYS))
     values: dict[TaskKey, dict[str, Any]] = defaultdict(dict)
-    for *address, name, value in session.execute(found):
+    for *address, name, value in session.execute(query):
         values[TaskKey(*address)][name] = value
     return values
 
 
 def _rendered(session: Session, keys: Sequence[TaskKey]) -> dict[TaskKey, dict[str, Any]]:
-    found = select(*_address(Rendered), Rendered.rendered_fields).where(_among(Rendered, keys))
-    return {TaskKey(*address): dict(fields or {}) for *address, fields in session.execute(found)}
+    table = rendered_fields_table()
+    query = select(*_address(table), table.rendered_fields).where(_has_address(table, keys))
+    return {TaskKey(*address): dict(fields or {}) for *address, fields in session.execute(query)}
 
 
-def _records(session: Session, keys: Sequence[TaskKey]) -> dict[TaskKey, Mapping[str, Any]]:
+def _job_states(session: Session, keys: Sequence[TaskKey]) -> dict[TaskKey, Mapping[str, Any]]:
     table = task_state_rows()
     if table is None:
         return {}
-    found = select(*_address(table), table.value).where(_among(table, keys), table.key == durable.KEY)
-    return {TaskKey(*address): mapping(parsed(value)) for *address, value in session.execute(found)}
+    query = select(*_address(table), table.value).where(_has_address(table, keys), table.key == STATE_KEY)
+    return {TaskKey(*address): as_mapping(_as_json(value)) for *address, value in session.execute(query)}
+
+
+def _recent_job_states(
+    session: Session, dag_ids: Sequence[str], since: datetime, limit: int
+) -> list[_DatedRow]:
+    """The states of paid jobs, with their Dag and the time of the submission, newest first."""
+    table = task_state_rows()
+    if table is None:
+        return []
+    query = select(table.dag_id, table.updated_at, table.value).where(
+        table.key == STATE_KEY, table.updated_at >= since, table.dag_id.in_(dag_ids)
+    )
+    rows = session.execute(query.order_by(table.updated_at.desc()).limit(limit))
+    states = ((dag_id, updated_at, as_mapping(_as_json(value))) for dag_id, updated_at, value in rows)
+    return [(dag_id, as_time(state.get("at")) or updated_at, state) for dag_id, updated_at, state in states]
+
+
+def _recent_results(session: Session, dag_ids: Sequence[str], since: datetime, limit: int) -> list[_DatedRow]:
+    """What tasks of this provider returned, and their errors, with their Dag and time, newest first."""
+    link, result = aliased(XComModel), aliased(XComModel)
+    query = (
+        select(result.dag_id, result.timestamp, result.value)
+        .join(link, join_xcom(link, result))
+        .where(link.key == LINK_KEY, result.key.in_((RESULT_KEY, ERROR_KEY)))
+        .where(result.timestamp >= since, result.dag_id.in_(dag_ids))
+    )
+    rows = session.execute(query.order_by(result.timestamp.desc()).limit(limit))
+    return [(dag_id, at, as_mapping(value)) for dag_id, at, value in rows]
 
 
 def _address(table: Any) -> tuple[Any, Any, Any, Any]:
-    return table.dag_id, table.run_id, table.task_id, table.map_index
+    return table.dag_id, table.run_id, table.task_id, map_index_column(table)
 
 
-def _among(table: Any, keys: Sequence[TaskKey]) -> ColumnElement[bool]:
-    return tuple_(*_address(table)).in_(
-        [(key.dag_id, key.run_id, key.task_id, key.map_index) for key in keys]
-    )
-
-
-def _is(table: Any, key: TaskKey) -> ColumnElement[bool]:
-    return _among(table, [key])
-
-
-def same(one: Any, other: Any) -> ColumnElement[bool]:
-    """Whether rows of two tables are of one task instance."""
-    condition: ColumnElement[bool] = one.dag_id == other.dag_id
-    for mine, its in zip(_address(one)[1:], _address(other)[1:], strict=True):
-        condition &= mine == its
-    return condition
-
-
-def _link_time() -> Any:
-    """When a task instance's link was written, as a column."""
-    link = aliased(XComModel)
-    found = select(link.timestamp).where(same(link, TaskInstance), link.key == LINK)
-    return found.correlate(TaskInstance).scalar_subquery()
-
-
-def _has_link(table: Any) -> ColumnElement[bool]:
-    link = aliased(XComModel)
-    found = select(link.key).where(same(link, table), link.key.in_((LINK, PROJECT_ID)))
-    return found.exists()
-
-
-def mapping(value: Any) -> Mapping[str, Any]:
-    """The value if it is a JSON object, else an empty one."""
-    return value if isinstance(value, Mapping) else {}
-
-
-def parsed(text: Any) -> Any:
-    """Read JSON; None where it is none."""
-    try:
-        return json.loads(text) if isinstance(text, str) else text
-    except ValueError:
-        return None
-
-
-def moment(text: Any) -> datetime | None:
-    """Read an ISO 8601 date, in UTC; None where there is none."""
-    try:
-        found = datetime.fromisoformat(text) if isinstance(text, str) and text else None
-        return found and (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).astimezone(
-            timezone.utc
-        )
-    except (ValueError, OverflowError):
-        return None
+def _has_address(table: Any, keys: Iterable[TaskKey]) -> ColumnElement[bool]:
+    addresses = [(key.dag_id, key.run_id, key.task_id, key.map_index) for key in keys]
+    return tuple_(*_address(table)).in_(addresses)

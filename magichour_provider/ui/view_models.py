@@ -1,6 +1,6 @@
-"""What the pages show: frozen values, made by the rooms that read, and read by the templates.
+"""What the templates show: frozen values, free of signed URLs and keys.
 
-No field holds a signed URL or a key. Seconds are floats, credits and bytes integers, moments in UTC.
+Seconds are floats, credits and bytes integers, times in UTC.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 @dataclass(frozen=True, order=True)
 class TaskKey:
-    """A task instance; `map_index` is -1 for one that is not mapped."""
+    """A task instance; `map_index` is -1 if it is not mapped."""
 
     dag_id: str
     run_id: str
@@ -22,20 +22,12 @@ class TaskKey:
 
     @property
     def query(self) -> str:
-        """The query by which our own addresses name it."""
-        return urlencode(
-            {
-                "dag_id": self.dag_id,
-                "run_id": self.run_id,
-                "task_id": self.task_id,
-                "map_index": self.map_index,
-            },
-            quote_via=quote,
-        )
+        """The query of the pages' own addresses that names it."""
+        return urlencode(vars(self), quote_via=quote)
 
     @property
     def airflow_path(self) -> str:
-        """The path of its page in Airflow's UI, below the base path, without a slash before it."""
+        """The path of its page in Airflow's UI, below the base path, without a leading slash."""
         dag_id, run_id, task_id = (quote(part, safe="") for part in (self.dag_id, self.run_id, self.task_id))
         mapped = f"/mapped/{self.map_index}" if self.map_index >= 0 else ""
         return f"dags/{dag_id}/runs/{run_id}/tasks/{task_id}{mapped}"
@@ -43,25 +35,23 @@ class TaskKey:
 
 @dataclass(frozen=True)
 class Player:
-    """A clip that can be played.
+    """A video that can be played.
 
-    :param video: our own address that answers with the bytes, or leads to a fresh link.
-    :param poster: our own address of its poster frame.
-    :param origin: where the bytes come from: `storage`, where it has landed, or `magic-hour`.
-    :param place: where it has landed, as a person may read it.
+    :param video: address of the `/video` route.
+    :param poster: address of the `/poster` route.
+    :param path: the downloaded file; None if the video is played from Magic Hour.
     """
 
     video: str
-    origin: str
     poster: str | None = None
-    place: str | None = None
+    path: str | None = None
 
 
 @dataclass(frozen=True)
-class Landed:
-    """What is known of the file that has landed: bytes, pixels, seconds."""
+class MediaInfo:
+    """What a task returned about its file: bytes, pixels, frames per second, seconds."""
 
-    place: str
+    path: str
     size: int | None = None
     sha256: str | None = None
     width: int | None = None
@@ -72,20 +62,20 @@ class Landed:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a task failed, in plain words.
+    """Why a task failed.
 
-    :param title: what happened, in a few words.
+    :param title: the error in a few words.
     :param message: the error's own sentences.
-    :param advice: what to do.
-    :param code: Magic Hour's.
-    :param spent: what became of the credits.
+    :param remedy: what to do, if the message does not end with it.
+    :param code: Magic Hour's error code.
+    :param credits: what happened to the credits.
     """
 
     title: str
     message: str
-    advice: str
+    remedy: str | None = None
     code: str | None = None
-    spent: str | None = None
+    credits: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,10 +85,10 @@ class TaskPage:
     :param operator: name of the task's class.
     :param state: Airflow's state of the task instance.
     :param status: Magic Hour's status of the job.
-    :param is_live: whether Magic Hour was asked for it just now.
-    :param picture: our own address of the contact sheet that the task has made.
+    :param is_live: whether the status was read from Magic Hour for this page.
+    :param picture: address of the contact sheet that the task made.
     :param notes: sentences about what cannot be shown, and why.
-    :param refresh_seconds: when to look again; None where nothing will change.
+    :param refresh_seconds: when the page loads itself again; None if nothing will change.
     """
 
     key: TaskKey
@@ -113,27 +103,33 @@ class TaskPage:
     prompt: str | None = None
     image: str | None = None
     credits_charged: int | None = None
-    queued_seconds: float | None = None
-    rendering_seconds: float | None = None
     submitted_at: datetime | None = None
     project_id: str | None = None
     library_url: str | None = None
     player: Player | None = None
     picture: str | None = None
-    landed: Landed | None = None
+    file: MediaInfo | None = None
     failure: Failure | None = None
     notes: tuple[str, ...] = ()
     refresh_seconds: int | None = None
 
 
 @dataclass(frozen=True)
+class PageWithOrigin:
+    """A page, and the foreign origin that its player needs in the content security policy."""
+
+    page: TaskPage
+    media_origin: str | None = None
+
+
+@dataclass(frozen=True)
 class Card:
-    """One clip of the gallery; `title` is its name, else its image's, else its task."""
+    """One video of the gallery; `title` is its name, its image's name, or its task's id."""
 
     key: TaskKey
     title: str
     state: str | None
-    when: datetime | None
+    updated_at: datetime | None
     credits_charged: int | None = None
     model: str | None = None
     resolution: str | None = None
@@ -143,8 +139,18 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Charge:
+    """Credits charged for a job, for the Dag and at the time of its submission."""
+
+    dag_id: str
+    at: datetime
+    credits: int
+    project_id: str | None = None
+
+
+@dataclass(frozen=True)
 class Bar:
-    """A piece of a day's bar: a Dag's credits. Coordinates in the chart's own units, from its top left."""
+    """A Dag's part of a day's bar. Coordinates in the chart's units, from its top left."""
 
     x: float
     y: float
@@ -158,10 +164,11 @@ class Bar:
 class Chart:
     """Credits by day and Dag, stacked.
 
-    :param series: the Dags, most expensive first; the last may stand for all others.
-    :param grid: height and label of each line.
-    :param labels: middle and text of the days that are named below.
-    :param table: the same figures: a row for each day, newest first, with credits by series.
+    :param series: the Dags, the one with the most credits first.
+    :param totals: credits of each series.
+    :param grid: height and text of each line of the grid.
+    :param labels: position and text of the days below the bars.
+    :param table: the same credits by day and Dag, newest day first.
     """
 
     width: float
@@ -187,25 +194,20 @@ class Balance:
 
 
 @dataclass(frozen=True)
-class Filters:
-    """What the gallery is narrowed to, and what it may be: Dags and states that the user can choose."""
-
-    dag_ids: tuple[str, ...]
-    states: tuple[str, ...]
-    dag_id: str | None = None
-    state: str | None = None
-
-
-@dataclass(frozen=True)
 class Gallery:
-    """The page for all clips.
+    """The page of all videos.
 
-    :param older: address of the page with older clips.
-    :param newest: address of the first page, where this is a later one.
+    :param dag_ids: the Dags that the user can choose; `dag_id` is chosen.
+    :param states: the states that the user can choose; `state` is chosen.
+    :param older: address of the next page, with older videos.
+    :param newest: address of the first page, if this is a later one.
     """
 
     cards: tuple[Card, ...]
-    filters: Filters
+    dag_ids: tuple[str, ...]
+    states: tuple[str, ...]
+    dag_id: str | None
+    state: str | None
     chart: Chart | None
     older: str | None = None
     newest: str | None = None

@@ -1,11 +1,11 @@
-// The pages' behaviour, in Airflow's frame or alone in a tab. Loaded before the body, so that the theme is right at once.
+// The pages' behaviour, in Airflow's frame or in a tab of their own. Loaded before the body, so that it is drawn in the right theme.
 "use strict";
 
 const root = document.documentElement;
-const stillness = matchMedia("(prefers-reduced-motion: reduce)");
-const darkness = matchMedia("(prefers-color-scheme: dark)");
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
+const darkMode = matchMedia("(prefers-color-scheme: dark)");
 
-/** Airflow's own window around this frame; null where the page stands alone. */
+/** Airflow's window around this frame; null if the page is in a tab of its own. */
 function airflowWindow() {
   try {
     return window.parent !== window && window.parent.document.body ? window.parent : null;
@@ -14,8 +14,8 @@ function airflowWindow() {
   }
 }
 
-/** What Airflow's UI remembers under a name; null where it may not be read. */
-function remembered(name) {
+/** A setting that Airflow's UI stores; null if it may not be read. */
+function storedSetting(name) {
   try {
     return localStorage.getItem(name);
   } catch {
@@ -29,15 +29,15 @@ function theme() {
   const classes = airflowWindow()?.document.documentElement.classList;
   if (classes?.contains("dark")) return "dark";
   if (classes?.contains("light")) return "light";
-  const chosen = remembered("theme");
+  const chosen = storedSetting("theme");
   if (chosen === "dark" || chosen === "light") return chosen;
-  return darkness.matches ? "dark" : "light";
+  return darkMode.matches ? "dark" : "light";
 }
 
 function followTheme() {
   const apply = () => (root.dataset.theme = theme());
   apply();
-  darkness.addEventListener("change", apply);
+  darkMode.addEventListener("change", apply);
   window.addEventListener("storage", apply);
   const airflow = airflowWindow();
   if (!airflow) return;
@@ -47,11 +47,11 @@ function followTheme() {
   window.addEventListener("pageshow", (event) => event.persisted && followTheme());
 }
 
-// Moments
+// Times
 
-/** The time zone that the person has chosen in Airflow, else the browser's. */
+/** The time zone that the user chose in Airflow, else the browser's. */
 function timeZone() {
-  const stored = remembered("timezone");
+  const stored = storedSetting("timezone");
   if (!stored) return undefined;
   try {
     const zone = stored.startsWith('"') ? JSON.parse(stored) : stored;
@@ -62,14 +62,14 @@ function timeZone() {
   }
 }
 
-function writeMoments(place) {
+function writeTimes(container) {
   const format = new Intl.DateTimeFormat("en-CA", {
     timeZone: timeZone(),
     dateStyle: "short",
     timeStyle: "medium",
     hourCycle: "h23",
   });
-  for (const element of place.querySelectorAll("time[datetime]")) {
+  for (const element of container.querySelectorAll("time[datetime]")) {
     const moment = new Date(element.dateTime);
     if (Number.isNaN(moment.getTime())) continue;
     element.textContent = format.format(moment).replace(", ", " ");
@@ -77,20 +77,20 @@ function writeMoments(place) {
   }
 }
 
-// Links: the frame may neither leave for another page at its top nor open a tab; Airflow's own document may.
+// Links: Airflow's frame may not open a tab or navigate its parent; Airflow's own document may.
 
 const ROUTER_MILLISECONDS = 1500;
 
 function clickIn(airflow, href, target) {
-  const stand = airflow.document.createElement("a");
-  Object.assign(stand, { href, target, rel: "noopener noreferrer", hidden: true });
-  airflow.document.body.append(stand);
-  stand.click();
-  stand.remove();
+  const anchor = airflow.document.createElement("a");
+  Object.assign(anchor, { href, target, rel: "noopener noreferrer", hidden: true });
+  airflow.document.body.append(anchor);
+  anchor.click();
+  anchor.remove();
 }
 
-/** Leads Airflow's router on without loading its UI anew; where this frame outlives that, it is loaded anew. */
-function leadAirflow(airflow, href) {
+/** Navigates with Airflow's router, without loading its UI again; if this frame is still there later, with a load. */
+function navigateAirflow(airflow, href) {
   const { history, PopStateEvent } = airflow;
   history.pushState({ idx: (history.state?.idx ?? 0) + 1 }, "", href);
   airflow.dispatchEvent(new PopStateEvent("popstate", { state: history.state }));
@@ -102,21 +102,21 @@ function followLink(event) {
   const airflow = airflowWindow();
   if (!link || !airflow || event.button > 1 || !link.protocol.startsWith("http")) return;
   event.preventDefault();
-  const apart = event.button === 1 || event.ctrlKey || event.metaKey || event.shiftKey;
-  if (apart || "externalLink" in link.dataset) clickIn(airflow, link.href, "_blank");
-  else leadAirflow(airflow, link.href);
+  const newTab = event.button === 1 || event.ctrlKey || event.metaKey || event.shiftKey;
+  if (newTab || "externalLink" in link.dataset) clickIn(airflow, link.href, "_blank");
+  else navigateAirflow(airflow, link.href);
 }
 
-// The task's page looks again while its clip renders
+// The task's page refreshes while its video renders
 
-const PATIENCE = 60_000;
+const MAX_REFRESH_MILLISECONDS = 60_000;
 
-function isWatching(main) {
+function isPlaying(main) {
   const video = main.querySelector("video");
   return Boolean(document.fullscreenElement) || Boolean(video && !video.paused && !video.ended);
 }
 
-/** The page as it is now: its main element, or null where it cannot be had any more. */
+/** The current page's main element; null if the page is gone. */
 async function fetchMain() {
   const answer = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store" });
   if (answer.status >= 500) throw new Error(`status ${answer.status}`);
@@ -127,80 +127,80 @@ async function fetchMain() {
 
 function swapMain(old, fresh) {
   const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
-  const said = announcement(old);
+  const before = announcement(old);
   const video = old.querySelector("video");
   const next = fresh.querySelector("video");
   if (video && next && video.getAttribute("src") === next.getAttribute("src")) next.replaceWith(video);
   old.replaceWith(fresh);
-  writeMoments(fresh);
+  writeTimes(fresh);
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
-  if (announcement(fresh) !== said) document.getElementById("announcer").textContent = announcement(fresh);
+  if (announcement(fresh) !== before) document.getElementById("announcer").textContent = announcement(fresh);
 }
 
 function announcement(main) {
   return main.querySelector("[data-announce]")?.textContent.replace(/\s+/g, " ").trim() ?? "";
 }
 
-function keepLooking() {
+function keepFresh() {
   let served = document.querySelector("main")?.outerHTML;
-  let misses = 0;
+  let failures = 0;
   let timer = 0;
-  const pause = () => {
+  const schedule = () => {
     const wanted = Number(document.querySelector("main")?.dataset.refreshSeconds) * 1000;
     clearTimeout(timer);
-    if (wanted > 0) timer = setTimeout(look, Math.max(Math.min(wanted * 2 ** misses, PATIENCE), wanted));
+    if (wanted > 0) timer = setTimeout(refresh, Math.max(Math.min(wanted * 2 ** failures, MAX_REFRESH_MILLISECONDS), wanted));
   };
-  const look = async () => {
+  const refresh = async () => {
     const main = document.querySelector("main");
-    if (document.hidden || isWatching(main)) return pause();
+    if (document.hidden || isPlaying(main)) return schedule();
     try {
       const fresh = await fetchMain();
       if (!fresh) return;
-      misses = 0;
-      if (fresh.querySelector("video") && !main.querySelector("video")) return location.reload(); // for the policy that lets it play
+      failures = 0;
+      if (fresh.querySelector("video") && !main.querySelector("video")) return location.reload(); // its content security policy allows the video
       const text = fresh.outerHTML;
-      if (text !== served && !isWatching(main)) {
+      if (text !== served && !isPlaying(main)) {
         swapMain(main, document.adoptNode(fresh));
         served = text;
       }
     } catch {
-      misses += 1; // the server is away: look again, ever more rarely
+      failures += 1; // the server does not answer: try again, less and less often
     }
-    pause();
+    schedule();
   };
-  document.addEventListener("visibilitychange", () => document.hidden || pause());
-  pause();
+  document.addEventListener("visibilitychange", () => document.hidden || schedule());
+  schedule();
 }
 
-// Clips
+// Videos
 
 function showProblem(event) {
   const broken = event.target;
-  if (broken.matches?.(".picture img")) {
-    const picture = broken.parentElement;
+  if (broken.matches?.(".preview img")) {
+    const preview = broken.parentElement;
     broken.remove();
-    addVideo(picture, "metadata");
-  } else if (broken.matches?.(".picture video")) {
-    const vacancy = document.createElement("span");
-    vacancy.className = "vacancy";
-    vacancy.textContent = "The clip cannot be shown";
+    addVideo(preview, "metadata");
+  } else if (broken.matches?.(".preview video")) {
+    const placeholder = document.createElement("span");
+    placeholder.className = "placeholder";
+    placeholder.textContent = "The video cannot be shown";
     broken.parentElement.removeAttribute("data-preview");
-    broken.replaceWith(vacancy);
-  } else if (broken.id === "clip") {
+    broken.replaceWith(placeholder);
+  } else if (broken.id === "video") {
     broken.closest("figure").querySelector("[data-player-problem]").hidden = false;
   }
 }
 
-function addVideo(picture, preload) {
+function addVideo(preview, preload) {
   const video = document.createElement("video");
   Object.assign(video, { preload, muted: true, loop: true, playsInline: true, tabIndex: -1 });
   video.setAttribute("aria-hidden", "true");
-  video.src = picture.dataset.preview;
-  picture.prepend(video);
+  video.src = preview.dataset.preview;
+  preview.prepend(video);
   return video;
 }
 
-/** A card without a poster shows its clip's first frame, fetched only when the card is seen. */
+/** A card without a poster shows its video's first frame, which is fetched when the card becomes visible. */
 function showFirstFrames() {
   const observer = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
@@ -209,28 +209,28 @@ function showFirstFrames() {
       if (!target.querySelector("video")) addVideo(target, "metadata");
     }
   });
-  for (const picture of document.querySelectorAll(".picture[data-preview]:not(:has(img))")) observer.observe(picture);
+  for (const preview of document.querySelectorAll(".preview[data-preview]:not(:has(img))")) observer.observe(preview);
 }
 
-/** A card plays its clip while it is pointed at or holds the focus. */
+/** A card plays its video while the pointer is on it or it has the focus. */
 function playPreviews() {
   for (const card of document.querySelectorAll(".card:has([data-preview])")) {
-    const picture = card.querySelector(".picture");
+    const preview = card.querySelector(".preview");
     let timer = 0;
     const begin = () => {
-      if (stillness.matches || !picture.dataset.preview) return;
+      if (reducedMotion.matches || !preview.dataset.preview) return;
       timer = setTimeout(() => {
-        const video = picture.querySelector("video") ?? addVideo(picture, "auto");
-        video.play().then(() => picture.classList.add("plays")).catch(() => {});
+        const video = preview.querySelector("video") ?? addVideo(preview, "auto");
+        video.play().then(() => preview.classList.add("plays")).catch(() => {});
       }, 200);
     };
     const end = () => {
       clearTimeout(timer);
-      picture.classList.remove("plays");
-      const video = picture.querySelector("video");
+      preview.classList.remove("plays");
+      const video = preview.querySelector("video");
       if (!video) return;
       video.pause();
-      if (picture.querySelector("img")) video.remove();
+      if (preview.querySelector("img")) video.remove();
       else video.currentTime = 0;
     };
     card.addEventListener("pointerenter", begin);
@@ -243,22 +243,22 @@ function playPreviews() {
 // Gallery
 
 async function loadBalances() {
-  const place = document.querySelector("[data-balances]");
-  if (!place) return;
-  const text = place.querySelector("[data-balances-text]");
+  const section = document.querySelector("[data-balances]");
+  if (!section) return;
+  const text = section.querySelector("[data-balances-text]");
   text.textContent = "Reading the balances…";
   try {
-    const answer = await fetch(place.dataset.balances, { headers: { accept: "text/html" } });
+    const answer = await fetch(section.dataset.balances, { headers: { accept: "text/html" } });
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     const fragment = new DOMParser().parseFromString(await answer.text(), "text/html");
-    place.replaceChildren(...fragment.body.childNodes);
+    section.replaceChildren(...fragment.body.childNodes);
   } catch {
     text.textContent = "The balances could not be read.";
   }
-  place.removeAttribute("aria-busy");
+  section.removeAttribute("aria-busy");
 }
 
-/** A choice by pointer is taken at once; by keyboard, with Enter, as choosing passes by what is not meant. */
+/** A choice by pointer is applied at once; by keyboard with Enter, because the arrow keys pass other options. */
 function submitFilters() {
   const form = document.querySelector("[data-filters]");
   if (!form) return;
@@ -276,12 +276,12 @@ document.addEventListener("click", followLink);
 document.addEventListener("auxclick", followLink);
 document.addEventListener("error", showProblem, true);
 document.addEventListener("DOMContentLoaded", () => {
-  writeMoments(document);
-  window.addEventListener("storage", () => writeMoments(document));
-  airflowWindow()?.addEventListener("local-storage", () => writeMoments(document));
+  writeTimes(document);
+  window.addEventListener("storage", () => writeTimes(document));
+  airflowWindow()?.addEventListener("local-storage", () => writeTimes(document));
   loadBalances();
   submitFilters();
   showFirstFrames();
   playPreviews();
-  keepLooking();
+  keepFresh();
 });

@@ -33,7 +33,7 @@ def dags_folder() -> Path:
     folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
     folder.mkdir()
     (folder / "examples").symlink_to(ROOT / "dags_examples")
-    (folder / "tests").symlink_to(ROOT / "tests" / "airflow" / "dags")
+    (folder / "tests").symlink_to(ROOT / "tests" / "integration" / "airflow" / "dags")
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
     return folder
 

@@ -29,10 +29,10 @@ def test_the_tab_of_each_of_a_clips_tasks_shows_what_is_known_and_plays_the_land
         assert "She <b>smiles</b>" in words(page)
         assert "<b>smiles" not in page.text
         assert 'data-testid="player"' in page.text
-        part = ui.get("clip", task, headers=RANGE)
+        part = ui.get("video", task, headers=RANGE)
         assert (part.status_code, part.headers["content-type"]) == (206, "video/mp4")
         assert part.content == ui.clip.read_bytes()[100:300]
-    assert ui.get("clip", "download").content == ui.clip.read_bytes()
+    assert ui.get("video", "download").content == ui.clip.read_bytes()
     assert ui.get("poster", "download").content == ui.poster.read_bytes()
 
 
@@ -41,14 +41,14 @@ def test_the_tab_of_a_failed_task_says_in_plain_words_why_and_what_to_do(ui):
     assert "moderation refused the image or the prompt" in page
     assert "Choose another image or another prompt" in page
     assert "credits were refunded" in page
-    assert ui.get("clip", "refused").status_code == 404
+    assert ui.get("video", "refused").status_code == 404
 
 
 def test_the_tab_of_any_other_task_says_that_it_is_none_of_ours(ui):
     page = ui.get("task", "something_else")
     assert page.status_code == 200
     assert 'data-testid="not-ours"' in page.text
-    assert ui.get("clip", "something_else").status_code == 404
+    assert ui.get("video", "something_else").status_code == 404
 
 
 def test_the_tab_of_a_contact_sheet_shows_the_sheet(ui):
@@ -56,7 +56,7 @@ def test_the_tab_of_a_contact_sheet_shows_the_sheet(ui):
     assert 'data-testid="sheet"' in page.text
     (sheet,) = (ui.folder / "sheets").iterdir()
     assert ui.get("poster", "sheet").content == sheet.read_bytes()
-    assert ui.get("clip", "sheet").status_code == 404
+    assert ui.get("video", "sheet").status_code == 404
     ui.roots("")
     assert "ui_video_roots" in words(ui.get("task", "sheet"))
     assert ui.get("poster", "sheet").status_code == 404
@@ -106,12 +106,12 @@ def test_balances_are_shown_to_those_who_may_read_the_connection(ui):
 
 
 def test_nobody_sees_anything_without_a_session(ui):
-    for path in ("", "balances", "task", "clip", "poster"):
+    for path in ("", "balances", "task", "video", "poster"):
         assert ui.get(path, "download", user=None).status_code == 401
 
 
 def test_a_dag_that_a_user_may_not_read_looks_like_one_that_is_not_there(ui):
-    for path in ("task", "clip", "poster"):
+    for path in ("task", "video", "poster"):
         hidden = ui.get(path, "download", user="mallory")
         absent = ui.get(path, "download", user="alice", run_id="no_such_run")
         assert hidden.status_code == absent.status_code == 404
@@ -146,7 +146,7 @@ def test_a_forged_path_opens_no_other_file(ui, path):
         (root / "link.mp4").symlink_to(root / "../secret.mp4")
     ui.forge("download", path=path.format(root=root), poster=path.format(root=root))
     for task in ("download", "render"):
-        answer = ui.get("clip", task)
+        answer = ui.get("video", task)
         assert answer.status_code == 307 or b"another user" not in answer.content
         assert answer.content == b"" or answer.status_code == 404
     poster = ui.get("poster", "download")
@@ -156,7 +156,7 @@ def test_a_forged_path_opens_no_other_file(ui, path):
 
 def test_a_file_in_a_root_that_is_no_clip_is_not_shown(ui):
     ui.clip.write_text("root:x:0:0")
-    answer = ui.get("clip", "download")
+    answer = ui.get("video", "download")
     assert answer.status_code == 307
     assert b"root:x" not in answer.content
 
@@ -166,7 +166,7 @@ def test_without_a_root_the_clip_comes_by_a_fresh_link_that_no_page_and_no_log_h
     page = ui.get("task", "download")
     assert "does not lie below a folder" in words(page)
     assert 'data-testid="player"' in page.text
-    answer = ui.get("clip", "download")
+    answer = ui.get("video", "download")
     assert answer.status_code == 307
     link = answer.headers["location"]
     assert httpx.get(link, headers=RANGE, trust_env=False).content == ui.clip.read_bytes()[100:300]
@@ -187,7 +187,7 @@ def test_a_job_that_goes_on_is_asked_for_at_magic_hour(ui):
     page = ui.get("task", "render")
     assert "Rendering" in words(page)
     assert 'data-refresh-seconds="5"' in page.text, "the task has ended, its job has not"
-    assert ui.get("clip", "render").status_code == 404
+    assert ui.get("video", "render").status_code == 404
 
 
 def test_the_tab_looks_no_more_where_nothing_will_change(ui):
@@ -214,7 +214,7 @@ def test_a_job_that_is_gone_is_said_to_be(ui):
     page = ui.get("task", "download")
     assert "does not have this job any more" in words(page)
     assert 'data-testid="player"' not in page.text
-    assert ui.get("clip", "download").status_code == 404
+    assert ui.get("video", "download").status_code == 404
 
 
 def test_magic_hour_out_of_reach_is_no_reason_for_no_page(ui):
@@ -227,7 +227,7 @@ def test_magic_hour_out_of_reach_is_no_reason_for_no_page(ui):
 
 
 def test_the_key_is_in_no_answer(ui, caplog):
-    for path in ("", "balances", "task", "clip", "poster"):
+    for path in ("", "balances", "task", "video", "poster"):
         for task in ("render", "download", "refused"):
             answer = ui.get(path, task)
             assert ui.sandbox.api_key not in answer.text + str(answer.headers)
@@ -249,7 +249,7 @@ def test_a_run_with_a_plus_in_its_id_is_found_also_where_airflow_writes_it_as_it
     address = f"task?dag_id=pages&run_id={ui.run_id}&task_id=download&map_index={{MAP_INDEX}}"
     assert ui.get(address).status_code == 200
     assert ui.get(address.replace("+", "%2B")).status_code == 200
-    player = re.search(r'src="(clip\?[^"]*)"', ui.get(address).text)[1]
+    player = re.search(r'src="(video\?[^"]*)"', ui.get(address).text)[1]
     assert ui.get(unescape(player), headers=RANGE).status_code == 206
 
 

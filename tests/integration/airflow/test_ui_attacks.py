@@ -11,7 +11,7 @@ from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS
 
 pytestmark = pytest.mark.skipif(not AIRFLOW_V_3_1_PLUS, reason="Airflow shows no pages before 3.1")
 
-PAGES = ("task", "clip", "poster")
+PAGES = ("task", "video", "poster")
 EVERYTHING = ("", "balances", *PAGES)
 
 
@@ -63,7 +63,7 @@ def test_no_connection_to_the_database_is_held_while_somebody_else_is_asked(ui, 
     from airflow.api_fastapi.app import get_auth_manager
     from sqlalchemy import event
 
-    from magichour_provider.ui import live_status as magic_hour
+    from magichour_provider.ui import media as magic_hour
 
     held, asked = set(), []
     listeners = {
@@ -112,7 +112,7 @@ def test_an_xcom_that_holds_anything_at_all_breaks_no_page(ui, values):
     assert 'data-testid="card"' in ui.get("", dag_id="pages").text
     for task in ("render", "download"):
         assert ui.get("task", task).status_code == 200
-        assert ui.get("clip", task).status_code in (200, 307, 404)
+        assert ui.get("video", task).status_code in (200, 307, 404)
         assert ui.get("poster", task).status_code in (200, 404)
 
 
@@ -124,7 +124,7 @@ def test_an_xcom_that_holds_anything_at_all_breaks_no_page(ui, values):
         ("task", {"map_index": "9" * 30}, 200),
         ("task", {"map_index": "٣"}, 200),
         ("task", {"dag_id": "pages\0"}, 404),
-        ("clip", {"task_id": "download\0"}, 404),
+        ("video", {"task_id": "download\0"}, 404),
         ("", {"dag_id": "\0"}, 200),
         ("", {"before": "0001-01-01T00:00:00+14:00"}, 422),
         ("", {"before": "9999-12-31T23:59:59-14:00"}, 422),
@@ -145,7 +145,7 @@ def test_a_forged_job_asks_magic_hour_for_nothing_but_a_job(ui, project_id):
         ui.forge(task, project_id=project_id)
     before = ui.sandbox.control.state()
     assert ui.get("task", "download").status_code == 200
-    assert ui.get("clip", "download").status_code in (307, 404)
+    assert ui.get("video", "download").status_code in (307, 404)
     assert ui.sandbox.control.state() == before
 
 

@@ -38,9 +38,9 @@ def stage(dag_runner, magichour_sandbox_server, tmp_path_factory):
 @pytest.fixture
 def ui(stage, monkeypatch):
     """The stage as it was in the beginning, with the clips' folder for a root."""
-    from magichour_provider.ui import live_status as magic_hour
+    from magichour_provider.ui import media
 
-    monkeypatch.setattr(magic_hour, "_kept", magic_hour.TTLCache())
+    monkeypatch.setattr(media, "answers", media.TTLCache())
     stage.set = monkeypatch
     stage.roots(str(stage.folder))
     content = stage.clip.read_bytes()
@@ -66,10 +66,8 @@ class Stage:
         return self.run_id in unquote(unescape(card))
 
     def roots(self, setting):
-        from magichour_provider.ui import settings
 
-        self.set.setenv("AIRFLOW__MAGICHOUR__UI_CLIP_ROOTS", setting)
-        settings.clip_roots.cache_clear()
+        self.set.setenv("AIRFLOW__MAGICHOUR__UI_VIDEO_ROOTS", setting)
 
     def get(self, path, task=None, *, user="alice", headers=None, method="GET", **query):
         from airflow.api_fastapi.app import get_auth_manager
