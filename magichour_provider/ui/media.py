@@ -97,22 +97,23 @@ async def _iterate_in_threads(blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
 class TTLCache:
     """Values that are used again for some seconds. Threads that need the same value share one request."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._entries: dict[Hashable, tuple[float, Any]] = {}
         self._locks = tuple(threading.Lock() for _ in range(64))
 
     def get(self, key: Hashable, seconds: float, load: Callable[[], T]) -> T:
         """The value of `key`, loaded if it is too old. A MagicHourError is kept for some seconds, too."""
         with self._locks[hash(key) % len(self._locks)]:
-            expires, value = self._entries.get(key, (0.0, None))
-            if time.monotonic() >= expires:
+            expires, value = self._entries.get(key, (float("-inf"), None))
+            if self._clock() >= expires:
                 try:
                     value = load()
                 except MagicHourError as error:
                     value, seconds = error, ERROR_SECONDS
                 if len(self._entries) >= _MAX_ENTRIES:
                     self._entries.clear()
-                self._entries[key] = (time.monotonic() + seconds, value)
+                self._entries[key] = (self._clock() + seconds, value)
         if isinstance(value, MagicHourError):
             raise value.with_traceback(None)
         loaded: T = value

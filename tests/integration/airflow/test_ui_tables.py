@@ -216,7 +216,7 @@ def test_leafing_through_the_gallery_shows_each_clip_once(book, state):
 
 
 def test_a_failure_that_another_task_went_on_from_later_is_on_some_page(book):
-    book.task("a", "wait", "late", run_id="late", ago=1000, state="failed", failure=told("late"))
+    book.task("a", "wait", "late", run_id="late", ago=1000, state="failed", magichour_error=told("late"))
     book.task("a", "land", "late", run_id="late", ago=1, state="success", return_value=told("late"))
     for number in range(100):
         book.task("a", "wait", f"job{number}", run_id=f"run{number}", ago=10 + number, state="failed")
@@ -236,7 +236,7 @@ def test_a_clips_card_is_of_the_task_that_failed_else_of_one_that_goes_on_else_o
         book.task("a", "submit", run_id, run_id=run_id, ago=6, return_value=told(run_id))
         book.task("a", "wait", run_id, run_id=run_id, ago=5, state="deferred")
         book.task("a", "look", run_id, run_id=run_id, ago=3, return_value=told(run_id))
-    book.task("a", "check", "failed", run_id="failed", ago=4, state="failed", failure=told("failed", 0))
+    book.task("a", "check", "failed", run_id="failed", ago=4, state="failed", magichour_error=told("failed", 0))
     cards = {card.key.run_id: card for card in gallery.compose(book.session, {"a"}).cards}
     assert {run_id: card.key.task_id for run_id, card in cards.items()} == {
         "landed": "land",
@@ -248,7 +248,7 @@ def test_a_clips_card_is_of_the_task_that_failed_else_of_one_that_goes_on_else_o
 
 def test_a_clips_card_tells_what_it_has_cost_in_the_end(book):
     book.task("a", "submit", "job1", ago=2, return_value=told("job1"))
-    book.task("a", "wait", "job1", ago=1, state="failed", failure=told("job1", 0, error="ModerationError"))
+    book.task("a", "wait", "job1", ago=1, state="failed", magichour_error=told("job1", 0, error="ModerationError"))
     (card,) = gallery.compose(book.session, {"a"}).cards
     assert card.credits_charged == 0
 
@@ -265,7 +265,7 @@ def test_each_job_is_counted_once_and_for_who_has_paid(book):
 
 def test_a_refund_of_which_the_waiting_task_tells_is_taken_off(book):
     book.task("a", "submit", "job1", ago=60, return_value=told("job1"))
-    book.task("a", "wait", "job1", ago=30, state="failed", failure=told("job1", 0, error="ModerationError"))
+    book.task("a", "wait", "job1", ago=30, state="failed", magichour_error=told("job1", 0, error="ModerationError"))
     assert book.credits() == []
 
 
@@ -307,7 +307,7 @@ class TestByRecords:
     def test_a_refund_is_taken_off_what_a_record_says(self, book):
         record = self.record("job1", spent=30)
         book.task("a", "submit", "job1", ago=30, record=record, return_value=told("job1"))
-        book.task("a", "wait", "job1", state="failed", failure=told("job1", 0))
+        book.task("a", "wait", "job1", state="failed", magichour_error=told("job1", 0))
         assert book.credits() == [("a", 30)]
 
     def test_a_job_that_another_run_has_paid_for_counts_once_and_when_it_was_paid(self, book):

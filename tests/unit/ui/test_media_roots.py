@@ -9,7 +9,7 @@ import pytest
 from magichour_provider.exceptions import ConfigurationError
 from magichour_provider.storage.locations import ObjectPath
 from magichour_provider.storage.target import resolve_target
-from magichour_provider.ui.media_roots import ClipRefusedError, admit, parse_roots
+from magichour_provider.ui.media_files import MediaRefusedError, authorize, parse_roots
 
 SHARED = "/data/clips"
 PER_DAG = "/data/clips/{dag_id}"
@@ -19,10 +19,10 @@ BUCKET = "s3://store@clips/finished/{dag_id}/"
 def place_of(path, roots, *, dag_id="a_dag", rendered_path=None):
     """The place that is admitted; None where it is refused."""
     try:
-        held = admit(path, dag_id=dag_id, rendered_path=rendered_path, roots=parse_roots(roots))
-    except ClipRefusedError:
+        held = authorize(path, dag_id=dag_id, rendered_path=rendered_path, roots=parse_roots(roots))
+    except MediaRefusedError:
         return None
-    return held.place
+    return held.location
 
 
 # --- the setting
@@ -34,13 +34,13 @@ def test_nothing_set_is_no_root():
 
 def test_roots_are_folders_and_object_storage_apart_by_commas():
     one, two, three, four = parse_roots(f"{SHARED}/, file:///srv/my%20clips , {BUCKET},gs://google@clips")
-    assert (one.place, one.is_per_dag) == (Path(SHARED), False)
-    assert (two.place, two.is_per_dag) == (Path("/srv/my clips"), False)
-    assert (three.place, three.is_per_dag) == (
+    assert (one.location, one.is_per_dag) == (Path(SHARED), False)
+    assert (two.location, two.is_per_dag) == (Path("/srv/my clips"), False)
+    assert (three.location, three.is_per_dag) == (
         ObjectPath("s3", "s3://clips/finished/{dag_id}", "store"),
         True,
     )
-    assert (four.place, four.is_per_dag) == (ObjectPath("gs", "gs://clips", "google"), False)
+    assert (four.location, four.is_per_dag) == (ObjectPath("gs", "gs://clips", "google"), False)
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,9 @@ def test_the_id_may_be_a_piece_of_a_part_and_stand_there_twice():
 
 
 def test_without_roots_nothing_is_held_and_the_refusal_names_the_setting_and_not_the_path():
-    with pytest.raises(ClipRefusedError, match=r"\[magichour\] ui_video_roots") as refused:
-        admit("/etc/passwd", dag_id="a_dag", rendered_path="/etc/passwd", roots=())
-    assert "passwd" not in refused.value.reason
+    with pytest.raises(MediaRefusedError, match=r"\[magichour\] ui_video_roots") as refused:
+        authorize("/etc/passwd", dag_id="a_dag", rendered_path="/etc/passwd", roots=())
+    assert "passwd" not in str(refused.value)
 
 
 # --- rule 2: something that cannot be forged vouches for it
@@ -252,13 +252,13 @@ def test_a_root_with_the_dags_id_needs_no_rendered_field():
 def test_under_a_shared_root_the_rendered_field_vouches_or_the_refusal_says_what_is_missing():
     path, roots = "/data/clips/x.mp4", parse_roots(SHARED)
     assert place_of(path, SHARED, rendered_path="/data/clips/") == Path(path)
-    with pytest.raises(ClipRefusedError, match="max_num_rendered_ti_fields_per_task") as gone:
-        admit(path, dag_id="a_dag", rendered_path=None, roots=roots)
-    with pytest.raises(ClipRefusedError, match="has told it to land") as told_otherwise:
-        admit(path, dag_id="a_dag", rendered_path="/data/other/", roots=roots)
+    with pytest.raises(MediaRefusedError, match="max_num_rendered_ti_fields_per_task") as gone:
+        authorize(path, dag_id="a_dag", rendered_path=None, roots=roots)
+    with pytest.raises(MediaRefusedError, match="has told it to land") as told_otherwise:
+        authorize(path, dag_id="a_dag", rendered_path="/data/other/", roots=roots)
     for refused in (gone, told_otherwise):
-        assert "{dag_id}" in refused.value.reason
-        assert "[magichour] ui_video_roots" in refused.value.reason
+        assert "{dag_id}" in str(refused.value)
+        assert "[magichour] ui_video_roots" in str(refused.value)
 
 
 @pytest.mark.parametrize(

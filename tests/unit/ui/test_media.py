@@ -1,0 +1,118 @@
+"""Magic Hour's answers: one request for many pages, in threads of the pages' own, and no more in a header."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from types import SimpleNamespace
+
+import anyio
+import pytest
+from anyio import to_thread
+from pydantic import SecretStr
+
+from magichour_provider.exceptions import NetworkError
+from magichour_provider.ui.media import MAX_THREADS, TTLCache, link_origin, run_in_thread
+
+THREADS = 8
+
+
+@pytest.fixture
+def slow():
+    """A request that takes 0.1 s; `slow.calls` are its answers."""
+
+    def slow(answer):
+        slow.calls.append(answer)
+        time.sleep(0.1)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    slow.calls = []
+    return slow
+
+
+def at_once(ask):
+    """The results of many threads that start together."""
+    start = Barrier(THREADS)
+
+    def run(_):
+        start.wait()
+        try:
+            return ask()
+        except NetworkError as error:
+            return error
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(run, range(THREADS)))
+
+
+def test_cache_loads_once_for_many_threads(slow):
+    cache = TTLCache()
+    assert at_once(lambda: cache.get("job", 60.0, lambda: slow("rendering"))) == ["rendering"] * THREADS
+    assert slow.calls == ["rendering"]
+
+
+def test_cache_keeps_an_error_for_a_while(slow):
+    cache, error = TTLCache(), NetworkError("no answer")
+    assert at_once(lambda: cache.get("job", 60.0, lambda: slow(error))) == [error] * THREADS
+    assert slow.calls == [error]
+
+
+def test_cache_loads_again_after_its_time(slow):
+    cache, now = TTLCache(clock=lambda: now[0]), [0.0]
+    assert cache.get("job", 3.0, lambda: slow("rendering")) == "rendering"
+    now[0] = 2.9
+    assert cache.get("job", 3.0, lambda: slow("complete")) == "rendering"
+    now[0] = 3.1
+    with pytest.raises(NetworkError):
+        cache.get("job", 3.0, lambda: slow(NetworkError("no answer")))
+    now[0] = 9.0
+    assert cache.get("job", 3.0, lambda: slow("complete")) == "complete"
+
+
+def test_waiting_pages_leave_airflows_threads_free():
+    finish, started = threading.Event(), threading.Semaphore(0)
+
+    def page():
+        started.release()
+        finish.wait(30)
+
+    async def scenario():
+        pool = to_thread.current_default_thread_limiter()
+        async with anyio.create_task_group() as group:
+            for _ in range(int(pool.total_tokens) + MAX_THREADS):
+                group.start_soon(run_in_thread, page)
+            for _ in range(MAX_THREADS):
+                await to_thread.run_sync(started.acquire)
+            assert pool.borrowed_tokens == 0
+            assert not started.acquire(blocking=False)
+            finish.set()
+
+    anyio.run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("link", "origin"),
+    [
+        ("https://videos.magichour.ai/x.mp4?sig=1", "https://videos.magichour.ai"),
+        ("http://127.0.0.1:8080/x.mp4", "http://127.0.0.1:8080"),
+        ("https://[::1]:8080/x.mp4", "https://[::1]:8080"),
+        ("https://user:secret@videos.example/x.mp4", "https://videos.example"),
+        ("https://videos.example?sig=1", "https://videos.example"),
+        ("https://x; script-src 'unsafe-inline'; y/x.mp4", None),
+        ("https://x 'unsafe-inline'/x.mp4", None),
+        ("https://x,default-src *", None),
+        ("https://*/x.mp4", None),
+        ("https://x\r\nSet-Cookie: a=b/x.mp4", None),
+        ("https://good.example\\@evil.example/x.mp4", None),
+        ("https://bücher.example/x.mp4", None),
+        ("https://[::1/x.mp4", None),
+        ("https:///x.mp4", None),
+    ],
+)
+def test_link_origin_is_only_an_origin(link, origin):
+    project = SimpleNamespace(downloads=[SimpleNamespace(url=SecretStr(link))])
+    assert link_origin(project) == origin
