@@ -24,11 +24,8 @@ from sqlalchemy.orm import Session
 
 from magichour_provider.client.models import VideoProject
 from magichour_provider.exceptions import NetworkError
-from magichour_provider.ui import gallery, task_page
-from magichour_provider.ui import live_status as magic_hour
-from magichour_provider.ui import queries as tables
-from magichour_provider.ui.costs import spent
-from magichour_provider.ui.queries import LINK
+from magichour_provider.ui import gallery, media, queries, task_page
+from magichour_provider.ui.queries import LINK_KEY as LINK
 from magichour_provider.ui.view_models import TaskKey
 
 NOW = datetime.now(timezone.utc)
@@ -119,7 +116,8 @@ class Book:
         self.session.execute(insert(model.__table__).values(**values))
 
     def credits(self, *dag_ids, days=30):
-        found, _ = spent(self.session, dag_ids or ["a", "b"], NOW - timedelta(days=days), limit=1000)
+        since = NOW - timedelta(days=days)
+        found, _ = queries.get_charges(self.session, dag_ids or ["a", "b"], since, limit=1000)
         return sorted((entry.dag_id, entry.credits) for entry in found if entry.credits)
 
 
@@ -138,7 +136,7 @@ def pages_of(session, dag_ids, **narrowed):
 
     before = None
     while True:
-        shown = gallery.compose(session, dag_ids, before=before, **narrowed)
+        shown = gallery.build_gallery(session, dag_ids, before=before, **narrowed)
         yield [card.key for card in shown.cards]
         if shown.older is None:
             return
@@ -152,10 +150,11 @@ def test_the_tasks_of_one_job_are_found_at_their_map_index_and_beside_it(book):
         book.task("a", "land", job, map_index=index, return_value=told(job))
     book.task("a", "wait", "job1", return_value=told("job1"))
     book.task("a", "submit", "job1", run_id="another", map_index=1, return_value=told("job1"))
-    row = tables.task_row(book.session, TaskKey("a", "run", "submit", 1))
-    found = {(member.key.task_id, member.key.map_index) for member in tables.relatives(book.session, row)}
+    row = queries.get_task(book.session, TaskKey("a", "run", "submit", 1))
+    members = queries.get_tasks_of_job(book.session, row)
+    found = {(member.key.task_id, member.key.map_index) for member in members}
     assert found == {("submit", 1), ("land", 1), ("wait", -1)}
-    assert tables.task_row(book.session, TaskKey("a", "run", "submit", 9)) is None
+    assert queries.get_task(book.session, TaskKey("a", "run", "submit", 9)) is None
 
 
 @pytest.mark.parametrize(
@@ -165,20 +164,20 @@ def test_a_task_that_has_said_nothing_yet_is_about_the_job_that_it_was_given(boo
     book.task("a", "submit", "job1", return_value=told("job1"))
     rendered = {"project_id": asked_for, "magichour_conn_id": "magichour_default"}
     key = book.task("a", "wait", state="running", rendered=rendered)
-    row = tables.task_row(book.session, key)
-    assert row.is_ours
+    row = queries.get_task(book.session, key)
+    assert row.is_magichour
     assert row.project_id == "job1"
-    assert len(tables.relatives(book.session, row)) == 2
+    assert len(queries.get_tasks_of_job(book.session, row)) == 2
 
 
 @pytest.mark.parametrize("state", [None, "queued", "upstream_failed"])
-def test_a_task_that_has_not_run_is_ours_by_its_operator(book, state):
+def test_a_task_that_has_not_run_is_magichour_by_its_operator(book, state):
     for operator in ("ImageToVideoOperator", "VideoJobSensor", "DownloadVideoOperator"):
         key = book.task("a", operator, state=state, operator=operator)
-        row = tables.task_row(book.session, key)
-        assert row.is_ours
-        assert tables.relatives(book.session, row) == [row]
-    assert not tables.task_row(book.session, book.task("a", "another", state=state)).is_ours
+        row = queries.get_task(book.session, key)
+        assert row.is_magichour
+        assert queries.get_tasks_of_job(book.session, row) == [row]
+    assert not queries.get_task(book.session, book.task("a", "another", state=state)).is_magichour
 
 
 def test_a_task_of_another_kind_with_a_project_id_is_none_of_ours(book):
@@ -198,8 +197,8 @@ def test_a_task_of_another_kind_with_a_project_id_is_none_of_ours(book):
         value="a-cloud-project",
         timestamp=NOW,
     )
-    assert not tables.task_row(book.session, key).is_ours
-    assert tables.task_row(book.session, key).project_id is None
+    assert not queries.get_task(book.session, key).is_magichour
+    assert queries.get_task(book.session, key).project_id is None
     ((card,),) = pages_of(book.session, {"a"})
     assert card.task_id == "land"
 
@@ -237,7 +236,7 @@ def test_a_clips_card_is_of_the_task_that_failed_else_of_one_that_goes_on_else_o
         book.task("a", "wait", run_id, run_id=run_id, ago=5, state="deferred")
         book.task("a", "look", run_id, run_id=run_id, ago=3, return_value=told(run_id))
     book.task("a", "check", "failed", run_id="failed", ago=4, state="failed", magichour_error=told("failed", 0))
-    cards = {card.key.run_id: card for card in gallery.compose(book.session, {"a"}).cards}
+    cards = {card.key.run_id: card for card in gallery.build_gallery(book.session, {"a"}).cards}
     assert {run_id: card.key.task_id for run_id, card in cards.items()} == {
         "landed": "land",
         "waiting": "wait",
@@ -249,7 +248,7 @@ def test_a_clips_card_is_of_the_task_that_failed_else_of_one_that_goes_on_else_o
 def test_a_clips_card_tells_what_it_has_cost_in_the_end(book):
     book.task("a", "submit", "job1", ago=2, return_value=told("job1"))
     book.task("a", "wait", "job1", ago=1, state="failed", magichour_error=told("job1", 0, error="ModerationError"))
-    (card,) = gallery.compose(book.session, {"a"}).cards
+    (card,) = gallery.build_gallery(book.session, {"a"}).cards
     assert card.credits_charged == 0
 
 
@@ -259,8 +258,8 @@ def test_each_job_is_counted_once_and_for_who_has_paid(book):
     book.task("a", "sheet", "", ago=20, return_value={"path": "/sheet.jpg", "clips": 1})
     book.task("b", "wait", "job1", ago=10, return_value=told("job1"))
     assert book.credits() == [("a", 120)]
-    assert gallery.compose(book.session, {"a", "b"}, dag_id="b").chart is None
-    assert gallery.compose(book.session, {"a", "b"}, dag_id="a").chart.total == 120
+    assert gallery.build_gallery(book.session, {"a", "b"}, dag_id="b").chart is None
+    assert gallery.build_gallery(book.session, {"a", "b"}, dag_id="a").chart.total == 120
 
 
 def test_a_refund_of_which_the_waiting_task_tells_is_taken_off(book):
@@ -278,8 +277,8 @@ def test_what_was_spent_before_the_window_is_not_counted(book):
 def test_the_reader_is_told_where_there_was_more_than_could_be_read(book):
     for number in range(3):
         book.task("a", "submit", f"job{number}", run_id=f"run{number}", return_value=told(f"job{number}"))
-    assert spent(book.session, ["a"], NOW - timedelta(days=1), limit=3)[1]
-    assert not spent(book.session, ["a"], NOW - timedelta(days=1), limit=4)[1]
+    assert queries.get_charges(book.session, ["a"], NOW - timedelta(days=1), limit=3)[1]
+    assert not queries.get_charges(book.session, ["a"], NOW - timedelta(days=1), limit=4)[1]
 
 
 @pytest.mark.skipif(task_state_rows() is None, reason="Airflow keeps no record before 3.3")
@@ -319,31 +318,31 @@ class TestByRecords:
     def test_a_job_that_was_paid_for_long_ago_and_is_taken_up_now_is_not_counted_now(self, book):
         again = self.record("job1", elsewhere=True, ago=60 * 24 * 40)
         book.task("a", "submit", "job1", record=again, return_value=told("job1"))
-        found, _ = spent(book.session, ["a"], NOW - timedelta(days=30), limit=10)
+        found, _ = queries.get_charges(book.session, ["a"], NOW - timedelta(days=30), limit=10)
         assert {entry.at < NOW - timedelta(days=39) for entry in found if entry.credits} == {True}
 
     def test_a_task_is_one_of_ours_by_its_record_alone(self, book):
         key = book.task("a", "submit", state="running", record=self.record("job1"))
-        row = tables.task_row(book.session, key)
-        assert row.is_ours
+        row = queries.get_task(book.session, key)
+        assert row.is_magichour
         assert row.project_id == "job1"
 
 
 def test_the_tab_shows_the_last_word_on_a_job_and_magic_hours_over_it(book, monkeypatch):
     book.task("a", "submit", "job1", ago=2, return_value=told("job1", status="queued"))
-    ended = told("job1", status="complete", queued_seconds=3.0)
+    ended = told("job1", status="complete")
     book.task("a", "wait", "job1", ago=1, return_value=ended)
-    row = tables.task_row(book.session, TaskKey("a", "run", "submit"))
-    rows = tables.relatives(book.session, row)
+    row = queries.get_task(book.session, TaskKey("a", "run", "submit"))
+    rows = queries.get_tasks_of_job(book.session, row)
 
     def unreachable(conn_id, project_id):
         raise NetworkError("Nobody answers.")
 
-    monkeypatch.setattr(magic_hour, "project", unreachable)
-    page = task_page.compose(rows).page
-    assert (page.status, page.queued_seconds, page.credits_charged) == ("complete", 3.0, 120)
+    monkeypatch.setattr(media, "get_project", unreachable)
+    page = task_page.build_task_page(rows).page
+    assert (page.status, page.credits_charged) == ("complete", 120)
 
     refunded = VideoProject.model_validate({"id": "job1", "status": "error", "credits_charged": 0})
-    monkeypatch.setattr(magic_hour, "project", lambda conn_id, project_id: refunded)
-    page = task_page.compose(rows).page
+    monkeypatch.setattr(media, "get_project", lambda conn_id, project_id: refunded)
+    page = task_page.build_task_page(rows).page
     assert (page.status, page.credits_charged, page.is_live) == ("error", 0, True)

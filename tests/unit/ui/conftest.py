@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from magichour_provider.airflow_internals import supports_external_views
+from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS
 
-collect_ignore_glob = [] if supports_external_views() else ["test_*.py"]  # Airflow 3.0 has no place for pages
+collect_ignore_glob = [] if AIRFLOW_V_3_1_PLUS else ["test_*.py"]  # Airflow 3.0 has no place for pages
 
 TIMEOUT_SECONDS = 30.0
 
