@@ -5,8 +5,12 @@ PYTHON ?= python3
 EXTRAS ?= sandbox
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-# Two processes, each with an AIRFLOW_HOME, a database and a sandbox of its own; a file's tests stay together.
+# Two processes, each with its own AIRFLOW_HOME, database and sandbox; the tests of a file stay together.
 SIDE_BY_SIDE := -n 2 --dist loadfile
+RELIABILITY := $(addprefix tests/live/test_,kill_points.py late_workers.py user_actions.py run_budget.py \
+  moving_parts.py two_triggerers.py)
+# These import no Airflow, so another version of it changes nothing.
+WITHOUT_AIRFLOW := --ignore=tests/unit/client --ignore=tests/unit/polling
 VENV := .venv
 WHEEL_VENV := .venv-wheel
 BIN := $(VENV)/bin
@@ -21,38 +25,37 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 INSTALL += $(addprefix -c ,$(CONSTRAINTS))
 
-# Whatever imports Airflow keeps its files here, and not in ~/airflow.
+# Airflow keeps its files here, and not in ~/airflow.
 export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest test-next test-browser screenshots lint typecheck build wheel-check bench bench-landing reliability models docs constraints clean
+.PHONY: help demo test test-quick test-live test-oldest test-next test-browser screenshots lint typecheck build wheel-check bench bench-downloads reliability models docs constraints clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-18s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.demo ## a photograph becomes a clip under a real Airflow (LIVE=1: at Magic Hour, asks before it spends)
+demo: $(VENV)/.demo ## a photograph becomes a video under a real Airflow (LIVE=1: at Magic Hour, after a question)
 	@LIVE="$(LIVE)" $(BIN)/python scripts/demo.py
 
-test: $(VENV)/.dev ## every test, the slow ones last (with PYTEST_ARGS=... all but the breaking ones)
-ifeq ($(PYTEST_ARGS),)
-	$(BIN)/python -m pytest tests/unit tests/integration $(SIDE_BY_SIDE)
-	$(BIN)/python -m pytest tests/live/pipelines
-	$(BIN)/python -m pytest tests/live/breaking
-else
-	$(BIN)/python -m pytest tests/unit tests/integration tests/live/pipelines $(PYTEST_ARGS)
-endif
+test: test-quick test-live ## every test but those in a browser
 
-reliability: $(VENV)/.dev ## kill, freeze, mark and clear everything under a live Airflow, and write docs/reliability.md
-	WRITE_RELIABILITY=1 $(BIN)/python -m pytest tests/live/breaking
+test-quick: $(VENV)/.dev ## the tests that need no live Airflow
+	$(BIN)/python -m pytest tests/unit tests/integration $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
 
-test-browser: $(VENV)/.dev ## the pages and the connection form in Debian's chromium (not in `make test`; CHROMIUM=...: another one)
+test-live: $(VENV)/.dev ## pipelines, kills and user actions under two live Airflows
+	$(BIN)/python -m pytest tests/live $(or $(PYTEST_ARGS),-n 2 --dist loadgroup)
+
+reliability: $(VENV)/.dev ## the same kills and user actions, written into docs/reliability.md
+	WRITE_RELIABILITY=1 $(BIN)/python -m pytest $(RELIABILITY)
+
+test-browser: $(VENV)/.dev ## pages and connection form in Debian's chromium (CHROMIUM=...: another one)
 	$(BIN)/python -m pytest tests/browser $(PYTEST_ARGS)
 
-screenshots: $(VENV)/.dev ## take the documentation's pictures anew, with chromium
+screenshots: $(VENV)/.dev ## take the documentation's screenshots with chromium
 	$(BIN)/python scripts/screenshots.py
 
-test-oldest: ## the unit and dag.test() tests on the oldest supported Airflow
+test-oldest: ## the tests of Airflow without a live one, on the oldest supported Airflow
 	@$(MAKE) --no-print-directory test-on VENV=.venv-oldest CONSTRAINTS=constraints-airflow-3.0.txt
 
 test-next: ## the same tests on the newest pre-release of the next Airflow (needs Python 3.11 or later)
@@ -60,7 +63,8 @@ test-next: ## the same tests on the newest pre-release of the next Airflow (need
 
 .PHONY: test-on
 test-on: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/unit tests/integration/airflow $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
+	$(BIN)/python -m pytest tests/unit tests/integration/airflow $(WITHOUT_AIRFLOW) \
+	  $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
 
 lint: $(VENV)/.dev ## ruff (rules and format) and import-linter (which module may import which)
 	$(BIN)/ruff check .
@@ -74,7 +78,7 @@ build: $(VENV)/.dev ## the wheel and the sdist, into dist/
 	rm -rf dist
 	$(BIN)/python -m build
 
-wheel-check: build ## install the wheel into a clean environment, import it, and let Airflow find it
+wheel-check: build ## install the wheel into a clean environment, import it, and ask Airflow for it
 	rm -rf $(WHEEL_VENV)
 	@$(MAKE) --no-print-directory VENV=$(WHEEL_VENV) $(WHEEL_VENV)/.made
 	@$(MAKE) --no-print-directory VENV=$(WHEEL_VENV) install-wheel
@@ -84,14 +88,14 @@ wheel-check: build ## install the wheel into a clean environment, import it, and
 install-wheel:
 	@$(INSTALL) dist/*.whl
 
-bench: ## what waiting costs beside published triggers, in half an hour: docs/performance.md (BENCH_ARGS=--quick: no page)
+bench: ## cost of waiting beside published triggers, in half an hour: docs/performance.md (BENCH_ARGS=--short: a quarter)
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/.bench
 	.venv-bench/bin/python benchmarks/bench.py $(BENCH_ARGS)
 
-bench-landing: $(VENV)/.dev ## how fast clips land, beside aiohttp and boto3: docs/download-performance.md
-	$(BIN)/python benchmarks/landing.py $(BENCH_ARGS)
+bench-downloads: $(VENV)/.dev ## speed of downloads beside aiohttp and boto3: docs/download-performance.md
+	$(BIN)/python benchmarks/downloads.py $(BENCH_ARGS)
 
-models: $(VENV)/.dev ## write docs/models.md from the catalogue
+models: $(VENV)/.dev ## write docs/models.md from client/models.json
 	$(BIN)/python scripts/models_table.py
 
 docs: $(VENV)/.docs ## the documentation site, into docs/_build/html

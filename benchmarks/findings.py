@@ -1,4 +1,4 @@
-"""What a whole run of the benchmarks showed, and the figures that are made of it."""
+"""The results of a whole run of the benchmarks, and the figures that follow from them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from polling import Load, Result
 from subjects import NEVER
-from waiting import Load, Result
 
 OURS = "magichour"
-LIMIT = "bare"
+BARE = "bare"
 SPREAD = "spread"
-"""The bare loops: one whose looks come all at once, and one whose looks are spread as ours are."""
+"""The bare loops: one whose polls come all at once, and one whose polls are spread as ours are."""
 
 
 @dataclass
 class Findings:
-    """Results by who waited and under which load, and what the other benchmarks add to them.
+    """Results by subject and load, and the results of the other benchmarks.
 
-    :param few: the load with hardly a clip, from which the memory that a clip takes is counted.
-    :param main: the load that the bars name for 1,000 clips; None where it was not run.
+    :param few: the load with hardly a job, from which the memory that a job takes is counted.
+    :param main: the load that the bars name for 1,000 jobs; None where it was not run.
     :param many: the one for 10,000.
     :param imports: milliseconds by module.
     :param sections: finished sections of the page, and `bars` rows of its first table, by other benchmarks.
@@ -35,7 +35,7 @@ class Findings:
     sections: list[str] = field(default_factory=list)
 
     def loads(self) -> list[Load]:
-        """The loads that were run, the one with few clips left out, in the order of their first run."""
+        """The loads that were run, the one with few jobs left out, in the order of their first run."""
         return [
             load
             for load in dict.fromkeys(_key(result.load) for result in self.results)
@@ -63,17 +63,17 @@ class Findings:
         return own / least if own is not None and least else None
 
     def memory(self, who: str, load: Load) -> float | None:
-        """KiB that each waiting clip takes."""
+        """KiB that each waiting job takes."""
         much, little = self.figure("rss", who, load), self.figure("rss", who, self.few)
         waiters = self.figure("waiters", who, load)
-        if much is None or little is None or waiters is None or waiters <= self.few.clips:
+        if much is None or little is None or waiters is None or waiters <= self.few.jobs:
             return None
-        return (much - little) / (waiters - self.few.clips) / 1024
+        return (much - little) / (waiters - self.few.jobs) / 1024
 
     def memory_beyond_airflow(self, who: str, load: Load) -> float | None:
         """KiB that each takes beyond a trigger that does nothing."""
         own, floor = self.memory(who, load), self.memory(NEVER, load)
-        if who in (LIMIT, SPREAD):  # they are no triggers
+        if who in (BARE, SPREAD):  # they are no triggers
             return own
         return None if own is None or floor is None else own - floor
 
@@ -82,4 +82,4 @@ class Findings:
 
 
 def _key(load: Load) -> Load:
-    return Load(load.clips, load.period, load.answer_ms)
+    return Load(load.jobs, load.period, load.answer_ms)

@@ -1,4 +1,4 @@
-"""What importing an operator adds to `airflow.sdk`, in milliseconds: every parse of a Dag file pays it."""
+"""Milliseconds that importing an operator adds to `airflow.sdk`: every parse of a Dag file takes them."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""A subject's own process: one event loop, all its waiters, and a clock that tells when the loop was late.
+"""A subject's own process: one event loop, all its waiters, and a clock that measures the lag.
 
-It is started by `waiting.py` and prints a line of JSON at each mark:
+It is started by `polling.py` and prints a line of JSON at each mark:
 
     begin      the loop runs, and holds nothing
     imported   the trigger's module is there; a triggerer imports it in its loop
-    steady     every waiter has been started and has looked once, so the looks come evenly
+    steady     every waiter has been started and has polled once, so the polls are even
     timed      the lags have been measured; from here on the clock stands still
     end        CPU time and memory have been measured
 """
@@ -33,7 +33,7 @@ class LagClock:
     """Wakes every 10 ms and writes down by how many seconds it was late.
 
     A lag's own share leaves out the time in which other processes had the CPU that this one was ready for;
-    Linux tells it, and elsewhere the two are the same.
+    Only Linux shows it; elsewhere the two are the same.
     """
 
     lags: list[float] = field(default_factory=list)
@@ -113,7 +113,7 @@ async def _measure(subject: Subject, options: dict[str, Any]) -> None:
     _mark("imported", clock.take())
     tasks: list[asyncio.Task[None]] = []
     give_up = time.monotonic() + options["patience"]
-    while len(tasks) < options["clips"] and time.monotonic() < give_up:
+    while len(tasks) < options["jobs"] and time.monotonic() < give_up:
         await asyncio.sleep(0)  # the triggerer does so twice for each trigger
         await asyncio.sleep(0)
         tasks.append(asyncio.create_task(wait(len(tasks))))

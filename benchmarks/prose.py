@@ -1,57 +1,58 @@
-"""What `docs/performance.md` says around its tables."""
+"""The text around the tables of `docs/performance.md`."""
 
 from __future__ import annotations
 
 INTRODUCTION = """\
-# What waiting costs
+# Performance of waiting
 
-Written by `make bench`; run it again to see your own machine's figures. All were measured in one run, on the
-same machine and against the same local server, so the ratios say more than the values.
+`make bench` writes this page; run it to see the figures of your own machine. All figures come from one run on one machine
+against the same local server, so the ratios say more than the values.
 """
 TRIGGERER = """\
-## A triggerer is restarted
+## Restart of a triggerer
 
-A live Airflow on PostgreSQL; {clips:,} tasks wait, with a look at each per {period:g} s, when its triggerer
-is started. *Within*: from the first trigger that Airflow starts to the last; how fast it hands them out is
-its own matter (`[triggerer] max_trigger_to_select_per_loop`, here its default). *Each within*: the longest
-that a clip waited for its first look after its trigger had been started. *Blocks* are those of more than
-100 ms of which Airflow warns. A trigger that does nothing shows Airflow's own share.
+A live Airflow on PostgreSQL. {jobs:,} tasks wait, each with one poll per {period:g} s, when its triggerer is started.
+
+- *Within*: seconds from the first trigger that Airflow starts to the last. `[triggerer] max_trigger_to_select_per_loop`
+  sets how fast it starts them; here it has its default.
+- *First poll within*: the longest time from the start of a trigger to the first poll of its job.
+- *Blocks*: times at which the event loop was blocked for more than 100 ms, so that Airflow warns.
+
+An idle trigger shows Airflow's own share.
 
 """
 SCHEDULE = """\
-## The schedule
+## Poll intervals
 
-Looks per clip and mean seconds from the end of a render to the look that sees it: simulated with a
-thousand clips, twenty at a time, without a network. *First clips*: the first hundred of a process that has
-learned nothing. *Looks*: those of the learned schedule, as a multiple of those of a fixed interval that has
-the same mean delay; *first*: the same of the first clips.
+Polls per video, and mean seconds from the end of a render to the poll that sees it. This is a simulation without a network:
+a thousand jobs, twenty at a time.
+
+- *First*: the first hundred jobs of a process that has learned nothing yet.
+- *Polls*: polls of the learned intervals, divided by those of a fixed interval with the same mean delay.
+- *Polls, first*: the same for the first jobs.
 
 """
 METHOD = """\
-## How it is measured
+## Method
 
-- Each way of waiting runs in a process of its own with one event loop, and asks one local server in another
-  process. The server gives each service's own answer for a job that still runs, with all its fields, at
-  once or after 50 ms. There is no TLS in it.
-- Waiters are started one after another as the triggerer does it, with two turns of the loop between them,
-  and run as it runs them. What the triggerer has imported before its first trigger is imported before the
-  clock starts.
-- The bare loop is one `aiohttp` session and one coroutine for each clip: sleep, get, read the JSON, look at
-  the status. It knows no error, no deadline and no limit of rate; it is what Python can do at best. All its
-  looks come at once, once a period, as it starts all at once: that makes a look cheaper, for one turn of
-  the loop does many, and blocks the loop meanwhile. *Spread*, each coroutine begins with a sleep of a
-  random part of the period, so that the looks come one by one as ours do.
-- The published triggers are used as they are, by a connection to the local server. dbt Cloud's hook knows
-  nothing but `https`, which is taken out of its URLs.
-- CPU per look: user and system time of the process over a window in which all wait, by the looks that the
-  server counted in it. *With the start*: over the whole life of the process, import, start and lag clock
-  included; it stands for both where looks come in bursts that a window has cut.
-- Lag: a timer of 10 ms writes down how late it is, from before the first trigger is made, the start
-  included. The maximum counts the import of the trigger's module too, which the triggerer does in its loop,
-  and which some subjects put off until their first look. *Its own share* leaves out the time in which this
-  process was ready and other processes had the CPU (Linux tells it).
-- Memory per clip: resident memory with all clips, less that of the same process with {few} clips, by clips.
-  *Beyond Airflow's own*: less the same figure of a trigger that does nothing.
-- Looks made: those that the server counted, of the clips times the seconds by the period.
-- Figures of {repeated} are medians of {rounds} runs that took turns; the others' are of one.
+- Each way of waiting runs in its own process with one event loop. It polls one local server in another process. The server
+  gives each service's own response for a running job, with all its fields, at once or after 50 ms. There is no TLS.
+- Waiters are started one after another as the triggerer starts them, with two steps of the event loop between them. The
+  imports of the triggerer come before the measurement.
+- The bare loop is one `aiohttp` session and one coroutine per job: sleep, get, parse the JSON, compare the status. It
+  handles no error, no deadline and no rate limit, so it is what Python can do at best. All its polls come at once, because all
+  its coroutines start at once. That makes a poll cheaper, for one step of the event loop handles many, and it blocks the
+  event loop meanwhile. In the *spread* bare loop each coroutine first sleeps for a random part of the period, so that the
+  polls come one by one, as the provider's do.
+- The published triggers are unchanged. Their connections lead to the local server. The hook of dbt Cloud always uses
+  `https`; the benchmark removes that from its URLs.
+- CPU per poll: user and system time of the process in a window in which all jobs wait, divided by the polls that the server
+  counted. *With the start*: the same over the whole life of the process, with imports and start.
+- Lag: a timer of 10 ms notes how late it is, from before the first trigger is created, so the start is included. The maximum
+  also includes the import of the trigger's module, which the triggerer does in its event loop. *Own share* leaves out the time
+  in which other processes had the CPU (Linux only).
+- Memory per job: resident memory with all jobs, less that of the same process with {few} jobs, divided by the number of jobs.
+  *Beyond Airflow's own*: less the same figure of an idle trigger.
+- Polls made: polls that the server counted, divided by those that were due.
+- Figures of {repeated} are medians of {rounds} runs that alternated; the others are of one run.
 """

@@ -1,7 +1,7 @@
-"""Looks per clip and detection delay: the adaptive schedule beside a look every 5, 10 and 30 s.
+"""Polls per job and detection delay: the adaptive schedule beside a poll every 5, 10 and 30 s.
 
-Simulated, not timed: clips are submitted, looked at and learned from as in one process, many at a time and
-in the order in which their looks come. Every figure follows from the seed.
+A simulation: jobs are submitted, polled and learned from as in one process, many at a time and in the order
+of their polls. Every figure follows from the seed.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import NamedTuple
 from magichour_provider.polling.durations import RenderKind, RenderTimes
 
 KIND = RenderKind("ltx-2.3", "720p", 5.0)
-CLIPS, IN_FLIGHT, COLD, SEEDS = 1000, 20, 100, (1, 2, 3)
+JOBS, IN_FLIGHT, COLD, SEEDS = 1000, 20, 100, (1, 2, 3)
 INTERVALS = (5.0, 10.0, 30.0)
 JITTER = 0.1
 
 
-class Looked(NamedTuple):
-    """What one clip cost: looks, and seconds from the end of its render to the look that saw it."""
+class Polled(NamedTuple):
+    """What one job cost: polls, and seconds from the end of its render to the poll that saw it."""
 
-    looks: int
+    polls: int
     delay: float
 
 
 class Costs(NamedTuple):
-    """What clips cost on average; seconds."""
+    """What jobs cost on average; seconds."""
 
-    looks: float
+    polls: float
     delay: float
     p95: float
 
@@ -41,13 +41,13 @@ class Row(NamedTuple):
 
     name: str
     cold: Costs
-    """The first clips of a process that knows only the prior."""
+    """The first jobs of a process that knows only the prior."""
     warm: Costs
-    """The clips after those; where render times change, all clips."""
+    """The jobs after those; where render times change, all jobs."""
     fixed: tuple[Costs, ...]
-    """The same clips, looked at every 5, 10 and 30 s."""
+    """The same jobs, polled every 5, 10 and 30 s."""
     ratio: float
-    """Looks of `warm` to those of a fixed interval that has the same mean delay."""
+    """Polls of `warm` to those of a fixed interval that has the same mean delay."""
     cold_ratio: float
 
 
@@ -58,59 +58,59 @@ def simulate(
     seed: int = 0,
     times: RenderTimes | None = None,
     tell_unfinished: bool = True,
-) -> list[Looked]:
-    """Render clips, so many at a time, each looked at when the plan says; learning as they end."""
+) -> list[Polled]:
+    """Render jobs, so many at a time, each polled as planned; learn as they end."""
     times = RenderTimes() if times is None else times
     chance = random.Random(seed)
     waiting: list[tuple[float, int, float, float, int]] = []
-    looked: dict[int, Looked] = {}
+    polled: dict[int, Polled] = {}
     to_submit = iter(range(len(durations)))
 
-    def look_after(age: float) -> float:
+    def poll_after(age: float) -> float:
         return times.plan_for(KIND).pause(age, 1 + chance.uniform(-JITTER, JITTER))
 
     def submit(now: float) -> None:
-        clip = next(to_submit, None)
-        if clip is not None:
-            heapq.heappush(waiting, (now + look_after(0.0), clip, now, 0.0, 1))
+        job = next(to_submit, None)
+        if job is not None:
+            heapq.heappush(waiting, (now + poll_after(0.0), job, now, 0.0, 1))
 
     for _ in range(in_flight):
         submit(chance.random())
     while waiting:
-        now, clip, submitted, last, looks = heapq.heappop(waiting)
+        now, job, submitted, last, polls = heapq.heappop(waiting)
         age = now - submitted
-        if age < durations[clip]:
+        if age < durations[job]:
             if tell_unfinished:
                 times.unfinished(KIND, age, last)
-            heapq.heappush(waiting, (now + look_after(age), clip, submitted, age, looks + 1))
+            heapq.heappush(waiting, (now + poll_after(age), job, submitted, age, polls + 1))
             continue
-        looked[clip] = Looked(looks, age - durations[clip])
+        polled[job] = Polled(polls, age - durations[job])
         times.learn(KIND, last, age, last if tell_unfinished else 0.0)
         submit(now + chance.random())
-    return [looked[clip] for clip in range(len(durations))]
+    return [polled[job] for job in range(len(durations))]
 
 
-def fixed(durations: list[float], interval: float) -> list[Looked]:
-    """What the same clips cost with a look every `interval` seconds."""
-    looks = [math.ceil(duration / interval) for duration in durations]
-    return [Looked(n, n * interval - duration) for n, duration in zip(looks, durations, strict=True)]
+def fixed(durations: list[float], interval: float) -> list[Polled]:
+    """What the same jobs cost with a poll every `interval` seconds."""
+    polls = [math.ceil(duration / interval) for duration in durations]
+    return [Polled(n, n * interval - duration) for n, duration in zip(polls, durations, strict=True)]
 
 
-def costs(looked: list[Looked]) -> Costs:
-    """Averages of clips."""
-    delays = sorted(clip.delay for clip in looked)
+def costs(polled: list[Polled]) -> Costs:
+    """Averages of jobs."""
+    delays = sorted(job.delay for job in polled)
     return Costs(
-        statistics.fmean(clip.looks for clip in looked),
+        statistics.fmean(job.polls for job in polled),
         statistics.fmean(delays),
         delays[int(0.95 * len(delays))],
     )
 
 
-def looks_of_fixed(durations: list[float], delay: float) -> float:
-    """Looks per clip of the fixed interval that notices these clips after `delay` seconds on average.
+def polls_of_fixed(durations: list[float], delay: float) -> float:
+    """Polls per job of the fixed interval that notices these jobs after `delay` seconds on average.
 
-    `looks * interval` is the render time and the delay together. The delay is about half the interval, and
-    more for clips that are shorter than that; how much is averaged over intervals close by.
+    `polls * interval` is the render time and the delay together. The delay is about half the interval, and
+    more for jobs that are shorter than that; how much is averaged over intervals close by.
     """
     intervals = [2 * delay * (0.8 + 0.05 * number) for number in range(9)]
     part = statistics.fmean(costs(fixed(durations, interval)).delay / interval for interval in intervals)
@@ -166,38 +166,38 @@ MEMORYLESS = {f"exponential {mean} s": exponential(mean) for mean in (10, 20, 60
 """Here no schedule beats a fixed interval."""
 
 
-def draw(sample: Callable[[random.Random, float], float], clips: int = CLIPS, seed: int = 0) -> list[float]:
-    """Render times of clips in the order of their submission."""
+def draw(sample: Callable[[random.Random, float], float], jobs: int = JOBS, seed: int = 0) -> list[float]:
+    """Render times of jobs in the order of their submission."""
     chance = random.Random(seed)
-    return [sample(chance, number / clips) for number in range(clips)]
+    return [sample(chance, number / jobs) for number in range(jobs)]
 
 
 def row(
     name: str,
     sample: Callable[[random.Random, float], float],
     *,
-    clips: int = CLIPS,
+    jobs: int = JOBS,
     in_flight: int = IN_FLIGHT,
     cold: int = COLD,
     seeds: tuple[int, ...] = SEEDS,
 ) -> Row:
-    """Simulate one distribution, several times anew."""
-    first: list[tuple[float, Looked]] = []
-    later: list[tuple[float, Looked]] = []
+    """Simulate one distribution with several seeds."""
+    first: list[tuple[float, Polled]] = []
+    later: list[tuple[float, Polled]] = []
     for seed in seeds:
-        durations = draw(sample, clips, seed)
+        durations = draw(sample, jobs, seed)
         both = list(zip(durations, simulate(durations, in_flight=in_flight, seed=seed), strict=True))
         first += both[:cold]
         later += both if name in CHANGING else both[cold:]
     durations = [duration for duration, _ in later]
-    cold_costs, warm_costs = (costs([looked for _, looked in part]) for part in (first, later))
+    cold_costs, warm_costs = (costs([polled for _, polled in part]) for part in (first, later))
     return Row(
         name,
         cold_costs,
         warm_costs,
         tuple(costs(fixed(durations, interval)) for interval in INTERVALS),
-        warm_costs.looks / looks_of_fixed(durations, warm_costs.delay),
-        cold_costs.looks / looks_of_fixed([duration for duration, _ in first], cold_costs.delay),
+        warm_costs.polls / polls_of_fixed(durations, warm_costs.delay),
+        cold_costs.polls / polls_of_fixed([duration for duration, _ in first], cold_costs.delay),
     )
 
 
@@ -208,37 +208,37 @@ def rows() -> Iterator[Row]:
 
 
 def batch(
-    sample: Callable[[random.Random, float], float], clips: int = CLIPS, seed: int = 0
+    sample: Callable[[random.Random, float], float], jobs: int = JOBS, seed: int = 0
 ) -> tuple[Row, Row]:
-    """As many clips as in a day's batch, all submitted at once: on the first day, and on the next."""
+    """As many jobs as in a day's batch, all submitted at once: on the first day, and on the next."""
     times = RenderTimes()
     days = []
     for day in (0, 1):
-        durations = draw(sample, clips, seed + day)
-        today = costs(simulate(durations, in_flight=clips, seed=seed + day, times=times))
+        durations = draw(sample, jobs, seed + day)
+        today = costs(simulate(durations, in_flight=jobs, seed=seed + day, times=times))
         at_intervals = tuple(costs(fixed(durations, interval)) for interval in INTERVALS)
-        ratio = today.looks / looks_of_fixed(durations, today.delay)
+        ratio = today.polls / polls_of_fixed(durations, today.delay)
         days.append(Row(f"day {day + 1}", today, today, at_intervals, ratio, ratio))
     return days[0], days[1]
 
 
 def _line(name: str, cold: Costs, warm: Costs, at_intervals: tuple[Costs, ...], ratios: str) -> str:
-    cells = [f"{each.looks:6.2f} {each.delay:5.2f} {each.p95:5.1f}" for each in (cold, warm, *at_intervals)]
+    cells = [f"{each.polls:6.2f} {each.delay:5.2f} {each.p95:5.1f}" for each in (cold, warm, *at_intervals)]
     return f"{name:<28} {' | '.join(cells)} | {ratios}"
 
 
 def main() -> None:
-    """Print a table; each cell: looks per clip, mean delay, 95th percentile of the delay (seconds)."""
-    print(f"{CLIPS} clips, {IN_FLIGHT} in flight, {len(SEEDS)} runs. Cold: the first {COLD} clips.")
-    print("Each cell: looks per clip, mean delay, p95 delay (s).")
+    """Print a table; each cell: polls per job, mean delay, 95th percentile of the delay (seconds)."""
+    print(f"{JOBS} jobs, {IN_FLIGHT} in flight, {len(SEEDS)} runs. Cold: the first {COLD} jobs.")
+    print("Each cell: polls per job, mean delay, p95 delay (s).")
     heads = ("cold", "learned", *(f"every {interval:.0f} s" for interval in INTERVALS))
     print(
-        f"{'render times':<28} {' | '.join(f'{head:<18}' for head in heads)} | looks / fixed at equal delay"
+        f"{'render times':<28} {' | '.join(f'{head:<18}' for head in heads)} | polls / fixed at equal delay"
     )
     for each in rows():
-        ratios = f"{each.ratio:.3f} (to 5 s as it is: {each.warm.looks / each.fixed[0].looks:.3f}"
+        ratios = f"{each.ratio:.3f} (to 5 s as it is: {each.warm.polls / each.fixed[0].polls:.3f}"
         print(_line(*each[:4], f"{ratios}, cold: {each.cold_ratio:.3f})"))
-    print(f"\n{CLIPS} clips all submitted at once: the first day (cold), and the next (learned).")
+    print(f"\n{JOBS} jobs all submitted at once: the first day (cold), and the next (learned).")
     for name, sample in {**NARROW, **MEMORYLESS}.items():
         first, second = batch(sample)
         ratios = f"{second.ratio:.3f} (cold: {first.ratio:.3f})"

@@ -1,8 +1,7 @@
-"""The service that every subject asks: prepared answers, after a pause, and a count of what was asked.
+"""The service that every subject polls: prepared responses, after a pause, and a count of the requests.
 
-It is a process of its own with two ports of 127.0.0.1: one that the subjects look at, and one that
-`LocalServer` steers it by. It does so little for a look that it keeps up with any of them; its own CPU time
-is in each `Counts`, so that a run in which it did not can be told.
+A process with two ports of 127.0.0.1: one for the subjects, and one by which `LocalServer` controls it. It
+does so little for a poll that it keeps up with any of them; each `PollMetrics` has its CPU time as evidence.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ _HEAD = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\
 
 @dataclass
 class PollMetrics:
-    """What the server has seen since the last reset; times are monotonic seconds."""
+    """Counts since the last reset; times are monotonic seconds."""
 
-    looks: int = 0
-    looked_at: int = 0
+    polls: int = 0
+    polled_jobs: int = 0
     sockets: int = 0
     peak_sockets: int = 0
     unknown: int = 0
@@ -46,7 +45,7 @@ class _State:
         return PollMetrics(
             **{
                 **vars(self.counts),
-                "looked_at": len(self.jobs),
+                "polled_jobs": len(self.jobs),
                 "sockets": self.open,
                 "cpu": time.process_time(),
                 "at": time.monotonic(),
@@ -82,7 +81,7 @@ class _Connection(asyncio.Protocol):
             self._transport.write(_HEAD % (status, len(body)) + body)
 
 
-class _Look(_Connection):
+class _Poll(_Connection):
     """A subject's connection."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -101,7 +100,7 @@ class _Look(_Connection):
             self._state.counts.unknown += 1
             self.reply(b"404 Not Found", b"{}")
             return
-        self._state.counts.looks += 1
+        self._state.counts.polls += 1
         self._state.jobs.setdefault(job, time.monotonic())
         body = body.replace(b"%ID%", job)
         if self._state.pause:
@@ -111,7 +110,7 @@ class _Look(_Connection):
 
 
 class _Control(_Connection):
-    """`/counts`, `/jobs` (job: time of its first look), `/reset/<milliseconds that an answer takes>`."""
+    """`/counts`, `/jobs` (job: time of its first poll), `/reset/<milliseconds that an answer takes>`."""
 
     def asked(self, path: bytes) -> None:
         answer: object = {}
@@ -129,7 +128,7 @@ async def _serve() -> None:
     loop = asyncio.get_running_loop()
     state = _State()
     ports = []
-    for kind in (_Look, _Control):
+    for kind in (_Poll, _Control):
         server = await loop.create_server(lambda kind=kind: kind(state), "127.0.0.1", 0, backlog=4096)
         ports.append(server.sockets[0].getsockname()[1])
     print(*ports, flush=True)
@@ -159,15 +158,15 @@ class LocalServer:
         self._process.wait(10)
 
     def reset(self, answer_ms: float) -> None:
-        """Forget what was counted; answer after so many milliseconds from now on."""
+        """Set the counts to zero; respond after so many milliseconds from now on."""
         self._ask(f"/reset/{answer_ms}")
 
     def counts(self) -> PollMetrics:
-        """What was counted since the last reset."""
+        """The counts since the last reset."""
         return PollMetrics(**self._ask("/counts"))
 
     def jobs(self) -> dict[str, float]:
-        """Every job that was looked at since, with the time (monotonic seconds) of the first look."""
+        """Every job that was polled since, with the time (monotonic seconds) of the first poll."""
         return self._ask("/jobs")
 
     def _ask(self, path: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Who waits: ours, the practical limit, three published providers, and a trigger that does nothing.
+"""The subjects: ours, the practical limit, three published providers, and an idle trigger.
 
 Each subject is one coroutine for each job, which never ends as its job never does. Connections are
 given as environment variables, as a user may give them.
@@ -31,7 +31,7 @@ class Subject:
     :param title: as the page names it.
     :param distribution: the package whose version the page names, if it is a published one.
     :param connection: the Airflow connection; `{address}` is the server's host and port.
-    :param make: makes `Wait` for a look period in seconds and the server's address; runs in the event loop.
+    :param make: makes `Wait` for a poll period in seconds and the server's address; runs in the event loop.
     """
 
     name: str

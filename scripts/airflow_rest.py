@@ -38,7 +38,7 @@ class AirflowRest:
     def __init__(self, base_url: str, admin: tuple[str, str] | None = None) -> None:
         self.base_url = base_url
         self._admin = admin
-        self._client = httpx.Client(base_url=base_url, timeout=30, trust_env=False)
+        self._client = httpx.Client(base_url=base_url, timeout=120, trust_env=False)
         self._token: str | None = None
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
     defer.py <run id> <class path of the trigger> <its arguments, as JSON>
 
-`{project_id}` in the arguments becomes the clip of each task. It runs in the environment of the Airflow.
+`{project_id}` in the arguments becomes the job of each task. It runs in the environment of the Airflow.
 """
 
 from __future__ import annotations

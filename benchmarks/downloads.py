@@ -1,9 +1,9 @@
-"""How fast clips land, beside a bare loop and boto3: prints a table, and writes docs/download-performance.md.
+"""Speed of downloads beside a bare loop and boto3: prints a table and writes docs/download-performance.md.
 
-python benchmarks/landing.py            # a quarter of an hour
-python benchmarks/landing.py --quick    # whether it works at all; writes nothing
+python benchmarks/downloads.py            # a quarter of an hour
+python benchmarks/downloads.py --quick    # a check that it runs; writes nothing
 
-Each transfer runs in a process of its own, in turns with what it is compared with.
+Each transfer runs in its own process and alternates with the one that it is compared with.
 """
 
 from __future__ import annotations
@@ -33,24 +33,25 @@ from magichour_provider.client.settings import ClientSettings  # noqa: E402
 from magichour_provider.client.sync import MagicHourClient  # noqa: E402
 
 PAGE = ROOT / "docs" / "download-performance.md"
-SUBJECTS = Path(__file__).with_name("landing_subjects.py")
+SUBJECTS = Path(__file__).with_name("download_subjects.py")
 IMAGE = ROOT / "dags_examples" / "images" / "grace_hopper.jpg"
 BUCKET = "benchmark"
 MIB = 1 << 20
 
 INTRODUCTION = """\
-# What landing costs
+# Performance of downloads
 
-Written by `make bench-landing`; run it again to see your own machine's figures. One clip of {size} MiB over
-loopback, from the sandbox's storage; each transfer in a process of its own, in turns with what it is compared
-with; medians. Imports and the connection to the store are made before. Ours hashes, reads the mp4's
-structure, and syncs to the disk. S3 is moto's server, the slowest part of all that it takes part in.
+`make bench-downloads` writes this page; run it to see the figures of your own machine. One video of {size}
+MiB comes over loopback from the sandbox's storage. Each transfer runs in its own process and alternates with
+the one that it is compared with; the figures are medians. Imports and the connection to the store are not
+measured. The provider computes the checksum, reads the mp4's structure and syncs to the disk. S3 is moto's
+server, which is the slowest part of every transfer that it takes part in.
 """
 
 
 @dataclass(frozen=True)
 class Scene:
-    """The servers, and a clip that waits at its link."""
+    """The servers, and the URL of a video."""
 
     api: str
     url: str
@@ -61,7 +62,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is measured against what.
+    """A transfer of ours and the one that it is compared with.
 
     `bar`: the least ratio of throughputs; `memory`: the most growth, in MiB.
     """
@@ -81,35 +82,35 @@ class Comparison:
 
 def comparisons(scene: Scene, rounds: int) -> list[Comparison]:
     """All of them, the disk first."""
-    disk = str(scene.folder / "landed.mp4")
+    disk = str(scene.folder / "downloaded.mp4")
     bare = {"url": scene.url, "path": str(scene.folder / "bare.mp4")}
     s3 = {"bucket": BUCKET, "s3": _options(scene.s3), "file": disk}
-    landing = {"api": scene.api, "url": scene.url}
+    ours = {"api": scene.api, "url": scene.url}
     fetched = str(scene.folder / "fetched.mp4")
     kept = {**s3, "key": "kept.mp4"}
     return [
         Comparison(
             "download to a disk, beside aiohttp's chunks written and hashed",
-            ("landing", {**landing, "path": disk}),
+            ("download", {**ours, "path": disk}),
             ("bare", {**bare, "checksum": True}),
             rounds,
         ),
         Comparison(
             "the same, beside aiohttp's chunks written and not hashed",
-            ("landing", {**landing, "path": disk}),
+            ("download", {**ours, "path": disk}),
             ("bare", {**bare, "checksum": False}),
             rounds,
         ),
         Comparison(
             "download to S3, beside boto3's upload of the file from the disk",
-            ("landing", {**landing, "path": f"s3://{BUCKET}/landed.mp4", "conn_id": "s3"}),
+            ("download", {**ours, "path": f"s3://{BUCKET}/downloaded.mp4", "conn_id": "s3"}),
             ("boto3_upload", kept),
             min(rounds, 3),
             memory=64,
         ),
         Comparison(
             "upload from S3 to Magic Hour, beside boto3's download of it to the disk",
-            ("source", {**landing, **kept, "conn_id": "s3", "size": scene.size}),
+            ("source", {**ours, **kept, "conn_id": "s3", "size": scene.size}),
             ("boto3_download", {**kept, "path": fetched}),
             1,
             memory=64,
@@ -118,7 +119,7 @@ def comparisons(scene: Scene, rounds: int) -> list[Comparison]:
 
 
 def measure(comparison: Comparison, scene: Scene) -> None:
-    """In turns, so that what else the machine does meets both."""
+    """Alternate, so that other load on the machine affects both."""
     for _ in range(comparison.rounds):
         for who, (name, job) in (("other", comparison.other), ("ours", comparison.ours)):
             comparison.figures[who].append(_run(name, job, scene))
@@ -148,10 +149,18 @@ def page(measured: list[Comparison], size: int) -> str:
                 f"{ratio:.2f} x (>= {comparison.bar})",
                 f"{grown:.0f} MiB (<= {comparison.memory})",
                 f"{comparison.median('ours', 'cpu'):.1f} / {comparison.median('other', 'cpu'):.1f} s",
-                "pass" if held else "**miss**",
+                "met" if held else "**missed**",
             ]
         )
-    head = ["what", "ours", "the other", "ratio (bar)", "memory grows by (bar)", "CPU ours / other", ""]
+    head = [
+        "transfer",
+        "this provider",
+        "other",
+        "ratio (bar)",
+        "memory growth (bar)",
+        "CPU: this / other",
+        "",
+    ]
     versions = ", ".join(f"{name} {version_of(name)}" for name in ("aiohttp", "boto3", "s3fs", "moto"))
     return (
         f"{INTRODUCTION.format(size=size // MIB)}\n{os.cpu_count()} CPUs; {versions}.\n\n{table(head, rows)}"
@@ -169,7 +178,7 @@ def _options(s3: S3Server) -> dict[str, str]:
 
 
 def _render(api: str) -> str:
-    """A clip at its link, read once, so that the storage knows its checksum."""
+    """The URL of a rendered video, read once, so that the storage knows its checksum."""
     import httpx
 
     with MagicHourClient.from_settings(ClientSettings(api_key="any-key", base_url=api)) as client:
@@ -180,7 +189,7 @@ def _render(api: str) -> str:
                 image_file_path=target.file_path, end_seconds=3, model="ltx-2.3", resolution="480p"
             )
         )
-        while (link := client.get_video(job.id).clip_link) is None:
+        while (link := client.get_video(job.id).download_url) is None:
             time.sleep(0.2)
     url = link.url.get_secret_value()
     with httpx.stream("GET", url, timeout=600) as answer:
@@ -192,7 +201,7 @@ def _render(api: str) -> str:
 def main() -> None:
     """Measure, print, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a run that measures nothing worth telling")
+    parser.add_argument("--quick", action="store_true", help="a check that it runs; writes nothing")
     options = parser.parse_args()
     padding, rounds = (8 * MIB, 1) if options.quick else (1 << 30, 5)
     with ExitStack() as stack:
@@ -204,8 +213,8 @@ def main() -> None:
         s3 = stack.enter_context(s3_server(folder / "s3.log"))
         s3.client().create_bucket(Bucket=BUCKET)
         scene = Scene(api, _render(api), s3, folder, 0)
-        _run("landing", {"api": api, "url": scene.url, "path": str(folder / "landed.mp4")}, scene)
-        size = (folder / "landed.mp4").stat().st_size
+        _run("download", {"api": api, "url": scene.url, "path": str(folder / "downloaded.mp4")}, scene)
+        size = (folder / "downloaded.mp4").stat().st_size
         measured = comparisons(Scene(api, scene.url, s3, folder, size), rounds)
         for comparison in measured:
             measure(comparison, scene)

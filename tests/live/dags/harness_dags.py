@@ -1,4 +1,4 @@
-"""The Dag that proves the harness: a plain task, a deferred one, a mapped one."""
+"""A plain task, a deferred one and a mapped one, for the tests of the harness."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Nap(BaseOperator):
         return "awake"
 
 
-@dag(schedule=None, params={"seconds": 3})
+@dag(schedule=None, params={"seconds": 3, "folder": ""})
 def harness():
     @task
     def greet() -> dict[str, str]:

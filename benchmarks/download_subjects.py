@@ -1,6 +1,6 @@
-"""One transfer in a process of its own: prints what it took as JSON.
+"""One transfer in its own process: prints its figures as JSON.
 
-python benchmarks/landing_subjects.py NAME '{"url": ..., "path": ..., ...}'
+python benchmarks/download_subjects.py NAME '{"url": ..., "path": ..., ...}'
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def bare(job: dict[str, Any]) -> Callable[[], None]:
     return lambda: asyncio.run(fetch())
 
 
-def landing(job: dict[str, Any]) -> Callable[[], None]:
+def download(job: dict[str, Any]) -> Callable[[], None]:
     """What `DownloadVideoOperator` does, from the link on."""
     from magichour_provider.client.models import DownloadUrl
     from magichour_provider.client.settings import ClientSettings
@@ -42,7 +42,7 @@ def landing(job: dict[str, Any]) -> Callable[[], None]:
     from magichour_provider.storage.target import resolve_target
     from magichour_provider.storage.transfer import land
 
-    target = resolve_target(job["path"], "clip", job.get("conn_id"))
+    target = resolve_target(job["path"], "job", job.get("conn_id"))
     if not isinstance(target.place, Path):
         target.place.s3_client()  # Airflow and boto3 take some 30 MiB by themselves
     client = MagicHourClient.from_settings(ClientSettings(api_key="any-key", base_url=job["api"]))
@@ -79,7 +79,7 @@ def source(job: dict[str, Any]) -> Callable[[], None]:
 
 
 def ignore(_: object) -> None:
-    """Take a result and let it go."""
+    """Discard a result."""
 
 
 def _boto3(job: dict[str, Any]) -> Any:
@@ -100,7 +100,7 @@ def resident(key: str) -> int:
 
 SUBJECTS = {
     "bare": bare,
-    "landing": landing,
+    "download": download,
     "boto3_upload": boto3_upload,
     "boto3_download": boto3_download,
     "source": source,

@@ -1,6 +1,6 @@
-"""What it costs to wait: subjects one after another, each in a process of its own, and the local server.
+"""The cost of waiting: subjects one after another, each in its own process, and the local server.
 
-python benchmarks/waiting.py --who magichour bare --clips 1000 --period 5 --answer-ms 0
+python benchmarks/polling.py --who magichour bare --jobs 1000 --period 5 --answer-ms 0
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from server import LocalServer, PollMetrics
 from subjects import SUBJECTS
 
 _SETTLING = 8.0
-"""Seconds after which a trigger of ours has begun to look: it is silent for 7 after a deferral."""
+"""Seconds after which our trigger has begun to poll: it waits for 7 after a deferral."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked of a subject.
+    """The load of a subject.
 
-    :param clips: how many wait.
-    :param period: seconds between two looks at one of them.
+    :param jobs: how many wait.
+    :param period: seconds between two polls of a job.
     :param answer_ms: milliseconds that the service takes for an answer.
-    :param start: seconds before the looks come evenly; 0: by the period.
+    :param start: seconds before the polls come evenly; 0: by the period.
     :param window: seconds of each of the two windows that follow; 0: by the period.
     :param patience: seconds after which no more waiters are started.
     """
 
-    clips: int
+    jobs: int
     period: float
     answer_ms: float = 0.0
     start: float = 0.0
@@ -44,14 +44,14 @@ class Load:
     patience: float = 300.0
 
     def timed(self) -> Load:
-        """The same with nothing left open; a window holds whole periods, for some look at all at once."""
+        """The same without open values; a window holds whole periods, because some poll all jobs at once."""
         start = self.start or max(self.period * 1.1, _SETTLING) + 2
         return replace(self, start=start, window=self.window or self.period * math.ceil(10 / self.period))
 
 
 @dataclass(frozen=True)
 class Phase:
-    """From one mark to another: seconds, CPU seconds, looks; lags in milliseconds, 0 where none was measured.
+    """From one mark to another: seconds, CPU seconds, polls; lags in milliseconds, 0 where none was measured.
 
     The own lags leave out the time in which other processes had the CPU that this one was ready for.
 
@@ -60,7 +60,7 @@ class Phase:
 
     seconds: float
     cpu: float
-    looks: int
+    polls: int
     lag_p99: float
     lag_max: float
     own_p99: float
@@ -70,10 +70,10 @@ class Phase:
 
 @dataclass(frozen=True)
 class Result:
-    """What one run showed; the phases are those of `loop.py`.
+    """Figures of one run; the phases are those of `loop.py`.
 
     :param waiters: how many were started.
-    :param looked_at: at how many clips somebody looked.
+    :param polled_jobs: how many jobs were polled.
     :param rss: bytes at the end.
     """
 
@@ -84,33 +84,33 @@ class Result:
     timed: Phase
     quiet: Phase
     waiters: int
-    looked_at: int
+    polled_jobs: int
     peak_sockets: int
     rss: int
 
     @property
-    def cpu_per_look(self) -> float:
+    def cpu_per_poll(self) -> float:
         """Milliseconds of user and system time while all wait.
 
-        Where the windows have cut a burst of looks, a look's cost and its count are not in the same one, and
+        Where the windows have cut a burst of polls, a poll's cost and its count are not in the same one, and
         the figure of the whole life is the truer one.
         """
-        rates = sorted(phase.looks / phase.seconds for phase in (self.timed, self.quiet))
+        rates = sorted(phase.polls / phase.seconds for phase in (self.timed, self.quiet))
         if rates[0] < 0.8 * rates[1]:
-            return self.cpu_per_look_started
-        return 1000 * self.quiet.cpu / max(1, self.quiet.looks)
+            return self.cpu_per_poll_started
+        return 1000 * self.quiet.cpu / max(1, self.quiet.polls)
 
     @property
-    def cpu_per_look_started(self) -> float:
+    def cpu_per_poll_started(self) -> float:
         """The same over the whole life: with import, start and the clock that measures the lags."""
         phases = (self.importing, self.starting, self.timed, self.quiet)
-        return 1000 * sum(phase.cpu for phase in phases) / max(1, sum(phase.looks for phase in phases))
+        return 1000 * sum(phase.cpu for phase in phases) / max(1, sum(phase.polls for phase in phases))
 
     @property
-    def looks_made(self) -> float:
-        """Looks made, of those due."""
-        due = self.load.clips * (self.timed.seconds + self.quiet.seconds) / self.load.period
-        return (self.timed.looks + self.quiet.looks) / due
+    def polls_made(self) -> float:
+        """Polls made, of those due."""
+        due = self.load.jobs * (self.timed.seconds + self.quiet.seconds) / self.load.period
+        return (self.timed.polls + self.quiet.polls) / due
 
     @property
     def lag_p99(self) -> float:
@@ -134,7 +134,7 @@ class Result:
 
 
 def measure(who: str, load: Load, server: LocalServer, env: Mapping[str, str] | None = None) -> Result:
-    """Run one subject. Raises RuntimeError with what it printed where it breaks."""
+    """Run one subject. Raises RuntimeError with its output if it fails."""
     load = load.timed()
     server.reset(load.answer_ms)
     marks: dict[str, dict[str, Any]] = {}
@@ -152,7 +152,7 @@ def measure(who: str, load: Load, server: LocalServer, env: Mapping[str, str] | 
             errors.seek(0)
             raise RuntimeError(f"{who} broke:\n{errors.read()[-4000:]}")
     if counts["end"].unknown:
-        raise RuntimeError(f"{who} asked {counts['end'].unknown} times for what the server does not know.")
+        raise RuntimeError(f"{who} sent {counts['end'].unknown} requests that the server does not know.")
     return _result(who, load, marks, counts)
 
 
@@ -180,7 +180,7 @@ def _result(who: str, load: Load, marks: dict[str, Any], counts: dict[str, PollM
         return Phase(
             seconds=seconds,
             cpu=marks[end]["cpu"] - marks[begin]["cpu"],
-            looks=counts[end].looks - counts[begin].looks,
+            polls=counts[end].polls - counts[begin].polls,
             lag_p99=lag["p99"],
             lag_max=lag["max"],
             own_p99=lag["own_p99"],
@@ -196,29 +196,29 @@ def _result(who: str, load: Load, marks: dict[str, Any], counts: dict[str, PollM
         timed=phase("steady", "timed"),
         quiet=phase("timed", "end"),
         waiters=marks["end"]["waiters"],
-        looked_at=counts["end"].looked_at,
+        polled_jobs=counts["end"].polled_jobs,
         peak_sockets=counts["end"].peak_sockets,
         rss=marks["end"]["rss"],
     )
 
 
 def describe(result: Result) -> str:
-    """The result for people, in a few lines."""
+    """The result as text."""
     load = result.load
     lines = [
-        f"{result.who}: {result.waiters} clips, a look each per {load.period:g} s, "
-        f"answers after {load.answer_ms:g} ms"
+        f"{result.who}: {result.waiters} jobs, one poll each per {load.period:g} s, "
+        f"responses after {load.answer_ms:g} ms"
     ]
     for name in ("importing", "starting", "timed", "quiet"):
         phase: Phase = getattr(result, name)
         lines.append(
-            f"  {name:<10} {phase.seconds:5.1f} s, CPU {phase.cpu:6.2f} s, {phase.looks:6d} looks, lag p99 "
+            f"  {name:<10} {phase.seconds:5.1f} s, CPU {phase.cpu:6.2f} s, {phase.polls:6d} polls, lag p99 "
             f"{phase.lag_p99:.1f} max {phase.lag_max:.1f} ms, "
             f"own {phase.own_p99:.1f} {phase.own_max:.1f} ms, server {phase.server_share:4.0%}"
         )
     lines.append(
-        f"  CPU per look {result.cpu_per_look:.3f} ms (with the start {result.cpu_per_look_started:.3f}), "
-        f"looks made {result.looks_made:.1%}, {result.looked_at} clips looked at, "
+        f"  CPU per poll {result.cpu_per_poll:.3f} ms (with the start {result.cpu_per_poll_started:.3f}), "
+        f"polls made {result.polls_made:.1%}, {result.polled_jobs} jobs polled, "
         f"{result.peak_sockets} sockets, {result.rss / 2**20:.1f} MiB"
     )
     return "\n".join(lines)
@@ -228,10 +228,10 @@ def main() -> None:
     """Measure the subjects that the command line names, one after another."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--who", nargs="+", choices=SUBJECTS, default=["magichour", "bare"])
-    parser.add_argument("--clips", type=int, default=1000)
-    parser.add_argument("--period", type=float, default=5.0, help="seconds between two looks at a clip")
+    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--period", type=float, default=5.0, help="seconds between two polls of a job")
     parser.add_argument("--answer-ms", type=float, default=0.0)
-    parser.add_argument("--start", type=float, default=0.0, help="seconds until the looks come evenly")
+    parser.add_argument("--start", type=float, default=0.0, help="seconds until the polls come evenly")
     parser.add_argument("--window", type=float, default=0.0, help="seconds of each of the two windows")
     parser.add_argument("--patience", type=float, default=300.0, help="seconds for starting the waiters")
     options = vars(parser.parse_args())

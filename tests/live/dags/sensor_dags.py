@@ -1,15 +1,14 @@
-"""Sensors in every place: those that need no worker, and those that do. `jobs.json` beside it names jobs."""
+"""Sensors that need no worker, and those that do. The variable LIVE_JOBS names their jobs."""
 
 from __future__ import annotations
 
 import json
+import os
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import (
-    DAG,
     ExceptionRetryPolicy,
     RetryAction,
     RetryRule,
@@ -23,26 +22,26 @@ from airflow.sdk import (
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.sensors.video_job import VideoJobSensor
 
-JOBS: dict[str, str] = json.loads(Path(__file__).with_name("jobs.json").read_text())
-COMPLETE = JOBS["complete"]
+JOBS: dict[str, str] = json.loads(os.environ.get("LIVE_JOBS", "{}"))
+COMPLETE = JOBS.get("complete", "")
 RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=0)}
 AT_ONCE = 24
 
 
 def sensor(task_id: str, project_id: Any, **kwargs: Any) -> VideoJobSensor:
-    """A sensor that waits in the triggerer where it may."""
+    """A sensor that waits in the triggerer if it can."""
     return VideoJobSensor(task_id=task_id, project_id=project_id, **{"deferrable": True, **kwargs})
 
 
 @task
 def given(value: Any) -> Any:
-    """Give the value to the next task."""
+    """Return the value."""
     return value
 
 
 @task(multiple_outputs=True)
 def in_parts(value: dict[str, Any]) -> dict[str, Any]:
-    """Give the value to the next task, as a whole and in parts."""
+    """Return the value, as a whole and in parts."""
     return value
 
 
@@ -52,22 +51,21 @@ def submitted(name: str) -> dict[str, Any]:
 
 
 @task(multiple_outputs=False)
-def downstream(clip: dict[str, Any]) -> dict[str, Any]:
-    """Give back what arrived."""
-    return clip
+def downstream(job: dict[str, Any]) -> dict[str, Any]:
+    """Return the argument."""
+    return job
 
 
 @dag(schedule=None, params={"folder": ""})
-def placed_waiting() -> None:
+def sensor_waiting() -> None:
     """Sensors whose jobs end when the test says so."""
     sensor("literal", JOBS["literal"], poke_interval=2)
     sensor("literal_dict", submitted("literal"), poke_interval=2)
     sensed = sensor("reference", given.override(task_id="submit")(submitted("reference")), poke_interval=2)
-    sensed_clip = sensed.output
-    downstream(sensed_clip)
-    DownloadVideoOperator(task_id="download", project_id=sensed_clip, path="{{ params.folder }}/")
+    sensed_job = sensed.output
+    downstream(sensed_job)
+    DownloadVideoOperator(task_id="download", project_id=sensed_job, path="{{ params.folder }}/")
     sensor("slow", JOBS["slow"], poke_interval=600)
-    sensor("restarted", JOBS["restarted"], poke_interval=2)
     sensor("cleared", JOBS["cleared"], poke_interval=1)
     sensor("marked", JOBS["marked"])
     sensor("fails", JOBS["fails"], poke_interval=1, retries=2, retry_delay=timedelta(seconds=0))
@@ -90,20 +88,22 @@ def placed_waiting() -> None:
 
 
 @dag(schedule=None, default_args=RETRIES)
-def placed_timeouts() -> None:
+def sensor_timeouts() -> None:
     """Sensors whose jobs do not end."""
     sensor("timeout", JOBS["endless"], timeout=8)
     sensor("timeout_skips", JOBS["endless"], timeout=8, soft_fail=True)
     sensor("execution_timeout", JOBS["endless"], execution_timeout=timedelta(seconds=12))
 
 
-with DAG(dag_id="placed_at_once", schedule=None):
+@dag(schedule=None)
+def sensor_at_once() -> None:
+    """Sensors of a job that is complete."""
     for number in range(AT_ONCE):
         sensor(f"sensor_{number}", COMPLETE)
 
 
 @dag(schedule=None, default_args=RETRIES)
-def placed_table() -> None:
+def sensor_table() -> None:
     """Every form of `project_id`."""
     job = given.override(task_id="job")(submitted("complete"))
     parts = in_parts(submitted("complete"))
@@ -142,9 +142,11 @@ def placed_table() -> None:
 def _asset() -> Any:
     from airflow.sdk import Asset
 
-    return Asset("magichour_clip")
+    return Asset("magichour_video")
 
 
-placed_waiting()
-placed_timeouts()
-placed_table()
+if JOBS:
+    sensor_waiting()
+    sensor_timeouts()
+    sensor_at_once()
+    sensor_table()

@@ -1,0 +1,319 @@
+"""The example Dags that join the provider to the rest of Airflow, with a local S3 and mail server."""
+
+from __future__ import annotations
+
+import hashlib
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from airflow_rest import Json
+from PIL import Image, ImageStat
+from runs import HELD_SECONDS, PATIENCE_SECONDS, Run, Starter
+
+from magichour_provider.sandbox import SandboxControl
+
+RENDER_SECONDS = 2.0
+RECIPIENTS = ("editor", "billing", "on_call")
+BROKEN_DOWNLOADS = {"origin": "storage", "method": "GET", "path": "*", "status": 500}
+BRANCH = "magichour_branch_on_failure"
+
+
+@pytest.fixture(scope="module")
+def runs(starter: Starter, sandbox: SandboxControl, s3: Any) -> dict[str, Run]:
+    """The runs that do not disturb each other, begun at once to save time."""
+    put_image(s3, "a green image.png", (0, 200, 0))
+    conf: dict[str, tuple[str, Json]] = {
+        "s3": (
+            "magichour_s3_in_and_out",
+            {"image": "s3://images/a green image.png", "folder": "s3://videos/in/a folder"},
+        ),
+        "mail": ("magichour_mail_the_video", {"to": "mail@example.com"}),
+        "branch-moderation": (BRANCH, {"prompt": "nsfw"}),
+        "branch-image": (BRANCH, {"image": "/no/such/image.png"}),
+        "branch-success": (BRANCH, {}),
+        "task": ("magichour_in_your_own_task", {}),
+        "new-video": ("magichour_new_video", {}),
+        "pipeline": ("magichour_image_to_video", {}),
+        "mapped": ("magichour_folder_of_images", {"images": str(images(starter))}),
+    }
+    starter.airflow.wait_for_dag("magichour_on_a_new_video")
+    starter.airflow.unpause("magichour_on_a_new_video")
+    return {name: starter.start_at(sandbox, dag_id, name, **given) for name, (dag_id, given) in conf.items()}
+
+
+def test_s3_image_becomes_a_whole_video_in_s3(runs: dict[str, Run], s3: Any) -> None:
+    run = runs["s3"]
+    assert run.wait() == "success"
+    video = run.xcom("download")
+    key = f"in/a folder/{video['project_id']}.mp4"
+    assert video["path"] == f"s3://videos/{key}"
+    content = s3.client().get_object(Bucket="videos", Key=key)["Body"].read()
+    assert (len(content), hashlib.sha256(content).hexdigest()) == (video["size"], video["sha256"])
+    with av.open(BytesIO(content)) as container:
+        frames = [frame.to_image() for frame in container.decode(video=0)]
+    assert len(frames) == 72
+    red, green, blue = ImageStat.Stat(frames[0]).mean
+    assert green > 100 > max(red, blue), "the image came from the bucket"
+    listed = s3.client().list_objects_v2(Bucket="videos", Prefix="in/")["Contents"]
+    assert [found["Key"] for found in listed] == [key], "nothing else is left"
+
+
+def test_mail_has_the_poster_attached(runs: dict[str, Run], mails: Any) -> None:
+    run = runs["mail"]
+    assert run.wait() == "success"
+    (mail,) = mails.to("mail@example.com")
+    video = run.xcom("download")
+    assert str(video["duration"]) in mail["subject"]
+    assert video["path"] in mail.get_body().get_content()
+    (attached,) = mail.iter_attachments()
+    assert attached.get_filename() == Path(video["poster"]).name
+    with Image.open(BytesIO(attached.get_content())) as poster:
+        poster.load()
+        assert (poster.format, poster.size) == ("JPEG", (video["width"], video["height"]))
+
+
+def test_moderation_error_is_mailed_to_the_editor(runs: dict[str, Run], mails: Any) -> None:
+    error = mailed_error(runs["branch-moderation"], "editor")
+    assert (error["error"], error["code"], error["credits_charged"]) == ("ModerationError", "nsfw", 0)
+    (mail,) = mails.to("editor@example.com")
+    assert error["project_id"] in mail.get_body().get_content()
+
+
+def test_image_error_is_mailed_to_on_call(runs: dict[str, Run], mails: Any) -> None:
+    error = mailed_error(runs["branch-image"], "on_call")
+    assert (error["error"], error["project_id"]) == ("ImageError", None)
+    assert len(mails.to("on_call@example.com")) == 1
+
+
+def test_success_is_mailed_to_nobody(runs: dict[str, Run]) -> None:
+    run = runs["branch-success"]
+    assert run.wait() == "success"
+    assert run.xcom("render", "magichour_error") is None
+    assert states(run) == {
+        "render": "success",
+        "download": "success",
+        "choose_recipient": "skipped",
+        **{f"mail_{name}": "skipped" for name in RECIPIENTS},
+    }
+
+
+def test_hook_in_a_users_own_tasks(runs: dict[str, Run]) -> None:
+    run = runs["task"]
+    assert run.wait() == "success"
+    with av.open(run.xcom("download")) as container:
+        seconds = container.duration / av.time_base
+    assert seconds == pytest.approx(run.xcom("choose_length"), abs=0.1)
+
+
+def test_asset_event_describes_the_video(runs: dict[str, Run]) -> None:
+    run, airflow = runs["new-video"], runs["new-video"].airflow
+    assert run.wait() == "success"
+    video, job = run.xcom("download"), run.xcom("render")
+
+    def scheduled() -> list[Json]:
+        return list(airflow.request("GET", "/dags/magichour_on_a_new_video/dagRuns")["dag_runs"])
+
+    run.until(scheduled, "the Dag of the asset has run")
+    (follower,) = scheduled()
+    assert follower["run_type"] == "asset_triggered"
+    follower_id = follower["dag_run_id"]
+    limit = PATIENCE_SECONDS
+    assert airflow.wait_for_run("magichour_on_a_new_video", follower_id, limit) == "success"
+    # Not before: Airflow 3.3.2 responds 500 while a run that the event has begun is queued.
+    events = airflow.request("GET", "/assets/events", params={"source_dag_id": run.dag_id})["asset_events"]
+    (event,) = events
+    path = Path(video["path"])
+    assert event["extra"] == {
+        "project_id": video["project_id"],
+        "uri": f"file://{run.folder}/{video['project_id']}.mp4",
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "bytes": path.stat().st_size,
+        **{key: video[key] for key in ("width", "height", "fps", "duration")},
+        "model": "ltx-2.3",
+        "credits": job["credits_charged"],
+    }
+    (line,) = airflow.xcom("magichour_on_a_new_video", follower_id, "catalogue")
+    assert line.startswith(f"{event['extra']['uri']}: 3.0 s, {video['width']} x {video['height']}, ")
+    assert line.endswith(f"{job['credits_charged']} credits (ltx-2.3)")
+
+
+def test_pipeline_waits_without_a_worker(runs: dict[str, Run]) -> None:
+    run = runs["pipeline"]
+    assert run.wait() == "success"
+    assert set(run.ends().values()) == {("success", 1)}
+    assert not run.task("wait")["hostname"], "no worker was started"
+    job = run.only_job()
+    assert run.xcom("submit", "project_id") == job["id"]
+    assert run.xcom("inspect") == "ftyp"
+    page = f"https://magichour.ai/my-library?videoId={job['id']}"
+    for task_id in ("submit", "wait", "download"):
+        assert run.links(task_id) == {"Magic Hour library": page}, task_id
+    lines = run.log("submit").splitlines()
+    assert any(job["id"] in line and f"{job['credits_charged']} credits" in line for line in lines)
+
+
+def test_ten_images_become_ten_videos_paid_once(runs: dict[str, Run]) -> None:
+    run = runs["mapped"]
+    assert run.wait() == "success"
+    each = {(task, index): ("success", 1) for task in ("render", "download") for index in range(10)}
+    assert run.ends() == {("list_images", -1): ("success", 1), **each}
+    jobs = {job["id"]: job for job in run.jobs()}
+    assert len(jobs) == len({job["image_file_path"] for job in jobs.values()}) == 10
+    assert all([charge["reason"] for charge in job["charges"]] == ["create"] for job in jobs.values())
+    videos = [run.xcom("download", map_index=index) for index in range(10)]
+    assert {video["project_id"] for video in videos} == set(jobs)
+    assert len({video["sha256"] for video in videos}) == 10
+    for index, video in enumerate(videos):
+        assert f" render[{index}] " in jobs[video["project_id"]]["name"]
+
+
+def test_triggerer_sends_its_metrics(runs: dict[str, Run], statsd: Any) -> None:
+    """Airflow's SDK has `Stats` too, which sends nothing from a triggerer."""
+    run = runs["mapped"]
+    run.wait()
+    run.until(lambda: statsd.values("magichour.completion_lag"), "the metrics are there")
+    assert sum(int(value.removesuffix("|c")) for value in statsd.values("magichour.polls")) > 10
+    assert any(value.endswith("|g") and value != "0|g" for value in statsd.values("magichour.jobs_waiting"))
+
+
+def test_no_credits_is_mailed_to_billing_and_a_clear_succeeds(
+    runs: dict[str, Run], starter: Starter, sandbox: SandboxControl, mails: Any
+) -> None:
+    for run in runs.values():
+        run.wait()  # they need the credits
+    credits = sandbox.state()["account"]["credits"]
+    sandbox.account(credits=0)
+    try:
+        run = starter.start_at(sandbox, BRANCH, "branch-credits")
+        error = mailed_error(run, "billing")
+    finally:
+        sandbox.account(credits=credits)
+    assert (error["error"], error["code"]) == ("BudgetError", "insufficient_credits")
+    assert len(mails.to("billing@example.com")) == 1
+
+    run.clear()
+    assert run.wait() == "success"
+    assert run.xcom("render", "magichour_error") is None
+    assert states(run)["mail_billing"] == "skipped"
+
+
+def test_success_without_a_worker_removes_the_error_of_an_earlier_attempt(
+    runs: dict[str, Run], starter: Starter, sandbox: SandboxControl
+) -> None:
+    """Airflow removes a task's XComs only before an attempt that begins in a worker."""
+    for run in runs.values():
+        run.wait()
+    sandbox.behaviour(render_seconds=HELD_SECONDS)
+    try:
+        run = starter.start_at(sandbox, "live_timeout", "timeout")
+        assert run.wait() == "failed"
+    finally:
+        sandbox.behaviour(render_seconds=RENDER_SECONDS)
+    job_id = run.xcom("submit")["project_id"]
+    error = run.xcom("wait", "magichour_error")
+    assert (error["error"], error["project_id"]) == ("WaitTimeoutError", job_id)
+
+    sandbox.set_job(job_id, "complete")
+    run.clear("wait")
+    assert run.wait() == "success"
+    assert not run.task("wait")["hostname"], "no worker was started"
+    assert run.xcom("wait")["project_id"] == job_id
+    assert run.xcom("wait", "magichour_error") is None
+
+
+def test_nightly_folder_pays_once_for_each_image(starter: Starter, sandbox: SandboxControl, s3: Any) -> None:
+    folders = {"images": "s3://aws_default@images/nightly", "videos": "s3://aws_default@videos/nightly"}
+
+    def night(number: int) -> Run:
+        return starter.start_at(sandbox, "magichour_nightly_folder", f"night-{number}", **folders)
+
+    put_image(s3, "nightly/one.png", (10, 0, 0))
+    put_image(s3, "nightly/two.png", (20, 0, 0))
+    assert night(1).wait() == "success"
+    assert paid_images(sandbox) == downloaded_images(s3) == ["one", "two"]
+
+    assert night(2).wait() == "success"
+    assert paid_images(sandbox) == ["one", "two"]
+
+    put_image(s3, "nightly/three.png", (30, 0, 0))
+    put_image(s3, "nightly/two.png", (40, 0, 0))
+    sandbox.faults([BROKEN_DOWNLOADS])
+    try:
+        third = night(3)
+        fail_downloads(third, 2)
+        assert third.wait() == "failed"
+    finally:
+        sandbox.faults([])
+    assert paid_images(sandbox) == ["one", "three", "two", "two"]
+    assert downloaded_images(s3) == ["one", "two"]
+
+    assert night(4).wait() == "success"
+    assert paid_images(sandbox) == downloaded_images(s3) == ["one", "three", "two", "two"]
+
+
+def mailed_error(run: Run, recipient: str) -> Json:
+    """The error of a run that has failed and sent one mail."""
+    assert run.wait() == "failed"
+    assert states(run) == {
+        "render": "failed",
+        "download": "upstream_failed",
+        "choose_recipient": "success",
+        **{f"mail_{name}": "success" if name == recipient else "skipped" for name in RECIPIENTS},
+    }
+    error: Json = run.xcom("render", "magichour_error")
+    assert set(error) == {"error", "code", "message", "project_id", "credits_charged", "retryable"}
+    return error
+
+
+def states(run: Run) -> Json:
+    """The state of each task."""
+    return {task_id: state for (task_id, _), (state, _) in run.ends().items()}
+
+
+def fail_downloads(run: Run, count: int) -> None:
+    """Wait until each download has failed once, and mark it as failed, as a user does who will not wait."""
+
+    def waiting() -> list[tuple[str, int]]:
+        return [key for key, (state, _) in run.ends().items() if state == "up_for_retry"]
+
+    run.until(lambda: len(waiting()) == count, "the downloads have failed")
+    for task_id, index in waiting():
+        run.mark("failed", task_id, index)
+
+
+def images(starter: Starter) -> Path:
+    """A folder of ten different small JPEGs."""
+    folder = starter.folder / "images"
+    folder.mkdir()
+    for number in range(10):
+        shade = 20 * number
+        Image.linear_gradient("L").resize((320, 200)).convert("RGB").point(
+            lambda value, shade=shade: (value + shade) % 256
+        ).save(folder / f"image-{number}.jpg")
+    return folder
+
+
+def put_image(s3: Any, key: str, color: tuple[int, int, int]) -> None:
+    """Put a small image of one color into the bucket."""
+    content = BytesIO()
+    Image.new("RGB", (320, 200), color).save(content, "PNG")
+    s3.client().put_object(Bucket="images", Key=key, Body=content.getvalue())
+
+
+def paid_images(sandbox: SandboxControl) -> list[str]:
+    """The images for which the nightly Dag has paid, once for each time."""
+    jobs = {"one": [], "two": [], "three": []}  # type: dict[str, list[Json]]
+    for job in sandbox.state()["jobs"]:
+        jobs.get(job["name"].rpartition("-")[0], []).append(job)
+    assert all(job["credits_charged"] for found in jobs.values() for job in found)
+    return sorted(name for name, found in jobs.items() for _ in found)
+
+
+def downloaded_images(s3: Any) -> list[str]:
+    """The images whose videos are in the bucket."""
+    listed = s3.client().list_objects_v2(Bucket="videos", Prefix="nightly/").get("Contents", [])
+    videos = [Path(found["Key"]) for found in listed if found["Key"].endswith(".mp4")]
+    return sorted(video.stem.rpartition("-")[0] for video in videos)

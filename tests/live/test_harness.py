@@ -1,0 +1,312 @@
+"""The harness: a live Airflow and a PostgreSQL that can be driven, broken and ended without a trace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import processes
+import psutil
+import pytest
+import sqlalchemy
+from airflow_rest import UnexpectedStateError
+from live_airflow import PARTS, LiveAirflow, LiveAirflowError
+from postgres import folder_of, postgres
+
+DAGS = Path(__file__).parent / "dags"
+LIVE_SCRIPT = """
+import sys, time
+from pathlib import Path
+from live_airflow import LiveAirflow
+
+with LiveAirflow(Path(sys.argv[1]), Path(sys.argv[2])) as airflow:
+    print("healthy", *(child.pid for child in airflow.processes.values()), flush=True)
+    time.sleep(600)
+"""
+POSTGRES_SCRIPT = """
+import time
+from postgres import postgres
+
+with postgres() as url:
+    print(url, flush=True)
+    time.sleep(600)
+"""
+STUBBORN_SCRIPT = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setpgid(0, 0)
+print("ready", flush=True)
+time.sleep(600)
+"""
+TERMINATED = 128 + signal.SIGTERM
+
+
+@pytest.fixture
+def default_sigint() -> Iterator[None]:
+    """SIGINT as Python handles it by default, here and in children, also in a shell's background job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_run_is_followed_to_its_results(parts: LiveAirflow) -> None:
+    changes: list[tuple[str, int, str | None]] = []
+    run_id = parts.trigger("harness", {"seconds": 4}, run_id="followed")
+
+    assert parts.wait_for_task_state("harness", run_id, "nap", "deferred")["trigger"] is not None
+    state = parts.wait_for_run(
+        "harness",
+        run_id,
+        on_change=lambda task, _before: changes.append((task["task_id"], task["map_index"], task["state"])),
+    )
+
+    assert state == "success"
+    assert {("nap", -1, "success"), *(("double", index, "success") for index in range(3))} <= set(changes)
+    assert parts.xcom("harness", run_id, "greet") == {"greeting": "hello"}
+    assert [parts.xcom("harness", run_id, "double", map_index=index) for index in range(3)] == [2, 4, 6]
+    assert parts.xcom("harness", run_id, "greet", key="nothing") is None
+    assert parts.rendered_fields("harness", run_id, "nap") == {"seconds": "4"}
+    assert parts.extra_links("harness", run_id, "nap") == {}
+    assert "hello from greet" in parts.log("harness", run_id, "greet")
+
+
+def test_second_triggerer_is_frozen_thawed_and_killed_alone(parts: LiveAirflow) -> None:
+    parts.start("triggerer-2")
+    second = parts.processes["triggerer-2"].pid
+    members = [psutil.Process(pid) for pid in processes.session_members(second)]
+    ids = {parts.triggerer_id("triggerer"), parts.triggerer_id("triggerer-2")}
+    assert len(ids - {None}) == 2
+
+    parts.freeze("triggerer-2")
+    assert len(members) > 1, "the triggerer and its runner"
+    assert {member.status() for member in members} == {psutil.STATUS_STOPPED}
+    assert parts.processes["triggerer"].poll() is None
+    parts.thaw("triggerer-2")
+    assert psutil.STATUS_STOPPED not in {member.status() for member in members}
+
+    parts.kill("triggerer-2")
+    assert processes.session_members(second) == []
+    parts.wait_until_healthy()
+
+
+def test_task_marked_failed_runs_again_when_cleared(parts: LiveAirflow) -> None:
+    run_id = parts.trigger("harness", {"seconds": 600})
+    parts.wait_for_task_state("harness", run_id, "nap", "deferred")
+
+    parts.set_state("harness", run_id, "nap", "failed")
+    with pytest.raises(UnexpectedStateError, match="ended as failed"):
+        parts.wait_for_task_state("harness", run_id, "nap", "success")
+    assert parts.wait_for_run("harness", run_id) == "failed"
+
+    cleared = parts.clear("harness", run_id, ["nap"])
+    assert [task["task_id"] for task in cleared] == ["nap"]
+    assert parts.wait_for_task_state("harness", run_id, "nap", "deferred")["try_number"] == 2
+    parts.set_state("harness", run_id, "nap", "success")
+    assert parts.wait_for_task_state("harness", run_id, "nap", "success")
+
+
+def test_import_error_ends_the_wait_for_a_dag(parts: LiveAirflow) -> None:
+    broken = Path(parts.env["AIRFLOW__CORE__DAGS_FOLDER"]) / "broken.py"
+    broken.write_text("# airflow dag\nraise ValueError('broken on purpose')\n")
+    try:
+        with pytest.raises(UnexpectedStateError, match="broken on purpose"):
+            parts.wait_for_dag("broken")
+    finally:
+        broken.unlink()
+    assert processes.wait_until(lambda: not parts.import_errors(), timeout=60)
+
+
+def test_terminated_harness_leaves_no_process_and_no_file(tmp_path: Path, script_env: dict[str, str]) -> None:
+    home, user_home = tmp_path / "airflow-home", tmp_path / "user"
+    user_home.mkdir()
+    env = script_env | {"HOME": str(user_home)}
+    env.pop("AIRFLOW_HOME", None)
+    command = [sys.executable, "-c", LIVE_SCRIPT, str(home), str(DAGS)]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as script:
+        assert script.stdout is not None
+        word, *leaders = script.stdout.readline().split()
+        assert word == "healthy"
+        assert len(leaders) == len(PARTS)
+        alive = [processes.session_members(int(pid)) for pid in leaders]
+        script.send_signal(signal.SIGTERM)
+        script.wait()
+
+    assert script.returncode == TERMINATED
+    assert all(alive)
+    assert [processes.session_members(int(pid)) for pid in leaders] == [[]] * len(PARTS)
+    assert list(user_home.iterdir()) == []
+
+
+@pytest.mark.usefixtures("default_sigint")
+def test_interrupted_start_leaves_no_process(tmp_path: Path, script_env: dict[str, str]) -> None:
+    command = [sys.executable, "-c", LIVE_SCRIPT, str(tmp_path / "home"), str(DAGS)]
+    with subprocess.Popen(command, env=script_env, stdout=subprocess.PIPE) as script:
+        children: list[int] = []
+
+        def has_parts() -> bool:
+            children[:] = [child.pid for child in psutil.Process(script.pid).children()]
+            return len(children) > 1
+
+        assert processes.wait_until(has_parts, timeout=120, every=0.01)
+        script.send_signal(signal.SIGINT)
+        script.wait()
+
+    assert script.returncode == -signal.SIGINT
+    assert [processes.session_members(pid) for pid in children] == [[]] * len(children)
+
+
+def test_failed_start_shows_the_end_of_the_log(tmp_path: Path) -> None:
+    nowhere = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////no/such/folder/airflow.db"}
+    with (
+        pytest.raises(LiveAirflowError, match="unable to open database file"),
+        LiveAirflow(tmp_path, DAGS, env=nowhere),
+    ):
+        pass
+
+
+def test_callers_airflow_variables_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", "/elsewhere")
+    monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", "magichour://:key@elsewhere")
+
+    airflow = LiveAirflow(tmp_path, DAGS, env={"AIRFLOW__CORE__PARALLELISM": "2"})
+
+    assert airflow.env["AIRFLOW__CORE__DAGS_FOLDER"] == str(DAGS)
+    assert "AIRFLOW_CONN_MAGICHOUR_DEFAULT" not in airflow.env
+    assert airflow.env["AIRFLOW__CORE__PARALLELISM"] == "2"
+    airflow.close()
+
+
+def test_stop_ends_children_of_a_part_that_was_killed_alone(tmp_path: Path) -> None:
+    airflow = LiveAirflow(tmp_path, DAGS)
+    part = airflow.processes["scheduler"] = stubborn(tmp_path)
+
+    airflow.kill("scheduler", with_children=False)
+    assert part.returncode == -signal.SIGKILL
+    assert len(processes.session_members(part.pid)) == 1
+    airflow.stop()
+
+    assert processes.session_members(part.pid) == []
+
+
+def test_stop_ends_children_in_other_groups_and_those_that_ignore_sigterm(tmp_path: Path) -> None:
+    child = stubborn(tmp_path)
+    assert len(processes.session_members(child.pid)) == 2
+
+    processes.stop([child], grace=0.3)
+
+    assert processes.session_members(child.pid) == []
+    assert child.returncode == -signal.SIGKILL
+
+
+def test_stop_ends_a_frozen_child_without_force(tmp_path: Path) -> None:
+    child = processes.start(
+        [sys.executable, "-c", "import time; time.sleep(600)"],
+        env=os.environ,
+        log=tmp_path / "log",
+        cwd=tmp_path,
+    )
+    processes.freeze(child)
+    processes.stop([child])
+
+    assert child.returncode == -signal.SIGTERM
+
+
+@pytest.mark.usefixtures("default_sigint")
+def test_held_signal_arrives_after_the_work() -> None:
+    done: list[str] = []
+
+    def work() -> None:
+        with processes.signals_held():
+            signal.raise_signal(signal.SIGINT)
+            done.append("work")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["work"]
+
+
+@pytest.mark.usefixtures("default_sigint")
+def test_ignored_signal_stays_ignored_and_hides_no_other() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def work() -> None:
+        with processes.sigterm_raises(), processes.signals_held():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit):
+        work()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+@pytest.mark.usefixtures("default_sigint")
+def test_child_handles_sigint_that_its_parent_ignores(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log = tmp_path / "child.log"
+    command = [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGINT))"]
+
+    with processes.signals_held():
+        processes.start(command, env=os.environ, log=log, cwd=tmp_path).wait()
+
+    assert "default_int_handler" in log.read_text()
+
+
+def test_free_ports_are_different_and_free() -> None:
+    ports = processes.free_ports(3)
+
+    assert len(set(ports)) == 3
+    for port in ports:
+        with socket.socket() as each:
+            each.bind(("127.0.0.1", port))
+
+
+def test_postgres_is_private_and_removed_at_its_end() -> None:
+    with postgres() as url:
+        engine = sqlalchemy.create_engine(url)
+        with engine.connect() as connection:
+            assert connection.execute(sqlalchemy.text("SHOW listen_addresses")).scalar() == ""
+        engine.dispose()
+        folder = folder_of(url)
+        assert folder.stat().st_mode & 0o077 == 0
+        server = postgres_process(folder)
+        assert server.uids().effective != 0
+
+    assert not server.is_running()
+    assert not folder.exists()
+
+
+def test_terminated_script_leaves_no_postgres(script_env: dict[str, str]) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", POSTGRES_SCRIPT], env=script_env, stdout=subprocess.PIPE, text=True
+    ) as script:
+        assert script.stdout is not None
+        url = script.stdout.readline().strip()
+        folder = folder_of(url)
+        server = postgres_process(folder)
+        with sqlalchemy.create_engine(url).connect():  # a client that is still there
+            children = server.children()
+            script.send_signal(signal.SIGTERM)
+            script.wait()
+
+    assert script.returncode == TERMINATED
+    assert children
+    assert not any(process.is_running() for process in (server, *children))
+    assert not folder.exists()
+
+
+def postgres_process(folder: Path) -> psutil.Process:
+    return psutil.Process(int((folder / "data" / "postmaster.pid").read_text().splitlines()[0]))
+
+
+def stubborn(folder: Path) -> subprocess.Popen[bytes]:
+    """A process and its child, in a group of its own, that both ignore SIGTERM."""
+    log = folder / "stubborn.log"
+    child = processes.start([sys.executable, "-c", STUBBORN_SCRIPT], env=os.environ, log=log, cwd=folder)
+    assert processes.wait_until(lambda: log.read_text().count("ready") == 2, timeout=30)
+    return child

@@ -1,0 +1,164 @@
+"""`kill -9` of the task's own process at each point of a submission, in every mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from report import KILLED, Report, Row
+from runs import CREATE, DEFERRABLE, MAPPED, POLL, PUT, SYNCHRONOUS, UPLOAD, Played, Run, Starter
+
+DAGS = {SYNCHRONOUS: "breaking_synchronous", DEFERRABLE: "breaking_deferrable", MAPPED: "breaking_mapped"}
+RECOVERED_KEY = "magichour_recovered_job_id"
+UNKNOWN_ERROR = "SubmissionUnknownError"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place in the life of a task: where it is held or stops, and what the next attempt can know.
+
+    :param hold: the sandbox's rule that keeps the task there; `stop_at`: the Dag's own delay. With neither
+        the task is killed while it waits in the worker.
+    :param is_known: whether the next attempt can know what became of the create.
+    :param paid: jobs that were charged by the time of the kill.
+    """
+
+    what: str
+    hold: dict[str, Any] = field(default_factory=dict)
+    stop_at: str = ""
+    is_known: bool = True
+    paid: int = 1
+
+    def reach(self, run: Run) -> None:
+        """Wait until the task is there."""
+        if self.hold:
+            run.until_held()
+        elif self.stop_at == "resume":
+            run.until_in("deferred")
+            run.complete()
+            run.until_signed("stopped")
+        elif self.stop_at:
+            run.until_signed("stopped")
+        else:
+            run.until(lambda: [job["polls"] > 1 for job in run.jobs()] == [True], "the job is polled")
+
+
+BEFORE_UPLOAD = Point("before the upload", hold={**UPLOAD, "hold": "before"}, paid=0)
+AFTER_UPLOAD = Point("after the upload", hold={**PUT, "hold": "after"}, paid=0)
+NOT_RECEIVED = Point(
+    "during the create, before Magic Hour has received it",
+    hold={**CREATE, "hold": "before"},
+    is_known=False,
+    paid=0,
+)
+RECEIVED = Point(
+    "during the create, after Magic Hour has received it", hold={**CREATE, "hold": "after"}, is_known=False
+)
+ANSWERED = Point("after the response, before its id is stored", stop_at="answer", is_known=False)
+STORED = Point("after the id is stored", hold={**POLL, "hold": "before"})
+WAITING = Point("while it waits in the worker")
+RESUMED = Point("when it resumes", stop_at="resume")
+SUBMISSION = (BEFORE_UPLOAD, AFTER_UPLOAD, NOT_RECEIVED, RECEIVED, ANSWERED, STORED)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill."""
+
+    point: Point
+    mode: str
+    with_supervisor: bool = False
+
+    @property
+    def id(self) -> str:
+        """A unique name."""
+        return f"{self.mode} {self.what}"
+
+    @property
+    def what(self) -> str:
+        """What is done, in the page's words."""
+        return f"{self.point.what}{', its supervisor too' if self.with_supervisor else ''}"
+
+    @property
+    def requested(self) -> int:
+        """How many videos are requested."""
+        return 3 if self.mode == MAPPED else 1
+
+    @property
+    def is_cleared(self) -> bool:
+        """Whether a user clears the task after it has failed."""
+        return not self.point.is_known and self.mode != MAPPED
+
+    @property
+    def is_recovered(self) -> bool:
+        """Whether the user finds the job in the library first, and stores its id with the task."""
+        return self.is_cleared and self.mode == DEFERRABLE and self.point.paid == 1
+
+    def play(self, starter: Starter, run_id: str) -> tuple[Row, dict[str, str], Row | None]:
+        """Kill, let the run end, and if the task fails do what its message says; rows and errors."""
+        run = starter.start(DAGS[self.mode], run_id, hold=self.point.hold or None, stop_at=self.point.stop_at)
+        self.point.reach(run)
+        victim = run.until_one_runs() if self.mode == MAPPED else run.until_in("running")
+        run.kill(victim, with_supervisor=self.with_supervisor)
+        run.finish()
+        index = victim["map_index"]
+        row = run.row(self.what, self.mode, requested=self.requested, map_index=index)
+        errors = run.errors(run.task(map_index=index))
+        return row, errors, self._clear(run) if self.is_cleared else None
+
+    def _clear(self, run: Run) -> Row:
+        if self.is_recovered:
+            run.store(RECOVERED_KEY, run.only_job()["id"])
+        run.clear()
+        run.finish()
+        if self.is_recovered:
+            return run.row(f"{self.what}; then a user stores the job's id and clears the task", self.mode)
+        what = f"{self.what}; then a user clears the task"
+        return run.row(what, self.mode, requested=1 + self.point.paid)
+
+
+KILLS = [
+    *(Kill(point, mode) for point in SUBMISSION for mode in (SYNCHRONOUS, DEFERRABLE)),
+    Kill(WAITING, SYNCHRONOUS),
+    Kill(RESUMED, DEFERRABLE),
+    *(Kill(point, MAPPED) for point in (RECEIVED, STORED)),
+    *(Kill(point, SYNCHRONOUS, with_supervisor=True) for point in (RECEIVED, STORED)),
+]
+
+
+def params(kills: list[Kill]) -> list[Any]:
+    return [pytest.param(kill, id=kill.id) for kill in kills]
+
+
+@pytest.mark.parametrize("scenario", params([kill for kill in KILLS if kill.point.is_known]))
+def test_kill_retry_ends_with_the_video_paid_once(scenario: Kill, played: Played, report: Report) -> None:
+    row, _, _ = played(scenario)
+    code = "reattached" if scenario.point.paid else "submitted"
+    assert (row.ends, row.job) == ("success, attempt 2", code)
+    assert row.paid == row.rendered == scenario.requested
+    report.add(KILLED, row, place=KILLS.index(scenario))
+
+
+@pytest.mark.parametrize("scenario", params([kill for kill in KILLS if not kill.point.is_known]))
+def test_kill_in_create_fails_retry_with_unknown_submission(
+    scenario: Kill, played: Played, report: Report
+) -> None:
+    row, errors, _ = played(scenario)
+    paid = scenario.requested - 1 + scenario.point.paid
+    assert (row.ends, row.job) == ("failed, attempt 2", "unknown-reported")
+    assert row.paid == row.rendered == paid
+    message = errors[UNKNOWN_ERROR]
+    for part in ("12000 credits", RECOVERED_KEY, "https://magichour.ai/my-library", DAGS[scenario.mode]):
+        assert part in message
+    report.add(KILLED, row, place=KILLS.index(scenario))
+
+
+@pytest.mark.parametrize("scenario", params([kill for kill in KILLS if kill.is_cleared]))
+def test_clear_after_unknown_submission(scenario: Kill, played: Played, report: Report) -> None:
+    _, _, row = played(scenario)
+    code = "reattached" if scenario.is_recovered else "resubmitted" if scenario.point.paid else "submitted"
+    requested = 1 if scenario.is_recovered else 1 + scenario.point.paid
+    assert (row.ends, row.job) == ("success, attempt 3", code)
+    assert row.requested == row.paid == row.rendered == requested
+    report.add(KILLED, row, place=KILLS.index(scenario))
