@@ -46,7 +46,7 @@ nitpick_ignore = [
     ("py:class", "magichour_provider.client.download_headers.Position"),
     ("py:class", "magichour_provider.operators._base.MagicHourHookMixin"),
     ("py:class", "magichour_provider.operators._base.OpenLineageMixin"),
-    ("py:class", "magichour_provider.sandbox.state.Settings"),
+    ("py:class", "magichour_provider.sandbox.schemas.Settings"),
 ]
 """Names that only documented modules use."""
 

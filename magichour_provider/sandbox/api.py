@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -15,9 +14,15 @@ from magichour_provider.client import pricing
 from magichour_provider.client.pricing import IMAGE_EXTENSIONS, ModelRequest, Tier
 from magichour_provider.client.pricing_table import AUDIO_ALIASES, MODELS, Audio
 from magichour_provider.exceptions import CatalogError
-from magichour_provider.sandbox.jobs import JobRequest, Sandbox, iso
-from magichour_provider.sandbox.render import image_size
-from magichour_provider.sandbox.schemas import ApiProblem, CreateBody, UploadItem, UploadUrlsBody, parse_body
+from magichour_provider.sandbox.jobs import Sandbox
+from magichour_provider.sandbox.schemas import (
+    CreateBody,
+    JobRequest,
+    SandboxError,
+    UploadItem,
+    UploadUrlsBody,
+    parse_body,
+)
 from magichour_provider.sandbox.storage import UPLOAD_URL_LIFE
 
 EXTENSIONS: Mapping[str, frozenset[str]] = {
@@ -51,7 +56,7 @@ async def create_upload_urls(request: Request) -> JSONResponse:
         if item.extension not in EXTENSIONS[item.type]:
             allowed = ", ".join(sorted(EXTENSIONS[item.type]))
             field = f"items.{index}.extension"
-            raise ApiProblem(
+            raise SandboxError(
                 422, f"Invalid value for field: {field}: {item.extension!r} is not one of {allowed}"
             )
     base_url = _storage_url(request)
@@ -62,9 +67,7 @@ async def create_image_to_video(request: Request) -> JSONResponse:
     """Charge and queue a job. The same body twice is two jobs, as the API has no idempotency."""
     sandbox: Sandbox = request.app.state.sandbox
     body = parse_body(CreateBody, await request.body())
-    upload = sandbox.upload(body.assets.image_file_path)
-    size = await run_sync(image_size, upload) if upload else None
-    job = sandbox.submit(validate(body, sandbox, size))
+    job = sandbox.submit(validate(body, sandbox))
     credits = job.credits_charged
     return JSONResponse({"id": job.id, "estimated_frame_cost": credits, "credits_charged": credits})
 
@@ -88,9 +91,8 @@ async def get_account(request: Request) -> JSONResponse:
     """Tier and credits."""
     sandbox: Sandbox = request.app.state.sandbox
     if not sandbox.behaviour.account_endpoint:
-        raise ApiProblem(404, "Not Found")
-    sandbox.settle()
-    return JSONResponse(sandbox.account.body(milliseconds=sandbox.behaviour.milliseconds))
+        raise SandboxError(404, "Not Found")
+    return JSONResponse(sandbox.account_body())
 
 
 routes = [
@@ -102,22 +104,22 @@ routes = [
 ]
 
 
-def validate(body: CreateBody, sandbox: Sandbox, size: tuple[int, int] | None) -> JobRequest:
+def validate(body: CreateBody, sandbox: Sandbox) -> JobRequest:
     """What a create will render, and its cost.
 
-    `size` is that of the image in pixels, if known. Raises ApiProblem: 400 unknown model, 402 not in plan,
-    422 a combination that the model does not support.
+    Raises SandboxError: 400 unknown model, 402 not in the plan, 422 not supported by the model.
     """
     if sandbox.behaviour.unknown_model == "refuse" and not pricing.is_known(body.model):
-        raise ApiProblem(400, f"Invalid value for field: model (expected enum): unknown model {body.model!r}")
+        raise SandboxError(
+            400, f"Invalid value for field: model (expected enum): unknown model {body.model!r}"
+        )
     tier = sandbox.account.tier
     asked = ModelRequest(
         model=body.model,
         end_seconds=body.end_seconds,
-        resolution=body.resolution or body.style.resolution or pricing.default_resolution(tier),
+        resolution=body.resolution or pricing.default_resolution(tier),
         audio=body.audio,
         end_image=body.assets.end_image_file_path is not None,
-        image_size=size,
     )
     if tier is Tier.FREE:
         _check_free_plan(asked)
@@ -125,12 +127,11 @@ def validate(body: CreateBody, sandbox: Sandbox, size: tuple[int, int] | None) -
     try:
         pricing.validate(choice)
     except CatalogError as error:
-        raise ApiProblem(422, error.what) from None
-    now = iso(sandbox.now(), milliseconds=sandbox.behaviour.milliseconds)
+        raise SandboxError(422, error.what) from None
     base = AUDIO_ALIASES.get(choice.model, choice.model)
     model = RENAMED_MODELS.get(base, base)
     return JobRequest(
-        name=f"Image To Video - {now}" if body.name is None else body.name,
+        name=f"Image To Video - {sandbox.iso(sandbox.now())}" if body.name is None else body.name,
         requested_model=body.model,
         model=model,
         resolution=choice.resolution or "720p",
@@ -153,10 +154,10 @@ def credits_for(request: ModelRequest) -> int:
 def _check_free_plan(request: ModelRequest) -> None:
     """The free tier has the ltx models at 480p (docs: billing/subscription-pricing)."""
     if request.model != pricing.DEFAULT_MODEL and not request.model.startswith(_FREE_FAMILY):
-        raise ApiProblem(402, f"Model {request.model} needs a subscription", "subscription_required")
+        raise SandboxError(402, f"Model {request.model} needs a subscription", "subscription_required")
     if request.resolution not in _FREE_RESOLUTIONS:
         message = f"Resolution {request.resolution} is not in the free plan"
-        raise ApiProblem(402, message, "plan_upgrade_required")
+        raise SandboxError(402, message, "plan_upgrade_required")
 
 
 def _resolve_default(request: ModelRequest, tier: Tier) -> ModelRequest:
@@ -186,7 +187,7 @@ def _upload_target(item: UploadItem, base_url: str, sandbox: Sandbox) -> dict[st
     expires_at = (sandbox.now() + UPLOAD_URL_LIFE).replace(microsecond=0)
     return {
         "upload_url": f"{base_url}{path}?{sandbox.signer.query('PUT', path, expires_at)}",
-        "expires_at": iso(expires_at, milliseconds=sandbox.behaviour.milliseconds),
+        "expires_at": sandbox.iso(expires_at),
         "file_path": upload.file_path,
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -19,10 +19,10 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from magichour_provider.sandbox import api, control, storage
-from magichour_provider.sandbox.control import ControlError, SandboxControl
+from magichour_provider.sandbox.control import SandboxControl
 from magichour_provider.sandbox.faults import AbortableProtocol, FaultMiddleware, Origin
 from magichour_provider.sandbox.jobs import Sandbox
-from magichour_provider.sandbox.schemas import ApiProblem, Settings, StorageError, validation_message
+from magichour_provider.sandbox.schemas import SandboxError, Settings, validation_message
 
 DEFAULT_KEY = "mhk_sandbox"
 """The key that `SandboxServer.api_key` gives if the settings have none."""
@@ -32,26 +32,15 @@ UNKNOWN_ROUTE = "(unknown)"
 _ANY_HOST = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 _KEEP_ALIVE_SECONDS = 75
 
-_Handler = Callable[[Request, Exception], Awaitable[Response]]
-
 
 def api_app(sandbox: Sandbox, storage_port: int) -> ASGIApp:
     """The API origin with its control pages."""
 
-    async def answer_problem(_request: Request, error: Exception) -> Response:
-        if isinstance(error, ControlError):
-            return JSONResponse({"message": str(error)}, error.status)
-        if isinstance(error, ValidationError):
-            return JSONResponse({"message": validation_message(error)}, 422)
-        if isinstance(error, HTTPException):
-            error = ApiProblem(404, "Not Found")
-        if not isinstance(error, ApiProblem):
-            error = ApiProblem(500, "Internal Server Error")
-        return error.response(sandbox.behaviour)
+    def answer(error: SandboxError) -> Response:
+        code = {"code": error.code} if sandbox.behaviour.error_shape == "code" else {}
+        return JSONResponse({**code, "message": str(error)}, error.status)
 
-    errors = (ApiProblem, ControlError, ValidationError, HTTPException, Exception)
-    handlers: dict[Any, _Handler] = dict.fromkeys(errors, answer_problem)
-    app = Starlette(routes=[*api.routes, *control.routes], exception_handlers=handlers)
+    app = Starlette(routes=[*api.routes, *control.routes], exception_handlers=_handlers(answer))
     app.state.sandbox = sandbox
     app.state.storage_port = storage_port
 
@@ -61,7 +50,7 @@ def api_app(sandbox: Sandbox, storage_port: int) -> ASGIApp:
         if sandbox.accepts_key(authorization):
             await app(scope, receive, send)
         else:
-            await ApiProblem(401, "Unauthorized").response(sandbox.behaviour)(scope, receive, send)
+            await answer(SandboxError(401, "Unauthorized"))(scope, receive, send)
 
     with_faults = _with_faults(check_key, sandbox, "api", app.routes)
 
@@ -75,15 +64,28 @@ def api_app(sandbox: Sandbox, storage_port: int) -> ASGIApp:
 def storage_app(sandbox: Sandbox) -> ASGIApp:
     """The storage origin."""
 
-    async def answer_error(_request: Request, error: Exception) -> Response:
-        if isinstance(error, StorageError):
-            return error.response()
-        return StorageError(404, "NoSuchKey", "The specified key does not exist").response()
+    def answer(error: SandboxError) -> Response:
+        body = f"<?xml version='1.0'?>\n<Error><Code>{error.code}</Code><Message>{error}</Message></Error>"
+        return Response(body, error.status, error.headers, media_type="application/xml")
 
-    handlers: dict[Any, _Handler] = dict.fromkeys((StorageError, HTTPException), answer_error)
-    app = Starlette(routes=storage.routes, exception_handlers=handlers)
+    app = Starlette(routes=storage.routes, exception_handlers=_handlers(answer))
     app.state.sandbox = sandbox
     return _with_faults(app, sandbox, "storage", app.routes)
+
+
+def _handlers(answer: Callable[[SandboxError], Response]) -> dict[Any, Any]:
+    """Exception handlers that make every error a SandboxError."""
+
+    async def handle(_request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            error = SandboxError(404, "Not Found")
+        elif isinstance(error, ValidationError):
+            error = SandboxError(422, validation_message(error))
+        elif not isinstance(error, SandboxError):
+            error = SandboxError(500, "Internal Server Error")
+        return answer(error)
+
+    return dict.fromkeys((SandboxError, ValidationError, HTTPException, Exception), handle)
 
 
 def _with_faults(app: ASGIApp, sandbox: Sandbox, origin: Origin, routes: list[BaseRoute]) -> FaultMiddleware:

@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magichour_provider.client.pricing import Tier
@@ -61,7 +60,6 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         credits=arguments.credits,
         quick=arguments.quick,
         behaviour=Behaviour().changed(switches),
-        data_dir=arguments.data_dir,
     )
 
 
@@ -81,7 +79,6 @@ def _parser() -> argparse.ArgumentParser:
         "--tier", choices=[tier.value for tier in Tier], default=Tier.CREATOR.value, help="(default: creator)"
     )
     add("--credits", type=int, default=12_000, help="credits of the account (default: 12000)")
-    add("--data-dir", type=Path, help="directory for files (default: a temporary one, removed at the end)")
     add("--behaviour", action="append", default=[], metavar="KEY=VALUE", help="set a switch; repeatable")
     return parser
 

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from magichour_provider.client.pricing import Tier
-from magichour_provider.sandbox.schemas import ForcedStatus
+from magichour_provider.sandbox.schemas import ForcedStatus, SandboxError
 
 if TYPE_CHECKING:
     from magichour_provider.sandbox.jobs import Job, Sandbox
@@ -97,14 +97,6 @@ def _given(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-class ControlError(Exception):
-    """A control request for a job that cannot be changed so."""
-
-    def __init__(self, status: int, message: str) -> None:
-        self.status = status
-        super().__init__(message)
-
-
 class _Change(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -122,36 +114,48 @@ class ClockChange(_Change):
     advance: float = Field(ge=0, allow_inf_nan=False, le=10**10)
 
 
+async def handle(request: Request) -> JSONResponse:
+    """Answer one control request. Raises pydantic's ValidationError or SandboxError."""
+    sandbox: Sandbox = request.app.state.sandbox
+    body = await request.body()
+    action = request.path_params["action"]
+    if action == "faults":
+        sandbox.faults.replace(body)
+        return JSONResponse({"faults": sandbox.faults.remaining()})
+    if action == "release":
+        return JSONResponse({"released": sandbox.faults.held.release()})
+    if action == "account":
+        for name, value in AccountChange.model_validate_json(body).model_dump(exclude_none=True).items():
+            sandbox.settle()
+            setattr(sandbox.account, name, value)
+        return JSONResponse(sandbox.account_body())
+    if action == "clock":
+        sandbox.advance(ClockChange.model_validate_json(body).advance)
+        return JSONResponse({"now": sandbox.iso(sandbox.now())})
+    if action == "behaviour":
+        sandbox.behaviour = sandbox.behaviour.changed(TypeAdapter(dict[str, Any]).validate_json(body))
+        return JSONResponse(sandbox.behaviour.model_dump())
+    if action == "reset":
+        sandbox.reset()
+        return JSONResponse(sandbox.state())
+    raise SandboxError(404, f"there is no control page {action}")
+
+
 async def get_state(request: Request) -> JSONResponse:
     """Everything that happened since the start or the last reset."""
     sandbox: Sandbox = request.app.state.sandbox
     return JSONResponse(sandbox.state())
 
 
-async def set_faults(request: Request) -> JSONResponse:
-    """Replace the list of fault rules."""
-    sandbox: Sandbox = request.app.state.sandbox
-    sandbox.faults.replace(await request.body())
-    return JSONResponse({"faults": sandbox.faults.remaining()})
-
-
-async def release(request: Request) -> JSONResponse:
-    """Let all requests continue that a `hold` rule holds."""
-    sandbox: Sandbox = request.app.state.sandbox
-    return JSONResponse({"released": sandbox.faults.held.release()})
-
-
 async def set_job(request: Request) -> JSONResponse:
     """Set the status of a job."""
     sandbox: Sandbox = request.app.state.sandbox
     job = _job(request)
-    change = ForcedStatus.model_validate_json(await request.body())
-    if change.status == "complete":
-        error = await run_sync(job.rendered.exception)
-        if error:
-            raise ControlError(409, f"this job cannot complete: {error}")
-    job.forced = change
-    return JSONResponse(job.state(sandbox.settled_status(job)))
+    forced = ForcedStatus.model_validate_json(await request.body())
+    if forced.status == "complete" and (error := await run_sync(job.rendered.exception)):
+        raise SandboxError(422, f"this job cannot complete: {error}")
+    job.forced = forced
+    return JSONResponse(sandbox.job_state(job))
 
 
 async def set_video(request: Request) -> JSONResponse:
@@ -159,54 +163,17 @@ async def set_video(request: Request) -> JSONResponse:
     sandbox: Sandbox = request.app.state.sandbox
     video = _job(request).video(sandbox.now())
     if video is None:
-        raise ControlError(404, "this job has no video")
+        raise SandboxError(404, "this job has no video")
     content = await request.body()
     await run_sync(_replace, video.files[0], content)
     return JSONResponse({"bytes": len(content)})
 
 
-async def set_account(request: Request) -> JSONResponse:
-    """Set tier, credits or both."""
-    sandbox: Sandbox = request.app.state.sandbox
-    change = AccountChange.model_validate_json(await request.body())
-    sandbox.settle()
-    for name, value in change.model_dump(exclude_none=True).items():
-        setattr(sandbox.account, name, value)
-    return JSONResponse(sandbox.account.body(milliseconds=True))
-
-
-async def advance_clock(request: Request) -> JSONResponse:
-    """Move the time forward."""
-    sandbox: Sandbox = request.app.state.sandbox
-    sandbox.advance(ClockChange.model_validate_json(await request.body()).advance)
-    return JSONResponse({"now": sandbox.now().isoformat()})
-
-
-async def set_behaviour(request: Request) -> JSONResponse:
-    """Set some switches; returns all of them."""
-    sandbox: Sandbox = request.app.state.sandbox
-    switches = TypeAdapter(dict[str, Any]).validate_json(await request.body())
-    sandbox.behaviour = sandbox.behaviour.changed(switches)
-    return JSONResponse(sandbox.behaviour.model_dump())
-
-
-async def reset(request: Request) -> JSONResponse:
-    """Restore the state at the start."""
-    sandbox: Sandbox = request.app.state.sandbox
-    sandbox.reset()
-    return JSONResponse(sandbox.state())
-
-
 routes = [
     Route(f"{PREFIX}/state", get_state),
-    Route(f"{PREFIX}/faults", set_faults, methods=["POST"]),
-    Route(f"{PREFIX}/release", release, methods=["POST"]),
     Route(f"{PREFIX}/jobs/{{id}}", set_job, methods=["POST"]),
     Route(f"{PREFIX}/jobs/{{id}}/video", set_video, methods=["POST"]),
-    Route(f"{PREFIX}/account", set_account, methods=["POST"]),
-    Route(f"{PREFIX}/clock", advance_clock, methods=["POST"]),
-    Route(f"{PREFIX}/behaviour", set_behaviour, methods=["POST"]),
-    Route(f"{PREFIX}/reset", reset, methods=["POST"]),
+    Route(f"{PREFIX}/{{action}}", handle, methods=["POST"]),
 ]
 
 
@@ -214,7 +181,7 @@ def _job(request: Request) -> Job:
     job_id = request.path_params["id"]
     sandbox: Sandbox = request.app.state.sandbox
     if job_id not in sandbox.jobs:
-        raise ControlError(404, f"there is no job {job_id}")
+        raise SandboxError(404, f"there is no job {job_id}")
     return sandbox.jobs[job_id]
 
 

@@ -13,7 +13,12 @@ from pathlib import Path
 
 import av
 from av.container import OutputContainer
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageOps
+
+from magichour_provider.sandbox.schemas import JobRequest
+
+Images = Sequence[Path | None]
+"""One or two files; None stands for an image that was not uploaded."""
 
 SHORT_EDGES = {"360p": 360, "480p": 480, "720p": 720, "1080p": 1080, "4k": 2160}
 """Shorter edge of a video in pixels, by resolution."""
@@ -28,6 +33,7 @@ _AUDIO_FRAME_SAMPLES = 1024
 _MAX_SHORT_BOX_BYTES = (1 << 32) - 1
 _OPTIONAL_FORMATS = frozenset({".heic", ".heif", ".avif", ".jp2"})
 """Image formats of Magic Hour that not every build of Pillow can decode."""
+_TEST_CARD = Image.radial_gradient("L").convert("RGB").resize((1280, 720))
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
@@ -38,17 +44,6 @@ class RenderError(Exception):
         self.code = code
         self.message = message
         super().__init__(f"{code}: {message}")
-
-
-@dataclass(frozen=True)
-class RenderRequest:
-    """What to render. `images` are one or two files; None stands for an image that was not uploaded."""
-
-    images: tuple[Path | None, ...]
-    resolution: str
-    seconds: float
-    fps: int
-    audio: bool
 
 
 @dataclass(frozen=True)
@@ -68,12 +63,14 @@ class Renderer:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sandbox-render")
         self._abandoned = threading.Event()
 
-    def submit(self, request: RenderRequest, targets: Sequence[Path], padding_bytes: int) -> Future[Video]:
+    def submit(
+        self, request: JobRequest, images: Images, targets: Sequence[Path], padding_bytes: int
+    ) -> Future[Video]:
         """Start to render into `targets`, each `padding_bytes` larger. The future raises RenderError."""
         abandoned = self._abandoned
 
         def run() -> Video:
-            video = render(request, targets[0], quick=self._quick, abandoned=abandoned)
+            video = render(request, images, targets[0], quick=self._quick, abandoned=abandoned)
             for number, target in enumerate(targets[1:], start=2):
                 mark = f"download {number}".encode()
                 shutil.copyfile(targets[0], target)
@@ -96,15 +93,20 @@ class Renderer:
 
 
 def render(
-    request: RenderRequest, target: Path, *, quick: bool, abandoned: threading.Event | None = None
+    request: JobRequest,
+    images: Images,
+    target: Path,
+    *,
+    quick: bool,
+    abandoned: threading.Event | None = None,
 ) -> Video:
     """Load the images and encode the video as `target`. Raises RenderError, also once `abandoned` is set."""
     short_edge = SHORT_EDGES[request.resolution]
     longest_edge = _QUICK_LONG_EDGE_PIXELS * 2 if quick else round(short_edge * _WIDEST_ASPECT)
-    images = [load_image(image, longest_edge) for image in request.images]
-    width, height = frame_size(images[0].size, request.resolution, quick=quick)
-    frames = round(request.seconds * request.fps)
-    camera = _pan(images, (width, height), frames)
+    pictures = [load_image(image, longest_edge) for image in images]
+    width, height = frame_size(pictures[0].size, request.resolution, quick=quick)
+    frames = round(request.end_seconds * request.fps)
+    camera = _pan(pictures, (width, height), frames)
 
     def frame_at(index: int) -> Image.Image:
         if abandoned and abandoned.is_set():
@@ -156,7 +158,7 @@ def _pan(images: list[Image.Image], size: tuple[int, int], frames: int) -> Calla
 
 def _encode(
     container: OutputContainer,
-    request: RenderRequest,
+    request: JobRequest,
     size: tuple[int, int],
     frames: int,
     frame_at: Callable[[int], Image.Image],
@@ -175,7 +177,7 @@ def _encode(
     container.mux(video.encode(None))
     if sound is None:
         return
-    for start in range(0, int(request.seconds * _AUDIO_HZ) - _AUDIO_FRAME_SAMPLES, _AUDIO_FRAME_SAMPLES):
+    for start in range(0, int(request.end_seconds * _AUDIO_HZ) - _AUDIO_FRAME_SAMPLES, _AUDIO_FRAME_SAMPLES):
         silence = av.AudioFrame(format="fltp", layout="stereo", samples=_AUDIO_FRAME_SAMPLES)
         for plane in silence.planes:
             plane.update(bytes(plane.buffer_size))
@@ -204,37 +206,16 @@ def add_free_box(path: Path, size: int, content: bytes = b"") -> None:
 def load_image(upload: Path | None, longest_edge: int) -> Image.Image:
     """The image, upright and in RGB, decoded no larger than `longest_edge` pixels if its format allows.
 
-    The sandbox is offline: an image that was not uploaded gives a test card, and so does a HEIC file that
+    The sandbox is offline: an image that was not uploaded gives `_TEST_CARD`, and so does a HEIC file that
     this Pillow cannot decode. Raises RenderError.
     """
     if upload is None:
-        return _test_card()
+        return _TEST_CARD
     try:
         with Image.open(upload) as image:
             image.draft("RGB", (longest_edge, longest_edge))
             return ImageOps.exif_transpose(image).convert("RGB")
     except _UNREADABLE:
         if upload.suffix in _OPTIONAL_FORMATS:
-            return _test_card()
+            return _TEST_CARD
         raise RenderError("invalid_image_file", "The image file could not be read.") from None
-
-
-def image_size(upload: Path) -> tuple[int, int] | None:
-    """Width and height of an upload in pixels, from its header alone; None if it is not an image."""
-    try:
-        with Image.open(upload) as image:
-            width, height = image.size
-            return width, height
-    except _UNREADABLE:
-        return None
-
-
-def _test_card() -> Image.Image:
-    bars = ("white", "yellow", "cyan", "green", "magenta", "red", "blue")
-    card = Image.new("RGB", (1280, 720), "black")
-    pen = ImageDraw.Draw(card)
-    width = card.width / len(bars)
-    for index, colour in enumerate(bars):
-        pen.rectangle((index * width, 0, (index + 1) * width, 560), fill=colour)
-    pen.text((480, 610), "magichour-sandbox", fill="white", font_size=40)
-    return card

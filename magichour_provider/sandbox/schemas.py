@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from starlette.responses import JSONResponse, Response
 
 from magichour_provider.client.pricing import Tier
-
-MIN_BOX_BYTES = 8
-"""Smallest padding of a video: the header of an mp4 box, its length and type (ISO/IEC 14496-12, 4.2)."""
 
 ERROR_CODES: Mapping[int, str] = {
     400: "invalid_request",
@@ -56,18 +51,11 @@ class Behaviour(BaseModel):
     """Which store's checksum headers a video is served with; Magic Hour documents none."""
     ranges: bool = True
     """Whether parts of a video can be requested; if not, the Range header is ignored."""
-    video_padding_bytes: int = Field(default=0, ge=0, le=1 << 40)
-    """Bytes by which videos created from now on are larger, 0 or at least 8; they play as before. The
-    first request for such a video computes its checksum, which takes a few seconds per GiB."""
+    video_padding_bytes: int = Field(default=0, ge=0, le=1 << 40, multiple_of=8)
+    """Bytes by which videos created from now on are larger, on disk sparse; they play as before. The first
+    request for such a video computes its checksum, which takes a few seconds per GiB."""
     downloads_per_job: int = Field(default=1, ge=1, le=100)
     """Number of different videos that each job created from now on has."""
-
-    @field_validator("video_padding_bytes")
-    @classmethod
-    def _holds_a_box(cls, padding: int) -> int:
-        if 0 < padding < MIN_BOX_BYTES:
-            raise ValueError(f"must be 0 or at least {MIN_BOX_BYTES}")
-        return padding
 
     def changed(self, switches: Mapping[str, Any]) -> Behaviour:
         """A copy with `switches` set. Raises pydantic's ValidationError."""
@@ -79,7 +67,7 @@ class Settings:
     """How a sandbox starts, and what a reset restores.
 
     If `api_keys` is empty, every key is valid that does not contain invalid, wrong, bad or revoked.
-    `quick` renders tiny videos. If `data_dir` is None, files are in a temporary directory.
+    `quick` renders tiny videos.
     """
 
     api_keys: tuple[str, ...] = field(default=(), repr=False)
@@ -87,36 +75,35 @@ class Settings:
     credits: int = 12_000
     quick: bool = False
     behaviour: Behaviour = field(default_factory=Behaviour)
-    data_dir: Path | None = None
 
 
-class ApiProblem(Exception):
-    """An error answer of the API: status, message and `code` (default: the usual one of the status)."""
+@dataclass(frozen=True)
+class JobRequest:
+    """A validated create, and its cost in credits."""
 
-    def __init__(self, status: int, message: str, code: str | None = None) -> None:
+    name: str
+    requested_model: str
+    model: str
+    resolution: str
+    end_seconds: float
+    audio: bool
+    fps: int
+    credits: int
+    image_file_path: str
+    end_image_file_path: str | None = None
+    prompt: str | None = None
+
+
+class SandboxError(Exception):
+    """An error answer: status, message, `code` (default: the usual one of the status) and headers."""
+
+    def __init__(
+        self, status: int, message: str, code: str = "", headers: dict[str, str] | None = None
+    ) -> None:
         self.status = status
         self.code = code or ERROR_CODES[status]
-        super().__init__(message)
-
-    def response(self, behaviour: Behaviour) -> JSONResponse:
-        """The answer in the shape of the switch `error_shape`."""
-        code = {"code": self.code} if behaviour.error_shape == "code" else {}
-        return JSONResponse({**code, "message": str(self)}, self.status)
-
-
-class StorageError(Exception):
-    """An error answer of the storage: XML, as object stores give."""
-
-    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
-        self.status = status
-        self.code = code
         self.headers = headers
         super().__init__(message)
-
-    def response(self) -> Response:
-        """The answer."""
-        body = f"<?xml version='1.0'?>\n<Error><Code>{self.code}</Code><Message>{self}</Message></Error>"
-        return Response(body, self.status, self.headers, media_type="application/xml")
 
 
 class _Body(BaseModel):
@@ -145,13 +132,6 @@ class Style(_Body):
     prompt: str | None = None
     high_quality: bool | None = None
     quality_mode: Literal["quick", "studio"] | None = None
-
-    @property
-    def resolution(self) -> str | None:
-        """The resolution that the deprecated fields stand for."""
-        if self.high_quality is not None:
-            return "1080p" if self.high_quality else "720p"
-        return {"quick": "720p", "studio": "1080p"}.get(self.quality_mode or "")
 
 
 class CreateBody(_Body):
@@ -197,11 +177,11 @@ _BodyT = TypeVar("_BodyT", bound=_Body)
 
 
 def parse_body(body: type[_BodyT], raw: bytes) -> _BodyT:
-    """Read `raw` as `body`. Raises ApiProblem 400 that names every wrong field."""
+    """Read `raw` as `body`. Raises SandboxError 400 that names every wrong field."""
     try:
         return body.model_validate_json(raw or b"null")
     except ValidationError as error:
-        raise ApiProblem(400, validation_message(error)) from None
+        raise SandboxError(400, validation_message(error)) from None
 
 
 def validation_message(error: ValidationError) -> str:

@@ -11,7 +11,6 @@ import hmac
 import os
 import re
 import secrets
-import string
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from datetime import datetime, timedelta
 from email.utils import formatdate
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlencode
 
 from anyio.to_thread import run_sync
@@ -27,7 +26,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from magichour_provider.sandbox.schemas import Behaviour, StorageError
+from magichour_provider.client.pricing import MAX_UPLOAD_BYTES
+from magichour_provider.sandbox.schemas import Behaviour, SandboxError
 
 if TYPE_CHECKING:
     from magichour_provider.sandbox.jobs import Sandbox
@@ -40,13 +40,12 @@ DOWNLOAD_URL_LIFE = timedelta(hours=24)
 """Life of a download URL (docs: changelog, 27 December 2024)."""
 
 _CHUNK_BYTES = 1 << 20
-_ID_ALPHABET = string.ascii_lowercase + string.digits
 _ONE_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
 
 
 def new_id() -> str:
-    """An opaque id that has the form of Magic Hour's: `c` and 24 letters and digits."""
-    return "c" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(24))
+    """An opaque id that has the form of Magic Hour's: `c` and 24 more characters."""
+    return "c" + secrets.token_hex(12)
 
 
 def download_path(project_id: str, number: int = 1) -> str:
@@ -88,6 +87,11 @@ class Upload:
     put_count: int = 0
     put_at: datetime | None = None
 
+    def state(self) -> dict[str, Any]:
+        """The upload in the sandbox's state."""
+        names = {"file_path": self.file_path, "sha256": self.sha256}
+        return {**names, "bytes": self.size, "put_count": self.put_count}
+
     def exists(self, now: datetime) -> bool:
         """Whether bytes arrived that are not deleted yet."""
         return self.put_at is not None and now < self.put_at + UPLOAD_RETENTION
@@ -99,8 +103,6 @@ class ObjectStore:
     def __init__(self, directory: Path) -> None:
         self.uploads: dict[str, Upload] = {}
         self._directory = directory
-        self._videos: list[Path] = []
-        directory.mkdir(parents=True, exist_ok=True)
 
     def new_upload(self, kind: str, extension: str) -> Upload:
         """A new path for one file of `kind` (image, video, audio)."""
@@ -112,16 +114,13 @@ class ObjectStore:
     def video_paths(self, project_id: str, count: int) -> list[Path]:
         """The files of a job's videos."""
         names = [project_id, *(f"{project_id}-{number}" for number in range(2, count + 1))]
-        paths = [self._directory / f"{name}.mp4" for name in names]
-        self._videos.extend(paths)
-        return paths
+        return [self._directory / f"{name}.mp4" for name in names]
 
     def clear(self) -> None:
-        """Remove every file of this store; others in the directory stay."""
-        for path in (*self._videos, *(upload.disk_path for upload in self.uploads.values())):
+        """Remove every file."""
+        for path in self._directory.iterdir():
             path.unlink(missing_ok=True)
         self.uploads.clear()
-        self._videos.clear()
 
 
 def checksum_headers(
@@ -139,15 +138,16 @@ def checksum_headers(
     if kind == "etag-md5":
         return {"ETag": f'"{md5.hex()}"'}
     headers = {"ETag": f'"{hashlib.md5(md5, usedforsecurity=False).hexdigest()}-1"'}
+    sha256 = _digest("sha256", path, *state) if kind in ("sha-256", "digest") else b""
+    md5_text, sha256_text = b64encode(md5).decode(), b64encode(sha256).decode()
     if kind == "content-md5" and is_whole:
-        headers["Content-MD5"] = _base64(md5)
+        headers["Content-MD5"] = md5_text
     if kind == "goog":
-        headers["x-goog-hash"] = f"md5={_base64(md5)}"
+        headers["x-goog-hash"] = f"md5={md5_text}"
     if kind == "sha-256" and is_whole:
-        headers["x-amz-checksum-sha256"] = _base64(_digest("sha256", path, *state))
-        headers["x-amz-checksum-type"] = "FULL_OBJECT"
+        headers |= {"x-amz-checksum-sha256": sha256_text, "x-amz-checksum-type": "FULL_OBJECT"}
     if kind == "digest":
-        headers["Repr-Digest"] = f"sha-256=:{_base64(_digest('sha256', path, *state))}:"
+        headers["Repr-Digest"] = f"sha-256=:{sha256_text}:"
     return headers
 
 
@@ -161,10 +161,6 @@ def _digest(algorithm: str, path: Path, _inode: int, _mtime_ns: int, _size: int)
     return digest.digest()
 
 
-def _base64(digest: bytes) -> str:
-    return b64encode(digest).decode()
-
-
 async def put_upload(request: Request) -> Response:
     """Keep the body of a PUT if it is complete."""
     sandbox: Sandbox = request.app.state.sandbox
@@ -174,14 +170,14 @@ async def put_upload(request: Request) -> Response:
         raise _no_such_key()
     length = request.headers.get("content-length", "")
     if not length.isdecimal():
-        raise StorageError(411, "MissingContentLength", "You must provide the Content-Length HTTP header")
-    if int(length) > sandbox.account.max_upload_bytes:
-        raise StorageError(413, "EntityTooLarge", "The upload is larger than your plan allows")
+        raise SandboxError(411, "You must provide the Content-Length HTTP header", "MissingContentLength")
+    if int(length) > MAX_UPLOAD_BYTES[sandbox.account.tier.value]:
+        raise SandboxError(413, "The upload is larger than your plan allows", "EntityTooLarge")
     try:
         body = await request.body()
     except ClientDisconnect:
         message = "The connection closed before the whole body arrived"
-        raise StorageError(400, "IncompleteBody", message) from None
+        raise SandboxError(400, message, "IncompleteBody") from None
     await run_sync(upload.disk_path.write_bytes, body)
     upload.sha256, upload.size = hashlib.sha256(body).hexdigest(), len(body)
     upload.put_count += 1
@@ -213,7 +209,7 @@ routes = [
 def parse_range(header: str, size: int) -> range | None:
     """The bytes that a Range header requests of `size`; None if the header is ignored (RFC 9110, 14.2).
 
-    Several ranges are ignored. Raises StorageError 416 if none of the bytes exist. starlette's FileResponse
+    Several ranges are ignored. Raises SandboxError 416 if none of the bytes exist. starlette's FileResponse
     is not used: it treats ranges differently in each release and sends the same headers with 200 and 206.
     """
     match = _ONE_RANGE.fullmatch(header.strip())
@@ -227,7 +223,7 @@ def parse_range(header: str, size: int) -> range | None:
             return None
     if start >= size:
         headers = {"Content-Range": f"bytes */{size}"}
-        raise StorageError(416, "InvalidRange", "The requested range is not satisfiable", headers)
+        raise SandboxError(416, "The requested range is not satisfiable", "InvalidRange", headers)
     return range(start, stop)
 
 
@@ -263,12 +259,12 @@ async def _read(file: BinaryIO, part: range) -> AsyncIterator[bytes]:
 
 def _check_signature(request: Request, sandbox: Sandbox) -> None:
     if "authorization" in request.headers:
-        raise StorageError(400, "InvalidArgument", "A signed URL takes no Authorization header")
+        raise SandboxError(400, "A signed URL takes no Authorization header", "InvalidArgument")
     if not sandbox.signer.allows(request.method, request.url.path, request.query_params, sandbox.now()):
         if sandbox.behaviour.expired_status == 404:
             raise _no_such_key()
-        raise StorageError(403, "AccessDenied", "The signature is missing, wrong or expired")
+        raise SandboxError(403, "The signature is missing, wrong or expired", "AccessDenied")
 
 
-def _no_such_key() -> StorageError:
-    return StorageError(404, "NoSuchKey", "The specified key does not exist")
+def _no_such_key() -> SandboxError:
+    return SandboxError(404, "The specified key does not exist", "NoSuchKey")

@@ -125,7 +125,8 @@ def running(*arguments):
         process.communicate()
 
 
-def test_command_takes_options_and_stops_on_sigint(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_command_takes_options_and_stops_on_a_signal(number):
     options = ["--api-key", "mine", "--api-key", "yours", "--tier", "free", "--credits", "77"]
     options += ["--behaviour", "expired_status=404", "--behaviour", "error_shape=message"]
     options += ["--render-seconds", "9"]
@@ -136,24 +137,13 @@ def test_command_takes_options_and_stops_on_sigint(tmp_path):
         assert (account["tier"], account["credits"]) == ("free", 77)
         assert (behaviour["expired_status"], behaviour["error_shape"]) == (404, "message")
         assert behaviour["render_seconds"] == 9
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert (process.wait(30), process.stderr.read()) == (0, "")
         assert f"{url}/__sandbox__/state" in process.stdout.read()
 
 
 def status_with(url, key):
     return httpx.get(f"{url}/v1/account", headers={"Authorization": f"Bearer {key}"}).status_code
-
-
-def test_data_dir_keeps_videos_and_other_files_and_sigterm_stops(tmp_path):
-    (tmp_path / "mine.txt").write_text("keep")
-    with running("--data-dir", str(tmp_path)) as (process, url), SandboxControl(url) as control:
-        body = {"assets": {"image_file_path": "saved-items/a.png"}, "end_seconds": 1}
-        answer = httpx.post(f"{url}/v1/image-to-video", json=body, headers={"Authorization": "Bearer k"})
-        control.set_job(answer.json()["id"], "complete")
-        process.terminate()
-        assert process.wait(30) == 0
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".mp4", ".txt"]
 
 
 @pytest.mark.parametrize("which", ["--port", "--storage-port"])

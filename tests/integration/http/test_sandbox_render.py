@@ -9,11 +9,10 @@ import av
 import pytest
 from PIL import Image
 
-from magichour_provider.sandbox.render import RenderError, RenderRequest, frame_size, render
+from magichour_provider.sandbox.render import RenderError, frame_size, render
+from magichour_provider.sandbox.schemas import JobRequest
 
-
-def request_for(*images, seconds=1.0):
-    return RenderRequest(images, "720p", seconds, 24, audio=False)
+REQUEST = JobRequest("a name", "ltx-2.5", "ltx-2.5", "720p", 1, False, 24, 48, "saved-items/a")
 
 
 def decoded(content):
@@ -62,7 +61,7 @@ def test_video_ends_with_the_end_image(tmp_path):
     images = [tmp_path / "red.png", tmp_path / "blue.png"]
     for image in images:
         Image.new("RGB", (160, 90), image.stem).save(image)
-    render(request_for(*images), tmp_path / "video.mp4", quick=True)
+    render(REQUEST, images, tmp_path / "video.mp4", quick=True)
     frames = decoded((tmp_path / "video.mp4").read_bytes())
     assert frames[0].getpixel((80, 45))[0] > 150
     assert frames[-1].getpixel((80, 45))[2] > 150
@@ -72,14 +71,14 @@ def test_image_turned_upright_by_exif_gives_an_upright_video(tmp_path):
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.new("RGB", (320, 180), "red").save(tmp_path / "turned.jpg", exif=turned)
-    video = render(request_for(tmp_path / "turned.jpg"), tmp_path / "video.mp4", quick=True)
+    video = render(REQUEST, [tmp_path / "turned.jpg"], tmp_path / "video.mp4", quick=True)
     assert video.height > video.width
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "L", "P", "CMYK", "I;16"])
 def test_image_of_any_colour_mode_is_rendered(tmp_path, mode):
     Image.new(mode, (64, 64)).save(tmp_path / "image.tif")
-    assert render(request_for(tmp_path / "image.tif"), tmp_path / "video.mp4", quick=True).files
+    assert render(REQUEST, [tmp_path / "image.tif"], tmp_path / "video.mp4", quick=True).files
 
 
 @pytest.mark.parametrize(
@@ -102,11 +101,11 @@ def test_abandoned_video_leaves_no_file(tmp_path):
     abandoned = threading.Event()
     abandoned.set()
     with pytest.raises(RenderError):
-        render(request_for(None), tmp_path / "video.mp4", quick=True, abandoned=abandoned)
+        render(REQUEST, [None], tmp_path / "video.mp4", quick=True, abandoned=abandoned)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_full_size_video_plays(tmp_path):
-    video = render(request_for(None), tmp_path / "video.mp4", quick=False)
+    video = render(REQUEST, [None], tmp_path / "video.mp4", quick=False)
     frames = decoded(video.files[0].read_bytes())
     assert (len(frames), frames[0].size) == (24, (1276, 720))

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magichour_provider.sandbox.render import add_free_box
-from magichour_provider.sandbox.schemas import StorageError
+from magichour_provider.sandbox.schemas import SandboxError
 from magichour_provider.sandbox.storage import parse_range
 
 DAY = 86_400
@@ -156,7 +156,7 @@ def test_range_from_first_to_last(size, first, last, unit):
     if last is not None and last < first:
         assert parse_range(header, size) is None
     elif first >= size:
-        with pytest.raises(StorageError) as error:
+        with pytest.raises(SandboxError) as error:
             parse_range(header, size)
         assert (error.value.status, error.value.headers) == (416, {"Content-Range": f"bytes */{size}"})
     else:
