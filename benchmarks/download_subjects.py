@@ -71,7 +71,9 @@ def source(job: dict[str, Any]) -> Callable[[], None]:
     from magichour_provider.storage.transfer import upload
 
     place = locate(f"s3://{job['bucket']}/{job['key']}", job["conn_id"])
-    client = MagicHourClient.from_settings(ClientSettings(api_key="any-key", base_url=job["api"], timeout=600))
+    client = MagicHourClient.from_settings(
+        ClientSettings(api_key="any-key", base_url=job["api"], timeout=600)
+    )
     image = Upload(job["key"], "png", job["size"], (64, 64), place)
     with image.open() as file:
         file.read(1)

@@ -42,8 +42,8 @@ nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!magichour_provider\.).*"), ("py:.*", r".*\._\w+")]
 """Names of other projects, names that a signature shortens, and private names."""
 nitpick_ignore = [
-    ("py:class", "magichour_provider.client.download_headers.DownloadHeaders"),
-    ("py:class", "magichour_provider.client.download_headers.Position"),
+    ("py:class", "magichour_provider.client.downloads.DownloadHeaders"),
+    ("py:class", "magichour_provider.client.downloads.Position"),
     ("py:class", "magichour_provider.operators._base.MagicHourHookMixin"),
     ("py:class", "magichour_provider.operators._base.OpenLineageMixin"),
     ("py:class", "magichour_provider.sandbox.schemas.Settings"),

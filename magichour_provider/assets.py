@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.client.projects import is_project_id
+from magichour_provider.client import is_project_id
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult

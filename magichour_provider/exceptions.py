@@ -44,7 +44,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from magichour_provider.client.projects import LIBRARY_PAGE
+LIBRARY_URL = "https://magichour.ai/my-library"
+"""The page of the web app that lists an account's videos."""
 
 
 class MagicHourError(Exception):
@@ -235,7 +236,7 @@ class SubmissionUnknownError(MagicHourError):
 
     default_consequence = "The job may exist and its credits may have been spent."
     default_remedy = (
-        f"Look in the Magic Hour library ({LIBRARY_PAGE}) before submitting again: "
+        f"Look in the Magic Hour library ({LIBRARY_URL}) before submitting again: "
         "trying again may pay a second time."
     )
 

@@ -19,7 +19,8 @@ from airflow.providers.common.compat.openlineage.facet import (
 from airflow.providers.openlineage.extractors import OperatorLineage
 from openlineage.client.facet_v2 import dataset_version_dataset, datasource_dataset
 
-from magichour_provider.client.projects import LIBRARY_PAGE, library_url
+from magichour_provider.client import library_url
+from magichour_provider.exceptions import LIBRARY_URL
 
 
 @attrs.define
@@ -90,4 +91,4 @@ def clip(namespace: str, name: str, landed: Mapping[str, Any]) -> Any:
 
 
 def _magic_hour() -> Any:
-    return datasource_dataset.DatasourceDatasetFacet(name="Magic Hour", uri=LIBRARY_PAGE)
+    return datasource_dataset.DatasourceDatasetFacet(name="Magic Hour", uri=LIBRARY_URL)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 
-from magichour_provider.client.projects import library_url
+from magichour_provider.client import library_url
 
 if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey

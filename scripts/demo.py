@@ -22,8 +22,8 @@ from airflow_rest import Json, UnexpectedStateError
 from live_airflow import LiveAirflow, LiveAirflowError
 from sandbox_process import SandboxError, sandbox
 
+from magichour_provider.client import library_url
 from magichour_provider.client.pricing import ModelRequest, estimate_credits
-from magichour_provider.client.projects import library_url
 from magichour_provider.client.protocol import DEFAULT_BASE_URL
 
 REPOSITORY = Path(__file__).resolve().parent.parent

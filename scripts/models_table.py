@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from magichour_provider.client.pricing import RESOLUTIONS, ranges
-from magichour_provider.client.pricing_table import AUDIO_ALIASES, MODELS, Audio, ModelSpec
+from magichour_provider.client.pricing import (
+    AUDIO_ALIASES,
+    MODELS,
+    RESOLUTIONS,
+    Audio,
+    ModelSpec,
+    format_durations,
+)
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
 HEAD = """# Choosing a model
@@ -58,7 +64,7 @@ _AT_NO_COST = (Audio.FREE, Audio.ALWAYS)
 
 def page() -> str:
     """The whole page."""
-    rows = [_row(model, vintages[-1]) for model, vintages in MODELS.items()]
+    rows = [_row(model, versions[-1]) for model, versions in MODELS.items()]
     rows += [f"| `{name}` | as `{base}`, with audio | | | | |" for name, base in AUDIO_ALIASES.items()]
     rows.append("| `default`, or none | 1-60 | Magic Hour's choice, by the account's tier | - | | |")
     return HEAD + "\n".join(_advice()) + "\n" + TABLE + "\n".join(rows) + "\n" + FOOT
@@ -79,47 +85,43 @@ def _advice() -> Iterable[str]:
 
 
 def _newest() -> dict[str, ModelSpec]:
-    return {model: vintages[-1] for model, vintages in MODELS.items()}
+    return {model: versions[-1] for model, versions in MODELS.items()}
 
 
 def _those(wanted: Callable[[ModelSpec], bool]) -> str:
-    return ", ".join(f"`{model}`" for model, vintage in _newest().items() if wanted(vintage))
+    return ", ".join(f"`{model}`" for model, spec in _newest().items() if wanted(spec))
 
 
 def _cheapest(resolution: str) -> str:
     """The models with the lowest rate, sound not included; "" where no rate is published."""
-    rates = {
-        model: rate.video
-        for model, vintage in _newest().items()
-        if (rate := vintage.rates.get(resolution)) and rate.video is not None
-    }
+    rates = {model: rate.video for model, spec in _newest().items() if (rate := spec.rates.get(resolution))}
     least = min(rates.values(), default=0)
     names = ", ".join(f"`{model}`" for model, rate in rates.items() if rate == least)
     return f"{names} ({least})" if names else ""
 
 
-def _has_all_rates(vintage: ModelSpec) -> bool:
-    return all(_rate(vintage, resolution) != "-" for resolution in vintage.resolutions)
+def _has_all_rates(spec: ModelSpec) -> bool:
+    return all(_rate(spec, resolution) != "-" for resolution in spec.resolutions)
 
 
-def _row(model: str, vintage: ModelSpec) -> str:
-    rates = [_rate(vintage, resolution) for resolution in vintage.resolutions]
-    end = vintage.end_image
-    limit = f", up to {end.max_seconds} s" if end and end.max_seconds < max(vintage.durations) else ""
+def _row(model: str, spec: ModelSpec) -> str:
+    rates = [_rate(spec, resolution) for resolution in spec.resolutions]
+    end = spec.end_image
+    limit = f", up to {end.max_seconds} s" if end and end.max_seconds < max(spec.durations) else ""
     cells = [
         f"`{model}`",
-        ranges(vintage.durations),
-        ", ".join(vintage.resolutions),
+        format_durations(spec.durations),
+        ", ".join(spec.resolutions),
         " / ".join(rates),
-        vintage.audio.value,
+        spec.audio.value,
         f"{', '.join(end.resolutions)}{limit}" if end else "no",
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def _rate(vintage: ModelSpec, resolution: str) -> str:
-    rate = vintage.rates.get(resolution)
-    if rate is None or rate.video is None:
+def _rate(spec: ModelSpec, resolution: str) -> str:
+    rate = spec.rates.get(resolution)
+    if rate is None:
         return "-"
     return f"{rate.video} (+{rate.audio} with audio)" if rate.audio else str(rate.video)
 

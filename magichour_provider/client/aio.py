@@ -1,7 +1,7 @@
-"""`AsyncMagicHourClient`: thin I/O over `protocol`, by aiohttp.
+"""`AsyncMagicHourClient`: Magic Hour's API over aiohttp. It sends each request once and raises.
 
-It does what `MagicHourClient` does. It speaks aiohttp itself, as that asks a third of the CPU that
-httpx on aiohttp's transport does, and a seventh of httpx's own: a triggerer looks thousands of times.
+It does the same as `MagicHourClient`. It uses aiohttp itself, which needs a seventh of httpx's CPU, and a
+third of what httpx needs on an aiohttp transport: a triggerer polls thousands of times.
 """
 
 from __future__ import annotations
@@ -17,12 +17,7 @@ import aiohttp
 from yarl import URL
 
 from magichour_provider.client import protocol
-from magichour_provider.client.download_headers import (
-    DownloadHeaders,
-    ResumePoint,
-    read_head,
-    request_headers,
-)
+from magichour_provider.client.downloads import DownloadHeaders, ResumePoint
 from magichour_provider.client.models import (
     Account,
     CreatedJob,
@@ -38,30 +33,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 REQUEST_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError)
-"""What a request can raise; ValueError stands for a URL or a proxy that cannot be used."""
+"""What aiohttp raises for a request; ValueError for a URL or a proxy that cannot be used."""
 NEVER_SENT = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
     aiohttp.ClientHttpProxyError,
 )
-_KEEP_IDLE_SECONDS = 30.0
+"""Errors before the request left: the server certainly did not receive it."""
+_KEEP_ALIVE_SECONDS = 30.0
 _CHUNK_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class AsyncClipStream:
-    """An open download: its head, and the bytes still to be read."""
-
-    head: DownloadHeaders
-    _response: aiohttp.ClientResponse = field(repr=False)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the clip's bytes; DownloadError when the connection breaks."""
-        try:
-            async for chunk in self._response.content.iter_chunked(_CHUNK_BYTES):
-                yield chunk
-        except REQUEST_ERRORS as error:
-            raise protocol.download_broke(error) from None
 
 
 async def build_session(settings: ClientSettings, *, max_connections: int = 8) -> aiohttp.ClientSession:
@@ -73,7 +53,7 @@ async def build_session(settings: ClientSettings, *, max_connections: int = 8) -
     """
     connector = aiohttp.TCPConnector(
         limit=max_connections,
-        keepalive_timeout=_KEEP_IDLE_SECONDS,
+        keepalive_timeout=_KEEP_ALIVE_SECONDS,
         ssl=await asyncio.to_thread(settings.tls),
     )
     return aiohttp.ClientSession(
@@ -81,8 +61,27 @@ async def build_session(settings: ClientSettings, *, max_connections: int = 8) -
     )
 
 
+@dataclass(frozen=True)
+class AsyncDownloadStream:
+    """An open download: its headers, and the bytes still to be read."""
+
+    headers: DownloadHeaders
+    _response: aiohttp.ClientResponse = field(repr=False)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the bytes; DownloadError if the connection breaks."""
+        try:
+            async for chunk in self._response.content.iter_chunked(_CHUNK_BYTES):
+                yield chunk
+        except REQUEST_ERRORS as error:
+            raise protocol.download_broke(error) from None
+
+
 class AsyncMagicHourClient:
     """Asynchronous client: one method for each operation, each sent once. Closes `session` when it is closed.
+
+    Of a session that keeps connections open a create may raise SubmissionUnknownError needlessly; submit by
+    `MagicHourClient`.
 
     :param session: the aiohttp session to use, as `build_session` makes it.
     """
@@ -102,61 +101,65 @@ class AsyncMagicHourClient:
         return cls(await build_session(settings, max_connections=max_connections), settings)
 
     async def create_upload_targets(self, extensions: Sequence[str]) -> tuple[UploadTarget, ...]:
-        """Ask for one upload URL per image."""
+        """Get one upload URL per image (`POST /v1/files/upload-urls`)."""
         return await self._send(protocol.create_upload_targets(extensions))
 
     async def create_image_to_video(self, request: ImageToVideoRequest) -> CreatedJob:
-        """Submit a job. Deducts credits; SubmissionUnknownError where nobody can tell whether it did."""
+        """Submit a job (`POST /v1/image-to-video`). Deducts credits.
+
+        Raises SubmissionUnknownError if the API may have received it and no usable answer came.
+        """
         return await self._send(protocol.create_image_to_video(request))
 
     async def get_video(self, project_id: str) -> VideoProject:
-        """Look at a job."""
+        """Get the state of a job (`GET /v1/video-projects/{id}`)."""
         return await self._send(protocol.get_video(project_id))
 
     async def delete_video(self, project_id: str) -> None:
-        """Remove a clip for good."""
+        """Delete a video at Magic Hour (`DELETE /v1/video-projects/{id}`): no cancel and no refund."""
         await self._send(protocol.delete_video(project_id))
 
     async def get_account(self) -> Account:
-        """Read tier and credits; NotFoundError where the API does not have this endpoint yet."""
+        """Get tier and credits (`GET /v1/account`); NotFoundError if the API has no such endpoint yet."""
         return await self._send(protocol.get_account())
 
     async def put_upload(self, target: UploadTarget, chunks: AsyncIterable[bytes], size: int) -> None:
-        """Send `size` bytes to an upload URL."""
+        """Send `size` bytes to an upload URL. Raises ImageError or NetworkError."""
         url = target.upload_url.get_secret_value()
+        headers = {"Content-Length": str(size)}
         try:
-            async with self._transfer(
-                "PUT", url, data=chunks, headers={"Content-Length": str(size)}
-            ) as response:
+            async with self._send_to_storage("PUT", url, data=chunks, headers=headers) as response:
                 status = response.status
         except REQUEST_ERRORS as error:
             raise protocol.upload_broke(error) from None
         protocol.check_upload(status)
 
     @asynccontextmanager
-    async def open_clip(
-        self, link: DownloadUrl, since: ResumePoint | None = None
-    ) -> AsyncIterator[AsyncClipStream]:
-        """Open a signed link, or the rest of its file `since` a position.
+    async def open_download(
+        self, url: DownloadUrl, resume_from: ResumePoint | None = None
+    ) -> AsyncIterator[AsyncDownloadStream]:
+        """Open a signed URL, or the rest of its file. Raises DownloadError.
 
-        Raises LinkExpiredError where the link is no longer good, ResumeNotPossibleError, DownloadError.
+        Of its subclasses, LinkExpiredError means that `get_video` gives a new URL, ResumeNotPossibleError
+        that only the whole file is available.
         """
+        headers = {"Accept-Encoding": "identity"}  # the announced length is that of the bytes that arrive
+        if resume_from is not None:
+            headers |= resume_from.request_headers()
         try:
-            response = await self._transfer(
-                "GET",
-                link.url.get_secret_value(),
-                headers=request_headers(since),
-                read_bufsize=_CHUNK_BYTES,
+            response = await self._send_to_storage(
+                "GET", url.url.get_secret_value(), headers=headers, read_bufsize=_CHUNK_BYTES
             )
         except REQUEST_ERRORS as error:
             raise protocol.download_broke(error) from None
         try:
-            yield AsyncClipStream(read_head(response.status, response.headers, since), response)
+            found = DownloadHeaders.from_response(response.status, response.headers, resume_from)
+            yield AsyncDownloadStream(found, response)
         finally:
             response.close()
 
     async def aclose(self) -> None:
-        """Close the client's connections."""
+        """Close the session."""
         await self._session.close()
 
     async def __aenter__(self) -> Self:
@@ -170,8 +173,8 @@ class AsyncMagicHourClient:
     ) -> None:
         await self.aclose()
 
-    def _transfer(self, method: str, url: str, **options: Any) -> Any:
-        """A request to storage, by the signed URL exactly as it was given."""
+    def _send_to_storage(self, method: str, url: str, **options: Any) -> Any:
+        """A request to storage, with the signed URL exactly as it was given."""
         seconds = self._settings.timeout
         return self._session.request(
             method,

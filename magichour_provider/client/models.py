@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from magichour_provider.client.projects import PROJECT_ID_PATTERN
+from magichour_provider.client import PROJECT_ID_PATTERN
 
 
 class JobStatus(str, Enum):

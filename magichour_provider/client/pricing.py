@@ -1,34 +1,30 @@
 """Which model takes which duration, resolution, audio and end image, and what a second of it costs.
 
-The API has no endpoint for this; its reference page lists the combinations, and changes them every few
-weeks. So the catalogue keeps every known vintage of a model side by side and refuses a combination only
-if no vintage takes it. A model that it does not know passes, with a warning: Magic Hour decides.
-The vintages themselves and their sources are in `catalog_table`.
+The API has no endpoint for this. Its reference page lists the combinations and changes them every few
+weeks (docs: api-reference/models). So `models.json` keeps every known version of each model, and a
+combination is refused only if no version takes it. An unknown model passes, with a warning: Magic Hour
+decides.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from fractions import Fraction
+from importlib.resources import files
 from types import MappingProxyType
+from typing import Any
 
-from magichour_provider.client.pricing_table import (
-    AUDIO_ALIASES,
-    MAX_SECONDS,
-    MODELS,
-    Audio,
-    EndImage,
-    ModelSpec,
-)
 from magichour_provider.exceptions import CatalogError
 
 MIN_SECONDS = 1
+MAX_SECONDS = 60
 RESOLUTIONS = ("360p", "480p", "720p", "1080p", "4k")
 DEFAULT_MODEL = "default"
-
-_ASPECT_TOLERANCE = 0.02
+_ASPECT_RATIO_TOLERANCE = 0.02
 
 
 class Tier(str, Enum):
@@ -53,12 +49,72 @@ MAX_UPLOAD_BYTES: Mapping[str, int] = MappingProxyType(
 IMAGE_EXTENSIONS = frozenset(
     {"png", "jpg", "jpeg", "jfif", "heic", "heif", "webp", "avif", "jp2", "tiff", "tif", "bmp"}
 )
-"""Image extensions that `POST /v1/files/upload-urls` takes, lower case, without the dot."""
+"""Image extensions that `POST /v1/files/upload-urls` accepts, lower case, without the dot."""
+
+
+class Audio(str, Enum):
+    """What a model does with `audio: true`."""
+
+    NO = "no"
+    FREE = "free"
+    EXTRA = "costs more"
+    ALWAYS = "always on"
+
+
+@dataclass(frozen=True)
+class EndImage:
+    """Resolutions at which a model takes an end image, and up to which duration in seconds."""
+
+    resolutions: tuple[str, ...]
+    max_seconds: int = MAX_SECONDS
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Credits for one second of output; `audio` is what audio adds."""
+
+    video: int
+    audio: int = 0
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What one version of the documentation says about one model.
+
+    :param source: the month of that version.
+    :param durations: the lengths that it takes, in whole seconds.
+    :param rates: the published credit rates by resolution.
+    """
+
+    source: str
+    durations: tuple[int, ...]
+    resolutions: tuple[str, ...]
+    audio: Audio
+    end_image: EndImage | None = None
+    rates: Mapping[str, Rate] = field(default_factory=dict)
+    aspect_ratios: tuple[Fraction, ...] = ()
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> ModelSpec:
+        """Read one entry of `models.json`."""
+        end_image = entry.get("end_image")
+        ratios = [ratio.split(":") for ratio in entry.get("aspect_ratios", ())]
+        return cls(
+            source=entry["source"],
+            durations=_parse_durations(entry["seconds"]),
+            resolutions=tuple(entry["resolutions"]),
+            audio=Audio(entry["audio"]),
+            end_image=EndImage(**{**end_image, "resolutions": tuple(end_image["resolutions"])})
+            if end_image
+            else None,
+            rates={key: Rate(**rate) for key, rate in entry.get("credits_per_second", {}).items()},
+            aspect_ratios=tuple(Fraction(int(width), int(height)) for width, height in ratios),
+        )
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """A request as the catalogue sees it. `resolution` and `image_size` are None where not known."""
+    """A request as the catalogue sees it. `resolution` and `image_size` (pixels) are None if not known."""
 
     model: str
     end_seconds: float
@@ -69,115 +125,54 @@ class ModelRequest:
 
 
 def is_known(model: str) -> bool:
-    """Whether the catalogue can say anything about `model`."""
+    """Whether the catalogue knows `model`."""
     return model == DEFAULT_MODEL or model in MODELS or model in AUDIO_ALIASES
 
 
-def nearest(model: str) -> str | None:
+def closest_model(model: str) -> str | None:
     """The known model that a misspelt name may mean."""
     names = difflib.get_close_matches(model.lower(), [*MODELS, *AUDIO_ALIASES], n=1)
     return names[0] if names else None
 
 
-def validate(choice: ModelRequest) -> None:
-    """Refuse a combination that no known vintage of the model takes.
+def validate(request: ModelRequest) -> None:
+    """Refuse a combination that no known version of the model takes.
 
-    Raises CatalogError, with the newest vintage's objections and what it takes instead. A model that
-    the catalogue does not know passes; `is_known` tells.
+    Raises CatalogError, with the objections of the newest version and what it takes instead. A model that
+    the catalogue does not know passes; see `is_known`.
     """
-    base = _base_of(choice)
-    objections = _schema_objections(base)
-    if not objections and base.model in MODELS:
-        by_vintage = [_objections(base, vintage) for vintage in MODELS[base.model]]
-        objections = by_vintage[-1] if all(by_vintage) else []
+    resolved = _resolve_alias(request)
+    objections = _schema_objections(resolved)
+    if not objections and resolved.model in MODELS:
+        by_version = [_objections(resolved, spec) for spec in MODELS[resolved.model]]
+        objections = by_version[-1] if all(by_version) else []
     if objections:
-        raise CatalogError(f"Model {choice.model!r} does not take this: {'; '.join(objections)}.")
+        raise CatalogError(f"Model {request.model!r} does not take this: {'; '.join(objections)}.")
 
 
 def default_resolution(tier: str | None) -> str | None:
-    """The resolution that Magic Hour takes when none is given; None where the tier is not known."""
+    """The resolution that Magic Hour uses if none is given; None if the tier is not known."""
     if tier is None:
         return None
     return "480p" if tier == Tier.FREE.value else "720p"
 
 
-def estimate_credits(choice: ModelRequest) -> int | None:
-    """Credits that the clip will cost, or None where the rate is not published.
+def estimate_credits(request: ModelRequest) -> int | None:
+    """Credits that the video will cost, or None if the rate is not published.
 
-    `resolution` must be given; `default` has no estimate, as it stands for another model by tier,
+    `resolution` must be given. `default` has no estimate, as it stands for another model by tier,
     resolution and length. Rates are credits per second of output (docs: api-reference/models).
     """
-    base = _base_of(choice)
-    for vintage in reversed(MODELS.get(base.model, ())):
-        rate = vintage.rates.get(base.resolution or "")
-        if rate is None or rate.video is None:
-            continue
-        if base.audio and vintage.audio is Audio.EXTRA and rate.audio is None:
-            continue
-        per_second = rate.video + (rate.audio or 0 if base.audio else 0)
-        return round(per_second * base.end_seconds)
+    resolved = _resolve_alias(request)
+    for spec in reversed(MODELS.get(resolved.model, ())):
+        rate = spec.rates.get(resolved.resolution or "")
+        if rate is not None:
+            per_second = rate.video + (rate.audio if resolved.audio else 0)
+            return round(per_second * resolved.end_seconds)
     return None
 
 
-def _base_of(choice: ModelRequest) -> ModelRequest:
-    if choice.model not in AUDIO_ALIASES:
-        return choice
-    return ModelRequest(
-        AUDIO_ALIASES[choice.model],
-        choice.end_seconds,
-        choice.resolution,
-        audio=True,
-        end_image=choice.end_image,
-        image_size=choice.image_size,
-    )
-
-
-def _schema_objections(choice: ModelRequest) -> list[str]:
-    """What the request schema itself refuses, whatever the model."""
-    if not is_known(choice.model):
-        return []
-    objections = []
-    if not MIN_SECONDS <= choice.end_seconds <= MAX_SECONDS:
-        objections.append(
-            f"end_seconds {choice.end_seconds:g} is not between {MIN_SECONDS} and {MAX_SECONDS}"
-        )
-    if choice.resolution not in (None, *RESOLUTIONS):
-        objections.append(f"resolution {choice.resolution!r} is none of {', '.join(RESOLUTIONS)}")
-    return objections
-
-
-def _objections(choice: ModelRequest, vintage: ModelSpec) -> list[str]:
-    objections = []
-    if choice.end_seconds not in vintage.durations:
-        objections.append(f"end_seconds {choice.end_seconds:g} is none of {ranges(vintage.durations)}")
-    if choice.resolution is not None and choice.resolution not in vintage.resolutions:
-        objections.append(f"resolution {choice.resolution!r} is none of {', '.join(vintage.resolutions)}")
-    if choice.audio and vintage.audio is Audio.NO:
-        objections.append("it has no audio")
-    if choice.end_image:
-        objections += _end_image_objections(choice, vintage.end_image)
-    if vintage.aspect_ratios and choice.image_size and not _has_aspect(choice.image_size, vintage):
-        width, height = choice.image_size
-        objections.append(f"the image is {width}x{height} pixels, and it takes only 9:16 or 16:9")
-    return objections
-
-
-def _end_image_objections(choice: ModelRequest, end_image: EndImage | None) -> list[str]:
-    if end_image is None:
-        return ["it takes no end image"]
-    if choice.end_seconds > end_image.max_seconds:
-        return [f"it takes an end image only up to {end_image.max_seconds} seconds"]
-    if choice.resolution is not None and choice.resolution not in end_image.resolutions:
-        return [f"it takes an end image only at {', '.join(end_image.resolutions)}"]
-    return []
-
-
-def _has_aspect(size: tuple[int, int], vintage: ModelSpec) -> bool:
-    aspect = size[0] / size[1]
-    return any(abs(aspect / float(ratio) - 1) <= _ASPECT_TOLERANCE for ratio in vintage.aspect_ratios or ())
-
-
-def ranges(durations: tuple[int, ...]) -> str:
+def format_durations(durations: tuple[int, ...]) -> str:
     """`1-10, 15, 20`: three or more whole seconds in a row as one range."""
     runs: list[list[int]] = []
     for seconds in durations:
@@ -186,3 +181,73 @@ def ranges(durations: tuple[int, ...]) -> str:
         else:
             runs.append([seconds])
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
+
+
+def _parse_durations(text: str) -> tuple[int, ...]:
+    durations: list[int] = []
+    for part in text.split(", "):
+        first, _, last = part.partition("-")
+        durations += range(int(first), int(last or first) + 1)
+    return tuple(durations)
+
+
+def _resolve_alias(request: ModelRequest) -> ModelRequest:
+    model = AUDIO_ALIASES.get(request.model)
+    return request if model is None else replace(request, model=model, audio=True)
+
+
+def _schema_objections(request: ModelRequest) -> list[str]:
+    """What the request schema itself refuses, for any model."""
+    if not is_known(request.model):
+        return []
+    objections = []
+    if not MIN_SECONDS <= request.end_seconds <= MAX_SECONDS:
+        objections.append(
+            f"end_seconds {request.end_seconds:g} is not between {MIN_SECONDS} and {MAX_SECONDS}"
+        )
+    if request.resolution not in (None, *RESOLUTIONS):
+        objections.append(f"resolution {request.resolution!r} is none of {', '.join(RESOLUTIONS)}")
+    return objections
+
+
+def _objections(request: ModelRequest, spec: ModelSpec) -> list[str]:
+    objections = []
+    if request.end_seconds not in spec.durations:
+        lengths = format_durations(spec.durations)
+        objections.append(f"end_seconds {request.end_seconds:g} is none of {lengths}")
+    if request.resolution is not None and request.resolution not in spec.resolutions:
+        objections.append(f"resolution {request.resolution!r} is none of {', '.join(spec.resolutions)}")
+    if request.audio and spec.audio is Audio.NO:
+        objections.append("it has no audio")
+    if request.end_image:
+        objections += _end_image_objections(request, spec.end_image)
+    if spec.aspect_ratios and request.image_size and not _fits(request.image_size, spec.aspect_ratios):
+        width, height = request.image_size
+        objections.append(f"the image is {width}x{height} pixels, and it takes only 9:16 or 16:9")
+    return objections
+
+
+def _end_image_objections(request: ModelRequest, end_image: EndImage | None) -> list[str]:
+    if end_image is None:
+        return ["it takes no end image"]
+    if request.end_seconds > end_image.max_seconds:
+        return [f"it takes an end image only up to {end_image.max_seconds} seconds"]
+    if request.resolution is not None and request.resolution not in end_image.resolutions:
+        return [f"it takes an end image only at {', '.join(end_image.resolutions)}"]
+    return []
+
+
+def _fits(size: tuple[int, int], ratios: tuple[Fraction, ...]) -> bool:
+    aspect = size[0] / size[1]
+    return any(abs(aspect / float(ratio) - 1) <= _ASPECT_RATIO_TOLERANCE for ratio in ratios)
+
+
+_CATALOG = json.loads(files("magichour_provider.client").joinpath("models.json").read_text("utf-8"))
+
+MODELS: Mapping[str, tuple[ModelSpec, ...]] = MappingProxyType(
+    {name: tuple(map(ModelSpec.from_json, specs)) for name, specs in _CATALOG["models"].items()}
+)
+"""Every known model; its versions from the oldest to the newest."""
+
+AUDIO_ALIASES: Mapping[str, str] = MappingProxyType(_CATALOG["audio_aliases"])
+"""Deprecated names that mean the base model with `audio: true`."""

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from magichour_provider import __version__
 from magichour_provider import exceptions as errors
+from magichour_provider.client import is_project_id
 from magichour_provider.client.models import (
     Account,
     CreatedJob,
@@ -29,7 +30,6 @@ from magichour_provider.client.models import (
     UploadTargets,
     VideoProject,
 )
-from magichour_provider.client.projects import is_project_id
 
 DEFAULT_BASE_URL = "https://api.magichour.ai"
 USER_AGENT = f"airflow-provider-magichour/{__version__}"

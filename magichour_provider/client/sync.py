@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from itertools import count
 from types import TracebackType
@@ -34,8 +34,8 @@ from magichour_provider.exceptions import MagicHourError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from magichour_provider.client.download_headers import ResumePoint
-    from magichour_provider.client.download_reader import ClipStream
+    from magichour_provider.client.aio import AsyncDownloadStream
+    from magichour_provider.client.downloads import DownloadStream, ResumePoint
 
 T = TypeVar("T")
 REQUEST_ERRORS = (httpx.HTTPError, httpx.InvalidURL, TimeoutError, UnicodeError)
@@ -133,17 +133,26 @@ class MagicHourClient:
                 raise protocol.upload_broke(error) from None
         protocol.check_upload(response.status_code)
 
-    def open_clip(
-        self, link: DownloadUrl, since: ResumePoint | None = None
-    ) -> AbstractContextManager[ClipStream]:
-        """Open a signed link, or the rest of its file `since` a position.
+    def open_download(
+        self, url: DownloadUrl, resume_from: ResumePoint | None = None
+    ) -> AbstractContextManager[DownloadStream]:
+        """Open a signed URL, or the rest of its file. It is read in a thread by aiohttp.
 
-        Raises on entering: LinkExpiredError where the link is no longer good, ResumeNotPossibleError,
-        DownloadError.
+        Raises DownloadError on entering. Of its subclasses, LinkExpiredError means that `get_video` gives a
+        new URL, ResumeNotPossibleError that only the whole file is available.
         """
-        from magichour_provider.client.download_reader import open_clip
+        from magichour_provider.client.aio import AsyncMagicHourClient
+        from magichour_provider.client.downloads import read_ahead
 
-        return open_clip(self._settings, link, since)
+        @asynccontextmanager
+        async def open_stream() -> AsyncIterator[AsyncDownloadStream]:
+            async with (
+                await AsyncMagicHourClient.from_settings(self._settings, max_connections=1) as client,
+                client.open_download(url, resume_from) as stream,
+            ):
+                yield stream
+
+        return read_ahead(open_stream)
 
     def close(self) -> None:
         """Close the client's connections."""

@@ -84,6 +84,6 @@ def check_balance(cost: int | None, account: Account) -> None:
 
 def unknown_model(model: str) -> str:
     """Say that a model is not in the catalogue, and which one may have been meant."""
-    near = catalog.nearest(model)
+    near = catalog.closest_model(model)
     hint = f"; did you mean {near!r}?" if near else "."
     return f"Model {model!r} is not in this provider's catalogue{hint}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
-from magichour_provider.client.projects import library_url
+from magichour_provider.client import library_url
 from magichour_provider.exceptions import MagicHourError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from magichour_provider.client.projects import is_project_id, library_url
+from magichour_provider.client import is_project_id, library_url
 from magichour_provider.exceptions import ImageError, SubmissionUnknownError
 from magichour_provider.jobs.job_state import JobState, Stage
 from magichour_provider.jobs.state import FOUND_KEY, REMEDY, JobStateStore

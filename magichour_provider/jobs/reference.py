@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus, urlsplit
 
-from magichour_provider.client.projects import is_project_id, library_url
+from magichour_provider.client import is_project_id, library_url
 from magichour_provider.exceptions import InvalidRequestError
 
 if TYPE_CHECKING:

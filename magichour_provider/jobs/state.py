@@ -23,8 +23,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from magichour_provider.airflow_internals import NEVER_EXPIRE, current_task_state
-from magichour_provider.client.projects import LIBRARY_PAGE, library_url
-from magichour_provider.exceptions import InvalidRequestError, MagicHourError, SubmissionUnknownError
+from magichour_provider.client import library_url
+from magichour_provider.exceptions import (
+    LIBRARY_URL,
+    InvalidRequestError,
+    MagicHourError,
+    SubmissionUnknownError,
+)
 from magichour_provider.jobs.job_state import Copy, JobState, Stage, prefers_file_record
 
 if TYPE_CHECKING:
@@ -39,7 +44,7 @@ FOUND_KEY = "magichour_recovered_job_id"
 _PAUSES = (1.0, 2.0)
 
 REMEDY = (
-    f"Give it a minute, then look for that name in the Magic Hour library ({LIBRARY_PAGE}), or for a job in "
+    f"Give it a minute, then look for that name in the Magic Hour library ({LIBRARY_URL}), or for a job in "
     "the log of the try that was cut off. If there is one, put its project id into this task's state store "
     f"under {FOUND_KEY!r} and clear the task, which then takes it up; if not, just clear the task, which "
     "submits anew. It is not retried by itself: that may pay a second time."
@@ -105,7 +110,7 @@ class JobStateStore:
             raise SubmissionUnknownError(
                 f"The record of an earlier try cannot be read ({error}).",
                 remedy=(
-                    f"Look for this task's job in the Magic Hour library ({LIBRARY_PAGE}); if there is none, "
+                    f"Look for this task's job in the Magic Hour library ({LIBRARY_URL}); if there is none, "
                     "remove the file of state_path, or run the task once with durable=False."
                 ),
             ) from None

@@ -15,8 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from magichour_provider.client.projects import LIBRARY_PAGE
-from magichour_provider.exceptions import InvalidRequestError, NetworkError, SubmissionUnknownError
+from magichour_provider.exceptions import (
+    LIBRARY_URL,
+    InvalidRequestError,
+    NetworkError,
+    SubmissionUnknownError,
+)
 from magichour_provider.jobs.coercion import text
 from magichour_provider.storage.locations import ObjectPath, diagnose, display, locate
 
@@ -56,7 +60,7 @@ class RecordFile:
             return stored
         raise SubmissionUnknownError(
             f"The record {self.display} is not one of this provider.",
-            remedy=f"Look for its job in the Magic Hour library ({LIBRARY_PAGE}); if none, remove it.",
+            remedy=f"Look for its job in the Magic Hour library ({LIBRARY_URL}); if none, remove it.",
         )
 
     def write(self, stored: Mapping[str, Any]) -> None:

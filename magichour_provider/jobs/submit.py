@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING
 
+from magichour_provider.client import library_url
 from magichour_provider.client.models import CreatedJob
-from magichour_provider.client.projects import LIBRARY_PAGE, library_url
 from magichour_provider.exceptions import (
+    LIBRARY_URL,
     InvalidRequestError,
     MagicHourError,
     NotFoundError,
@@ -102,7 +103,7 @@ class Submission:
         return (
             f"This task was killed while it submitted the job named {self.order.name!r}. If the answer still "
             f"comes, the next run takes the job up; if not, look for that name in the Magic Hour library "
-            f"({LIBRARY_PAGE})."
+            f"({LIBRARY_URL})."
         )
 
     def _buy(self) -> CreatedJob:

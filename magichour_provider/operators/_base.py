@@ -25,7 +25,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from magichour_provider.airflow_internals import is_terminal
-from magichour_provider.client.projects import library_url
+from magichour_provider.client import library_url
 from magichour_provider.exceptions import MagicHourError, SubmissionUnknownError, TaskKilledError
 from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
 

@@ -12,9 +12,8 @@ from enum import Enum
 from typing import Any
 
 from magichour_provider import exceptions as errors
-from magichour_provider.client import protocol
+from magichour_provider.client import library_url, protocol
 from magichour_provider.client.models import DownloadUrl, ErrorCode, JobStatus, VideoProject
-from magichour_provider.client.projects import library_url
 
 _MESSAGE_LIMIT = 500
 _MODERATION = frozenset({ErrorCode.NSFW.value, ErrorCode.CONTENT_POLICY.value})

@@ -11,8 +11,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from magichour_provider.client import pricing
-from magichour_provider.client.pricing import IMAGE_EXTENSIONS, ModelRequest, Tier
-from magichour_provider.client.pricing_table import AUDIO_ALIASES, MODELS, Audio
+from magichour_provider.client.pricing import (
+    AUDIO_ALIASES,
+    IMAGE_EXTENSIONS,
+    MODELS,
+    Audio,
+    ModelRequest,
+    Tier,
+)
 from magichour_provider.exceptions import CatalogError
 from magichour_provider.sandbox.jobs import Sandbox
 from magichour_provider.sandbox.schemas import (

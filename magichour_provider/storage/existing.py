@@ -12,7 +12,7 @@ from magichour_provider.storage.progress import Progress
 from magichour_provider.storage.target import Target
 
 if TYPE_CHECKING:
-    from magichour_provider.client.download_headers import DownloadHeaders
+    from magichour_provider.client.downloads import DownloadHeaders
     from magichour_provider.client.models import DownloadUrl
     from magichour_provider.client.sync import MagicHourClient
 

@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from magichour_provider.client.download_headers import DownloadHeaders, ResumePoint
-from magichour_provider.exceptions import (
-    DownloadError,
+from magichour_provider.client.downloads import (
+    DownloadHeaders,
     LinkExpiredError,
     ResumeNotPossibleError,
+    ResumePoint,
+)
+from magichour_provider.exceptions import (
+    DownloadError,
     TransferError,
 )
 from magichour_provider.storage.progress import Progress
@@ -104,14 +107,14 @@ class ResumableDownload:
                 self._wait_after(error)
 
     def _open_only(self) -> DownloadHeaders:
-        with self._client.open_clip(self._current_link()) as clip:
-            return clip.head
+        with self._client.open_download(self._current_link()) as clip:
+            return clip.headersers
 
     def _receive(self) -> DownloadHeaders:
         if self._head is not None and 0 < self._sink.size == self._head.size:
             return self._head  # it broke after its last byte
-        with self._client.open_clip(self._current_link(), self._position()) as clip:
-            head = self._take_up(clip.head)
+        with self._client.open_download(self._current_link(), self._position()) as clip:
+            head = self._take_up(clip.headersers)
             for chunk in clip.chunks():
                 self._sink.write(chunk)
                 self._check_size(self._sink.size)
@@ -141,7 +144,7 @@ class ResumableDownload:
                 raise ResumeNotPossibleError(
                     "The clip's storage answered with a part of a file of another size."
                 )
-            if head.validator is None and self._head.has_tag and not self._head.checksums:
+            if head.validator is None and self._head.has_etag and not self._head.checksums:
                 raise ResumeNotPossibleError("The clip's storage does not say of which file its part is.")
             return self._head
         self._losses += bool(self._sink.size)
@@ -160,7 +163,7 @@ class ResumableDownload:
             self._failed_at = self._sink.size
         self._failures += 1
         if self._failures >= _FRUITLESS:
-            raise error
+            raise DownloadError(error.what) from error
 
     def _wait_after(self, error: DownloadError) -> None:
         if isinstance(error, LinkExpiredError):

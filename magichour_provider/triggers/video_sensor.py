@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 from airflow.triggers.base import TriggerEvent
 
 from magichour_provider.airflow_internals import delete_xcoms, detach_dag, get_xcom, push_link, push_xcom
-from magichour_provider.client.projects import library_url
+from magichour_provider.client import library_url
 from magichour_provider.exceptions import InvalidRequestError
 from magichour_provider.jobs.reference import DEADLINE, DEFAULT_CONN_ID, HANDED_OVER, JobReference
 from magichour_provider.links import VideoProjectLink

@@ -26,7 +26,7 @@ from magichour_provider.airflow_internals import (
     rendered_fields_table,
     task_state_rows,
 )
-from magichour_provider.client.projects import project_id_in
+from magichour_provider.client import parse_library_url
 from magichour_provider.exceptions import InvalidRequestError
 from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.jobs.reference import JobReference
@@ -119,7 +119,7 @@ class TaskRow:
             self.xcoms.get(PROJECT_ID),
             self.failure.get(PROJECT_ID),
             (self.job_state or {}).get(PROJECT_ID),
-            project_id_in(str(self.xcoms.get(LINK_KEY) or "")),
+            parse_library_url(str(self.xcoms.get(LINK_KEY) or "")),
             self._rendered_project_id,
         )
         return next((value for value in candidates if isinstance(value, str) and value), None)

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from magichour_provider import exceptions
+from magichour_provider.client import library_url
 from magichour_provider.client.models import JobStatus, VideoProject
-from magichour_provider.client.projects import library_url
 from magichour_provider.exceptions import MagicHourError, NotFoundError
 from magichour_provider.operators._base import describe_error
 from magichour_provider.polling.outcome import of_project, status_text

@@ -15,7 +15,7 @@ import traceback
 
 def warm_up() -> None:
     """Load what a landing loads, so that little but the landing itself happens afterwards."""
-    import magichour_provider.client.download_reader
+    import magichour_provider.client.downloads
     import magichour_provider.storage.download_project  # noqa: F401
     from magichour_provider.storage import fetching
 

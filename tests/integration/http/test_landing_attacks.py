@@ -121,7 +121,7 @@ def until(is_so):
 
 
 def readers():
-    own = ("magichour-clip-reader", "magichour-sync", "magichour-s3")
+    own = ("magichour-download", "magichour-sync", "magichour-s3")
     return [thread for thread in threading.enumerate() if thread.name.startswith(own)]
 
 
@@ -214,7 +214,7 @@ def test_bytes_that_come_slowly_are_handed_on_before_there_is_a_mebibyte():
             if enough.wait(0.01):
                 return
 
-    with RawStorage(drip) as storage, client_for() as client, client.open_clip(storage.link()) as clip:
+    with RawStorage(drip) as storage, client_for() as client, client.open_download(storage.link()) as clip:
         assert next(clip.chunks())
         assert not nearly_all_sent.is_set()
         enough.set()
@@ -582,7 +582,7 @@ def bring(name):
     land(client, lambda: link, resolve_target(f"{folder}/{name}.mp4", "p1"), if_exists="skip")
 
 bring("parent")
-with client.open_clip(link) as half:
+with client.open_download(link) as half:
     next(half.chunks())
     child = os.fork()
     if child == 0:
@@ -706,19 +706,6 @@ def test_a_signal_that_raises_ends_a_landing_that_waits_for_bytes(clip, tmp_path
             until(lambda: not readers())  # while the storage still holds the connection
     finally:
         signal.signal(signal.SIGALRM, old)
-
-
-def test_a_reader_that_is_given_up_before_it_began_ends(clip):
-    from magichour_provider.client.download_reader import _Reader
-
-    with RawStorage(whole(clip)) as storage:
-        settings = ClientSettings(api_key="k", timeout=PATIENCE_SECONDS)
-        reader = _Reader(settings, storage.link(), None)
-        reader.close()
-        reader.start()
-        reader.join(PATIENCE_SECONDS)
-        assert not reader.is_alive()
-        assert storage.requests == []
 
 
 def test_failed_landings_leave_no_descriptor_and_no_thread(bring, clip, tmp_path):

@@ -17,7 +17,9 @@ IMAGE = "dags_examples/images/grace_hopper.jpg"
 
 @pytest.fixture
 def client(magichour_sandbox):
-    with MagicHourClient.from_settings(ClientSettings(magichour_sandbox.api_key, magichour_sandbox.url)) as client:
+    with MagicHourClient.from_settings(
+        ClientSettings(magichour_sandbox.api_key, magichour_sandbox.url)
+    ) as client:
         yield client
 
 

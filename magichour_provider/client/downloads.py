@@ -1,0 +1,307 @@
+"""Downloads of videos: response headers, checksums, resuming, and reading ahead in a thread.
+
+Magic Hour does not document its storage, so the headers of the usual storages are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from queue import Empty, Queue
+from typing import Protocol, cast
+
+from magichour_provider.exceptions import DownloadError
+
+_GONE = frozenset({401, 403, 404, 410})
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
+_STRONG_ETAG = re.compile(r'"[!#-~]*"')
+
+
+class LinkExpiredError(DownloadError):
+    """The signed URL is not valid any more; `get_video` returns a new one."""
+
+
+class ResumeNotPossibleError(DownloadError):
+    """The rest of a broken download is not available; the whole file may be."""
+
+
+# ---------------------------------------------------------------------------------------------------
+# Checksums.
+
+_DIGEST_BYTES = {"md5": 16, "sha1": 20, "sha256": 32}
+_ALGORITHMS = {
+    "md5": "md5",
+    "sha": "sha1",
+    "sha-1": "sha1",
+    "sha1": "sha1",
+    "sha-256": "sha256",
+    "sha256": "sha256",
+}
+_MD5_ETAG = re.compile(r'"([0-9a-f]{32})"')
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """A digest of the whole file: `algorithm` as hashlib calls it, `digest` in hex.
+
+    `certain`: the storage says that it is one. An ETag may look like an MD5 and be none.
+    """
+
+    algorithm: str
+    digest: str
+    certain: bool = True
+
+
+def parse_checksums(headers: Mapping[str, str], *, is_part: bool) -> tuple[Checksum, ...]:
+    """The checksums of the whole file in a response's headers, sorted by algorithm.
+
+    Read are `Content-MD5` (RFC 1864), `Repr-Digest` and `Digest` (RFC 9530, RFC 3230), `x-amz-checksum-*`
+    (S3), `x-goog-hash` (Google Cloud Storage), `x-ms-blob-content-md5` (Azure), and an `ETag` that looks
+    like an MD5, which plain S3 objects have.
+
+    :param is_part: the response's body is a range of the file.
+    """
+    found = {*_declared(headers, is_part)}
+    has_md5_etag = not found and "kms" not in headers.get("x-amz-server-side-encryption", "")
+    match = _MD5_ETAG.fullmatch(headers.get("etag", "")) if has_md5_etag else None
+    if match:
+        found.add(Checksum("md5", match[1], certain=False))
+    return tuple(sorted(found, key=lambda checksum: checksum.algorithm))
+
+
+def _declared(headers: Mapping[str, str], is_part: bool) -> Iterator[Checksum]:
+    if not is_part:  # some storages send the checksum of the range with a range
+        yield from _decode("md5", headers.get("content-md5"))
+        yield from _parse_digest_list(headers.get("digest"))
+    yield from _parse_digest_list(headers.get("repr-digest"))
+    yield from _parse_digest_list(headers.get("x-goog-hash"))
+    yield from _decode("md5", headers.get("x-ms-blob-content-md5"))
+    if headers.get("x-amz-checksum-type", "FULL_OBJECT").upper() == "FULL_OBJECT":
+        for algorithm in ("sha1", "sha256"):
+            yield from _decode(algorithm, headers.get(f"x-amz-checksum-{algorithm}"))
+
+
+def _parse_digest_list(header: str | None) -> Iterator[Checksum]:
+    """`sha-256=:base64:, md5=base64`."""
+    for entry in (header or "").split(","):
+        name, _, value = entry.strip().partition("=")
+        yield from _decode(_ALGORITHMS.get(name.lower(), ""), value)
+
+
+def _decode(algorithm: str, value: str | None) -> Iterator[Checksum]:
+    try:
+        digest = base64.b64decode((value or "").strip().strip(":"), validate=True)
+    except ValueError:  # no base64, or not even ASCII
+        return
+    if len(digest) == _DIGEST_BYTES.get(algorithm):
+        yield Checksum(algorithm, digest.hex())
+
+
+# ---------------------------------------------------------------------------------------------------
+# Headers, and how to ask for the rest of a file (RFC 9110, 13.1.5 and 14.2).
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """How far a download has come: `offset` in bytes, and the `validator` of the file that they are of."""
+
+    offset: int
+    validator: str
+
+    def request_headers(self) -> dict[str, str]:
+        """Headers that ask for the rest of the file if it has not changed since."""
+        return {"Range": f"bytes={self.offset}-", "If-Range": self.validator}
+
+
+@dataclass(frozen=True)
+class DownloadHeaders:
+    """The file behind a signed URL, and the part of it that follows.
+
+    :param size: of the whole file in bytes as announced, or None.
+    :param start: offset of the first byte that follows.
+    :param validator: names this very content (a strong ETag, else a date). None if the storage sends nothing
+        of the kind; then the download cannot be resumed.
+    """
+
+    size: int | None
+    start: int = 0
+    validator: str | None = None
+    content_type: str | None = None
+    checksums: tuple[Checksum, ...] = ()
+
+    @property
+    def has_etag(self) -> bool:
+        """Whether the validator is an ETag, which a part of the file repeats; a date it need not."""
+        return self.validator is not None and self.validator.startswith('"')
+
+    @classmethod
+    def from_response(
+        cls, status: int, headers: Mapping[str, str], resume_from: ResumePoint | None = None
+    ) -> DownloadHeaders:
+        """Read the response to a GET of a signed URL.
+
+        Raises LinkExpiredError, ResumeNotPossibleError, or DownloadError for any other failure.
+        """
+        if status in _GONE:
+            raise LinkExpiredError(f"The video's download URL is not valid any more ({status}).")
+        if status == 416 and resume_from is not None:
+            raise ResumeNotPossibleError(
+                f"The video's storage has nothing from byte {resume_from.offset} on ({status})."
+            )
+        if status not in (200, 206):
+            raise DownloadError(f"The video's storage answered with status {status}.")
+        is_part = status == 206
+        start, size = _parse_range(headers, resume_from) if is_part else (0, _parse_length(headers))
+        checksums = parse_checksums(headers, is_part=is_part)
+        return cls(size, start, _parse_validator(headers), headers.get("content-type"), checksums)
+
+
+def _parse_length(headers: Mapping[str, str]) -> int | None:
+    length = headers.get("content-length", "")
+    return int(length) if re.fullmatch("[0-9]{1,19}", length) else None
+
+
+def _parse_range(headers: Mapping[str, str], resume_from: ResumePoint | None) -> tuple[int, int | None]:
+    match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
+    if resume_from is None or match is None or int(match[1]) != resume_from.offset:
+        raise ResumeNotPossibleError("The video's storage answered with another part than was asked for.")
+    name = "etag" if _STRONG_ETAG.fullmatch(resume_from.validator) else "last-modified"
+    if headers.get(name, resume_from.validator) != resume_from.validator:  # of a storage without If-Range
+        raise ResumeNotPossibleError("The video's storage answered with a part of another file.")
+    return resume_from.offset, None if match[3] == "*" else int(match[3])
+
+
+def _parse_validator(headers: Mapping[str, str]) -> str | None:
+    etag = headers.get("etag")
+    if etag is not None:
+        return etag if _STRONG_ETAG.fullmatch(etag) else None
+    try:
+        modified = parsedate_to_datetime(headers["last-modified"])
+        answered = parsedate_to_datetime(headers["date"])
+        is_old_enough = answered - modified >= timedelta(seconds=1)
+    except (KeyError, ValueError, TypeError, OverflowError):  # TypeError: only one of them has a zone
+        return None
+    return headers["last-modified"] if is_old_enough else None
+
+
+# ---------------------------------------------------------------------------------------------------
+# Reading ahead. The synchronous client reads by aiohttp in a thread, twice as fast as by httpx. The calling
+# thread meanwhile hashes and writes, and keeps its signals, by which Airflow ends a task that takes too long.
+
+_BLOCK_BYTES = 1 << 20
+_BLOCKS_AHEAD = 3
+_CLOSE_SECONDS = 5.0
+_MAX_HELD_SECONDS = 1.0
+"""How long bytes of a slow connection are held back at most."""
+
+
+class AsyncStream(Protocol):
+    """An open download, as `AsyncMagicHourClient.open_download` gives it."""
+
+    @property
+    def headers(self) -> DownloadHeaders:
+        """Size, validator and checksums of the file."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the file's bytes."""
+
+
+class DownloadStream:
+    """An open download: its `headers`, and the bytes still to be read."""
+
+    def __init__(self, reader: _Reader) -> None:
+        self._reader = reader
+        self.headers = cast("DownloadHeaders", reader.next())
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes; DownloadError if the connection breaks, after everything that came before."""
+        while (block := self._reader.next()) is not None:
+            yield cast("bytes", block)
+
+
+@contextmanager
+def read_ahead(
+    open_stream: Callable[[], AbstractAsyncContextManager[AsyncStream]],
+) -> Iterator[DownloadStream]:
+    """Read a download in a thread, up to 4 MiB ahead. Raises what `open_stream` raises.
+
+    :param open_stream: opens the download, in the thread's own event loop.
+    """
+    reader = _Reader(open_stream)
+    try:
+        reader.start()
+        yield DownloadStream(reader)
+    finally:
+        reader.close()
+
+
+class _Reader(threading.Thread):
+    """Puts into a queue: the headers, blocks of bytes, then None or the error that ended it.
+
+    The blocks are large, as the two threads share an interpreter.
+    """
+
+    def __init__(self, open_stream: Callable[[], AbstractAsyncContextManager[AsyncStream]]) -> None:
+        super().__init__(name="magichour-download", daemon=True)
+        self._open_stream = open_stream
+        self._items: Queue[DownloadHeaders | bytes | BaseException | None] = Queue(_BLOCKS_AHEAD)
+        self._closed = False
+        self._task: asyncio.Task[None] | None = None
+
+    def run(self) -> None:
+        """Read to the end."""
+        end: BaseException | None = None
+        try:
+            asyncio.run(self._read())
+        except BaseException as error:  # the thread that waits for the bytes raises it
+            end = error
+        self._put(end)
+
+    def next(self) -> DownloadHeaders | bytes | None:
+        """Wait for the next item; raises the error that ended the reading."""
+        item = self._items.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._closed = True
+        if self._task is not None:
+            with suppress(RuntimeError):  # its loop has just ended
+                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+        with suppress(Empty):
+            while True:
+                self._items.get_nowait()
+        if self.is_alive():
+            self.join(_CLOSE_SECONDS)
+
+    async def _read(self) -> None:
+        self._task = asyncio.current_task()
+        if self._closed:
+            return
+        async with self._open_stream() as stream:
+            self._put(stream.headers)
+            block: list[bytes] = []
+            due = time.monotonic() + _MAX_HELD_SECONDS
+            try:
+                async for chunk in stream.chunks():
+                    block.append(chunk)
+                    if sum(map(len, block)) >= _BLOCK_BYTES or time.monotonic() >= due:
+                        self._put(b"".join(block))
+                        block, due = [], time.monotonic() + _MAX_HELD_SECONDS
+            finally:
+                self._put(b"".join(block))
+
+    def _put(self, item: DownloadHeaders | bytes | BaseException | None) -> None:
+        """Hand an item over. While the queue is full the event loop stands still, and so does the sender."""
+        if not self._closed:
+            self._items.put(item)
