@@ -1,4 +1,4 @@
-"""The files that docs/testing.md shows are a project of its own, and its tests pass."""
+"""The three files of docs/testing.md are a project of their own. Its tests pass."""
 
 from __future__ import annotations
 
@@ -13,47 +13,30 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "testing.md").read_text()
 FILE = re.compile(r"`([\w/]+\.py)`[.:]\n\n```python\n(.*?)```", re.DOTALL)
-WITHOUT_A_DAG = "def test_the_account_can_pay_for_tonight"
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """The page's files, where it says that they are."""
-    folder = tmp_path_factory.mktemp("project")
-    files = dict(FILE.findall(PAGE))
-    assert set(files) == {"dags/clips.py", "tests/conftest.py", "tests/test_clips.py"}
-    block = next(
-        text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if WITHOUT_A_DAG in text
-    )
-    for name, text in {**files, "tests/test_hook.py": block}.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text)
-    return folder
 
 
 @pytest.mark.timeout(600)
-def test_the_tests_of_the_page_pass_as_they_stand_there(project):
+def test_project_of_the_page_passes(tmp_path):
+    files = dict(FILE.findall(PAGE))
+    assert set(files) == {"dags/videos.py", "tests/conftest.py", "tests/test_videos.py"}
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    files["tests/test_hook.py"] = next(text for text in blocks if "def test_the_account" in text)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
-        cwd=project,
-        env={**environment, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    written = len(re.findall(r"^def test_", PAGE, re.MULTILINE))
-    assert f"{written} passed" in done.stdout
-
-
-def test_the_code_of_the_page_is_formatted_as_ours(project):
     for command in (
-        ["check", "--line-length", "110", "--select", "E,F,B"],
-        ["format", "--check", "--line-length", "110"],
+        ["ruff", "check", "--isolated", "--line-length", "110", "--select", "E,F,B", "."],
+        ["ruff", "format", "--isolated", "--line-length", "110", "--check", "."],
+        ["pytest", "-q", "-p", "no:cacheprovider", "tests"],
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--isolated", str(project)],
+            [sys.executable, "-m", *command],
+            cwd=tmp_path,
+            env={**environment, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
         )
-        assert done.returncode == 0, done.stdout
+        assert done.returncode == 0, done.stdout + done.stderr
+    tests = len(re.findall(r"^def test_", PAGE, re.MULTILINE))
+    assert f"{tests} passed" in done.stdout
