@@ -1,4 +1,4 @@
-"""A small client of Airflow's REST API (v2): run a Dag, watch it, read what it left."""
+"""A small client of Airflow's REST API (v2): run a Dag, wait for it, read its results."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ OnChange = Callable[[Json, "str | None"], None]
 
 FINISHED_RUN = frozenset({"success", "failed"})
 FINISHED_TASK = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
-_NO_SUCH_THING = 404
+_NOT_FOUND_STATUS = 404
 _ATTEMPTS = 4
 
 
 class UnexpectedStateError(RuntimeError):
-    """What is waited for cannot come any more: a Dag file does not import, a task has ended otherwise."""
+    """The wait cannot succeed any more: a Dag file does not import, or a task has ended in another state."""
 
 
 class AirflowRest:
     """Airflow's REST API at `base_url`.
 
-    :param admin: name and password to log in with; None: as the admin that SimpleAuthManager makes of
-        everybody, where it does.
+    :param admin: name and password for the login; None if SimpleAuthManager makes every user an admin.
 
-    Every method raises httpx.HTTPStatusError, with Airflow's answer in its message, where Airflow refuses,
-    and TimeoutError, with what it saw last, where it waits in vain. `map_index` -1 means an unmapped task.
+    Every method raises httpx.HTTPStatusError, with Airflow's response in its message, if Airflow refuses, and
+    TimeoutError, with the last state, if its wait ends. `map_index` -1 means an unmapped task.
     """
 
     def __init__(self, base_url: str, admin: tuple[str, str] | None = None) -> None:
@@ -113,7 +112,7 @@ class AirflowRest:
         return found[0]
 
     def unpause(self, dag_id: str) -> None:
-        """Let the scheduler take up the Dag's runs."""
+        """Let the scheduler start the Dag's runs."""
         self.request("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str | None = None) -> str:
@@ -159,7 +158,7 @@ class AirflowRest:
         only_failed: bool = False,
         downstream: bool = False,
     ) -> list[Json]:
-        """Clear tasks of a run, so that they run anew; the task instances that were cleared.
+        """Clear tasks of a run, so that they run again; the task instances that were cleared.
 
         `task_ids` None means all tasks; `(task_id, map_index)` means one of a mapped task.
         """
@@ -194,7 +193,7 @@ class AirflowRest:
         return self._get(_task_path(dag_id, run_id, task_id, map_index))
 
     def rendered_fields(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Json:
-        """The task's templated fields as rendered, which anybody with the UI can read."""
+        """The task's templated fields as rendered, which every user of the UI can read."""
         fields: Json = self.task_instance(dag_id, run_id, task_id, map_index)["rendered_fields"]
         return fields
 
@@ -229,13 +228,13 @@ class AirflowRest:
         raise TimeoutError(f"{task_id} of {dag_id} is {state} after {timeout:g} s, not {sorted(wanted)}.")
 
     def set_state(self, dag_id: str, run_id: str, task_id: str, state: str, map_index: int = -1) -> None:
-        """Mark the task instance as `success`, `failed` or `skipped`, as a person does in the UI."""
+        """Mark the task instance as `success`, `failed` or `skipped`, as a user does in the UI."""
         self.request("PATCH", _task_path(dag_id, run_id, task_id, map_index), json={"new_state": state})
 
     def xcom(
         self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1
     ) -> Any:
-        """An XCom's value, or None where there is none."""
+        """An XCom's value, or None if there is none."""
         path = f"{_run_path(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
         with suppress(_NotFound):
             return self._get(path, params={"map_index": map_index, "stringify": False})["value"]
@@ -257,7 +256,7 @@ class AirflowRest:
         try:
             answer: Json = self.request("GET", path, params=params)
         except httpx.HTTPStatusError as error:
-            if error.response.status_code == _NO_SUCH_THING:
+            if error.response.status_code == _NOT_FOUND_STATUS:
                 raise _NotFound(str(error), request=error.request, response=error.response) from None
             raise
         return answer
@@ -268,10 +267,10 @@ class _NotFound(httpx.HTTPStatusError):
 
 
 def _was_locked_out(answer: httpx.Response) -> bool:
-    """Whether Airflow did nothing, as its SQLite was locked for 5 seconds.
+    """Whether Airflow did nothing because its SQLite was locked for 5 seconds.
 
-    The api-server writes its audit log in the event loop. Where one of its other requests holds SQLite's
-    lock at that moment, and needs the loop to end, both wait until this one gives up.
+    The api-server writes its audit log in the event loop. If another request holds SQLite's lock at that
+    moment and needs the loop to end, both wait until this one gives up.
     """
     return answer.status_code == httpx.codes.INTERNAL_SERVER_ERROR and '"Database error"' in answer.text
 

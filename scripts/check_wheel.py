@@ -1,4 +1,4 @@
-"""What must hold of the wheel in an environment that has nothing else: imports, and Airflow's own view."""
+"""Check the wheel in an environment without anything else: imports, and Airflow's own view."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 DISTRIBUTION = "airflow-provider-magichour"
 MODULES = [
-    "api.client",
+    "client.sync",
     "hooks.magichour",
     "operators.download",
     "operators.image_to_video",

@@ -1,13 +1,13 @@
-"""A real Airflow of its own: every part a process, on ports and in a folder that nobody else uses.
+"""A live Airflow: every part is a process, with ports and a folder of its own.
 
     with LiveAirflow(home, dags_folder) as airflow:
         run_id = airflow.trigger("my_dag")
         assert airflow.wait_for_run("my_dag", run_id) == "success"
 
 LocalExecutor, and SQLite unless another database is given. Everything Airflow writes is below `home`; the
-caller's AIRFLOW_* variables and ~/airflow play no part. The parts are started one by one rather than by
-`airflow standalone`, whose end leaves its scheduler behind, and so that a test can kill, freeze and restart
-each of them, and start more.
+caller's AIRFLOW_* variables and ~/airflow have no effect. The parts are started one by one rather than by
+`airflow standalone`, which leaves its scheduler behind, and so that a test can kill, freeze and restart each
+of them, and start more.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class LiveAirflowError(RuntimeError):
 class LiveAirflow(AirflowRest):
     """A running Airflow with its REST API, from `__enter__` to `__exit__`.
 
-    :param home: AIRFLOW_HOME, made where it is missing. An earlier run's database in it is used again.
-    :param dags_folder: where the Dag files are.
+    :param home: AIRFLOW_HOME, created if it is missing. An earlier run's database in it is used again.
+    :param dags_folder: folder of the Dag files.
     :param database: SQLAlchemy's URL of the metadata database (`postgres.py`); None: SQLite in `home`.
-    :param admin: name and password of an admin among the users that `env` sets up; None: everybody is one.
+    :param admin: name and password of an admin among the users of `env`; None: every user is an admin.
     :param env: variables for every part, over those set here (AIRFLOW_CONN_..., AIRFLOW__SECTION__KEY).
     :param python: the interpreter whose environment holds Airflow.
 
@@ -133,15 +133,15 @@ class LiveAirflow(AirflowRest):
         child.wait()
 
     def freeze(self, name: str) -> None:
-        """Stop one part and all its children where they are, until `thaw`."""
+        """Stop one part and all its children (SIGSTOP) until `thaw`."""
         processes.freeze(self.processes[name])
 
     def thaw(self, name: str) -> None:
-        """Let a frozen part go on."""
+        """Continue a frozen part."""
         processes.thaw(self.processes[name])
 
     def restart(self, name: str) -> None:
-        """Start one part anew, ending it first where it still runs, and wait until it is healthy."""
+        """Start one part again, ending it first if it still runs, and wait until it is healthy."""
         with processes.signals_held():
             if name in self.processes:
                 processes.stop([self.processes.pop(name)])
@@ -156,7 +156,7 @@ class LiveAirflow(AirflowRest):
     def airflow(self, *arguments: str) -> str:
         """Run an `airflow` command in this Airflow's environment; what it prints.
 
-        Raises LiveAirflowError with its output where it fails.
+        Raises LiveAirflowError with its output if it fails.
         """
         done = subprocess.run(
             [self._python, "-m", "airflow", *arguments],
@@ -174,7 +174,7 @@ class LiveAirflow(AirflowRest):
     def wait_until_healthy(self, timeout: float = _STARTUP_SECONDS) -> None:
         """Wait until the database and every running part is healthy, by a heartbeat of its present process.
 
-        Raises LiveAirflowError where a part dies or the time runs out.
+        Raises LiveAirflowError if a part dies or the time is up.
         """
         waiting: list[str] = list(self.processes)
 
@@ -223,7 +223,7 @@ class LiveAirflow(AirflowRest):
         name = _HEALTH_NAMES[_kind(part)]
         status = health.get(name) or {}
         beat = status.get(f"latest_{name}_heartbeat")
-        if name == "triggerer":  # where there are several, `health` tells of the last one to beat
+        if name == "triggerer":  # if there are several, `health` has the one with the last heartbeat
             beat = (self._triggerer_job(part) or {}).get("latest_heartbeat")
         if status.get("status") != "healthy" or not beat:
             return False

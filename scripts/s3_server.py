@@ -1,7 +1,7 @@
 """A local S3 as a process of its own, for tests: moto's, which keeps its objects until it ends.
 
 with s3_server(folder / "s3.log") as s3:
-    s3.client().create_bucket(Bucket="clips")
+    s3.client().create_bucket(Bucket="videos")
 """
 
 from __future__ import annotations

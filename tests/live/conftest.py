@@ -9,12 +9,10 @@ import json
 import os
 import re
 import shutil
-import socket
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 import pytest
@@ -25,6 +23,7 @@ from report import Report
 from runs import API_KEY, EXAMPLES, Played, Starter
 from s3_server import S3Server, s3_server
 from sandbox_process import sandbox as sandbox_process
+from statsd_server import StatsdServer
 
 from magichour_provider.sandbox import SandboxControl
 
@@ -36,15 +35,6 @@ HEARTBEAT_TIMEOUT = 30
 SENSOR_JOBS = ("complete", "literal", "reference", "cleared", "marked", "fails", "endless", "slow")
 PARTS_MODULES = {"test_harness", "test_moving_parts", "test_two_triggerers"}
 LAST_MODULE = "test_secrets"
-
-
-class Scenario(Protocol):
-    """One way to break things, as data; `play` returns what its test compares."""
-
-    @property
-    def id(self) -> str: ...
-
-    def play(self, starter: Starter, run_id: str) -> Any: ...
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -98,26 +88,6 @@ def sensor_jobs(sandbox: SandboxControl, sandbox_url: str) -> dict[str, str]:
         jobs[name] = answer.raise_for_status().json()["id"]
         sandbox.set_job(jobs[name], "complete" if name == "complete" else "rendering")
     return jobs
-
-
-class StatsdServer:
-    """Receives Airflow's metrics."""
-
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
-        self._lines: list[str] = []
-        threading.Thread(target=self._receive, daemon=True).start()
-
-    def values(self, name: str) -> list[str]:
-        """The values that were sent for the metric `airflow.<name>`, with their type."""
-        start = f"airflow.{name}:"
-        return [line.removeprefix(start) for line in list(self._lines) if line.startswith(start)]
-
-    def _receive(self) -> None:
-        while True:
-            self._lines += self._socket.recv(65536).decode().splitlines()
 
 
 @pytest.fixture(scope="session")
@@ -205,7 +175,7 @@ def played(
     folder = tmp_path_factory.mktemp("scenarios")
     scenarios = {each.id: each for item in request.session.items if (each := _scenario_of(item)) is not None}
 
-    def play(scenario: Scenario) -> Any:
+    def play(scenario: Any) -> Any:
         starter = Starter(airflow, folder)
         try:
             return scenario.play(starter, re.sub(r"\W+", "-", scenario.id))

@@ -52,8 +52,6 @@ class Run:
     ports: frozenset[int] = frozenset()
     """Those of a sandbox that only this run uses."""
 
-    # -- Conditions
-
     def until(self, condition: Callable[[], Any], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait for a condition; TimeoutError names it."""
         if not wait_until(lambda: bool(condition()), timeout=seconds, every=0.3):
@@ -123,8 +121,6 @@ class Run:
         self.complete()
         return self.state()
 
-    # -- Actions
-
     def complete(self, which: Callable[[Json], bool] = lambda job: True) -> None:
         """Complete the running jobs, or some of them."""
         for job in self.jobs():
@@ -163,8 +159,6 @@ class Run:
         assert supervisor is not None
         assert "LocalExecutor" in " ".join(supervisor.cmdline()), supervisor.cmdline()
         return [runner, supervisor]
-
-    # -- Facts
 
     def state(self) -> str:
         """The run's state."""
@@ -290,7 +284,7 @@ class Run:
 
 
 Played = Callable[[Any], Any]
-"""Waits for a scenario and gives what its `play` has returned."""
+"""Waits for a scenario, one way to break things as data, and returns the result of its `play`."""
 
 
 class Starter:
