@@ -1,43 +1,39 @@
-"""The one error tree.
+"""The errors of this provider.
 
     MagicHourError
-    ├── ConfigurationError            the connection cannot be used as it stands
-    │   └── UndefinedConnectionError
-    ├── InvalidRequestError           refused here, before anything was sent
-    │   ├── CatalogError              no known model version takes this combination
-    │   ├── BudgetError               dearer than `max_credits`, or than the account's balance
+    ├── ConfigurationError            the connection cannot be used as it is
+    │   └── UndefinedConnectionError  Airflow does not know the connection
+    ├── InvalidRequestError           refused by the provider, before anything was sent
+    │   ├── CatalogError              no known version of the model takes this combination
+    │   ├── BudgetError               more credits than `max_credits` or the account's balance
     │   └── ImageError                missing, empty, too large, or not an accepted image
     ├── APIError                      Magic Hour answered with an error status
-    │   ├── BadRequestError           400
+    │   ├── InvalidParametersError    400, 422
     │   ├── AuthenticationError       401
     │   ├── PaymentRequiredError      402
     │   ├── PermissionDeniedError     403
     │   ├── NotFoundError             404
-    │   ├── UnprocessableError        422
     │   ├── RateLimitError            429
-    │   └── ServerError               5xx
-    ├── NetworkError                  no answer, and nothing was bought by asking
-    ├── InvalidResponseError         an answer that does not follow the API's contract
-    ├── TaskKilledError              the task was told to stop, by a person or by its machine
-    ├── SubmissionUnknownError        the create was sent and its outcome is unknown
-    ├── JobError                      a job exists and did not come to a clip
+    │   └── ServerError               5xx, 408, 425
+    ├── NetworkError                  no answer, to a request that cannot have cost anything
+    ├── InvalidResponseError          an answer that does not follow the API's documentation
+    ├── TaskKilledError               the task was told to stop
+    ├── SubmissionUnknownError        the create was sent and its result is unknown
+    ├── JobError                      a job exists and has no video
     │   ├── JobFailedError            status `error`
     │   │   └── ModerationError       refused by content moderation
-    │   ├── JobCanceledError          status `canceled`, done by a person in the web app
-    │   ├── JobDeletedError           `enabled: false`, or gone with a 404
-    │   ├── JobNotCompleteError       asked for the clip of a job that still runs
-    │   └── WaitTimeoutError          the deadline passed; the job goes on
-    ├── TransferError                 the clip exists; bringing it home failed
-    │   ├── DownloadError             connection cut, wrong length, storage in trouble
-    │   │   ├── LinkExpiredError      the signed link is not good any more
-    │   │   ├── ResumeNotPossibleError     the rest of a broken download is not to be had
-    │   │   └── ChecksumError         not the bytes that the storage says it has sent
-    │   ├── NotAVideoError            the bytes are not a whole mp4
-    │   └── DestinationError               the place to write to refuses
-    └── PictureError                  no poster or contact sheet can be made of this clip
+    │   ├── JobCanceledError          status `canceled`, by a user of the web app
+    │   ├── JobDeletedError           `enabled: false`, or 404
+    │   ├── JobNotCompleteError       the video was requested before the job was complete
+    │   └── WaitTimeoutError          the deadline passed; the job is still running
+    ├── TransferError                 the video exists and could not be downloaded
+    │   ├── DownloadError             connection cut, wrong length or checksum, storage in trouble
+    │   ├── NotAVideoError            the bytes are not a complete mp4
+    │   └── DestinationError          the destination cannot be written
+    └── PictureError                  no poster or contact sheet can be made of this video
 
-Every message says what happened, what it means for the job and for the credits, and whether trying
-again can help. `retryable` says the last of these to programs.
+A message has three sentences: what happened; what it means for the job and the credits; what to do.
+Each class knows the last two, and a `title` for pages. `retryable` says whether another attempt can help.
 """
 
 from __future__ import annotations
@@ -51,17 +47,18 @@ LIBRARY_URL = "https://magichour.ai/my-library"
 class MagicHourError(Exception):
     """Base of all errors of this provider.
 
-    :param what: what happened, one or two sentences.
-    :param consequence: what it means for the job and the credits; the class knows the usual one.
-    :param remedy: what to do; the class knows the usual one.
+    :param what: what happened, in one sentence.
+    :param consequence: what it means for the job and the credits, instead of `default_consequence`.
+    :param remedy: what to do, instead of `default_remedy`.
 
     `retry_after`: seconds that the server asked to wait, if it did.
     """
 
+    title: ClassVar[str] = "The task failed"
     retryable: ClassVar[bool] = False
-    retry_after: float | None = None
     default_consequence: ClassVar[str] = "No job was created and no credits were spent."
-    default_remedy: ClassVar[str] = "Trying again cannot help."
+    default_remedy: ClassVar[str] = "Another attempt cannot help."
+    retry_after: float | None = None
 
     def __init__(self, what: str, *, consequence: str | None = None, remedy: str | None = None) -> None:
         self.what = what
@@ -71,37 +68,43 @@ class MagicHourError(Exception):
 
 
 class ConfigurationError(MagicHourError):
-    """The Airflow connection is missing something, or holds something unknown."""
+    """The Airflow connection lacks a value or has one that cannot be used."""
 
-    default_remedy = "Correct the connection; trying again cannot help before that."
+    title = "The connection cannot be used"
+    default_remedy = "Correct the connection, then clear the task."
 
 
 class UndefinedConnectionError(ConfigurationError):
-    """Airflow knows no connection of this id; it says so, too, while its secrets backend is away."""
+    """Airflow does not know the connection. It says the same while its secrets backend is unavailable."""
+
+    title = "The connection is not defined"
+    default_remedy = "Add the connection, then clear the task."
 
 
 class InvalidRequestError(MagicHourError):
-    """Refused on this side, before anything was sent."""
+    """The provider refused the task's arguments before anything was sent."""
 
-    default_remedy = "Correct the task's arguments; trying again cannot help before that."
+    title = "The task's arguments cannot be used"
+    default_remedy = "Correct the task's arguments, then clear the task."
 
 
 class CatalogError(InvalidRequestError):
     """No known version of the model takes this duration, resolution, audio or end image."""
 
+    title = "The model does not take this combination"
     default_remedy = (
-        "Correct the task's arguments, or pass validate_model='warn' if Magic Hour has changed its models; "
-        "trying again cannot help before that."
+        "Correct the task's arguments, or pass validate_model='warn' if Magic Hour has changed its models."
     )
 
 
 class BudgetError(InvalidRequestError):
-    """The clip costs more credits than the task or the account may spend.
+    """The video costs more credits than the task or the account may spend.
 
-    :param code: `insufficient_credits`, as the API has it, where it is the account; None where it is a limit.
+    :param code: `insufficient_credits`, as in the API, if the account's balance is too low; None for a limit.
     """
 
-    default_remedy = "Raise the limit, add credits, or choose a shorter clip or a cheaper model."
+    title = "The video costs more than the limit or the balance"
+    default_remedy = "Raise the limit, add credits, or choose a shorter video or a cheaper model."
 
     def __init__(self, what: str, *, code: str | None = None, remedy: str | None = None) -> None:
         self.code = code
@@ -109,20 +112,24 @@ class BudgetError(InvalidRequestError):
 
 
 class ImageError(InvalidRequestError):
-    """The image is missing, unreadable, empty, too large, or of a kind that Magic Hour does not take."""
+    """The image is missing, unreadable, empty, too large, or of a type that Magic Hour does not accept."""
 
-    default_remedy = "Correct the image; trying again cannot help before that."
+    title = "The image cannot be used"
+    default_remedy = "Correct the image, then clear the task."
 
 
 class APIError(MagicHourError):
-    """Magic Hour answered a request with an error status.
+    """Magic Hour answered a request with an error status (docs: api-reference/errors).
 
     :param status: the HTTP status.
-    :param code: the machine code of the body, where it has one (`insufficient_credits`, ...).
+    :param code: the body's machine code, if it has one (`insufficient_credits`, ...).
     :param message: the body's text.
-    :param request: method and path, for the reader of a log.
-    :param project_id: the job that was asked about; None when none exists yet.
+    :param request: method and path.
+    :param project_id: the job that was requested; None if no job exists yet.
+    :param retry_after: seconds that the server asked to wait.
     """
+
+    title = "Magic Hour refused the request"
 
     def __init__(
         self,
@@ -143,109 +150,116 @@ class APIError(MagicHourError):
         label = f"{status} {code}" if code else str(status)
         super().__init__(
             f"Magic Hour answered {request} with {label}: {message.rstrip('.')}.",
-            consequence=None if project_id is None else self._about(project_id),
+            consequence=None if project_id is None else self._consequence_for(project_id),
         )
 
     @staticmethod
-    def _about(project_id: str) -> str:
-        return f"Job {project_id} and its credits are unaffected by this."
+    def _consequence_for(project_id: str) -> str:
+        return f"Job {project_id} and its credits are not affected."
 
 
-class BadRequestError(APIError):
-    """400: the request does not follow the schema."""
+class InvalidParametersError(APIError):
+    """400, 422: Magic Hour does not accept a value, such as a file path or a model's limit."""
+
+    title = "Magic Hour does not accept the request"
+    default_remedy = "Correct the task's arguments, then clear the task."
 
 
 class AuthenticationError(APIError):
     """401: the API key is missing, wrong or revoked."""
 
-    default_remedy = (
-        "Put a valid API key into the connection's password; trying again cannot help until then."
-    )
+    title = "Magic Hour refused the API key"
+    default_remedy = "Put a valid API key into the connection's password, then clear the task."
 
 
 class PaymentRequiredError(APIError):
-    """402: not enough credits, or a plan that does not include this."""
+    """402: too few credits, or a plan that does not include this."""
 
-    default_remedy = "Add credits or change the plan at Magic Hour; trying again cannot help before that."
+    title = "The account has too few credits"
+    default_remedy = "Add credits or change the plan at Magic Hour, then clear the task."
 
 
 class PermissionDeniedError(APIError):
     """403: the account's plan or the key's permissions do not allow this."""
 
-    default_remedy = "Change the plan or the key's permissions; trying again cannot help before that."
+    title = "The plan or the API key does not allow this"
+    default_remedy = "Change the plan or the key's permissions at Magic Hour, then clear the task."
 
 
 class NotFoundError(APIError):
-    """404: no such project for this account, or no such endpoint."""
+    """404: this account has no such project, or the API has no such endpoint."""
 
-    default_remedy = "Check the project id, and that the API key is of its account; trying again cannot help."
+    title = "Magic Hour does not know the job"
+    default_remedy = "Check the project id, and that the API key belongs to the account of the job."
 
     @staticmethod
-    def _about(project_id: str) -> str:
-        return f"This account has no job {project_id}; asking for it cost nothing."
-
-
-class UnprocessableError(APIError):
-    """422: understood, and refused: a file path, a model's limits, an extension."""
-
-    default_remedy = "Correct the task's arguments; trying again cannot help before that."
+    def _consequence_for(project_id: str) -> str:
+        return f"This account has no job {project_id}; the request cost nothing."
 
 
 class RateLimitError(APIError):
-    """429: too many requests. `retry_after` is in seconds, where the server gave it."""
+    """429: too many requests."""
 
+    title = "Magic Hour limits the rate of requests"
     retryable = True
-    default_remedy = "Trying again later can help."
+    default_remedy = "Retry later."
 
 
 class ServerError(APIError):
-    """5xx, 408, 425: Magic Hour or something before it is in trouble."""
+    """5xx, 408, 425: Magic Hour, or a server in front of it, has a problem."""
 
+    title = "Magic Hour has a problem"
     retryable = True
-    default_remedy = "Trying again later can help."
+    default_remedy = "Retry later."
 
 
 class NetworkError(MagicHourError):
-    """No answer came to a request that buys nothing, or a connection was never made."""
+    """No answer came to a request that costs nothing, or no connection was made."""
 
+    title = "Magic Hour could not be reached"
     retryable = True
-    default_consequence = "No credits were spent by this request."
-    default_remedy = "Trying again can help."
+    default_consequence = "This request spent no credits."
+    default_remedy = "Retry later."
 
 
 class InvalidResponseError(MagicHourError):
-    """An answer arrived that does not follow the API's contract."""
+    """An answer arrived that does not follow the API's documentation."""
 
+    title = "The answer does not seem to come from Magic Hour"
     retryable = True
-    default_consequence = "No credits were spent by this request."
-    default_remedy = "Check the connection's host; trying again may help."
+    default_consequence = "This request spent no credits."
+    default_remedy = "Check the connection's host and proxy; if both are right, retry later."
 
 
 class TaskKilledError(MagicHourError):
-    """The task was told to stop, by a person or by its machine, and has stopped."""
+    """The task was told to stop, by a user or by its machine."""
 
+    title = "The task was stopped"
     retryable = True
-    default_remedy = "Trying again goes on from here."
+    default_remedy = "Clear the task to continue."
 
 
 class SubmissionUnknownError(MagicHourError):
     """The create was sent and no usable answer came: the job may exist and may have been charged.
 
-    Never sent again by the client: the API has no idempotency key.
+    It is never sent again automatically, as the API has no idempotency key.
     """
 
+    title = "It is unknown whether the job was submitted"
     default_consequence = "The job may exist and its credits may have been spent."
     default_remedy = (
-        f"Look in the Magic Hour library ({LIBRARY_URL}) before submitting again: "
-        "trying again may pay a second time."
+        f"Search the Magic Hour library ({LIBRARY_URL}) for the job before you submit again: "
+        "a second submission may be charged a second time."
     )
 
 
 class JobError(MagicHourError):
-    """A job exists and has not come to a clip.
+    """A job exists and has no video.
 
     :param project_id: the job.
     """
+
+    title = "The job has no video"
 
     def __init__(
         self, what: str, *, project_id: str, consequence: str | None = None, remedy: str | None = None
@@ -255,13 +269,14 @@ class JobError(MagicHourError):
 
 
 class JobFailedError(JobError):
-    """The job ended with status `error`; Magic Hour refunds the credits of failed jobs.
+    """The job ended with status `error`; Magic Hour refunds its credits.
 
     :param code: the API's error code, an open set (`nsfw`, `invalid_image_file`, ...).
     """
 
+    title = "The job failed at Magic Hour"
     default_consequence = "The job has ended and its credits are refunded."
-    default_remedy = "The same request is likely to fail again: correct the cause first."
+    default_remedy = "Correct the cause, then clear the submitting task: the same request would fail again."
 
     def __init__(self, what: str, *, project_id: str, code: str | None, remedy: str | None = None) -> None:
         self.code = code
@@ -271,79 +286,77 @@ class JobFailedError(JobError):
 class ModerationError(JobFailedError):
     """Content moderation refused the image or the prompt."""
 
-    default_remedy = "Change the image or the prompt; the same request will be refused again."
+    title = "Magic Hour's moderation refused the image or the prompt"
+    default_remedy = "Change the image or the prompt: the same request would be refused again."
 
 
 class JobCanceledError(JobError):
-    """A person canceled the job in Magic Hour's web app; the credits are refunded in full."""
+    """A user canceled the job in Magic Hour's web app; its credits are refunded in full."""
 
+    title = "The job was canceled in Magic Hour's web app"
     default_consequence = "The job has ended and its credits are refunded."
-    default_remedy = "Clear the submitting task to render it anew."
+    default_remedy = "Clear the submitting task to submit it again."
 
 
 class JobDeletedError(JobError):
-    """The project was deleted, or this account has no such project: there is no clip to be had from it."""
+    """The project was deleted, or this account has no such project."""
 
-    default_consequence = "The clip is not available; whatever it cost is spent."
-    default_remedy = "Check the project id and the account; clear the submitting task to render it anew."
+    title = "The job does not exist at Magic Hour"
+    default_consequence = "Its video is not available, and its credits are spent."
+    default_remedy = "Check the project id and the account; clear the submitting task to submit it again."
 
 
 class JobNotCompleteError(JobError):
-    """The clip was asked for before the job was complete."""
+    """The video was requested before the job was complete."""
 
+    title = "The job is not complete yet"
     retryable = True
-    default_consequence = "The job goes on at Magic Hour, at no further charge."
+    default_consequence = "The job is still running at Magic Hour, at no further charge."
     default_remedy = "Wait for it with VideoJobSensor before this task, or retry later."
 
 
 class WaitTimeoutError(JobError):
-    """The deadline passed before the job ended; nothing can cancel it from here."""
+    """The deadline passed before the job ended. The API cannot cancel a job."""
 
+    title = "The job took longer than the task may wait"
     retryable = True
-    default_consequence = "The job goes on at Magic Hour and its credits stay charged."
+    default_consequence = "The job is still running at Magic Hour and its credits stay charged."
     default_remedy = (
-        "Its clip can still be had, for nothing: on Airflow 3.3 by a retry of this task, or by its id with "
-        "VideoJobSensor and DownloadVideoOperator. A longer timeout avoids this."
+        "Get its video at no cost: retry or clear this task on Airflow 3.3, or use VideoJobSensor and "
+        "DownloadVideoOperator with its id."
     )
 
 
 class TransferError(MagicHourError):
-    """The clip exists and is paid for; bringing it to its target failed."""
+    """The video exists and is paid for, and could not be downloaded to its destination."""
 
+    title = "The video could not be downloaded"
     retryable = True
-    default_consequence = "The clip is safe at Magic Hour and downloading it again costs nothing."
-    default_remedy = "Trying again can help."
+    default_consequence = "The video is still at Magic Hour, and downloading it again costs nothing."
+    default_remedy = "Retry later."
 
 
 class DownloadError(TransferError):
-    """The connection was cut, the length is not the announced one, or the storage is in trouble."""
-
-
-class LinkExpiredError(DownloadError):
-    """The signed link is not good any more; the project hands out a new one."""
-
-
-class ResumeNotPossibleError(DownloadError):
-    """The rest of a download that broke is not to be had; the whole may be."""
-
-
-class ChecksumError(DownloadError):
-    """What arrived has not the checksum that the storage gave; nothing was published."""
+    """The connection was cut, length or checksum are wrong, or the storage has a problem."""
 
 
 class NotAVideoError(TransferError):
-    """What arrived is not a whole mp4; nothing was published under the target's name."""
+    """The downloaded bytes are not a complete mp4; nothing was published."""
+
+    title = "The downloaded file is not a complete video"
 
 
 class DestinationError(TransferError):
-    """The target cannot be written: no such folder, no right, no space, or it exists already."""
+    """The destination cannot be written: no such folder, no permission, no space, or the file exists."""
 
+    title = "The video cannot be written to its destination"
     retryable = False
-    default_remedy = "Correct the target and clear this task; trying again cannot help before that."
+    default_remedy = "Correct the destination, then clear the task."
 
 
 class PictureError(MagicHourError):
-    """No picture can be made of a clip: it is not there, not an mp4, damaged, or too large to decode."""
+    """No picture can be made of a video: it is missing, no mp4, damaged, or too large to decode."""
 
-    default_consequence = "The file itself is untouched, and no credits were spent."
-    default_remedy = "Check the clip; trying again cannot help before that."
+    title = "The picture could not be made"
+    default_consequence = "The video itself is unchanged, and no credits were spent."
+    default_remedy = "Check the video, then clear the task."

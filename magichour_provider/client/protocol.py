@@ -38,13 +38,13 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 _STATUS_ERRORS: Mapping[int, type[errors.APIError]] = {
-    400: errors.BadRequestError,
+    400: errors.InvalidParametersError,
     401: errors.AuthenticationError,
     402: errors.PaymentRequiredError,
     403: errors.PermissionDeniedError,
     404: errors.NotFoundError,
     408: errors.ServerError,
-    422: errors.UnprocessableError,
+    422: errors.InvalidParametersError,
     425: errors.ServerError,
     429: errors.RateLimitError,
 }

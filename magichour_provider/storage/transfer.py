@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.exceptions import ChecksumError, NetworkError, TransferError
+from magichour_provider.exceptions import DownloadError, NetworkError, TransferError
 from magichour_provider.jobs.choices import IfExists
 from magichour_provider.storage.cleanup import remove_leftovers
 from magichour_provider.storage.download import AtomicDownload, DownloadedFile, existing
@@ -125,4 +125,4 @@ def _fetch_right(fetch: ResumableDownload, landing: AtomicDownload) -> DownloadH
             return head
         seen.add(content)
         log.warning("The clip's %s is not the one that its storage gives. Fetching it again.", name)
-    raise ChecksumError(f"The clip has arrived {_CHECKS} times with another checksum than its storage gives.")
+    raise DownloadError(f"The clip has arrived {_CHECKS} times with another checksum than its storage gives.")

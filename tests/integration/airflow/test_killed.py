@@ -223,7 +223,7 @@ def test_a_landing_that_is_killed_leaves_nothing_beside_its_target(
     killer = threading.Thread(target=kill)
     try:
         killer.start()
-        with pytest.raises(TaskKilledError, match="clip is safe at Magic Hour"):
+        with pytest.raises(TaskKilledError, match="video is still at Magic Hour"):
             download.execute(context)
     finally:
         killer.join()

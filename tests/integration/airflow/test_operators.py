@@ -174,7 +174,7 @@ class TestImageToVideo:
     def test_the_deadline_leaves_the_job_running_and_says_so(
         self, context, endless, magichour_sandbox, fails_for_good
     ):
-        with fails_for_good(match="goes on at Magic Hour") as failed:
+        with fails_for_good(match="still running at Magic Hour") as failed:
             render(timeout=0.5, durable=False).execute(context)
         (job,) = jobs(magichour_sandbox)
         assert job["id"] in str(failed.value)

@@ -112,7 +112,7 @@ def test_a_wrong_key_is_not_shown(connect):
 )
 def test_a_create_that_may_have_been_taken_is_sent_once(connect, magichour_sandbox, fault):
     magichour_sandbox.control.faults([{**CREATES, **fault}])
-    with pytest.raises(errors.SubmissionUnknownError, match="may pay a second time"):
+    with pytest.raises(errors.SubmissionUnknownError, match="charged a second time"):
         connect().create_image_to_video(REQUEST)
     assert count(magichour_sandbox, "POST", "/v1/image-to-video") == 1
     assert len(jobs(magichour_sandbox)) <= 1

@@ -141,7 +141,7 @@ def test_an_expired_link_is_asked_for_anew(hook, rendered, tmp_path, magichour_s
         ({"drop": "before"}, errors.DownloadError),
         ({"truncate": 5000}, errors.DownloadError),
         ({"status": 500}, errors.DownloadError),
-        ({"status": 403}, errors.LinkExpiredError),
+        ({"status": 403}, errors.DownloadError),
         ({"status": 200, "body": "<html>sorry</html>"}, errors.NotAVideoError),
         ({"status": 200, "body": ""}, errors.DownloadError),
     ],

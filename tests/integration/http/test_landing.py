@@ -289,7 +289,7 @@ def test_a_bit_that_stays_flipped_is_never_published(hook, magic, order, answers
         target.write_bytes(old)
     project_id = order(4 * MIB, video_checksum=kind)
     magic.control.faults([{**CLIPS, "flip": IN_PADDING}])
-    with pytest.raises(errors.ChecksumError) as failed:
+    with pytest.raises(errors.DownloadError) as failed:
         hook.download(project_id, str(target), if_exists="overwrite")
     assert failed.value.retryable
     assert names_in(tmp_path) == ([] if old is None else ["clip.mp4"])
@@ -299,7 +299,7 @@ def test_a_bit_that_stays_flipped_is_never_published(hook, magic, order, answers
 def test_bits_that_are_wrong_in_another_place_each_time_are_never_published(hook, magic, order, tmp_path):
     project_id = order(4 * MIB, video_checksum="etag-md5")
     magic.control.faults([{**CLIPS, "flip": IN_PADDING + step, "times": 1} for step in range(3)])
-    with pytest.raises(errors.ChecksumError):
+    with pytest.raises(errors.DownloadError):
         hook.download(project_id, f"{tmp_path}/")
     assert names_in(tmp_path) == []
 

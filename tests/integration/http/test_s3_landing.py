@@ -147,7 +147,7 @@ def test_a_broken_link_is_taken_up_into_the_same_upload(hook, magic, order, cont
     ("fault", "kind"),
     [
         ({"truncate": 7 * MIB}, errors.TransferError),
-        ({"flip": 8 * MIB}, errors.ChecksumError),
+        ({"flip": 8 * MIB}, errors.DownloadError),
         ({"status": 200, "body": "<html>"}, errors.NotAVideoError),
         ({"status": 500}, errors.DownloadError),
     ],

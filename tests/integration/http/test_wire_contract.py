@@ -354,13 +354,13 @@ def test_a_create_that_cannot_be_paid_keeps_the_contract(wire, account, fields, 
     "fields", [{"image_file_path": "api-assets/never/put.png"}, {"model": "ltx-2.3", "end_seconds": 11}]
 )
 def test_a_create_that_makes_no_sense_keeps_the_contract(wire, fields):
-    with pytest.raises(errors.UnprocessableError):
+    with pytest.raises(errors.InvalidParametersError):
         wire.call("create_image_to_video", REQUEST.model_copy(update=fields))
     assert wire.checked() == [(CREATE, 422)]
 
 
 def test_an_extension_that_is_not_taken_keeps_the_contract(wire):
-    with pytest.raises(errors.UnprocessableError):
+    with pytest.raises(errors.InvalidParametersError):
         wire.call("create_upload_targets", ["exe"])
     assert wire.checked() == [(UPLOAD_URLS, 422)]
 
@@ -369,7 +369,7 @@ def test_an_extension_that_is_not_taken_keeps_the_contract(wire):
     "fields", [{"model": "kling-9"}, {"end_seconds": 61}, {"end_seconds": 0.5}, {"resolution": "8k"}]
 )
 def test_what_the_reader_refuses_of_a_request_the_sandbox_refuses_too(wire, fields):
-    with pytest.raises(errors.BadRequestError):
+    with pytest.raises(errors.InvalidParametersError):
         wire.call("create_image_to_video", REQUEST.model_copy(update=fields))
     assert wire.checked_answers() == [(CREATE, 400)]
     (fault,) = wire.exchanges[0].faults_of_request()

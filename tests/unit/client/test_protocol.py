@@ -68,13 +68,13 @@ def test_what_cannot_be_a_project_id_is_refused_before_it_is_sent(project_id):
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (400, errors.BadRequestError),
+        (400, errors.InvalidParametersError),
         (401, errors.AuthenticationError),
         (402, errors.PaymentRequiredError),
         (403, errors.PermissionDeniedError),
         (404, errors.NotFoundError),
         (409, errors.APIError),
-        (422, errors.UnprocessableError),
+        (422, errors.InvalidParametersError),
         (429, errors.RateLimitError),
         (500, errors.ServerError),
         (503, errors.ServerError),

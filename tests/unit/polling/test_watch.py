@@ -63,7 +63,7 @@ def test_the_deadline_ends_the_wait_with_what_is_known():
     assert waiting.overdue(999.9) is None
     ended = waiting.overdue(1000.0)
     assert (ended.ending, ended.status) == (TerminalStatus.TIMEOUT, "rendering")
-    assert "goes on" in str(ended.error())
+    assert "still running" in str(ended.error())
 
 
 def test_a_status_is_logged_when_it_changes(caplog):

@@ -308,7 +308,7 @@ def test_a_target_that_cannot_be_written_is_named_with_the_cause(tmp_path: Path,
         pytest.fail("the landing began")
     assert path in caught.value.what
     assert why in caught.value.what
-    assert "The clip is safe at Magic Hour" in str(caught.value)
+    assert "The video is still at Magic Hour" in str(caught.value)
     assert not caught.value.retryable
     assert names_in(tmp_path) == ["file"]
 
