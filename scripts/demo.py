@@ -1,7 +1,8 @@
-"""What `make demo` runs: one photograph becomes a clip under a real Airflow, in a folder of its own.
+"""`make demo`: turn a photograph into a video with a real Airflow, in the folder `.demo`.
 
-Against the sandbox, which spends nothing; with LIVE=1 and MAGIC_HOUR_API_KEY in the environment against
-Magic Hour itself, after a question. The API key reaches Airflow by the environment alone.
+By default the sandbox stands in for Magic Hour, at no cost. With LIVE=1 and MAGIC_HOUR_API_KEY in the
+environment the demo uses Magic Hour itself, and asks before it spends credits. Airflow gets the API key
+through its environment; it is written to no file.
 """
 
 from __future__ import annotations
@@ -31,33 +32,33 @@ DEMO = REPOSITORY / ".demo"
 DAGS = REPOSITORY / "dags_examples"
 IMAGE = DAGS / "images" / "grace_hopper.jpg"
 DAG_ID = "magichour_image_to_video"
-ORDER = ModelRequest(model="ltx-2.3", end_seconds=5, resolution="480p")
-"""What the Dag orders where nothing else is said."""
+REQUEST = ModelRequest(model="ltx-2.3", end_seconds=5, resolution="480p")
+"""What the Dag submits."""
 
 KEY_VARIABLE = "MAGIC_HOUR_API_KEY"
-SANDBOX_SECONDS, LIVE_SECONDS = 100.0, 1800.0
+SANDBOX_SECONDS, LIVE_SECONDS = 300.0, 1800.0
 
 NOTES = {
-    ("submit", "running"): "a worker uploads the photograph and orders the clip",
-    ("submit", "success"): "the clip is ordered and paid for, once",
-    ("wait", "running"): "a worker looks at the job",
-    ("wait", "deferred"): "the triggerer waits, no worker is held",
-    ("wait", "success"): "the clip is rendered",
-    ("download", "running"): "a worker brings the clip home and checks it",
-    ("download", "success"): "the file is whole and in its place",
+    ("submit", "running"): "a worker uploads the photograph and submits the job",
+    ("submit", "success"): "the job is submitted and paid for, once",
+    ("wait", "running"): "a worker polls the job once",
+    ("wait", "deferred"): "the triggerer waits; no worker is occupied",
+    ("wait", "success"): "the video is rendered",
+    ("download", "running"): "a worker downloads the video and checks it",
+    ("download", "success"): "the file is complete and published",
     ("inspect", "running"): "a plain Python task opens the file",
-    ("inspect", "success"): "and could work on with it",
+    ("inspect", "success"): "and could process it further",
 }
 STATE_NOTES = {
-    "scheduled": "it is about to be queued",
-    "queued": "it waits for a worker",
-    "up_for_retry": "it failed and will be tried again",
-    "upstream_failed": "a task before it failed",
+    "scheduled": "about to be queued",
+    "queued": "waiting for a worker",
+    "up_for_retry": "failed; Airflow will retry it",
+    "upstream_failed": "an earlier task failed",
 }
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message says why."""
+    """The demo failed; the message says why."""
 
 
 FAILURES = (
@@ -72,7 +73,7 @@ FAILURES = (
 
 @dataclass(frozen=True)
 class MagicHour:
-    """The Magic Hour to use: the real one, or a sandbox (`is_sandbox`)."""
+    """The Magic Hour that the demo uses: the real one, or a sandbox (`is_sandbox`)."""
 
     url: str
     key: str = field(repr=False)
@@ -85,7 +86,7 @@ class MagicHour:
 
 
 def main() -> int:
-    """Run the demo; the exit status."""
+    """Run the demo. Returns the exit status."""
     try:
         with processes.sigterm_raises(), _magic_hour() as magic_hour:
             _run(magic_hour)
@@ -93,7 +94,7 @@ def main() -> int:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped; Airflow and the sandbox have ended.", file=sys.stderr)
+        print("\nStopped, together with Airflow and the sandbox.", file=sys.stderr)
         return 130
     return 0
 
@@ -106,21 +107,23 @@ def _magic_hour() -> Iterator[MagicHour]:
         yield MagicHour(DEFAULT_BASE_URL, key, is_sandbox=False)
         return
     with sandbox(DEMO / "sandbox.log", "--render-seconds", "8") as url:
-        _say("Sandbox", f"{url} stands in for Magic Hour: nothing is spent")
+        _say("Sandbox", f"{url} stands in for Magic Hour, at no cost")
         yield MagicHour(url, "sandbox-demo-key", is_sandbox=True)
 
 
 def _ask_before_spending(key: str) -> None:
     if not key:
-        raise DemoError(f"LIVE=1 needs an API key of Magic Hour in {KEY_VARIABLE}. Nothing was spent.")
-    estimate = estimate_credits(ORDER)
+        raise DemoError(f"LIVE=1 needs a Magic Hour API key in {KEY_VARIABLE}. Nothing was spent.")
+    estimate = estimate_credits(REQUEST)
     cost = "an unknown number of" if estimate is None else f"about {estimate}"
-    print(f"This orders a real clip from {DEFAULT_BASE_URL}:")
-    print(f"  model {ORDER.model}, {ORDER.end_seconds:g} seconds at {ORDER.resolution}, {cost} credits.")
+    print(f"This submits a real job to {DEFAULT_BASE_URL}:")
+    print(
+        f"  model {REQUEST.model}, {REQUEST.end_seconds:g} seconds at {REQUEST.resolution}, {cost} credits."
+    )
     if not sys.stdin.isatty():
-        raise DemoError("There is no terminal to ask at whether to spend them. Nothing was spent.")
+        raise DemoError("LIVE=1 asks before it spends credits and needs a terminal. Nothing was spent.")
     try:
-        answer = input("Type yes to spend them: ")
+        answer = input("Type yes to spend these credits: ")
     except EOFError:
         answer = ""
     if answer.strip() != "yes":
@@ -130,12 +133,12 @@ def _ask_before_spending(key: str) -> None:
 def _run(magic_hour: MagicHour) -> None:
     home = DEMO / "airflow"
     shutil.rmtree(home, ignore_errors=True)
-    _say("Airflow", f"starts in {_short(home)} (about 20 seconds)")
+    _say("Airflow", f"is starting in {_short(home)} (about 20 seconds)")
     with LiveAirflow(home, DAGS, env={"AIRFLOW_CONN_MAGICHOUR_DEFAULT": magic_hour.connection}) as airflow:
         _say("", f"is healthy after {airflow.startup_seconds:.0f} s")
-        run_id = airflow.trigger(DAG_ID, {"image": str(IMAGE), "folder": str(DEMO / "clips")})
+        run_id = airflow.trigger(DAG_ID, {"image": str(IMAGE), "folder": str(DEMO / "videos")})
         _say("Image", _short(IMAGE))
-        _say("Dag", f"{DAG_ID}; to watch it, while the demo runs:")
+        _say("Dag", f"{DAG_ID}; open it in a browser while the demo runs:")
         _say("", f"{airflow.base_url}/dags/{DAG_ID}/runs/{run_id}")
         print()
         limit = SANDBOX_SECONDS if magic_hour.is_sandbox else LIVE_SECONDS
@@ -147,7 +150,7 @@ def _run(magic_hour: MagicHour) -> None:
 
 
 class Progress:
-    """Prints one line each time that a task changes its state."""
+    """Prints one line whenever a task changes its state."""
 
     def __init__(self, airflow: LiveAirflow, *, is_sandbox: bool) -> None:
         self._airflow = airflow
@@ -155,7 +158,7 @@ class Progress:
         self._begin = time.monotonic()
 
     def __call__(self, task: Json, _before: str | None) -> None:
-        """Print the task's new state, with the seconds since the run began."""
+        """Print the task's new state and the seconds since the run started."""
         name, state = task["task_id"], task["state"]
         if state is None:
             return
@@ -172,39 +175,36 @@ class Progress:
 
 
 def _report(airflow: LiveAirflow, run_id: str, magic_hour: MagicHour) -> None:
-    clip = airflow.xcom(DAG_ID, run_id, "download")
+    video = airflow.xcom(DAG_ID, run_id, "download")
     job = airflow.xcom(DAG_ID, run_id, "wait")
-    if not isinstance(clip, dict) or not isinstance(job, dict):
-        raise DemoError(f"The run succeeded without saying where the clip is: {clip!r}, {job!r}.")
-    path = Path(clip["path"].removeprefix("file://"))
-    if not path.is_file() or path.stat().st_size != clip["size"]:
-        raise DemoError(f"The run succeeded, and its clip is not whole at {path}.")
+    if not isinstance(video, dict) or not isinstance(job, dict):
+        raise DemoError(f"The run succeeded, but its results are incomplete: {video!r}, {job!r}.")
+    path = Path(video["path"].removeprefix("file://"))
+    if not path.is_file() or path.stat().st_size != video["size"]:
+        raise DemoError(f"The run succeeded, but the video is not complete at {path}.")
     print()
-    _say("Clip", _short(path))
-    _say(
-        "",
-        f"{clip['duration']:.2f} seconds, {clip['width']}x{clip['height']} pixels at {clip['fps']:g} fps, "
-        f"{clip['size']:,} bytes",
-    )
+    _say("Video", _short(path))
+    size = f"{video['width']}x{video['height']} pixels at {video['fps']:g} fps, {video['size']:,} bytes"
+    _say("", f"{video['duration']:.2f} seconds, {size}")
     _say("Cost", f"{job['credits_charged']} credits ({job['model']}, {job['resolution']})")
     if magic_hour.is_sandbox:
-        _say("", _ledger_line(magic_hour.url, job["credits_charged"]))
+        _say("", _charges_line(magic_hour.url, job["credits_charged"]))
 
 
-def _ledger_line(url: str, credits_charged: int) -> str:
-    ledger = httpx.get(f"{url}/__sandbox__/state", trust_env=False).raise_for_status().json()
-    jobs = ledger["jobs"]
+def _charges_line(url: str, credits_charged: int) -> str:
+    state = httpx.get(f"{url}/__sandbox__/state", trust_env=False).raise_for_status().json()
+    jobs = state["jobs"]
     credits_spent = sum(job["credits_charged"] for job in jobs)
     if (len(jobs), credits_spent) != (1, credits_charged):
-        raise DemoError(f"The sandbox's ledger shows {len(jobs)} clips and {credits_spent} credits.")
-    return "the sandbox's ledger agrees: 1 clip ordered, and these are play credits"
+        raise DemoError(f"The sandbox has {len(jobs)} jobs and charged {credits_spent} credits.")
+    return "the sandbox confirms: 1 job submitted, charged once (in play credits)"
 
 
 def _failure(airflow: LiveAirflow, run_id: str) -> str:
     tasks = airflow.task_instances(DAG_ID, run_id)
     failed = [task for task in tasks if task["state"] == "failed"]
     if not failed:
-        return f"the run of {DAG_ID} failed and none of its tasks did."
+        return f"the run of {DAG_ID} failed, but none of its tasks did."
     first = min(failed, key=lambda task: task["end_date"] or "")
     log = airflow.log(DAG_ID, run_id, first["task_id"], max(first["try_number"], 1), first["map_index"])
     end = "\n".join(log.splitlines()[-25:])

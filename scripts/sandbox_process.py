@@ -1,4 +1,4 @@
-"""The sandbox as a process of its own, for the demo and the end-to-end tests."""
+"""The sandbox as a separate process, for the demo and the end-to-end tests."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class SandboxError(RuntimeError):
 
 @contextmanager
 def sandbox(log: Path, *arguments: str) -> Iterator[str]:
-    """Run `magichour-sandbox --port 0` with `arguments` besides; its URL.
+    """Run `magichour-sandbox --port 0` with further `arguments`; gives its URL.
 
-    What it prints goes to the file `log`, which is overwritten. Raises SandboxError.
+    Its output goes to the file `log`, which is overwritten. Raises SandboxError.
     """
     command = [sys.executable, "-m", "magichour_provider.sandbox.cli", "--port", "0", *arguments]
     with processes.announced(command, _LISTENING, log, SandboxError) as url:
