@@ -143,8 +143,8 @@ def _task(request: Request, user: CurrentUserDep, key: TaskKeyDep) -> Response:
     rows = _readable_tasks(user, key)
     if not rows[0].is_magichour:
         return _page(request, "not_ours.html")
-    built = build_task_page(rows)
-    return _page(request, "task.html", media_origin=built.media_origin, page=built.page)
+    page, media_origin = build_task_page(rows)
+    return _page(request, "task.html", media_origin=media_origin, page=page)
 
 
 def _video(request: Request, user: CurrentUserDep, key: TaskKeyDep) -> Response:

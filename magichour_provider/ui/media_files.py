@@ -16,7 +16,6 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -33,6 +32,8 @@ STORE_BLOCK_BYTES = 4 << 20
 """Bytes of one request to an object store: most videos need one to five, and a seek wastes little."""
 
 _HEAD_BYTES = 12
+_VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created")
+"""The names that drivers of object stores give to the version and the time of an object."""
 _MEDIA_TYPES: dict[Kind, str] = {"video": "video/mp4", "poster": "image/jpeg"}
 _SAFE_DAG_ID = re.compile(r"[\w.-]+")
 _NOT_DOWN = frozenset({"", ".", ".."})
@@ -204,7 +205,6 @@ class OpenFile:
     name: str
     size: int
     etag: str
-    last_modified: datetime | None
     media_type: str
     block_bytes: int
     close: Callable[[], None] = field(repr=False)
@@ -280,7 +280,6 @@ def _open_local(path: Path, file: AllowedFile, kind: Kind, stack: ExitStack) -> 
         name=path.name,
         size=status.st_size,
         etag=_etag(status.st_size, status.st_mtime_ns),
-        last_modified=datetime.fromtimestamp(int(status.st_mtime), timezone.utc),
         media_type=_MEDIA_TYPES[kind],
         block_bytes=LOCAL_BLOCK_BYTES,
         close=handle.close,
@@ -327,7 +326,6 @@ def _open_object(location: ObjectPath, kind: Kind, stack: ExitStack) -> OpenFile
     details: dict[str, Any] = getattr(handle, "details", None) or filesystem.info(path)
     if details.get("type") != "file":
         raise MediaRefusedError("This is no regular file.")
-    modified = _modified(details)
 
     def fetch(start: int, end: int) -> bytes:
         handle.seek(start)
@@ -336,20 +334,10 @@ def _open_object(location: ObjectPath, kind: Kind, stack: ExitStack) -> OpenFile
     return OpenFile(
         name=location.url.rpartition("/")[2],
         size=int(details["size"]),
-        etag=_etag(details["size"], details.get("ETag") or details.get("etag") or "", modified),
-        last_modified=modified,
+        etag=_etag(details["size"], *map(details.get, _VERSION_KEYS)),
         media_type=_MEDIA_TYPES[kind],
         block_bytes=STORE_BLOCK_BYTES,
         close=handle.close,
         _fetch=fetch,
         _location=location,
     )
-
-
-def _modified(details: dict[str, Any]) -> datetime | None:
-    """The time of the last change, under the names that the drivers use."""
-    for key in ("LastModified", "last_modified", "mtime", "updated", "created"):
-        moment = details.get(key)
-        if isinstance(moment, datetime):
-            return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
-    return None

@@ -26,7 +26,7 @@ from magichour_provider.ui.queries import (
     as_text,
     as_time,
 )
-from magichour_provider.ui.view_models import Failure, PageWithOrigin, TaskPage
+from magichour_provider.ui.view_models import Failure, TaskPage
 
 T = TypeVar("T")
 
@@ -43,8 +43,11 @@ UNKNOWN_FAILURE = Failure(
 )
 
 
-def build_task_page(rows: Sequence[TaskRow]) -> PageWithOrigin:
-    """The page of `rows[0]`; the other rows are of the same job. May ask Magic Hour."""
+def build_task_page(rows: Sequence[TaskRow]) -> tuple[TaskPage, str | None]:
+    """The page of `rows[0]`, and the origin at Magic Hour from which its player loads. May ask Magic Hour.
+
+    The other rows are of the same job.
+    """
     row, summary = rows[0], _JobSummary(rows)
     image = summary.field("image")
     page = TaskPage(
@@ -66,7 +69,7 @@ def build_task_page(rows: Sequence[TaskRow]) -> PageWithOrigin:
         refresh_seconds=None if row.state in STATES[SUCCESS] | STATES[FAILED] else _REFRESH_SECONDS,
     )
     if row.is_contact_sheet:
-        return PageWithOrigin(_with_contact_sheet(page, row))
+        return _with_contact_sheet(page, row), None
     download = media.download_task(rows)
     if download is not None:
         page = replace(page, file=media.describe_file(download))
@@ -75,9 +78,9 @@ def build_task_page(rows: Sequence[TaskRow]) -> PageWithOrigin:
         except MediaError as error:
             page = _with_note(page, str(error))
         else:
-            return PageWithOrigin(replace(page, player=media.file_player(download)))
+            return replace(page, player=media.file_player(download)), None
     if page.project_id is None or (page.status in _ENDED and page.status != JobStatus.COMPLETE.value):
-        return PageWithOrigin(page)
+        return page, None
     return _with_live_status(page, rows, page.project_id)
 
 
@@ -118,14 +121,16 @@ def _with_contact_sheet(page: TaskPage, row: TaskRow) -> TaskPage:
     return replace(page, picture=f"poster?{row.key.query}")
 
 
-def _with_live_status(page: TaskPage, rows: Sequence[TaskRow], project_id: str) -> PageWithOrigin:
+def _with_live_status(
+    page: TaskPage, rows: Sequence[TaskRow], project_id: str
+) -> tuple[TaskPage, str | None]:
     """The page with Magic Hour's answer about the job, and with its video if it is complete."""
     try:
         project = media.get_project(media.conn_id_of_job(rows), project_id)
     except NotFoundError:
-        return PageWithOrigin(_with_note(page, _GONE))
+        return _with_note(page, _GONE), None
     except MagicHourError as error:
-        return PageWithOrigin(_with_note(page, f"Magic Hour could not be asked. {error}"))
+        return _with_note(page, f"Magic Hour could not be asked. {error}"), None
     charged, status = project.credits_charged, status_text(project)
     page = replace(
         page,
@@ -140,8 +145,8 @@ def _with_live_status(page: TaskPage, rows: Sequence[TaskRow], project_id: str) 
     if page.failure in (None, UNKNOWN_FAILURE):
         page = replace(page, failure=_job_failure(project) or page.failure)
     if not media.is_playable(project):
-        return PageWithOrigin(page)
-    return PageWithOrigin(replace(page, player=media.remote_player(rows[0])), media.link_origin(project))
+        return page, None
+    return replace(page, player=media.remote_player(rows[0])), media.link_origin(project)
 
 
 def _job_failure(project: VideoProject) -> Failure | None:

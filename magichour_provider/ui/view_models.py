@@ -115,14 +115,6 @@ class TaskPage:
 
 
 @dataclass(frozen=True)
-class PageWithOrigin:
-    """A page, and the foreign origin that its player needs in the content security policy."""
-
-    page: TaskPage
-    media_origin: str | None = None
-
-
-@dataclass(frozen=True)
 class Card:
     """One video of the gallery; `title` is its name, its image's name, or its task's id."""
 

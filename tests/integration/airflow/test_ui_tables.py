@@ -30,6 +30,7 @@ from magichour_provider.ui.view_models import TaskKey
 
 NOW = datetime.now(timezone.utc)
 LIBRARY = "https://magichour.ai/my-library?videoId="
+REFUND = {"project_id": "job1", "credits_charged": 0, "error": "ModerationError"}
 MODELS = [TaskInstance, XComModel, RenderedTaskInstanceFields, task_state_rows()]
 
 
@@ -235,7 +236,9 @@ def test_a_clips_card_is_of_the_task_that_failed_else_of_one_that_goes_on_else_o
         book.task("a", "submit", run_id, run_id=run_id, ago=6, return_value=told(run_id))
         book.task("a", "wait", run_id, run_id=run_id, ago=5, state="deferred")
         book.task("a", "look", run_id, run_id=run_id, ago=3, return_value=told(run_id))
-    book.task("a", "check", "failed", run_id="failed", ago=4, state="failed", magichour_error=told("failed", 0))
+    book.task(
+        "a", "check", "failed", run_id="failed", ago=4, state="failed", magichour_error=told("failed", 0)
+    )
     cards = {card.key.run_id: card for card in gallery.build_gallery(book.session, {"a"}).cards}
     assert {run_id: card.key.task_id for run_id, card in cards.items()} == {
         "landed": "land",
@@ -247,7 +250,9 @@ def test_a_clips_card_is_of_the_task_that_failed_else_of_one_that_goes_on_else_o
 
 def test_a_clips_card_tells_what_it_has_cost_in_the_end(book):
     book.task("a", "submit", "job1", ago=2, return_value=told("job1"))
-    book.task("a", "wait", "job1", ago=1, state="failed", magichour_error=told("job1", 0, error="ModerationError"))
+    book.task(
+        "a", "wait", "job1", ago=1, state="failed", magichour_error=told("job1", 0, error="ModerationError")
+    )
     (card,) = gallery.build_gallery(book.session, {"a"}).cards
     assert card.credits_charged == 0
 
@@ -264,7 +269,9 @@ def test_each_job_is_counted_once_and_for_who_has_paid(book):
 
 def test_a_refund_of_which_the_waiting_task_tells_is_taken_off(book):
     book.task("a", "submit", "job1", ago=60, return_value=told("job1"))
-    book.task("a", "wait", "job1", ago=30, state="failed", magichour_error=told("job1", 0, error="ModerationError"))
+    book.task(
+        "a", "wait", "job1", ago=30, state="failed", magichour_error=told("job1", 0, error="ModerationError")
+    )
     assert book.credits() == []
 
 
@@ -339,10 +346,10 @@ def test_the_tab_shows_the_last_word_on_a_job_and_magic_hours_over_it(book, monk
         raise NetworkError("Nobody answers.")
 
     monkeypatch.setattr(media, "get_project", unreachable)
-    page = task_page.build_task_page(rows).page
+    page = task_page.build_task_page(rows)[0]
     assert (page.status, page.credits_charged) == ("complete", 120)
 
     refunded = VideoProject.model_validate({"id": "job1", "status": "error", "credits_charged": 0})
     monkeypatch.setattr(media, "get_project", lambda conn_id, project_id: refunded)
-    page = task_page.build_task_page(rows).page
+    page = task_page.build_task_page(rows)[0]
     assert (page.status, page.credits_charged, page.is_live) == ("error", 0, True)

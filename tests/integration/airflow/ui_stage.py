@@ -1,4 +1,4 @@
-"""The pages as Airflow's own application serves them: a run, its clip, and a browser for each user."""
+"""The pages in Airflow's own application: one run of the Dag `pages`, and a client for each user."""
 
 from __future__ import annotations
 
@@ -15,59 +15,61 @@ USERS = {"alice": "ADMIN", "bob": "VIEWER", "mallory": "VIEWER"}
 
 @pytest.fixture(scope="module")
 def stage(dag_runner, magichour_sandbox_server, tmp_path_factory):
-    """One run of the Dag `pages`, and a browser for each user; Mallory may not read that Dag."""
+    """One run of the Dag `pages` for the tests of a file. Mallory may not read this Dag."""
     from airflow.api_fastapi.app import create_app, purge_cached_app
 
     folder = tmp_path_factory.mktemp("pages")
     magichour_sandbox_server.control.reset()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW__CORE__AUTH_MANAGER", "browser_auth.SomeDagsAuthManager")
         users = ",".join(f"{name}:{role}" for name, role in USERS.items())
+        connection = {"conn_type": "magichour", "host": magichour_sandbox_server.url}
+        connection["password"] = magichour_sandbox_server.api_key
+        patch.setenv("AIRFLOW__CORE__AUTH_MANAGER", "browser_auth.SomeDagsAuthManager")
         patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", users)
         patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", str(folder / "passwords"))
         patch.setenv("LIVE_AIRFLOW_READABLE_DAGS", json.dumps({"mallory": ["another"]}))
-        fields = {"host": magichour_sandbox_server.url, "password": magichour_sandbox_server.api_key}
-        patch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", json.dumps({"conn_type": "magichour", **fields}))
-        run = dag_runner("tests/pages.py", folder=str(folder / "clips"))
+        patch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", json.dumps(connection))
+        run = dag_runner("tests/pages.py", folder=str(folder / "videos"))
         purge_cached_app()
         run_id = run.tasks["render"][0].run_id
-        yield Stage(create_app(apps="core"), run_id, folder / "clips", magichour_sandbox_server)
+        yield Stage(create_app(apps="core"), run_id, folder / "videos", magichour_sandbox_server)
         purge_cached_app()
 
 
 @pytest.fixture
 def ui(stage, monkeypatch):
-    """The stage as it was in the beginning, with the clips' folder for a root."""
+    """The stage in its first state, with the folder of the videos as a root."""
     from magichour_provider.ui import media
 
     monkeypatch.setattr(media, "answers", media.TTLCache())
-    stage.set = monkeypatch
-    stage.roots(str(stage.folder))
-    content = stage.clip.read_bytes()
-    with stage.nothing_forged():
+    stage.patch = monkeypatch
+    stage.set_roots(str(stage.folder))
+    content = stage.video.read_bytes()
+    with stage.results_restored():
         yield stage
-    stage.clip.write_bytes(content)
+    stage.video.write_bytes(content)
     stage.sandbox.control.set_job(stage.project_id, status="complete")
 
 
 class Stage:
-    """What a test has at hand."""
+    """Airflow's application with a run, its video and its poster."""
 
     def __init__(self, app, run_id, folder, sandbox):
         self.app, self.run_id, self.folder, self.sandbox = app, run_id, folder, sandbox
-        (self.clip,), (self.poster,) = (list(folder.glob(kind)) for kind in ("*.mp4", "*.jpg"))
-        self.set = None
+        (self.video,), (self.poster,) = (list(folder.glob(kind)) for kind in ("*.mp4", "*.jpg"))
+        self.patch = None
 
     @property
     def project_id(self):
-        return self.clip.stem
+        return self.video.stem
 
-    def is_of_this_run(self, card):
-        return self.run_id in unquote(unescape(card))
+    def cards(self, **query):
+        """The HTML of the gallery's cards of this run; other tests may have run the Dag, too."""
+        cards = self.get("", **query).text.split('data-testid="card"')[1:]
+        return [card for card in cards if self.run_id in unquote(unescape(card))]
 
-    def roots(self, setting):
-
-        self.set.setenv("AIRFLOW__MAGICHOUR__UI_VIDEO_ROOTS", setting)
+    def set_roots(self, setting):
+        self.patch.setenv("AIRFLOW__MAGICHOUR__UI_VIDEO_ROOTS", setting)
 
     def get(self, path, task=None, *, user="alice", headers=None, method="GET", **query):
         from airflow.api_fastapi.app import get_auth_manager
@@ -76,38 +78,45 @@ class Stage:
 
         cookies = {}
         if user is not None:
-            one = SimpleAuthManagerUser(username=user, role=USERS[user])
-            cookies = {"_token": get_auth_manager().generate_jwt(one)}
+            account = SimpleAuthManagerUser(username=user, role=USERS[user])
+            cookies = {"_token": get_auth_manager().generate_jwt(account)}
         if task is not None:
             query = {"dag_id": "pages", "run_id": self.run_id, "task_id": task, **query}
-        browser = TestClient(self.app, cookies=cookies, follow_redirects=False, raise_server_exceptions=False)
-        return browser.request(method, f"/magichour/{path}", params=query or None, headers=headers)
+        client = TestClient(self.app, cookies=cookies, follow_redirects=False, raise_server_exceptions=False)
+        return client.request(method, f"/magichour/{path}", params=query or None, headers=headers)
 
     def forge(self, task, **values):
-        """Change what a task has returned, as whoever may edit XComs can."""
-        with self._xcoms() as xcoms:
-            xcoms[task].value = {**xcoms[task].value, **values}
+        """Change what a task returned, as every user who may edit XComs can."""
+        with self._results() as results:
+            results[task].value = {**results[task].value, **values}
 
     @contextmanager
-    def nothing_forged(self):
-        """Put back what the tasks have returned, in the end."""
-        with self._xcoms() as xcoms:
-            returned = {task: dict(xcom.value) for task, xcom in xcoms.items()}
+    def results_restored(self):
+        """Undo what is forged."""
+        with self._results() as results:
+            returned = {task: dict(xcom.value) for task, xcom in results.items()}
         yield
-        with self._xcoms() as xcoms:
+        with self._results() as results:
             for task, value in returned.items():
-                xcoms[task].value = value
+                results[task].value = value
 
     @contextmanager
-    def _xcoms(self):
-        from airflow.models.xcom import XComModel
+    def _results(self):
+        """The rows of the returned values, by task, in a session that commits."""
+        from airflow.models import xcom
+        from airflow.models.taskinstance import TaskInstance
         from airflow.utils.session import create_session
         from sqlalchemy import select
 
+        from magichour_provider.airflow_internals import join_xcom
+
+        table = getattr(xcom, "XComModelV2", None) or xcom.XComModel  # the table of Airflow 3.4
+        query = select(TaskInstance.task_id, table).join(table, join_xcom(table, TaskInstance))
+        query = query.where(TaskInstance.run_id == self.run_id, table.key == "return_value")
         with create_session() as session:
-            found = select(XComModel).where(XComModel.run_id == self.run_id, XComModel.key == "return_value")
-            yield {xcom.task_id: xcom for xcom in session.scalars(found) if isinstance(xcom.value, dict)}
+            yield {task: row for task, row in session.execute(query) if isinstance(row.value, dict)}
 
 
-def words(answer):
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", answer.text)).split())
+def words(response):
+    """The text of a page."""
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", response.text)).split())

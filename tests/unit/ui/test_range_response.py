@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tracemalloc
-from email.utils import format_datetime
 from pathlib import Path
 
 import httpx
@@ -63,7 +62,7 @@ def check_part(response, start, stop):
     assert "etag" in response.headers
 
 
-def test_get_without_range_returns_the_whole_file(client, file, open_file, eventually):
+def test_get_without_range_returns_the_whole_file(client, file, eventually):
     response = get(client)
     assert (response.status_code, response.content) == (200, VIDEO)
     headers = response.headers
@@ -72,21 +71,18 @@ def test_get_without_range_returns_the_whole_file(client, file, open_file, event
     assert headers["accept-ranges"] == "bytes"
     assert headers["cache-control"] == "private, no-cache"
     assert headers["x-content-type-options"] == "nosniff"
-    assert headers["content-disposition"] == 'inline; filename="x.mp4"'
+    assert headers["content-disposition"] == "inline; filename*=UTF-8''x.mp4"
     assert headers["etag"].startswith('"')
     assert "content-range" not in headers
     assert "content-encoding" not in headers
     eventually(lambda: not is_open(file))
-    opened = open_file()
-    opened.close()
-    assert headers["last-modified"] == format_datetime(opened.last_modified, usegmt=True)
 
 
 def test_head_returns_the_headers_of_get(client, file):
     whole = get(client)
     head = client.head("/video", headers={"Range": "bytes=0-4"})
     assert (head.status_code, head.content) == (200, b"")
-    for name in ("content-length", "content-type", "accept-ranges", "etag", "last-modified"):
+    for name in ("content-length", "content-type", "accept-ranges", "etag"):
         assert head.headers[name] == whole.headers[name]
     assert "content-range" not in head.headers
     assert not is_open(file)
@@ -95,9 +91,9 @@ def test_head_returns_the_headers_of_get(client, file):
 @pytest.mark.parametrize(
     ("name", "disposition"),
     [
-        ("my video-2.mp4", 'inline; filename="my video-2.mp4"'),
-        ('a"b\\c;.mp4', "inline; filename=\"a_b_c_.mp4\"; filename*=UTF-8''a%22b%5Cc%3B.mp4"),
-        ("\u732b.mp4", "inline; filename=\"_.mp4\"; filename*=UTF-8''%E7%8C%AB.mp4"),
+        ("my video-2.mp4", "inline; filename*=UTF-8''my%20video-2.mp4"),
+        ('a"b\\c;.mp4', "inline; filename*=UTF-8''a%22b%5Cc%3B.mp4"),
+        ("\u732b.mp4", "inline; filename*=UTF-8''%E7%8C%AB.mp4"),
     ],
 )
 def test_file_name_is_escaped_in_content_disposition(client_for, file, name, disposition):
@@ -191,10 +187,9 @@ def test_changed_file_is_sent_whole(client, file):
     assert (response.status_code, response.content) == (200, VIDEO + b"more")
 
 
-def test_if_range_needs_the_strong_etag_or_the_date(client):
+def test_if_range_needs_the_strong_etag(client):
     first = get(client).headers
-    for validator in (first["etag"], first["last-modified"]):
-        check_part(get(client, "bytes=5-", **{"If-Range": validator}), 5, SIZE)
+    check_part(get(client, "bytes=5-", **{"If-Range": first["etag"]}), 5, SIZE)
     for other in ('"other"', f"W/{first['etag']}", "Sat, 01 Jan 2000 00:00:00 GMT", "", "*"):
         response = get(client, "bytes=5-", **{"If-Range": other})
         assert (response.status_code, response.content) == (200, VIDEO)

@@ -1,4 +1,4 @@
-"""A clip that lands with its poster, one that moderation refuses, and a task of another kind."""
+"""A video that is downloaded with its poster, one that moderation refuses, and other tasks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from magichour_provider.operators.contact_sheet import ContactSheetOperator
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
-ORDER = {
+REQUEST = {
     "image": str(Path(__file__).resolve().parents[4] / "dags_examples" / "images" / "grace_hopper.jpg"),
     "model": "ltx-2.3",
     "resolution": "480p",
@@ -19,15 +19,15 @@ ORDER = {
 }
 
 with DAG("pages", schedule=None, params={"folder": "/nowhere"}):
-    render = ImageToVideoOperator(task_id="render", prompt="She <b>smiles</b>", **ORDER)
+    render = ImageToVideoOperator(task_id="render", prompt="She <b>smiles</b>", **REQUEST)
     download = DownloadVideoOperator(
         task_id="download", project_id=render.output, path="{{ params.folder }}/", poster=True
     )
     ContactSheetOperator(task_id="sheet", clips=download.output, path="{{ params.folder }}/sheets/")
-    ImageToVideoOperator(task_id="refused", prompt="nsfw", **ORDER)
+    ImageToVideoOperator(task_id="refused", prompt="nsfw", **REQUEST)
 
     @task
     def something_else() -> None:
-        """Know nothing of clips."""
+        """A task of another kind."""
 
     something_else()
