@@ -1,17 +1,32 @@
-"""What Airflow reads about this provider, without importing anything else of it."""
+"""The description of this provider. Airflow calls it at every start, so it imports no library."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from magichour_provider.hooks.connection_form import CONN_FIELDS, UI_FIELD_BEHAVIOUR
+from magichour_provider.client.settings import ClientSettings
+
+UI_FIELD_BEHAVIOUR = {
+    "hidden-fields": ["login", "schema", "extra"],
+    "relabeling": {"password": "API key", "host": "Base URL"},
+    "placeholders": {
+        "host": "https://api.magichour.ai",
+        "password": "from the Developer Hub at magichour.ai",
+        "port": "443 (Test in Airflow 3.3 asks for one)",
+    },
+}
+"""What the connection form hides, renames and suggests.
+
+The port is shown, although the URL may hold it: in Airflow 3.3.1 and 3.3.2 the button Test refuses every
+saved connection that has none (airflow#73298).
+"""
 
 _NAME = "Magic Hour"
 _CONFIG = {
     "description": "The pages of Magic Hour in Airflow's UI; the API server reads this when it starts.",
     "options": {
         "ui_enabled": {
-            "description": "Whether the pages are there.",
+            "description": "Whether the pages are shown.",
             "version_added": "0.1.0",
             "type": "boolean",
             "example": None,
@@ -19,13 +34,13 @@ _CONFIG = {
         },
         "ui_video_roots": {
             "description": (
-                "Folders, and object storage URLs with their connection, below which landed clips may be "
-                "shown, separated by commas; {dag_id} stands for the Dag's id. Without one, clips are "
-                "played by a fresh link of Magic Hour."
+                "Folders, and object storage URLs with their connection, whose videos the pages may "
+                "show, separated by commas; {dag_id} stands for the Dag's id. Without one, videos are "
+                "played by a new download URL of Magic Hour."
             ),
             "version_added": "0.1.0",
             "type": "string",
-            "example": "/data/clips/{dag_id}/, s3://aws_default@clips/{dag_id}/",
+            "example": "/data/videos/{dag_id}/, s3://aws_default@videos/{dag_id}/",
             "default": "",
         },
     },
@@ -37,7 +52,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-magichour",
         "name": _NAME,
-        "description": "Turn still images into video clips with [Magic Hour](https://magichour.ai/).",
+        "description": "Turn still images into videos with [Magic Hour](https://magichour.ai/).",
         "integrations": [
             {
                 "integration-name": _NAME,
@@ -50,8 +65,8 @@ def get_provider_info() -> dict[str, Any]:
                 "connection-type": "magichour",
                 "hook-class-name": "magichour_provider.hooks.magichour.MagicHourHook",
                 "hook-name": _NAME,
-                "conn-fields": dict(CONN_FIELDS),
-                "ui-field-behaviour": dict(UI_FIELD_BEHAVIOUR),
+                "conn-fields": ClientSettings.form_fields(),
+                "ui-field-behaviour": UI_FIELD_BEHAVIOUR,
             }
         ],
         "hooks": _modules("hooks.magichour"),

@@ -25,7 +25,7 @@ from sandbox_process import SandboxError, sandbox
 
 from magichour_provider.client import library_url
 from magichour_provider.client.pricing import ModelRequest, estimate_credits
-from magichour_provider.client.protocol import DEFAULT_BASE_URL
+from magichour_provider.client.settings import DEFAULT_BASE_URL
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEMO = REPOSITORY / ".demo"

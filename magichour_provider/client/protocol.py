@@ -31,7 +31,6 @@ from magichour_provider.client.models import (
     VideoProject,
 )
 
-DEFAULT_BASE_URL = "https://api.magichour.ai"
 USER_AGENT = f"airflow-provider-magichour/{__version__}"
 
 T = TypeVar("T")

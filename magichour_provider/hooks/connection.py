@@ -1,92 +1,81 @@
-"""An Airflow connection, read into the settings of a client."""
+"""An Airflow connection as `ClientSettings`, and its form for Airflow 3.0 and 3.1."""
 
 from __future__ import annotations
 
+import json
 import logging
+from dataclasses import fields
+from functools import cache
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from magichour_provider.client.protocol import DEFAULT_BASE_URL
-from magichour_provider.client.settings import ClientSettings
+from magichour_provider.client.settings import DEFAULT_BASE_URL, ClientSettings
 from magichour_provider.exceptions import ConfigurationError
+from magichour_provider.get_provider_info import UI_FIELD_BEHAVIOUR
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection
-
+    from airflow.sdk import Connection
 
 log = logging.getLogger(__name__)
 
-
-class ConnectionExtras(BaseModel):
-    """The connection's extras. An empty field, as the form saves it, means the default.
-
-    :param timeout: seconds for connecting, sending, and waiting for the next bytes of an answer.
-    :param max_attempts: how often a request is sent at most, where sending it again is safe.
-    :param requests_per_second: how often a triggerer may look, all jobs of the connection together.
-    :param proxy: URL of an HTTP proxy.
-    :param verify: whether to check certificates.
-    :param ca_bundle: path of a file with the certificate authorities to trust.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    timeout: float = Field(default=60.0, gt=0, le=600)
-    max_attempts: int = Field(default=4, ge=1, le=10)
-    requests_per_second: float | None = Field(default=None, gt=0, le=10_000, allow_inf_nan=False)
-    proxy: str | None = None
-    verify: bool = True
-    ca_bundle: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_empty(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            return {key: value for key, value in data.items() if value not in (None, "")}
-        return data
+_PYDANTIC_LIMITS = {"minimum": "ge", "exclusiveMinimum": "gt", "maximum": "le"}
 
 
 def settings_from_connection(connection: Connection) -> ClientSettings:
-    """Read a connection; ConfigurationError names the connection and the field at fault."""
+    """Read a connection: password is the API key, host the base URL, the extras are optional.
+
+    Raises ConfigurationError with the names of the connection and the field.
+    """
     conn_id = connection.conn_id
     if not connection.password:
         raise ConfigurationError(f"Connection {conn_id!r} has no password: put the API key there.")
-    extras = _extras(connection)
     base_url = _base_url(connection)
     if base_url.startswith("http://") and not _is_loopback(base_url.removeprefix("http://")):
         log.warning("Connection %r sends the API key unencrypted: its host is not https.", conn_id)
+    extras = _parse_extras(connection)
     try:
-        return ClientSettings(
-            api_key=connection.password.strip(),
-            base_url=base_url,
-            timeout=extras.timeout,
-            max_attempts=extras.max_attempts,
-            requests_per_second=extras.requests_per_second,
-            proxy=extras.proxy,
-            verify=extras.verify,
-            ca_bundle=extras.ca_bundle,
-        )
+        return ClientSettings(api_key=connection.password.strip(), base_url=base_url, **extras)
     except ConfigurationError as error:
         raise ConfigurationError(f"Connection {conn_id!r}: {error.what}") from None
 
 
-def _extras(connection: Connection) -> ConnectionExtras:
-    # From the text itself: `extra_dejson` masks its values by a synchronous call, which a trigger must
-    # not make.
+def _parse_extras(connection: Connection) -> dict[str, Any]:
+    # From the text: `extra_dejson` masks its values by a synchronous call, which a trigger must not make.
     try:
-        return ConnectionExtras.model_validate_json(connection.extra or "{}")
+        given = json.loads(connection.extra or "{}")
+        # The form saves an empty field as null or "".
+        values = {name: value for name, value in given.items() if value not in (None, "")}
+        return _extras_model().model_validate(values).model_dump(exclude_unset=True)
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'extra'}: "
+            f"{'.'.join(map(str, fault['loc']))}: "
             f"{'unknown' if fault['type'] == 'extra_forbidden' else fault['msg']}"
             for fault in error.errors(include_input=False, include_url=False)
         )
-        known = ", ".join(ConnectionExtras.model_fields)
-        raise ConfigurationError(
-            f"Connection {connection.conn_id!r} has extras that cannot be used: {faults}. Known are: {known}."
-        ) from None
+    except (ValueError, AttributeError, RecursionError):
+        faults = "they are not a JSON object"
+    known = ", ".join(ClientSettings.form_fields())
+    raise ConfigurationError(
+        f"Connection {connection.conn_id!r} has extras that cannot be used: {faults}. Known are: {known}."
+    )
+
+
+@cache
+def _extras_model() -> type[BaseModel]:
+    """The extras with their types and limits, as `ClientSettings` declares them."""
+    hints, form = get_type_hints(ClientSettings), ClientSettings.form_fields()
+    extras: dict[str, Any] = {}
+    for each in fields(ClientSettings):
+        if each.name in form:
+            schema = form[each.name]["schema"]
+            limits = {ours: schema[name] for name, ours in _PYDANTIC_LIMITS.items() if name in schema}
+            extras[each.name] = (hints[each.name], Field(default=each.default, **limits))
+    config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model: type[BaseModel] = create_model("ConnectionExtras", __config__=config, **extras)
+    return model
 
 
 def _base_url(connection: Connection) -> str:
@@ -100,11 +89,11 @@ def _base_url(connection: Connection) -> str:
 
 
 def _with_port(url: str, port: int | None) -> str:
-    """The URL with a port, unless it has one; what Airflow's UI makes of an empty port may be 0."""
+    """The URL with the port, unless it has one. Airflow's UI may save an empty port as 0."""
     parts = urlsplit(url)
     try:
         has_port = parts.port is not None
-    except ValueError:  # not a port at all: ClientSettings says so
+    except ValueError:  # not a port at all: ClientSettings refuses it
         return url
     if has_port or not port:
         return url
@@ -117,3 +106,26 @@ def _is_loopback(host: str) -> bool:
         return name == "localhost" or ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def wtforms_fields() -> dict[str, Any]:
+    """The extras as wtforms fields, for Airflow 3.0 and 3.1; none if wtforms is not installed."""
+    try:
+        from wtforms import BooleanField, FloatField, IntegerField, StringField
+    except ImportError:
+        return {}
+    kinds = {"integer": IntegerField, "number": FloatField, "string": StringField, "boolean": BooleanField}
+    return {
+        name: kinds[field["schema"]["type"][0]](
+            field["label"], description=field["description"], default=field["schema"].get("default")
+        )
+        for name, field in ClientSettings.form_fields().items()
+    }
+
+
+def wtforms_behaviour() -> dict[str, Any]:
+    """Hidden and renamed fields, as Airflow 3.0 and 3.1 spell them; without wtforms `extra` is shown."""
+    behaviour = {key.replace("-", "_"): value for key, value in UI_FIELD_BEHAVIOUR.items()}
+    if not wtforms_fields():
+        behaviour["hidden_fields"] = [name for name in behaviour["hidden_fields"] if name != "extra"]
+    return behaviour

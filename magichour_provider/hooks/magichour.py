@@ -18,8 +18,7 @@ from magichour_provider.client.pricing import (
 )
 from magichour_provider.client.sync import MagicHourClient, send_with_retries
 from magichour_provider.exceptions import MagicHourError, NotFoundError, UndefinedConnectionError
-from magichour_provider.hooks.connection import settings_from_connection
-from magichour_provider.hooks.connection_form import wtforms_behaviour, wtforms_fields
+from magichour_provider.hooks.connection import settings_from_connection, wtforms_behaviour, wtforms_fields
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
 from magichour_provider.storage.naming import DEFAULT_FILE_NAME
 

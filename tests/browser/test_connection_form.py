@@ -11,7 +11,7 @@ import pytest
 from browser_stage import ADMIN, API_KEY, PASSWORDS, Scene
 from playwright.sync_api import Locator, Response, expect
 
-from magichour_provider.hooks.connection_form import CONN_FIELDS
+from magichour_provider.client.settings import ClientSettings
 
 if TYPE_CHECKING:
     from browser import Window
@@ -137,7 +137,7 @@ def test_the_form_has_our_labels_and_shows_only_what_applies(connections: Connec
     assert [form.locator(f"[name={name}]").count() for name in ("login", "schema")] == [0, 0]
 
     connections.unfold_extras()
-    for name, field in CONN_FIELDS.items():
+    for name, field in ClientSettings.form_fields().items():
         expect(connections.extra(name)).to_be_attached()
         expect(form.get_by_text(field["label"], exact=True)).to_be_visible()
         expect(form.get_by_text(field["description"])).to_be_visible()

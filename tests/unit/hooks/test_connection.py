@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 from airflow.models.connection import Connection
 
+from magichour_provider.client.settings import ClientSettings
 from magichour_provider.exceptions import ConfigurationError
-from magichour_provider.hooks.connection import ConnectionExtras, settings_from_connection
-from magichour_provider.hooks.connection_form import CONN_FIELDS
+from magichour_provider.hooks.connection import settings_from_connection
 
 
 def connection(**fields):
@@ -81,7 +83,8 @@ def test_fields_that_the_form_saved_empty_take_their_defaults():
     assert settings_from_connection(connection(extra=extra)) == settings_from_connection(connection())
 
 
-def test_the_form_offers_what_the_connection_reads():
-    assert set(CONN_FIELDS) == set(ConnectionExtras.model_fields)
-    defaults = {name: field["schema"].get("default") for name, field in CONN_FIELDS.items()}
-    assert ConnectionExtras.model_validate(defaults) == ConnectionExtras()
+def test_form_has_the_optional_settings_with_their_defaults():
+    form = ClientSettings.form_fields()
+    assert set(form) == {field.name for field in fields(ClientSettings)} - {"api_key", "base_url"}
+    defaults = {name: field["schema"].get("default") for name, field in form.items()}
+    assert ClientSettings("key", **defaults) == ClientSettings("key")
