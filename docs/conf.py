@@ -39,16 +39,12 @@ extensions = [
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!magichour_provider\.).*"), ("py:.*", r".*\._\w+")]
-"""Names of other projects, names that a signature shortens, and private names."""
-nitpick_ignore = [
-    ("py:class", "magichour_provider.client.downloads.DownloadHeaders"),
-    ("py:class", "magichour_provider.client.downloads.Position"),
-    ("py:class", "magichour_provider.operators._base.MagicHourHookMixin"),
-    ("py:class", "magichour_provider.operators._base.OpenLineageMixin"),
-    ("py:class", "magichour_provider.sandbox.schemas.Settings"),
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!magichour_provider\.).*"),  # other projects, and names that a signature shortens
+    ("py:.*", r".*\.(_\w+|T)(\.\w+)?"),  # private names
+    ("py:.*", r"magichour_provider\.client\.(downloads|protocol)\..*"),  # used by documented modules only
+    ("py:.*", r"magichour_provider\.sandbox\.(jobs|schemas)\..*"),
 ]
-"""Names that only documented modules use."""
 
 default_role = "code"
 """One pair of backticks is code, in docstrings as in Markdown."""

@@ -1,4 +1,4 @@
-"""Write docs/models.md from the catalogue: which model for what, and what a second of it costs."""
+"""Write docs/models.md: the models by purpose, their limits, and the cost of one second."""
 
 from __future__ import annotations
 
@@ -15,47 +15,46 @@ from magichour_provider.client.pricing import (
 )
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
-HEAD = """# Choosing a model
+HEAD = """# Models
 
-What each model takes, and what a second of it costs. Magic Hour's API has no list of this: the provider
-carries a catalogue, from which `make models` writes this page. It knows limits and prices, not looks. To
-see which model suits your images, render one of them with two or three, for a few seconds at the lowest
-resolution, and look at them side by side on a [contact sheet](operators/contact_sheet.md).
+This page shows what each model takes, and what one second of it costs. Magic Hour's API has no list of
+models, so the provider contains one. `make models` writes this page from it. To find the model that suits
+your images, render one image with two or three models, for a few seconds at the lowest resolution. Compare
+the videos on a [contact sheet](operators/contact_sheet.md).
 
-A model is named by `model=`, with `resolution=`, `end_seconds=`, `audio=` and `end_image=` of
-[ImageToVideoOperator](operators/image_to_video.md). What the model does not take is refused before anything
-is uploaded or paid, and the error says what it takes instead.
+Choose a model with the arguments `model`, `resolution`, `end_seconds`, `audio` and `end_image` of
+[ImageToVideoOperator](operators/image_to_video.md). If the model does not take the combination, the operator
+refuses it before it uploads or pays anything. The error says what the model takes.
 
-## Which one for what
+## Models by purpose
 
 """
 TABLE = """
-Where no model is named, or `default`, Magic Hour chooses one, by the account's tier, the resolution and the
-length: what that costs nobody can tell beforehand. In a pipeline name one.
+If you name no model, or `default`, Magic Hour chooses one by the account's tier, the resolution and the
+length. Then the cost is unknown before the submission. So name a model in a pipeline.
 
 ## All models
 
-Credits are for one second of output, in the order of the resolutions; a dash means that no rate is
-published ([what that means for budgets](costs.md#a-clip-of-unknown-cost)). Lengths are in seconds.
+The credits are for one second of video, in the order of the resolutions. A dash means that no rate is
+published ([videos of unknown cost](costs.md#a-video-of-unknown-cost)). Lengths are in seconds.
 
-| model | seconds | resolutions | credits a second | audio | end image |
+| model | seconds | resolutions | credits per second | audio | end image |
 |---|---|---|---|---|---|
 """
 FOOT = """
-Audio: *free* and *costs more* are switched on by `audio=True`, *always on* cannot be switched off. `sora-2`
-takes only images of 9:16 or 16:9, within 2 %.
+Audio: `audio=True` switches on audio that is *free* or *costs more*. Audio that is *always on* cannot be
+switched off. `sora-2` takes only images with a ratio of 9:16 or 16:9, within 2 %.
 
-## Where it comes from, and when it is out of date
+## Source and age of the data
 
-The rows are of the newest documentation of each model: the reference of Magic Hour's API of June and August
-2026, and its Python SDK of April and October 2026. Magic Hour changes its models every few weeks. So the
-catalogue keeps every version that it knows, and refuses a combination only if none takes it. A model that
-it does not know at all passes, with a warning, and Magic Hour decides.
+Each row comes from the newest documentation of its model: the reference of Magic Hour's API of June and
+August 2026, and its Python SDK of April and October 2026. Magic Hour changes its models every few weeks. So
+the provider keeps every version that it knows, and refuses a combination only if no version takes it. An
+unknown model passes with a warning, and Magic Hour decides.
 
-Where Magic Hour takes something that is refused here, `validate_model="warn"` submits all the same and
-`"off"` does not look; an update of this package brings the newer catalogue. Prices are of the same sources.
-What a clip did cost is in its `credits_charged`, and the two can be compared: see
-[costs](costs.md#what-was-spent).
+If Magic Hour takes a combination that the provider refuses, set `validate_model="warn"` to submit it with a
+warning, or `"off"` to skip the check. An update of this package contains newer data. The rates have the same
+sources. `credits_charged` of a job is the real cost: see [costs](costs.md#where-to-see-what-was-spent).
 """
 
 
@@ -67,33 +66,33 @@ def page() -> str:
     rows = [_row(model, versions[-1]) for model, versions in MODELS.items()]
     rows += [f"| `{name}` | as `{base}`, with audio | | | | |" for name, base in AUDIO_ALIASES.items()]
     rows.append("| `default`, or none | 1-60 | Magic Hour's choice, by the account's tier | - | | |")
-    return HEAD + "\n".join(_advice()) + "\n" + TABLE + "\n".join(rows) + "\n" + FOOT
+    return HEAD + "\n".join(_models_by_purpose()) + "\n" + TABLE + "\n".join(rows) + "\n" + FOOT
 
 
-def _advice() -> Iterable[str]:
+def _models_by_purpose() -> Iterable[str]:
     yield "| you want | models |"
     yield "|---|---|"
     for resolution in RESOLUTIONS:
         if cheapest := _cheapest(resolution):
-            yield f"| the least credits a second at {resolution} | {cheapest} |"
-    yield f"| more than 30 seconds | {_those(lambda each: max(each.durations) > 30)} |"
-    yield f"| less than 3 seconds | {_those(lambda each: min(each.durations) < 3)} |"
-    yield f"| 4k | {_those(lambda each: '4k' in each.resolutions)} |"
-    yield f"| sound that costs nothing more | {_those(lambda each: each.audio in _AT_NO_COST)} |"
-    yield f"| an end image | {_those(lambda each: each.end_image is not None)} |"
-    yield f"| a price that is known beforehand, at every resolution | {_those(_has_all_rates)} |"
+            yield f"| the lowest cost per second at {resolution} | {cheapest} |"
+    yield f"| more than 30 seconds | {_models_with(lambda each: max(each.durations) > 30)} |"
+    yield f"| less than 3 seconds | {_models_with(lambda each: min(each.durations) < 3)} |"
+    yield f"| 4k | {_models_with(lambda each: '4k' in each.resolutions)} |"
+    yield f"| sound at no extra cost | {_models_with(lambda each: each.audio in _AT_NO_COST)} |"
+    yield f"| an end image | {_models_with(lambda each: each.end_image is not None)} |"
+    yield f"| a published rate at every resolution | {_models_with(_has_all_rates)} |"
 
 
 def _newest() -> dict[str, ModelSpec]:
     return {model: versions[-1] for model, versions in MODELS.items()}
 
 
-def _those(wanted: Callable[[ModelSpec], bool]) -> str:
+def _models_with(wanted: Callable[[ModelSpec], bool]) -> str:
     return ", ".join(f"`{model}`" for model, spec in _newest().items() if wanted(spec))
 
 
 def _cheapest(resolution: str) -> str:
-    """The models with the lowest rate, sound not included; "" where no rate is published."""
+    """The models with the lowest rate, sound not included; "" if no rate is published."""
     rates = {model: rate.video for model, spec in _newest().items() if (rate := spec.rates.get(resolution))}
     least = min(rates.values(), default=0)
     names = ", ".join(f"`{model}`" for model, rate in rates.items() if rate == least)
