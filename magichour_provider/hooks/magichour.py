@@ -25,7 +25,7 @@ from magichour_provider.storage.naming import DEFAULT_FILE_NAME
 if TYPE_CHECKING:
     from magichour_provider.client.aio import AsyncMagicHourClient
     from magichour_provider.client.settings import ClientSettings
-    from magichour_provider.jobs.choices import IfExists
+    from magichour_provider.jobs.request import IfExists
 
 T = TypeVar("T")
 _NO_SUCH_PROJECT = "connection-test"

@@ -1,15 +1,14 @@
-"""A budget for all clips of a Dag run, counted from what its own tasks have written down.
+"""A budget for all videos of a Dag run, counted from XComs that its own tasks write.
 
-Airflow gives its tasks no atomic counter, so each writes an entry of its own, an XCom, and only then reads
-the others': of two tasks that submit at the same time, at least one sees the other. What must not be
-relaxed: a task submits only while its reservation stands and everything that it has read, its reservation
-included, fits; so no order of events admits more than the limit. A task that does not fit takes its
-reservation back, and waits for those before it, by task id and map index, only as long as what they have
-reserved may still come free.
+Airflow gives its tasks no atomic counter. So each task writes an entry of its own, and only then reads the
+others': of two tasks that submit at the same time, at least one sees the other. A task submits only while
+its reservation stands and everything that it has read, its reservation included, fits. So no order of events
+admits more than the limit. A task that does not fit takes its reservation back. It then waits for the tasks
+before it, by task id and map index, as long as what they have reserved may still come free.
 
-What does not hold: Airflow removes a task's XComs when a new try of it begins, and the new try writes them
-again from its record as the first thing it does. Others wait for an entry of every task that runs. But a try
-that dies in between leaves no entry until the next one, and what its task has spent is not counted meanwhile.
+One gap is left. Airflow deletes a task's XComs when a new attempt begins, and the new attempt writes them
+again first of all. Others wait for an entry of every task that runs. But if an attempt ends in between, its
+task has no entry until the next attempt, and what it has spent is not counted in the meantime.
 """
 
 from __future__ import annotations
@@ -18,29 +17,42 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import count
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from magichour_provider.exceptions import BudgetError, MagicHourError, SubmissionUnknownError
+from magichour_provider.airflow_internals import NEVER_EXPIRE, all_xcoms, task_states
+from magichour_provider.exceptions import (
+    BudgetError,
+    InvalidRequestError,
+    MagicHourError,
+    SubmissionUnknownError,
+)
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
 
-Name = tuple[str, int]
-"""Task id and map index; -1 for a task that is not mapped."""
+KEY = "magichour_credits"
+"""Key of the XCom, and of its copy in the task state store."""
 
-_SHORTEST, _LONGEST = 0.3, 5.0
+_ARGUMENT = "max_credits_per_run"
+_MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.3, 5.0
+
+TaskKey = tuple[str, int]
+"""Task id and map index; -1 for a task that is not mapped."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What one task of the run has written down, in credits.
+class BudgetEntry:
+    """What one task of the run has written, in credits.
 
     :param spent: charged and not refunded.
-    :param reserved: about to be spent; or perhaps spent, where a create has an unknown outcome.
-    :param waiting: whether it does not fit, as things stand, and waits for the others.
+    :param reserved: about to be spent; or perhaps spent, if a create has an unknown outcome.
+    :param waiting: whether the task does not fit at present, and waits for the others.
     """
 
     task_id: str
@@ -50,18 +62,18 @@ class Entry:
     waiting: bool = False
 
     @classmethod
-    def of(cls, stored: dict[str, Any]) -> Entry:
+    def from_stored(cls, stored: Mapping[str, Any]) -> BudgetEntry:
         """Read what this version or a later one has written."""
         known = {field.name for field in fields(cls)}
         return cls(**{key: value for key, value in stored.items() if key in known})
 
     @property
-    def name(self) -> Name:
+    def key(self) -> TaskKey:
         """Whose entry this is."""
         return self.task_id, self.map_index
 
 
-class Board(Protocol):
+class BudgetStore(Protocol):
     """Where the tasks of a run write and read their entries."""
 
     def write(self, entry: dict[str, Any]) -> None:
@@ -70,48 +82,115 @@ class Board(Protocol):
     def read(self) -> Iterable[dict[str, Any]]:
         """Every task's entry, this one's included."""
 
-    def running(self) -> set[Name]:
+    def read_own(self) -> Mapping[str, Any] | None:
+        """What an earlier attempt of this task has written last."""
+
+    def running(self) -> set[TaskKey]:
         """The tasks that run at this moment."""
+
+
+class XComBudgetStore:
+    """The entries of those tasks of one run that have `max_credits_per_run`."""
+
+    def __init__(self, context: Context, task: Any) -> None:
+        self._ti = context["ti"]
+        self._state_store: Any = context.get("task_state_store")
+        others = {each.task_id for each in task.dag.tasks if has_run_budget(each)}
+        self._task_ids = sorted({task.task_id} | others)
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Write the entry; first to the task state store, which refuses an attempt given up by Airflow."""
+        if self._state_store is not None:
+            self._state_store.set(KEY, entry, retention=NEVER_EXPIRE)
+        self._ti.xcom_push(KEY, entry)
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """Every task's entry."""
+        for task_id in self._task_ids:
+            yield from all_xcoms(KEY, self._ti.dag_id, self._ti.run_id, task_id)
+
+    def read_own(self) -> Mapping[str, Any] | None:
+        """The copy in the task state store, which outlives the attempt."""
+        return self._state_store.get(KEY) if self._state_store is not None else None
+
+    def running(self) -> set[TaskKey]:
+        """The tasks that run. Asked for one at a time: `render_1` may be a task, or index 1 of `render`."""
+        keys = set()
+        for task_id in self._task_ids:
+            for name, state in task_states(self._ti.dag_id, self._ti.run_id, [task_id]).items():
+                if state == "running":
+                    keys.add((task_id, -1 if name == task_id else int(name[len(task_id) + 1 :])))
+        return keys
 
 
 class RunBudget:
     """One task's part in the budget of its run.
 
-    :param limit: credits that all tasks together may spend; infinity: this one only writes down what it does.
-    :param name: this task.
-    :param make_sure: called while it waits for the others; what it raises ends the wait.
+    :param limit: credits that all tasks together may spend; infinity: this task only writes what it spends.
+    :param raise_if_cancelled: called while the task waits for others; what it raises ends the wait.
     """
 
     def __init__(
         self,
         limit: float,
-        board: Board,
-        name: Name,
-        make_sure: Callable[[], None],
+        store: BudgetStore,
+        key: TaskKey,
+        raise_if_cancelled: Callable[[], None],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._limit = limit
-        self._board = board
-        self._entry = Entry(*name)
-        self._written: Entry | None = None
-        self._make_sure = make_sure
+        self._store = store
+        self._entry = BudgetEntry(*key)
+        self._written: BudgetEntry | None = None
+        self._raise_if_cancelled = raise_if_cancelled
         self._sleep = sleep
 
-    def begin(self, spent: int, reserved: int = 0) -> None:
-        """Write down, first thing in a try, what the earlier ones have spent, or may have spent."""
-        self._write(spent=spent, reserved=reserved)
+    @classmethod
+    def from_task(
+        cls, task: Any, context: Context, limit: int | None, raise_if_cancelled: Callable[[], None]
+    ) -> RunBudget:
+        """The budget of a task that was given one. A template that renders to nothing is no limit.
 
-    def spent(self, credits: int) -> None:
-        """Write down what this task has spent in all."""
+        Raises InvalidRequestError if there is no state to count by, or if the others cannot see this task's
+        part.
+        """
+        if not has_run_budget(task.dag.get_task(task.task_id)):
+            raise InvalidRequestError(
+                f"{_ARGUMENT} of the mapped task {task.task_id!r} cannot be seen by the other tasks of the "
+                "run: pass it by partial() or default_args, not by expand_kwargs()."
+            )
+        if limit is not None and (context.get("task_state_store") is None or not task.durable):
+            raise InvalidRequestError(
+                f"{_ARGUMENT} needs durable=True and the task state store of Airflow 3.3, by which it counts."
+            )
+        index = context["ti"].map_index
+        key = task.task_id, -1 if index is None else index
+        return cls(
+            math.inf if limit is None else limit, XComBudgetStore(context, task), key, raise_if_cancelled
+        )
+
+    def begin(self, spent: int | None, reserved: int = 0) -> int:
+        """Write, first of all in an attempt, what earlier ones have spent, or may have spent.
+
+        :param spent: None if the job state is another run's: then the earlier attempt's entry says it.
+        :return: credits spent.
+        """
+        if spent is None:
+            spent = BudgetEntry.from_stored(self._store.read_own() or asdict(self._entry)).spent
+        self._write(spent=spent, reserved=reserved)
+        return spent
+
+    def set_spent(self, credits: int) -> None:
+        """Write what this task has spent in all."""
         self._write(spent=credits, reserved=0)
 
     def check(self, cost: int) -> None:
-        """Refuse at once, before anything is uploaded, what cannot fit any more. Raises BudgetError."""
-        self._refuse_beyond(self._settled(self._others()), cost)
+        """Refuse at once, before the upload, what cannot fit any more. Raises BudgetError."""
+        self._refuse_beyond(self._committed(self._read_others()), cost)
 
     @contextmanager
     def reserved(self, cost: int) -> Iterator[None]:
-        """Hold `cost` credits; they are given back where the create was not taken. Raises BudgetError."""
+        """Hold `cost` credits, and give them back if the create was refused. Raises BudgetError."""
         self._reserve(cost)
         try:
             yield
@@ -124,71 +203,94 @@ class RunBudget:
     def _reserve(self, cost: int) -> None:
         for attempt in count():
             self._write(reserved=cost)
-            others = self._others()
-            if sum(other.spent + other.reserved for other, _ in others) + self._mine(cost) <= self._limit:
+            others = self._read_others()
+            if (
+                sum(other.spent + other.reserved for other, _ in others) + self._own_total(cost)
+                <= self._limit
+            ):
                 if self._entry.waiting:
                     self._write(waiting=False)
                 return
             self._write(reserved=0, waiting=True)
-            self._refuse_beyond(self._settled(others), cost)
+            self._refuse_beyond(self._committed(others), cost)
             self._wait_for_turn(cost, attempt)
 
     def _wait_for_turn(self, cost: int, attempt: int) -> None:
-        """Wait until no task before this one waits, too; and a moment, as reservations come and go."""
+        """Wait until no task before this one waits, too; and a moment, because reservations come and go."""
         if attempt == 0:
-            log.info("The budget of the run is taken up by clips that are being submitted: waiting for them.")
-        for look in count():
-            self._pause(attempt + look)
-            others = self._others()
-            self._refuse_beyond(self._settled(others), cost)
-            if not any(other.waiting and runs and other.name < self._entry.name for other, runs in others):
+            log.info("The budget of the run is reserved by jobs that are being submitted: waiting for them.")
+        for waits in count():
+            self._pause(attempt + waits)
+            others = self._read_others()
+            self._refuse_beyond(self._committed(others), cost)
+            if not any(other.waiting and runs and other.key < self._entry.key for other, runs in others):
                 return
 
-    def _refuse_beyond(self, settled: int, cost: int) -> None:
-        if settled + self._mine(cost) <= self._limit:
+    def _refuse_beyond(self, committed: int, cost: int) -> None:
+        if committed + self._own_total(cost) <= self._limit:
             return
         self._write(reserved=0, waiting=False)
         raise BudgetError(
-            f"The clip costs {cost} credits; this run has spent {settled + self._entry.spent} of its "
-            f"max_credits_per_run, {self._limit:g}.",
+            f"The video costs {cost} credits; this run has spent {committed + self._entry.spent} of its "
+            f"{_ARGUMENT}, {self._limit:g}.",
             remedy="Raise the limit, or clear this task in a run that has credits left.",
         )
 
-    def _mine(self, cost: int) -> int:
+    def _own_total(self, cost: int) -> int:
         return self._entry.spent + cost
 
     @staticmethod
-    def _settled(others: Iterable[tuple[Entry, bool]]) -> int:
+    def _committed(others: Iterable[tuple[BudgetEntry, bool]]) -> int:
         """Credits that will not come free: spent, or reserved by a task that does not run any more."""
         return sum(other.spent + (0 if runs else other.reserved) for other, runs in others)
 
-    def _others(self) -> list[tuple[Entry, bool]]:
+    def _read_others(self) -> list[tuple[BudgetEntry, bool]]:
         """The other tasks' entries, and whether each runs; waits for an entry of every task that does.
 
-        The states are read before and after: a task that ran before is one whose reservation may still
-        come free; one that runs after and has no entry has not got as far as to write it.
+        The states are read before and after. A task that ran before may still give its reservation back; a
+        task that runs after and has no entry has not written it yet.
         """
         if math.isinf(self._limit):
             return []
-        for look in count():
-            before = self._board.running()
-            entries = [Entry.of(stored) for stored in self._board.read()]
-            silent = (before | self._board.running()) - {entry.name for entry in entries}
-            if not silent - {self._entry.name}:
+        for waits in count():
+            before = self._store.running()
+            entries = [BudgetEntry.from_stored(stored) for stored in self._store.read()]
+            silent = (before | self._store.running()) - {entry.key for entry in entries}
+            if not silent - {self._entry.key}:
                 break
-            self._pause(look)
-        return [(entry, entry.name in before) for entry in entries if entry.name != self._entry.name]
+            self._pause(waits)
+        return [(entry, entry.key in before) for entry in entries if entry.key != self._entry.key]
 
-    def _pause(self, look: int) -> None:
+    def _pause(self, waits: int) -> None:
         try:
-            self._make_sure()
+            self._raise_if_cancelled()
         except MagicHourError:
             self._write(reserved=0, waiting=False)
             raise
-        self._sleep(min(_LONGEST, _SHORTEST * 1.3**look) * random.uniform(0.7, 1.3))  # noqa: S311
+        pause = min(_MAX_PAUSE_SECONDS, _MIN_PAUSE_SECONDS * 1.3**waits)
+        self._sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311
 
     def _write(self, **changes: Any) -> None:
         changed = replace(self._entry, **changes)
         if changed != self._written:
-            self._board.write(asdict(changed))
+            self._store.write(asdict(changed))
         self._entry = self._written = changed
+
+
+def has_run_budget(task: Any) -> bool:
+    """Whether a task of the Dag, mapped or not, has a budget for the run.
+
+    Airflow applies default_args to the arguments of a mapped operator only when it is unmapped.
+    """
+    if getattr(task, "has_run_budget", False):
+        return True
+    if not hasattr(task, "partial_kwargs") or _ARGUMENT not in task.template_fields:
+        return False
+    given = [task.partial_kwargs, task.dag.default_args if task.dag is not None else {}]
+    expanded, group = getattr(task.expand_input, "value", None), task.task_group
+    if isinstance(expanded, Mapping):
+        given.append(expanded)
+    while group is not None:
+        given.append(group.default_args)
+        group = group.parent_group
+    return any(arguments.get(_ARGUMENT) is not None for arguments in given)

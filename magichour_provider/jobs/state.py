@@ -1,134 +1,420 @@
-"""The record of a paid job, by which a new try takes the job up instead of paying for another.
+"""The state of a paid job, by which a new attempt re-attaches to the job instead of paying for another.
 
-It lives in Airflow's task state store (3.3), per Dag run, task and map index; it survives retries, a killed
-worker and a Clear. The order must not be relaxed: `intent` before the create, `submitted` as soon as its
-answer is there, `done` once Airflow knows that the task has succeeded. A record without an id means that
-nobody can tell whether the create was taken: the task then fails, and goes on only when a person, once
-told, clears it.
+`intent` is written before the create, `submitted` as soon as the create is answered, `done` when Airflow has
+accepted the task's success. A state without a job id means that nobody knows whether the create was
+received: the task then fails, and submits again only if a user clears it after that.
 
-A file may hold it besides (`keep_in`), for the tasks of other runs. The store is written first: it refuses a
-try that Airflow has given up, or a person has cleared, meanwhile.
+Exactly one backend keeps the state. `TaskStateBackend` is the task state store of Airflow 3.3: one for each
+task instance, and closed to an attempt that Airflow has given up. `FileBackend` is a file (`state_path`),
+which other runs find too and which needs no Airflow 3.3. Its writes are conditional: a write fails if the
+file is not what was read before. So of two tasks that start at the same moment one submits, and a stale
+attempt that wakes up late cannot write its intent over a newer one. The condition does not stop a process
+that is frozen between its intent and its create for longer than `INTENT_SECONDS`.
 """
 
 from __future__ import annotations
 
+import fcntl
+import json
 import logging
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
 
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout
-
-from magichour_provider.airflow_internals import NEVER_EXPIRE, current_task_state
+from magichour_provider.airflow_internals import NEVER_EXPIRE
 from magichour_provider.client import library_url
 from magichour_provider.exceptions import (
     LIBRARY_URL,
     InvalidRequestError,
     MagicHourError,
+    NetworkError,
     SubmissionUnknownError,
+    TaskKilledError,
 )
-from magichour_provider.jobs.job_state import Copy, JobState, Stage, prefers_file_record
+from magichour_provider.jobs.request import parse_text
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from magichour_provider.storage.locations import ObjectPath
+
 log = logging.getLogger(__name__)
 
 KEY = "magichour_job"
-FOUND_KEY = "magichour_recovered_job_id"
-"""Where a person may put the id of a job that a task has paid for without knowing its id."""
+RECOVERED_KEY = "magichour_recovered_job_id"
+"""Where a user puts the id of a job whose create had an unknown outcome: a key of the store, or the file."""
 
-_PAUSES = (1.0, 2.0)
+INTENT_SECONDS = 120.0
+"""A create ends within 65 seconds. An intent that is older than this has lost its task."""
 
-REMEDY = (
-    f"Give it a minute, then look for that name in the Magic Hour library ({LIBRARY_URL}), or for a job in "
-    "the log of the try that was cut off. If there is one, put its project id into this task's state store "
-    f"under {FOUND_KEY!r} and clear the task, which then takes it up; if not, just clear the task, which "
-    "submits anew. It is not retried by itself: that may pay a second time."
-)
-"""What to do about a create of unknown outcome."""
+_NOT_FOUND_PAUSES_SECONDS = (1.0, 2.0)
+_S3_SCHEMES = ("s3", "s3a")
+_JOBS_KEY = "magichour_jobs"
+_MAX_JOBS_IN_FILE = 100
+_CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404")
+_NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
+"""How a store that resembles S3 refuses a condition that it does not know."""
+
+
+class Stage(str, Enum):
+    """How far a submission has come. `unknown`: an intent without a job id, and a user has been told."""
+
+    INTENT = "intent"
+    UNKNOWN = "unknown"
+    SUBMITTED = "submitted"
+    DONE = "done"
+
+
+class StateConflictError(MagicHourError):
+    """Another task has changed the state since it was read."""
+
+    retryable = True
+    default_remedy = "Trying again can help."
+
+
+@dataclass(frozen=True)
+class JobState:
+    """One submission: ids, numbers and a hash.
+
+    :param fingerprint: hash of everything that changes the video.
+    :param at: when the create was about to be sent, ISO 8601.
+    :param max_tries: the task's own when this was written. A Clear changes it, a retry does not.
+    :param balance: the account's credits before the create.
+    :param cost: credits by the catalogue.
+    :param spent: credits of this task's earlier jobs in this run that were not refunded.
+    :param elsewhere: another task instance has paid for the job.
+    :param run: Dag and run of the task instance that wrote this; with `task`, its id and map index.
+    :param attempt: the try number of the attempt that wrote this.
+    :param intent_id: a random id for each time that a create is sent.
+    """
+
+    stage: Stage
+    fingerprint: str
+    at: str
+    max_tries: int
+    name: str | None = None
+    balance: int | None = None
+    cost: int | None = None
+    spent: int = 0
+    project_id: str | None = None
+    credits_charged: int | None = None
+    elsewhere: bool = False
+    run: str | None = None
+    task: str | None = None
+    attempt: int = 1
+    intent_id: str | None = None
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> JobState:
+        """Read what this version or a later one has written. Raises ValueError if it cannot be used."""
+        known = {field.name for field in fields(cls)}
+        values = {key: value for key, value in stored.items() if key in known}
+        try:
+            datetime.fromisoformat(stored["at"])
+            return cls(**{**values, "stage": Stage(values.get("stage"))})
+        except (TypeError, KeyError) as error:
+            raise ValueError(str(error)) from None
+
+    def as_stored(self) -> dict[str, Any]:
+        """The state as plain JSON."""
+        return {**asdict(self), "stage": self.stage.value}
+
+    @property
+    def spent_in_all(self) -> int:
+        """Credits of this task's jobs in this run, this one included."""
+        return self.spent + self.own_credits
+
+    @property
+    def own_credits(self) -> int:
+        """Credits of the job, if this task instance has paid for it."""
+        return 0 if self.elsewhere else self.credits_charged or 0
+
+    @property
+    def created_seconds(self) -> float:
+        """`at` in epoch seconds."""
+        return datetime.fromisoformat(self.at).timestamp()
+
+
+class StateBackend(Protocol):
+    """Where states are kept. `write` raises StateConflictError if the version has changed."""
+
+    where: str
+
+    def read(self) -> tuple[Mapping[str, Any] | None, Any]:
+        """What is stored, or None; and its version."""
+
+    def write(self, stored: Mapping[str, Any] | None, version: Any) -> Any:
+        """Replace what is stored, or remove it; the new version."""
+
+    def recovered_job_id(self) -> str | None:
+        """The id that a user has left under RECOVERED_KEY."""
+
+    def forget_recovered_job_id(self) -> None:
+        """Remove that id."""
+
+
+class TaskStateBackend:
+    """Airflow's task state store. Without versions: only the last attempt of one task instance may write."""
+
+    where = "this task's state store"
+
+    def __init__(self, store: Any, try_number: int, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._store = store
+        self._try_number = try_number
+        self._sleep = sleep
+
+    def read(self) -> tuple[Mapping[str, Any] | None, None]:
+        """What is stored. Airflow's client takes any 404 for "nothing", so a later attempt reads again."""
+        for pause in _NOT_FOUND_PAUSES_SECONDS if self._try_number > 1 else ():
+            stored = self._store.get(KEY)
+            if stored is not None:
+                return stored, None
+            self._sleep(pause)
+        return self._store.get(KEY), None
+
+    def write(self, stored: Mapping[str, Any] | None, version: Any) -> None:
+        """Replace what is stored. Raises whatever Airflow raises for an attempt that it has given up."""
+        if stored is None:
+            self._store.delete(KEY)
+        else:
+            self._store.set(KEY, dict(stored), retention=NEVER_EXPIRE)
+
+    def recovered_job_id(self) -> str | None:
+        """The id under RECOVERED_KEY."""
+        found = self._store.get(RECOVERED_KEY)
+        return None if found is None else str(found).strip()
+
+    def forget_recovered_job_id(self) -> None:
+        """Remove that id."""
+        self._store.delete(RECOVERED_KEY)
+
+
+class FileBackend:
+    """A small JSON file, on a disk or in an object store, replaced as a whole and only if nobody else has.
+
+    Local: under an exclusive lock (`flock` on a file beside it), and compared with what was read. S3: by
+    `If-None-Match` and `If-Match`. Other stores: compared before the write, which two writers at the same
+    moment may both pass; a warning says so.
+
+    Methods raise NetworkError if a retry may help, InvalidRequestError if none can.
+    """
+
+    def __init__(self, place: Path | ObjectPath, display: str) -> None:
+        self._place = place
+        self.where = display
+        self._warned = False
+
+    @classmethod
+    def from_path(cls, path: str, conn_id: str | None) -> FileBackend:
+        """Read the operator's arguments. Raises InvalidRequestError."""
+        from magichour_provider.storage.locations import display, locate
+
+        try:
+            return cls(locate(path, conn_id), display(path))
+        except ValueError as error:
+            raise InvalidRequestError(f"state_path {display(path)} cannot be used: {error}.") from error
+
+    def read(self) -> tuple[Mapping[str, Any] | None, Any]:
+        """What is in the file. Raises SubmissionUnknownError if it is no state of this provider."""
+        with self._explained("read"):
+            content, version = self._get()
+        try:
+            stored = None if content is None else json.loads(content)
+        except ValueError:
+            stored = content
+        if stored is None or isinstance(stored, dict):
+            return stored, version
+        raise SubmissionUnknownError(
+            f"The file {self.where} holds no state of this provider.", remedy=_unreadable_remedy(self.where)
+        )
+
+    def write(self, stored: Mapping[str, Any] | None, version: Any) -> Any:
+        """Replace the file, or remove it."""
+        content = None if stored is None else json.dumps(stored, indent=2).encode()
+        with self._explained("written"):
+            if isinstance(self._place, Path):
+                return self._write_local(self._place, content, version)
+            if self._place.scheme in _S3_SCHEMES:
+                return self._write_s3(self._place, content, version)
+            return self._write_object(self._place, content, version)
+
+    def recovered_job_id(self) -> str | None:
+        """The id under RECOVERED_KEY in the file's JSON."""
+        found = (self.read()[0] or {}).get(RECOVERED_KEY)
+        return None if found is None else str(found).strip()
+
+    def forget_recovered_job_id(self) -> None:
+        """Nothing to do: each write drops the id."""
+
+    def _get(self) -> tuple[bytes | None, Any]:
+        if isinstance(self._place, Path):
+            try:
+                content: bytes | None = self._place.read_bytes()
+            except FileNotFoundError:
+                content = None
+            return content, content
+        if self._place.scheme in _S3_SCHEMES:
+            client, address = self._place.s3_client()
+            try:
+                answer = client.get_object(**address)
+            except Exception as error:
+                if _s3_code(error) in ("NoSuchKey", "404"):
+                    return None, None
+                raise
+            return answer["Body"].read(), answer["ETag"]
+        filesystem, path = self._place.connect()
+        try:
+            content = bytes(filesystem.cat_file(path))
+        except FileNotFoundError:
+            content = None
+        return content, content
+
+    def _write_local(self, path: Path, content: bytes | None, version: bytes | None) -> bytes | None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_name(f".{path.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self._get()[0] != version:
+                raise self._conflict()
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                beside = path.with_name(f".{path.name}.new")
+                with beside.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                beside.replace(path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        return content
+
+    def _write_s3(self, place: ObjectPath, content: bytes | None, etag: str | None) -> str | None:
+        client, address = place.s3_client()
+        if content is None:
+            # S3's conditional delete is young. Until this deletes its own intent, other tasks only wait.
+            if self._get()[1] != etag:
+                raise self._conflict()
+            client.delete_object(**address)
+            return None
+        body = {"Body": content, "ContentType": "application/json"}
+        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+        try:
+            answer = client.put_object(**address, **body, **condition)
+        except Exception as error:
+            if _s3_code(error) in _CONFLICTS:
+                raise self._conflict() from None
+            if _s3_code(error) not in _NO_CONDITIONS:
+                raise
+            self._warn_unconditional()
+            if self._get()[1] != etag:
+                raise self._conflict() from None
+            answer = client.put_object(**address, **body)
+        return str(answer["ETag"])
+
+    def _write_object(self, place: ObjectPath, content: bytes | None, version: bytes | None) -> bytes | None:
+        self._warn_unconditional()
+        if self._get()[0] != version:
+            raise self._conflict()
+        filesystem, path = place.connect()
+        if content is not None:
+            filesystem.pipe_file(path, content)
+        elif filesystem.exists(path):
+            filesystem.rm_file(path)
+        return content
+
+    def _conflict(self) -> StateConflictError:
+        return StateConflictError(f"Another task has changed {self.where}.")
+
+    def _warn_unconditional(self) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "This store has no conditional writes. If two tasks with state_path %s start at the same "
+                "moment, both may submit and pay. Let only one run at a time (max_active_runs=1).",
+                self.where,
+            )
+
+    @contextmanager
+    def _explained(self, done: str) -> Iterator[None]:
+        from magichour_provider.storage.locations import diagnose
+
+        try:
+            yield
+        except StateConflictError:
+            raise
+        except Exception as error:
+            diagnosis = diagnose(error, self._place)
+            what = f"The job state {self.where} cannot be {done}: {diagnosis.cause}."
+            consequence = "This attempt has paid nothing."
+            if diagnosis.permanent:
+                raise InvalidRequestError(what, consequence=consequence, remedy=diagnosis.remedy) from error
+            raise NetworkError(what, consequence=consequence) from error
 
 
 class JobStateStore:
-    """The record of the running task; without a store (below Airflow 3.3) it remembers nothing."""
+    """The state of the running task's job. Without a backend it remembers nothing.
 
-    def __init__(self, context: Context, *, durable: bool) -> None:
-        self._store = context.get("task_state_store") if durable else None
-        self._max_tries = int(getattr(context["ti"], "max_tries", 0) or 0)
-        self._try_number = int(getattr(context["ti"], "try_number", 1) or 1)
-        self._record: JobState | None = None
-        self._earlier: JobState | None = None
+    A file may hold the jobs of several requests, by their fingerprints: a task never replaces the state of a
+    job that another one has paid for.
+    """
+
+    def __init__(self, backend: StateBackend | None, ti: Any, clock: Callable[[], float] = time.time) -> None:
+        index = getattr(ti, "map_index", None)
+        self._backend = backend
+        self._clock = clock
+        self._run = f"{ti.dag_id}/{ti.run_id}"
+        self._task = ti.task_id if index is None or index < 0 else f"{ti.task_id}[{index}]"
+        self._attempt = int(getattr(ti, "try_number", 1) or 1)
+        self._max_tries = int(getattr(ti, "max_tries", 0) or 0)
+        self._states: dict[str, JobState] = {}
+        self._version: Any = None
+        self._state: JobState | None = None
+        self._replaced: JobState | None = None
+        self._own_intents: set[str] = set()
         self._spent = 0
         self._unsaved = False
-        self._copy: Copy | None = None
-        if self._store is None:
-            log.info(
-                "%s: a new try cannot take up the job of an earlier one; use retries=0 where that matters.",
-                "This Airflow has no task state store" if durable else "durable is False",
-            )
+
+    @classmethod
+    def from_context(
+        cls, context: Context, *, durable: bool, state_path: Any = None, state_conn_id: Any = None
+    ) -> JobStateStore:
+        """Choose the backend: the file if there is a `state_path`, else the task state store, else none.
+
+        Raises InvalidRequestError.
+        """
+        ti, path = context["ti"], parse_text("state_path", state_path)
+        store: Any = context.get("task_state_store")
+        backend: StateBackend | None = None
+        if path is not None and not durable:
+            raise InvalidRequestError("state_path is given and durable is False: only one of them can hold.")
+        if path is not None:
+            backend = FileBackend.from_path(path, parse_text("state_conn_id", state_conn_id))
+        elif durable and store is not None:
+            backend = TaskStateBackend(store, int(getattr(ti, "try_number", 1) or 1))
+        if backend is None:
+            reason = "durable is False" if not durable else "this Airflow has no task state store"
+            log.info("A retry cannot re-attach to the job of this attempt, because %s.", reason)
+        return cls(backend, ti)
 
     @property
     def available(self) -> bool:
-        """Whether a new try will find what this one writes."""
-        return self._store is not None
+        """Whether a new attempt finds what this one writes."""
+        return self._backend is not None
 
-    def keep_in(self, copy: Copy) -> None:
-        """Keep the record there, too, and go by what another run has left there.
-
-        Raises InvalidRequestError where there is no store: only that keeps a dead try from writing.
-        """
-        if not self.available:
-            raise InvalidRequestError(
-                "state_path needs durable=True, and the task state store of Airflow 3.3."
-            )
-        self._copy = copy
-
-    def read(self, identify: Callable[[], str] | None = None) -> JobState | None:
-        """Return what an earlier try has left; SubmissionUnknownError where it cannot be read.
-
-        :param identify: the fingerprint of what is asked for now, by which one of two records is chosen.
-        """
-        own, other = self._read(self._stored()), self._read(self._copy.read() if self._copy else None)
-        if self._copy is not None and (own is None or other is None or own.project_id != other.project_id):
-            self._unsaved = True
-        if other is not None and (own is None or prefers_file_record(other, own, identify)):
-            spent = 0 if own is None else own.spent_in_all
-            own = replace(other, max_tries=self._max_tries, elsewhere=True, spent=spent)
-        if own is not None:
-            self._record = self._earlier = own
-            self._spent = own.spent_in_all
-        return own
-
-    @staticmethod
-    def _read(stored: Any) -> JobState | None:
-        try:
-            return None if stored is None else JobState.of(stored)
-        except ValueError as error:
-            raise SubmissionUnknownError(
-                f"The record of an earlier try cannot be read ({error}).",
-                remedy=(
-                    f"Look for this task's job in the Magic Hour library ({LIBRARY_URL}); if there is none, "
-                    "remove the file of state_path, or run the task once with durable=False."
-                ),
-            ) from None
-
-    def _stored(self) -> Any:
-        """What is stored. Airflow's client takes any 404 for "nothing": a later try asks again."""
-        if self._store is None:
-            return None
-        for pause in _PAUSES if self._try_number > 1 else ():
-            stored = self._store.get(KEY)
-            if stored is not None:
-                return stored
-            time.sleep(pause)
-        return self._store.get(KEY)
-
-    def current(self) -> JobState | None:
-        """The record as this process knows it, else as it is stored."""
-        return self._record or self.read()
+    @property
+    def where(self) -> str:
+        """Where the state is, for a user."""
+        return self._backend.where if self._backend is not None else "nowhere"
 
     @property
     def spent(self) -> int:
@@ -136,165 +422,292 @@ class JobStateStore:
         return self._spent
 
     @property
-    def perhaps_spent(self) -> int:
-        """Credits of a create of unknown outcome."""
-        record = self._record
-        if record is None or record.project_id is not None or record.elsewhere:
-            return 0
-        return record.cost or 0
+    def unknown_credits(self) -> int:
+        """Credits of a create of this task whose outcome is unknown."""
+        state = self._state
+        return state.cost or 0 if state is not None and state.project_id is None and self.is_own(state) else 0
 
-    def charged(self, credits_charged: int | None) -> None:
-        """Take in what the job costs by now, in credits: 0 once it is refunded."""
-        if self._record is not None and credits_charged is not None:
-            self._spent = replace(self._record, credits_charged=credits_charged).spent_in_all
+    @property
+    def has_own(self) -> bool:
+        """Whether this task instance has written a state."""
+        return any(map(self.is_own, self._states.values()))
 
-    def count_as_spent(self) -> None:
-        """Count a create of unknown outcome as spent, as the task goes on to another."""
-        self._spent += self.perhaps_spent
+    def is_own(self, state: JobState) -> bool:
+        """Whether this task instance wrote the state, in this attempt or an earlier one."""
+        if state.run is None and isinstance(self._backend, TaskStateBackend):  # written by 0.1
+            return True
+        return (state.run, state.task) == (self._run, self._task)
 
-    def cleared_since(self, record: JobState) -> bool:
-        """Whether a person has cleared the task since the record was written.
+    def is_in_flight(self, state: JobState) -> bool:
+        """Whether another task, or a later attempt of this one, may be sending its create at this moment."""
+        by_another = not self.is_own(state) or state.attempt > self._attempt
+        is_young = self._clock() - state.created_seconds < INTENT_SECONDS
+        return state.stage is Stage.INTENT and by_another and is_young
 
-        Airflow's Clear sets `max_tries` to the try's number plus the task's retries, and nothing else changes
-        it; where that happens to be the same number, a Clear is taken for a retry, and pays nothing.
+    def cleared_since(self, state: JobState) -> bool:
+        """Whether a user has cleared the task since it wrote the state.
+
+        Airflow's Clear sets `max_tries` to the try number plus the task's retries; nothing else changes it.
+        If both numbers happen to be the same, a Clear is taken for a retry, and pays nothing.
         """
-        return self._max_tries != record.max_tries
+        return self.is_own(state) and self._max_tries != state.max_tries
 
-    def prepare(
-        self, fingerprint: str, *, name: str | None, balance: int | None = None, cost: int | None = None
+    def read(self, fingerprint: str | None = None) -> JobState | None:
+        """The state to go by. Raises SubmissionUnknownError if what is stored cannot be used.
+
+        This task's own create of unknown outcome comes first, whatever is asked for now. Then the job of
+        this request, whoever has paid. Then this task's last job; if the request is not known, the only job
+        there is.
+
+        :param fingerprint: the request; None if it is not known.
+        """
+        if self._backend is None:
+            return None
+        self._states, self._version = self._load()
+        newest_first = sorted(self._states.values(), key=lambda state: state.at, reverse=True)
+        own = [state for state in newest_first if self.is_own(state)]
+        unknown = [state for state in own if state.project_id is None]
+        same = [state for state in newest_first if state.fingerprint == fingerprint]
+        anybodys = newest_first if fingerprint is None and len(newest_first) == 1 else []
+        self._state = next(iter([*unknown, *same, *own, *anybodys]), None)
+        if own:
+            self._spent = own[0].spent_in_all
+        return self._state
+
+    def set_credits(self, credits_charged: int | None) -> None:
+        """Take in what the job costs by now: 0 after a refund; None changes nothing."""
+        state = self._state
+        if state is None or credits_charged is None or state.credits_charged == credits_charged:
+            return
+        self._state, self._unsaved = replace(state, credits_charged=credits_charged), True
+        if self.is_own(state):
+            self._spent += self._state.own_credits - state.own_credits
+
+    def restore_spent(self, credits: int) -> None:
+        """Take in what this task has spent in this run, if no state tells."""
+        self._spent = credits
+
+    def count_unknown_as_spent(self) -> None:
+        """Count a create of unknown outcome as spent, because the task submits again."""
+        self._spent += self.unknown_credits
+
+    def recovered_job_id(self) -> str | None:
+        """The id that a user has found for a create of unknown outcome."""
+        return self._backend.recovered_job_id() if self._backend is not None else None
+
+    def attach_recovered(self, state: JobState, project_id: str, credits_charged: int | None) -> JobState:
+        """Make the job that a user has found the state's own."""
+        found = replace(state, stage=Stage.SUBMITTED, project_id=project_id, credits_charged=credits_charged)
+        attached = self._claim(found)
+        self._replace(attached)
+        if self.is_own(state):
+            self._spent += attached.own_credits
+        if self._backend is not None:
+            self._backend.forget_recovered_job_id()
+        return attached
+
+    def write_intent(
+        self, fingerprint: str, *, name: str | None, balance: int | None, cost: int | None
     ) -> None:
-        """Take in what is about to be bought."""
-        self._record = JobState(
-            Stage.INTENT, fingerprint, "", self._max_tries, name, balance, cost, self._spent
-        )
-        if self._earlier is not None and self._store is not None:
-            self._store.delete(FOUND_KEY)
+        """Write that a create is about to be sent.
 
-    def intend(self) -> None:
-        """Write that the create is about to be sent; raises where this try may not write any more."""
-        if self._record is not None:
-            now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            self._write(replace(self._record, stage=Stage.INTENT, at=now))
-
-    @contextmanager
-    def guard_create(self, balances: Callable[[], str]) -> Iterator[None]:
-        """Remove the intent of a create that was not taken; let nothing else out but an unknown outcome.
-
-        :param balances: what the account's balance says about that, for the person who is told.
+        Raises StateConflictError if another task was faster, TaskKilledError if this attempt may not write
+        any more.
         """
+        if self._backend is None:
+            return
+        at = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="seconds")
+        intent = self._claim(JobState(Stage.INTENT, fingerprint, at, self._max_tries, name, balance, cost))
+        intent = replace(intent, elsewhere=False, spent=self._spent, intent_id=uuid4().hex)
+        earlier, current = self._state, self._states.get(self._key(intent))
+        if current is None or current.intent_id not in self._own_intents:
+            self._replaced = current
+        self._own_intents.add(str(intent.intent_id))
         try:
-            yield
-        except SubmissionUnknownError as error:
-            raise self._unknown(error.what, balances) from None
-        except MagicHourError:
-            self.forget()
-            raise
-        except (Exception, AirflowTaskTimeout) as error:
-            cut_off = f"The create was cut off ({type(error).__name__}) after it may have been sent."
-            raise self._unknown(cut_off, balances) from error
+            written = self._put(intent, expected=current)
+        except Exception as error:
+            # The task state store refuses an attempt that Airflow has given up. Any error may hide a write.
+            self._state = intent
+            self.retract_intent()
+            if isinstance(error, MagicHourError) and not error.retryable:
+                raise
+            raise TaskKilledError(
+                f"The intent to submit a job cannot be recorded ({type(error).__name__}: {error})."
+            ) from error
+        if not written:
+            raise StateConflictError(f"Another task has changed {self.where}.")
+        self._state = intent
+        if earlier is not None:
+            self._backend.forget_recovered_job_id()
 
-    def _unknown(self, what: str, balances: Callable[[], str]) -> SubmissionUnknownError:
-        named = f" The job is named {self._record.name!r}." if self._record is not None else ""
-        remedy = REMEDY if self.available else None
-        error = SubmissionUnknownError(f"{what}{named}{balances()}", remedy=remedy)
-        self.told(error)
-        return error
+    def retract_intent(self) -> None:
+        """Put back what was stored before an intent whose create was refused."""
+        if self._backend is None or self._state is None:
+            return
+        try:
+            self._put(self._replaced, expected=self._state)
+        except Exception:
+            log.exception("The intent to submit could not be taken back in %s.", self.where)
+        self._state = self._replaced
 
-    def told(self, error: SubmissionUnknownError) -> None:
-        """Tell of the unknown outcome, and write that a person was told: a Clear from now on is their answer.
+    def mark_unknown(self, error: SubmissionUnknownError) -> None:
+        """Tell the user of the unknown outcome, then record that: a Clear from now on is the user's answer.
 
-        In this order: a kill in between tells them again. So does a store that fails.
+        In this order, so that a kill in between tells again. A store that fails does so too.
         """
         log.error("%s", error)
-        if self._record is None:
+        if self._backend is None or self._state is None:
             return
         try:
-            self._write(replace(self._record, stage=Stage.UNKNOWN, max_tries=self._max_tries))
+            self._replace(replace(self._claim(self._state), stage=Stage.UNKNOWN))
         except Exception:
-            log.exception("That the outcome of the create is unknown could not be recorded.")
+            log.exception("The unknown outcome of the create could not be recorded in %s.", self.where)
 
-    def found_by_a_person(self) -> str | None:
-        """The id that a person has left for a create of unknown outcome."""
-        found: Any = self._store.get(FOUND_KEY) if self._store is not None else None
-        return None if found is None else str(found).strip()
-
-    def adopt(self, record: JobState, project_id: str, credits_charged: int | None) -> JobState:
-        """Make the job that a person has found the record's own."""
-        adopted = replace(
-            record, stage=Stage.SUBMITTED, project_id=project_id, credits_charged=credits_charged
-        )
-        self._write(adopted)
-        self._earlier = adopted
-        self.charged(credits_charged or 0)
-        if self._store is not None:
-            self._store.delete(FOUND_KEY)
-        return adopted
-
-    def forget(self) -> None:
-        """Put back what was there before a create that was not taken."""
-        try:
-            if self._store is None:
-                return
-            if self._earlier is not None:
-                self._put(self._earlier)
-                return
-            self._store.delete(KEY)
-            if self._copy is not None:
-                self._copy.delete()
-        except Exception:
-            log.exception("That the create was not taken could not be recorded.")
-
-    def submitted(self, project_id: str, credits_charged: int | None) -> None:
-        """Write the paid job's id. A store that fails is no reason to let go of a job that is in hand."""
-        if self._record is None:
+    def write_job(self, project_id: str, credits_charged: int | None) -> None:
+        """Write the paid job's id. A store that fails is no reason to give up a paid job."""
+        if self._backend is None or self._state is None:
             return
-        record = replace(
-            self._record, stage=Stage.SUBMITTED, project_id=project_id, credits_charged=credits_charged
+        job = replace(
+            self._state, stage=Stage.SUBMITTED, project_id=project_id, credits_charged=credits_charged
         )
-        self._spent = record.spent_in_all
+        self._spent = job.spent_in_all
+        self._save(job)
+
+    def update(self, project_id: str, credits_charged: int | None) -> None:
+        """Write what is known of the job by now, if the stored state does not say so yet. Raises nothing."""
         try:
-            self._write(record)
-            self._unsaved = False
+            state = self._state or self._find(project_id)
         except Exception:
+            log.exception("The job state in %s could not be read; going on with %s.", self.where, project_id)
+            return
+        if state is None:
+            return
+        self.set_credits(credits_charged)
+        if state.project_id is None:
             self._unsaved = True
+        if self._unsaved:
+            stage = Stage.SUBMITTED if state.project_id is None else state.stage
+            self._save(replace(self._state or state, stage=stage, project_id=project_id))
+
+    def mark_done(self, project_id: str | None) -> None:
+        """Write that the task has succeeded with this job: from now on a Clear means a new video."""
+        state = self._find(project_id) if project_id is not None else None
+        if state is not None and state.project_id is not None:
+            self._replace(replace(self._claim(state), stage=Stage.DONE))
+
+    def _find(self, project_id: str) -> JobState | None:
+        """The stored state of a job; else this task's own intent, if its job's id could not be written."""
+        state = self.read()
+        for each in self._states.values():
+            if each.project_id == project_id:
+                state = self._state = each
+        is_it = state is not None and (
+            state.project_id == project_id or (state.project_id is None and self.is_own(state))
+        )
+        return state if is_it else None
+
+    def _claim(self, state: JobState) -> JobState:
+        """The state as this task instance writes it."""
+        own = self.is_own(state)
+        return replace(
+            state,
+            run=self._run,
+            task=self._task,
+            attempt=self._attempt,
+            max_tries=self._max_tries,
+            elsewhere=state.elsewhere or not own,
+            spent=state.spent if own else self._spent,
+        )
+
+    def _save(self, job: JobState) -> None:
+        self._unsaved = True
+        try:
+            self._unsaved = not self._replace(job)
+            if self._unsaved:
+                log.error("Job %s is submitted, and its state in %s is gone.", job.project_id, self.where)
+        except Exception:
+            self._state = job
             log.exception(
                 "Job %s (%s credits, %s) is submitted and could not be recorded; going on with it.",
-                project_id,
-                credits_charged,
-                library_url(project_id),
+                job.project_id,
+                job.credits_charged,
+                library_url(str(job.project_id)),
             )
 
-    def know(self, project_id: str, credits_charged: int | None) -> None:
-        """Write what is known of a job by now, where the record does not say so yet."""
-        record = self.current()
-        if record is None:
-            return
-        price = record.credits_charged if credits_charged is None else credits_charged
-        if self._unsaved or (record.project_id, record.credits_charged) != (project_id, price):
-            self.submitted(project_id, price)
+    def _replace(self, state: JobState) -> bool:
+        """Write over the current state, also if its stage has changed; False if it is another job's."""
+        expected, self._state = self._state, state
+        return self._put(state, expected=expected)
 
-    def done(self) -> None:
-        """Write that the task has succeeded with its job: from now on a Clear means a new clip."""
-        record = self.current()
-        if record is not None and record.project_id is not None:
-            self._write(replace(record, stage=Stage.DONE, max_tries=self._max_tries))
+    def _load(self) -> tuple[dict[str, JobState], Any]:
+        """What is stored, by fingerprint; the task state store holds one state."""
+        assert self._backend is not None  # noqa: S101
+        stored, version = self._backend.read()
+        try:
+            found = [] if stored is None else stored.get(_JOBS_KEY, [stored])
+            states = [JobState.from_stored(each) for each in found]
+        except (ValueError, TypeError, AttributeError) as error:
+            raise SubmissionUnknownError(
+                f"The job state of an earlier attempt cannot be read ({error}).",
+                remedy=_unreadable_remedy(self._backend.where),
+            ) from None
+        return {self._key(state): state for state in states}, version
 
-    def _write(self, record: JobState) -> None:
-        self._record = record
-        self._put(record)
+    def _key(self, state: JobState) -> str:
+        return state.fingerprint if isinstance(self._backend, FileBackend) else ""
 
-    def _put(self, record: JobState) -> None:
-        if self._store is not None:
-            self._store.set(KEY, record.stored(), retention=NEVER_EXPIRE)
-        if self._copy is not None:
-            self._copy.write(record.stored())
+    def _put(self, new: JobState | None, *, expected: JobState | None) -> bool:
+        """Replace `expected` by `new`, each None for nothing; False if another task has changed it meanwhile.
+
+        The states of other requests stay as they are. A write that the driver has sent twice counts as one.
+        """
+        assert self._backend is not None  # noqa: S101
+        states, version = dict(self._states), self._version
+        either = expected or new
+        assert either is not None  # noqa: S101
+        key = self._key(either)
+        while True:
+            before = states.pop(key, None)
+            if _create_of(before) not in (_create_of(expected), _create_of(new)):
+                return False
+            if _was_answered(before, new):
+                return False
+            if new is not None:
+                states[key] = new
+            try:
+                self._version = self._backend.write(self._as_stored(states), version)
+            except StateConflictError:
+                states, version = self._load()
+            else:
+                self._states = states
+                return True
+
+    def _as_stored(self, states: Mapping[str, JobState]) -> Mapping[str, Any] | None:
+        if not states:
+            return None
+        if not isinstance(self._backend, FileBackend):
+            return next(iter(states.values())).as_stored()
+        newest = sorted(states.values(), key=lambda state: state.at)[-_MAX_JOBS_IN_FILE:]
+        return {_JOBS_KEY: [state.as_stored() for state in newest]}
 
 
-def confirm_success(context: Context) -> None:
-    """Write `done` once Airflow knows of the success: the operator's `on_success_callback`.
+def _create_of(state: JobState | None) -> str | None:
+    """Which create a state is of; by its time if 0.1 has written it."""
+    return None if state is None else state.intent_id or state.at
 
-    A task whose result could not be stored, or that was killed or marked failed on its last line, has a
-    job that nobody was given: a Clear takes that one up.
-    """
-    if current_task_state(context) == "success":
-        JobStateStore(context, durable=True).done()
+
+def _was_answered(before: JobState | None, new: JobState | None) -> bool:
+    """Whether `before` holds the job's id of a create for which `new` has none."""
+    if before is None or new is None or before.intent_id != new.intent_id:
+        return False
+    return before.project_id is not None and new.project_id is None
+
+
+def _s3_code(error: BaseException) -> str | None:
+    """The code that Amazon's client keeps on what S3 has answered."""
+    code: str | None = getattr(error, "response", {}).get("Error", {}).get("Code")
+    return code
+
+
+def _unreadable_remedy(where: str) -> str:
+    return f"Search the Magic Hour library ({LIBRARY_URL}) for its job. If there is none, remove {where}."

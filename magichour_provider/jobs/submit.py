@@ -1,211 +1,353 @@
-"""One task's way from an order to a job in hand. Credits are spent here and nowhere else.
+"""One task's way from a request to a paid job. Credits are spent here and nowhere else.
 
-The order of things must not be relaxed: the record of an earlier try is read before anything else; every
-check and every upload comes before the record of the intent; and that before the one create.
+The order of `submit` must not be relaxed: the job state of an earlier attempt is read before anything else;
+every check and every upload comes before the intent; the intent comes before the create.
 """
 
 from __future__ import annotations
 
 import logging
+import random
+import signal
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from magichour_provider.client import library_url
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
+from magichour_provider.airflow_internals import is_terminal
+from magichour_provider.client import is_project_id, library_url
 from magichour_provider.client.models import CreatedJob
 from magichour_provider.exceptions import (
     LIBRARY_URL,
-    InvalidRequestError,
+    ImageError,
     MagicHourError,
     NotFoundError,
     SubmissionUnknownError,
     TaskKilledError,
 )
-from magichour_provider.jobs.job_state import JobState, Stage
-from magichour_provider.jobs.reattach import Look, find_resumable_job
-from magichour_provider.jobs.request import (
-    Images,
-    Preflight,
-    VideoRequest,
-    balance_now,
-    check,
-    compare_balances,
-    fingerprint,
-    open_images,
-    upload_images,
-)
-from magichour_provider.jobs.state import JobStateStore
-from magichour_provider.operators._base import kill_message
+from magichour_provider.jobs.preflight import Preflight, check, compare_balances, get_balance, upload_images
+from magichour_provider.jobs.reattach import Action, PollResult, decide, needs_poll, unknown_remedy
+from magichour_provider.jobs.request import Images, VideoRequest, fingerprint, open_images
+from magichour_provider.jobs.state import RECOVERED_KEY, JobState, JobStateStore, StateConflictError
 from magichour_provider.polling import outcome
 from magichour_provider.polling.blocking import get_video
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
+
     from magichour_provider.client.models import ImageToVideoRequest, VideoProject
+    from magichour_provider.client.sync import MagicHourClient
     from magichour_provider.hooks.magichour import MagicHourHook
-    from magichour_provider.jobs.deferred_timeout import DeferredTimeout
     from magichour_provider.jobs.run_budget import RunBudget
 
 log = logging.getLogger(__name__)
 
+CREATE_GRACE_SECONDS = 65.0
+"""How late `execution_timeout` may come because of a create, which is answered within 60 seconds."""
+
+_CONFLICT_POLL_SECONDS = 1.0
+
 
 @dataclass
-class Submission:
-    """The job of one task: that of an earlier try, or a new one.
+class Cancellation:
+    """What `on_kill` and a submission know of each other.
 
-    :param alarm: held while the create is in flight.
-    :param check_deferral: raises where waiting could not begin; called before anything is paid.
-    :param is_stopped: whether the task was told to stop: then no create is sent any more.
     :param deadline: epoch seconds after which nobody would wait for the job.
-    :param run_budget: this task's part in the budget of its run, if there is one.
-
-    `job` is there from the moment that it is known; `taken_up` is what an earlier try's job looked like.
+    :param cancelled: set by `on_kill`: no create is sent any more.
+    :param in_flight: the name of the job whose create is in flight.
+    :param job: the paid job, as soon as it is known.
     """
 
-    order: VideoRequest
-    records: JobStateStore
-    hook: MagicHourHook
-    alarm: DeferredTimeout
-    check_deferral: Callable[[], None]
-    is_stopped: Callable[[], bool]
+    context: Context
     deadline: float
-    run_budget: RunBudget | None = None
-    job: CreatedJob | None = field(default=None, init=False)
-    taken_up: VideoProject | None = field(default=None, init=False)
-    _in_flight: bool = field(default=False, init=False)
+    cancelled: bool = False
+    in_flight: str | None = None
+    job: CreatedJob | None = None
 
-    def get_job(self) -> CreatedJob:
-        """Take up the job of an earlier try, or buy one."""
-        record = self.records.read(self._identify)
-        if self.run_budget is not None:
-            self.run_budget.begin(self.records.spent, self.records.perhaps_spent)
-        if record is not None and record.project_id is not None and record.stage is not Stage.DONE:
-            self.job = CreatedJob(id=record.project_id, credits_charged=record.credits_charged)
-        earlier = find_resumable_job(
-            self.records, record, identify=self._identify, look=self._look, balances=self._balances_since
-        )
-        if self.run_budget is not None:
-            self.run_budget.spent(self.records.spent)
-        if earlier is not None and earlier.project_id is not None:
-            self.job = CreatedJob(id=earlier.project_id, credits_charged=earlier.credits_charged)
-            self.records.know(self.job.id, self.job.credits_charged)
-            return self.job
-        self.job = self.taken_up = None
-        return self._buy()
-
-    def kill_message(self) -> str:
-        """What a kill means at this point."""
-        if self.job is not None:
-            return kill_message(self.job.id, self.job.credits_charged)
-        if not self._in_flight:
-            return "This task was killed before it submitted a job: this try has paid nothing."
+    def describe_kill(self) -> str:
+        """What a kill means as long as the job's id is not known."""
+        if self.in_flight is None:
+            return "Task killed before it submitted a job. This attempt has paid nothing."
         return (
-            f"This task was killed while it submitted the job named {self.order.name!r}. If the answer still "
-            f"comes, the next run takes the job up; if not, look for that name in the Magic Hour library "
-            f"({LIBRARY_URL})."
+            f"Task killed while it submitted the job named {self.in_flight!r}. If the answer still comes, "
+            "the next attempt re-attaches to the job. "
+            f"If not, search the Magic Hour library ({LIBRARY_URL}) for that name."
         )
 
-    def _buy(self) -> CreatedJob:
-        self.check_deferral()
-        images = open_images(self.order)
-        identity = fingerprint(self.order, images) if self.records.available else ""
-        checked = check(self.hook.get_conn(), self.order, images)
-        if self.run_budget is not None:
-            self.run_budget.check(self._price(checked))
-        return self._upload_and_submit(images, identity, checked)
-
-    def _upload_and_submit(self, images: Images, identity: str, checked: Preflight) -> CreatedJob:
-        request = upload_images(self.hook.get_conn(), self.order, images)
-        if self.run_budget is None:
-            return self._submit(request, identity, checked)
-        with self.run_budget.reserved(self._price(checked)):
-            job = self._submit(request, identity, replace(checked, balance=self._balance_now()))
-        self.run_budget.spent(self.records.spent)
-        return job
-
-    def _submit(self, request: ImageToVideoRequest, identity: str, checked: Preflight) -> CreatedJob:
-        self.alarm.hold()
-        self.records.prepare(
-            identity, name=self.order.name, balance=checked.balance, cost=self._price(checked)
-        )
-        with self.records.guard_create(lambda: self._balances(checked.balance, checked.cost)):
-            self.job = job = self._send(request)
-        log.info("Job %s is submitted for %s credits: %s", job.id, job.credits_charged, library_url(job.id))
-        limit = self.order.limits.max_credits
-        if limit is not None and (job.credits_charged or 0) > limit:
-            log.warning("Job %s was charged more than max_credits, which is %s.", job.id, limit)
-        self.records.submitted(job.id, job.credits_charged)
-        return job
-
-    def _send(self, request: ImageToVideoRequest) -> CreatedJob:
-        client = self.hook.get_conn()
-        for attempt in count(1):
-            self.begin()
-            try:
-                return client.create_image_to_video(request)
-            except SubmissionUnknownError:
-                raise
-            except MagicHourError as error:
-                self._in_flight = False
-                delay = client.retry_policy.delay_seconds(error, attempt, is_create=True)
-                if delay is None:
-                    raise
-            self.records.forget()
-            time.sleep(delay)
-        raise AssertionError("unreachable")
-
-    def begin(self) -> None:
-        """Record that the create is about to be sent, as the last thing before it is."""
-        self.make_sure()
-        try:
-            self.records.intend()
-        except MagicHourError as error:
-            if error.retryable:
-                raise TaskKilledError(f"No intent to submit could be recorded: {error.what}") from error
-            raise
-        except Exception as error:
-            # Airflow refuses to store what comes from a task that it has given up, or cleared, meanwhile.
-            raise TaskKilledError(
-                f"The intent to submit a job cannot be recorded ({type(error).__name__}: {error})."
-            ) from error
-        self._in_flight = True
-
-    def make_sure(self) -> None:
-        """Raise TaskKilledError where no create must be sent any more."""
-        if self.is_stopped():
-            raise TaskKilledError("This task was told to stop before its job was submitted.")
+    def raise_if_cancelled(self) -> None:
+        """Raise TaskKilledError if no create must be sent any more."""
+        if self.cancelled or is_terminal(self.context):
+            raise TaskKilledError("This task was killed before its job was submitted.")
         if time.time() >= self.deadline:
             raise TaskKilledError("The deadline passed before the job was submitted.")
 
-    def _price(self, checked: Preflight) -> int:
-        """What the clip counts for until it is submitted."""
-        return checked.cost if checked.cost is not None else self.order.limits.max_credits or 0
 
-    def _identify(self) -> str:
-        return fingerprint(self.order, open_images(self.order))
+class DeferredTimeout:
+    """Hold Airflow's alarm for `execution_timeout` back while a create is in flight.
 
-    def _look(self, project_id: str) -> Look:
+    Airflow raises wherever the task is. Inside a create that loses the id of a paid job. So the alarm is
+    held for at most `grace_seconds` beyond its time, and raises on `release`. A context manager; it gives
+    the alarm back at its end, and lets an error that is under way go first. It does nothing outside the main
+    thread, where Airflow sets no alarm.
+    """
+
+    def __init__(self, grace_seconds: float = CREATE_GRACE_SECONDS) -> None:
+        self._grace_seconds = grace_seconds
+        self._handler: Any = None
+        self._is_due = False
+
+    def hold(self) -> None:
+        """Hold the alarm from now on."""
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if self._handler is None and in_main_thread and callable(signal.getsignal(signal.SIGALRM)):
+            self._handler = signal.signal(signal.SIGALRM, self._on_alarm)
+
+    def release(self) -> None:
+        """Let the alarm raise again; at once if it was due."""
+        self._give_back()
+        if self._is_due:
+            self._is_due = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.raise_signal(signal.SIGALRM)
+
+    def __enter__(self) -> DeferredTimeout:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._give_back()
+
+    def _on_alarm(self, _signum: int, _frame: FrameType | None) -> None:
+        self._is_due = True
+        self._give_back()
+        signal.setitimer(signal.ITIMER_REAL, self._grace_seconds)
+
+    def _give_back(self) -> None:
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            signal.signal(signal.SIGALRM, handler)
+
+
+@dataclass(frozen=True)
+class SubmittedJob:
+    """A paid job.
+
+    :param reattached: what the API says of it if an earlier attempt has paid; None for a new job.
+    """
+
+    id: str
+    credits_charged: int | None
+    reattached: VideoProject | None = None
+
+
+def submit(
+    request: VideoRequest,
+    store: JobStateStore,
+    hook: MagicHourHook,
+    cancellation: Cancellation,
+    timeout: DeferredTimeout,
+    budget: RunBudget | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> SubmittedJob:
+    """Re-attach to the job of an earlier attempt, or submit one. At most one create is charged.
+
+    Raises what `check` raises, SubmissionUnknownError, TaskKilledError, and APIError or NetworkError if
+    Magic Hour refuses the create.
+    """
+    client = hook.get_conn()
+    prepared: tuple[Preflight, ImageToVideoRequest] | None = None
+    images, identity, image_error = _identify(request) if store.available else (None, None, None)
+    while True:
+        # 1. Read the job state, and decide.
+        state = _read_settled(store, identity, cancellation, sleep)
+        if budget is not None:
+            store.restore_spent(budget.begin(store.spent if store.has_own else None, store.unknown_credits))
+        state = _attach_recovered(state, store, hook)
+        cleared = state is not None and store.cleared_since(state)
+        changed, poll = False, None
+        if state is not None and needs_poll(state, cleared=cleared):
+            cancellation.job = CreatedJob(id=str(state.project_id), credits_charged=state.credits_charged)
+            changed = identity is not None and state.fingerprint != identity
+            poll = None if changed else _poll(hook, str(state.project_id))
+            store.set_credits(poll.credits_charged if poll is not None else None)
+        decision = decide(state, cleared=cleared, changed=changed, poll=poll)
+        if state is not None and decision.action is Action.REATTACH:
+            return _reattach(state, poll, store, budget, cleared=cleared)
+        cancellation.job = None
+        if state is not None and decision.action is Action.FAIL:
+            raise _interrupted(state, store, client)
+        if decision.reason:
+            log.warning("%s Submitting again.", decision.reason)
+            store.count_unknown_as_spent()
+        if budget is not None:
+            budget.set_spent(store.spent)
+
+        # 2. Check everything, and upload: at no cost.
+        if prepared is None:
+            if image_error is not None:
+                raise image_error
+            images = images or open_images(request)
+            preflight = check(client, request, images)
+            if budget is not None:
+                budget.check(preflight.reserved_credits(request))
+            prepared = preflight, upload_images(client, request, images)
+        preflight, body = prepared
+
+        # 3. Reserve, write the intent, send the create, write the job's id.
         try:
-            self.taken_up = project = get_video(self.hook, project_id)
-        except NotFoundError as error:
-            return Look(outcome.of_error(project_id, error), None)
-        return Look(outcome.of_project(project), project.credits_charged)
+            with (
+                budget.reserved(preflight.reserved_credits(request)) if budget is not None else nullcontext()
+            ):
+                if budget is not None:  # it may have waited since the preflight
+                    preflight = replace(preflight, balance=get_balance(client))
+                timeout.hold()
+                job = _create(body, request, preflight, identity or "", store, client, cancellation, sleep)
+        except StateConflictError as conflict:
+            timeout.release()
+            log.info("%s Reading it again.", conflict.what)
+            continue
+        if budget is not None:
+            budget.set_spent(store.spent)
+        return SubmittedJob(job.id, job.credits_charged)
 
-    def _balances_since(self, record: JobState) -> str:
-        return self._balances(record.balance, record.cost)
 
-    def _balances(self, before: int | None, cost: int | None) -> str:
-        return compare_balances(before, self._balance_now() if before is not None else None, cost)
+def _create(
+    body: ImageToVideoRequest,
+    request: VideoRequest,
+    preflight: Preflight,
+    identity: str,
+    store: JobStateStore,
+    client: MagicHourClient,
+    cancellation: Cancellation,
+    sleep: Callable[[float], None],
+) -> CreatedJob:
+    """Send the create; again only if Magic Hour has refused it for now, or no connection was made.
 
-    def _balance_now(self) -> int | None:
-        return balance_now(self.hook.get_conn())
+    Raises StateConflictError if another task has written its intent first.
+    """
+    for attempt in count(1):
+        cancellation.raise_if_cancelled()
+        store.write_intent(identity, name=request.name, balance=preflight.balance, cost=preflight.cost)
+        cancellation.in_flight = request.name
+        try:
+            job = client.create_image_to_video(body)
+        except SubmissionUnknownError as error:
+            raise _unknown(error.what, request, preflight, store, client) from None
+        except MagicHourError as error:
+            cancellation.in_flight = None
+            store.retract_intent()
+            delay_seconds = client.retry_policy.delay_seconds(error, attempt, is_create=True)
+            if delay_seconds is None:
+                raise
+            sleep(delay_seconds)
+        except (Exception, AirflowTaskTimeout) as error:
+            cut_off = f"The create was interrupted ({type(error).__name__}) after it may have been sent."
+            raise _unknown(cut_off, request, preflight, store, client) from error
+        else:
+            cancellation.job = job
+            log.info(
+                "Job %s is submitted for %s credits: %s", job.id, job.credits_charged, library_url(job.id)
+            )
+            limit = request.limits.max_credits
+            if limit is not None and (job.credits_charged or 0) > limit:
+                log.warning("Job %s was charged more than max_credits, which is %s.", job.id, limit)
+            store.write_job(job.id, job.credits_charged)
+            return job
+    raise AssertionError  # pragma: no cover
 
 
-def check_run_budget(order: VideoRequest, records: JobStateStore) -> None:
-    """Refuse a budget for the run where nothing can be counted. Raises InvalidRequestError."""
-    if order.limits.max_credits_per_run is not None and not records.available:
-        raise InvalidRequestError(
-            "max_credits_per_run counts what the tasks of the run have recorded: it needs durable=True, and "
-            "the task state store of Airflow 3.3."
+def _read_settled(
+    store: JobStateStore, identity: str | None, cancellation: Cancellation, sleep: Callable[[float], None]
+) -> JobState | None:
+    """The job state, once no other task is sending its create."""
+    for waits in count():
+        state = store.read(identity)
+        if state is None or not store.is_in_flight(state):
+            return state
+        if waits == 0:
+            log.info("Another task is submitting this video; waiting for its job. State: %s", store.where)
+        cancellation.raise_if_cancelled()
+        sleep(_CONFLICT_POLL_SECONDS * random.uniform(0.7, 1.3))  # noqa: S311
+    raise AssertionError  # pragma: no cover
+
+
+def _attach_recovered(state: JobState | None, store: JobStateStore, hook: MagicHourHook) -> JobState | None:
+    """The state with the job that a user has found for a create of unknown outcome, if there is one."""
+    if state is None or state.project_id is not None:
+        return state
+    found = store.recovered_job_id()
+    if found is None:
+        return state
+    poll = _poll(hook, found) if is_project_id(found) else None
+    if poll is None or (poll.ended is not None and poll.ended.ending is outcome.TerminalStatus.DELETED):
+        raise SubmissionUnknownError(
+            f"{found!r:.80}, stored in {store.where} under {RECOVERED_KEY!r}, is not the id of a job of this "
+            "account.",
+            remedy="Correct it, or remove it, and clear this task.",
         )
+    return store.attach_recovered(state, found, poll.credits_charged)
+
+
+def _identify(request: VideoRequest) -> tuple[Images | None, str | None, ImageError | None]:
+    """The images and the fingerprint. An image that is gone does not lose the job that was paid with it."""
+    try:
+        images = open_images(request)
+        return images, fingerprint(request, images), None
+    except ImageError as error:
+        return None, None, error
+
+
+def _poll(hook: MagicHourHook, project_id: str) -> PollResult:
+    try:
+        project = get_video(hook, project_id)
+    except NotFoundError as error:
+        return PollResult(outcome.of_error(project_id, error), None)
+    return PollResult(outcome.of_project(project), project.credits_charged, project)
+
+
+def _reattach(
+    state: JobState,
+    poll: PollResult | None,
+    store: JobStateStore,
+    budget: RunBudget | None,
+    *,
+    cleared: bool,
+) -> SubmittedJob:
+    project_id = str(state.project_id)
+    log.info("Re-attaching to job %s of an earlier attempt (%s).", project_id, library_url(project_id))
+    if cleared and poll is not None and poll.ended is not None:
+        log.warning("It is complete. Once this task has succeeded with it, a Clear renders another video.")
+    if budget is not None:
+        budget.set_spent(store.spent)
+    store.update(project_id, state.credits_charged)
+    return SubmittedJob(project_id, state.credits_charged, poll.project if poll is not None else None)
+
+
+def _interrupted(state: JobState, store: JobStateStore, client: MagicHourClient) -> SubmissionUnknownError:
+    """The error of an orphaned intent, recorded."""
+    now = get_balance(client) if state.balance is not None else None
+    error = SubmissionUnknownError(
+        f"A previous attempt was interrupted at {state.at} while it submitted the job named {state.name!r}; "
+        f"the job's id was not recorded.{compare_balances(state.balance, now, state.cost)}",
+        remedy=unknown_remedy(store.where),
+    )
+    store.mark_unknown(error)
+    return error
+
+
+def _unknown(
+    what: str, request: VideoRequest, preflight: Preflight, store: JobStateStore, client: MagicHourClient
+) -> SubmissionUnknownError:
+    """The error of a create that may have been received, recorded."""
+    now = get_balance(client) if preflight.balance is not None else None
+    hint = compare_balances(preflight.balance, now, preflight.cost)
+    named = f" The job is named {request.name!r}." if store.available else ""
+    remedy = unknown_remedy(store.where) if store.available else None
+    error = SubmissionUnknownError(f"{what}{named}{hint}", remedy=remedy)
+    store.mark_unknown(error)
+    return error

@@ -11,12 +11,14 @@ Airflow deletes a task's XComs before each attempt, so it is always of the last 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
+from airflow.listeners import hookimpl
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -186,6 +188,30 @@ def _find_magichour_error(raised: BaseException) -> MagicHourError | None:
         return raised
     origin = raised.__cause__ or raised.__context__
     return _find_magichour_error(origin) if isinstance(raised, _WRAPPERS) and origin is not None else None
+
+
+# ---------------------------------------------------------------------------------------------------
+# Success
+
+
+class SuccessListener:
+    """Calls `on_success` of our operators, in the worker, once Airflow has accepted their task's success.
+
+    A listener rather than an `on_success_callback`, which a cluster policy or the Dag's author may replace.
+    The plugin lists it; for tasks that are not ours it reads `sys.modules` only.
+    """
+
+    @hookimpl(tryfirst=True)  # type: ignore[untyped-decorator]
+    def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
+        """Called by Airflow; also by its API server if a user marks a task, which then has no operator."""
+        module = sys.modules.get("magichour_provider.operators.image_to_video")
+        task = getattr(task_instance, "task", None)
+        if module is None or not isinstance(task, module.ImageToVideoOperator):
+            return
+        try:
+            task.on_success(task_instance.get_template_context())
+        except Exception:
+            log.exception("The success could not be recorded: a Clear re-attaches to the same video once.")
 
 
 # ---------------------------------------------------------------------------------------------------

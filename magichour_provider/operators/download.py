@@ -10,8 +10,8 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from magichour_provider.asset_events import announce_clips
 from magichour_provider.exceptions import MagicHourError, TaskKilledError, TransferError
-from magichour_provider.jobs.choices import IfExists, check_choice
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference
+from magichour_provider.jobs.request import IfExists, check_choice
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.operators._base import (
     MagicHourHookMixin,

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf, mask_secret
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowTaskTimeout,
+    BaseOperator,
+    conf,
+    mask_secret,
+)
 
-from magichour_provider.airflow_internals import TaskDeferralError
+from magichour_provider.airflow_internals import TaskDeferralError, current_task_state
 from magichour_provider.asset_events import announce_job
-from magichour_provider.jobs.choices import OnUnknownCost, ValidateModel, check_choice
-from magichour_provider.jobs.deferred_timeout import DeferredTimeout
-from magichour_provider.jobs.non_retryable import fail_resume_without_retry, fail_without_retry
-from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference, job_name, url_secrets
-from magichour_provider.jobs.state import JobStateStore, confirm_success
+from magichour_provider.client import library_url
+from magichour_provider.exceptions import MagicHourError
+from magichour_provider.jobs.reference import (
+    DEFAULT_CONN_ID,
+    JobReference,
+    job_name,
+    job_result,
+    url_secrets,
+)
+from magichour_provider.jobs.request import OnUnknownCost, ValidateModel, VideoRequest, check_choice
+from magichour_provider.jobs.state import JobStateStore
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.operators import following
 from magichour_provider.operators._base import (
     MagicHourHookMixin,
     OpenLineageMixin,
@@ -30,36 +43,35 @@ from magichour_provider.operators._base import (
     reports_failure,
     set_default_retry_policy,
 )
-from magichour_provider.operators.ordering import build_submission
 from magichour_provider.polling.deadlines import deadline_from, optional_seconds, seconds
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from magichour_provider.client.models import CreatedJob
-    from magichour_provider.jobs.submit import Submission
+    from magichour_provider.jobs.run_budget import RunBudget
+    from magichour_provider.jobs.submit import Cancellation, SubmittedJob
     from magichour_provider.polling.outcome import Outcome
+    from magichour_provider.triggers.video_job import VideoJobTrigger
 
-_CREATE_GRACE = 65.0
-"""Seconds by which `execution_timeout` may come late for a create in flight: an answer may take 60."""
+_HOW_TO_GET_IT = "Use VideoJobSensor and DownloadVideoOperator to get the video at no further cost."
 
 
 class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
-    """Turn a still image into a video clip: upload, submit, and wait until the clip is there.
+    """Turn a still image into a video: upload the image, submit a job, and wait until the video is there.
 
-    Everything that can fail is checked before the job is submitted, because submitting costs credits. On
-    Airflow 3.3 a new try takes up the job that an earlier one has paid for (`durable`). Where that cannot
-    be, below 3.3, no failure after the submission is retried by Airflow: the error names the job, which
-    `VideoJobSensor` and `DownloadVideoOperator` take up for nothing.
+    Everything that can fail is checked before the job is submitted, because submitting costs credits. A
+    retry re-attaches to the job that an earlier attempt has paid for (`durable`). That needs Airflow 3.3, or
+    a `state_path`. Without either, no failure after the submission is retried by Airflow: the error names
+    the job, whose video `VideoJobSensor` and `DownloadVideoOperator` get at no further cost.
 
     :param image: a local path, `file://`, an object storage URL (`s3://`, `gs://`, ...), an `https://` URL
         that Magic Hour fetches itself, or a `file_path` already uploaded (`api-assets/...`).
-    :param end_seconds: length of the clip in seconds; which are possible depends on the model.
-    :param end_image: the clip's last frame, in the same forms as `image`.
-    :param prompt: what should happen in the clip.
+    :param end_seconds: length of the video in seconds; the model decides which are possible.
+    :param end_image: the video's last frame, in the same forms as `image`.
+    :param prompt: what should happen in the video.
     :param model: e.g. `kling-3.0`; None leaves it to Magic Hour, by the account's tier.
     :param resolution: `360p` to `4k`; None: 720p on paid tiers, 480p on the free one.
-    :param audio: whether the clip has sound; None: no.
+    :param audio: whether the video has sound; None: no.
     :param name: the project's name in the library; None: Dag, task, map index and run.
     :param image_conn_id: the connection for object storage.
     :param magichour_conn_id: the connection for Magic Hour.
@@ -67,20 +79,21 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
     :param deferrable: wait in the triggerer; default from `[operators] default_deferrable`.
     :param timeout: seconds, or a timedelta, from the start of the task to the end of the wait. With
         `execution_timeout` the earlier of both.
-    :param poll_interval: seconds between looks; None: adaptive.
-    :param max_credits: refuse to submit a clip that costs more credits than this.
-    :param max_credits_per_run: refuse to submit a clip with which the tasks of this Dag run that have this
-        argument would spend more credits than this, all together (Airflow 3.3, `durable`).
-    :param on_unknown_cost: what to do with a clip whose rate is not published: `fail` or `allow`; None:
-        `fail` where there is a limit. Until it is submitted, such a clip counts for the run's limit with
+    :param poll_interval: seconds between polls; None: adaptive.
+    :param max_credits: refuse to submit a video that costs more credits than this.
+    :param max_credits_per_run: refuse to submit a video with which the tasks of this Dag run that have this
+        argument would together spend more credits than this (Airflow 3.3, `durable`).
+    :param on_unknown_cost: what to do with a video whose rate is not published: `fail` or `allow`; None:
+        `fail` if there is a limit. Until it is submitted, such a video counts for the run's limit with
         `max_credits`, or with nothing.
-    :param durable: keep a record of the paid job in the task state store (Airflow 3.3).
-    :param state_path: a file, local or in object storage, that keeps this record for other runs, too: a task
-        that is given the same file and the same request takes up the job that is paid for, whichever run has
-        paid. One file for each clip, and one task at a time (Airflow 3.3, `durable`).
+    :param durable: keep the state of the paid job: in `state_path` if it is given, else in the task state
+        store (Airflow 3.3).
+    :param state_path: a file, local or in object storage, that keeps the job state for other runs, too: a
+        task with the same file and the same request re-attaches to the paid job, no matter which run has
+        paid. One file for each video.
     :param state_conn_id: the connection for object storage.
-    :param validate_model: what to do where no known version of the model takes this request: `error`,
-        `warn` (submit all the same) or `off`.
+    :param validate_model: what to do if no known version of the model takes this request: `error`,
+        `warn` (submit nevertheless) or `off`.
     :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`,
         `queued_seconds` and `rendering_seconds` (as its looks have shown, else None), `url`.
     """
@@ -161,62 +174,203 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         self.state_conn_id = state_conn_id
         check_choice("validate_model", validate_model, ValidateModel)
         self.validate_model = validate_model
-        if durable:
-            self.on_success_callback = [*_listed(self.on_success_callback), confirm_success]
         self.linked_project_id: str | None = None
         self.credits_charged: int | None = None
-        self._purchase: Submission | None = None
+        self._cancellation: Cancellation | None = None
         self._killed = False
 
     @reports_failure
     def execute(self, context: Context) -> dict[str, Any]:
-        """Submit one job, or take up the one of an earlier try, and wait in the way that was asked for."""
+        """Submit one job, or re-attach to the one of an earlier attempt, and wait for it."""
+        from magichour_provider.jobs.submit import Cancellation, DeferredTimeout, submit
+
         deadline = deadline_from(
             time.time(),
             timedelta(seconds=self.timeout) if self.wait_for_completion else timedelta.max,
             self.execution_timeout,
             in_worker=self.wait_for_completion and not self.deferrable,
         )
-        records = JobStateStore(context, durable=self.durable)
-        with DeferredTimeout(_CREATE_GRACE) as alarm:
+        self._cancellation = Cancellation(context, deadline, cancelled=self._killed)
+        with DeferredTimeout() as execution_timeout:
             with map_non_retryable(self):
-                self._purchase = build_submission(
-                    self, context, records, alarm, deadline=deadline, is_killed=lambda: self._killed
-                )
-                job = self._purchase.get_job()
-            with fail_without_retry(job, records):
+                request = self._build_request(context)
+                store = self._state_store(context)
+                budget = self._run_budget(context, request.limits.max_credits_per_run)
+                json.dumps(self._trigger("not-submitted", deadline).serialize())  # fails here, if ever
+                job = submit(request, store, self.hook, self._cancellation, execution_timeout, budget=budget)
+            with _fail_without_retry(job, store):
                 self._announce(context, job)
-                alarm.release()
-                return self._go_on(context, job, records, deadline)
+                execution_timeout.release()
+                if not self.wait_for_completion:
+                    return self._succeed(context, store, self._result_of_submission(request, job))
+                submitted = _submission_time(job)
+                if self.deferrable:
+                    store.update(job.id, job.credits_charged)
+                    self.defer(
+                        **self._trigger(job.id, deadline, job.credits_charged, submitted).as_deferral()
+                    )
+                outcome = self._wait(job, deadline, submitted)
+                return self._finish(context, outcome, store)
 
     @reports_failure
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Take over from the triggerer: return the job's data, or raise what became of it."""
+        """Resume after the triggerer: return the job's data, or raise what became of it."""
         from magichour_provider.polling.outcome import Outcome
 
-        records = JobStateStore(context, durable=self.durable)
-        with fail_resume_without_retry(self.name or job_name(context), records, ValueError):
+        store = self._state_store(context)
+        with self._fail_resume_without_retry(context, store, ValueError):
             outcome = Outcome.from_event(event)
         self.linked_project_id = outcome.project_id
-        return self._finish(context, outcome, records)
+        return self._finish(context, outcome, store)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after the triggerer; a trigger that failed by itself must not lead to a second job."""
-        records = JobStateStore(context, durable=self.durable)
-        with fail_resume_without_retry(self.name or job_name(context), records, TaskDeferralError):
+        """Resume after the triggerer. A trigger that failed by itself must not lead to a second job."""
+        with self._fail_resume_without_retry(context, self._state_store(context), TaskDeferralError):
             return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
-        """Send no create any more, and say what goes on: there is no way to cancel a render from here.
+        """Send no create any more, and say what a kill means for the job: the API cannot cancel it.
 
-        Airflow leaves the process some five seconds after this, in which a create that is in flight may
-        still be answered, and recorded.
+        After this the process has about five seconds left. In that time the create that is in flight may
+        still be answered, and its job recorded.
         """
         self._killed = True
-        if self.linked_project_id:
-            log_from_signal_handler(self.log, kill_message(self.linked_project_id, self.credits_charged))
-        elif self._purchase is not None:
-            log_from_signal_handler(self.log, self._purchase.kill_message())
+        cancellation = self._cancellation
+        if cancellation is not None:
+            cancellation.cancelled = True
+        job_id, credits = self.linked_project_id, self.credits_charged
+        if job_id is None and cancellation is not None and cancellation.job is not None:
+            job_id, credits = cancellation.job.id, cancellation.job.credits_charged
+        if job_id:
+            log_from_signal_handler(self.log, kill_message(job_id, credits))
+        elif cancellation is not None:
+            log_from_signal_handler(self.log, cancellation.describe_kill())
+
+    def on_success(self, context: Context) -> None:
+        """Record the success in the job state: called by the plugin's listener, in the worker, after it.
+
+        If the result could not be stored, or the task was killed or marked failed on its last line, nobody
+        has been given the job: then a Clear must re-attach to it. So Airflow is asked for the state.
+        """
+        if self.durable and current_task_state(context) == "success":
+            self._state_store(context).mark_done(self.linked_project_id)
+
+    def _build_request(self, context: Context) -> VideoRequest:
+        arguments = {name: getattr(self, name) for name in VideoRequest.argument_names()}
+        request = VideoRequest.from_arguments(**arguments)
+        return replace(request, name=request.name or job_name(context))
+
+    def _state_store(self, context: Context) -> JobStateStore:
+        return JobStateStore.from_context(
+            context, durable=self.durable, state_path=self.state_path, state_conn_id=self.state_conn_id
+        )
+
+    def _run_budget(self, context: Context, limit: int | None) -> RunBudget | None:
+        if not self.has_run_budget:
+            return None
+        from magichour_provider.jobs.run_budget import RunBudget
+
+        cancel = self._cancellation.raise_if_cancelled if self._cancellation is not None else None
+        return RunBudget.from_task(self, context, limit, cancel)
+
+    def _trigger(
+        self,
+        project_id: str,
+        deadline: float,
+        credits_charged: int | None = None,
+        submitted: float | None = None,
+    ) -> VideoJobTrigger:
+        from magichour_provider.triggers.video_job import VideoJobTrigger
+
+        return VideoJobTrigger(
+            project_id,
+            self.magichour_conn_id,
+            deadline=deadline,
+            poll_interval=self.poll_interval,
+            credits_charged=credits_charged,
+            submitted=submitted,
+            model=self.model,
+            resolution=self.resolution,
+            end_seconds=float(self.end_seconds),
+        )
+
+    def _announce(self, context: Context, job: SubmittedJob) -> None:
+        """Leave the job's id where users and the next tasks find it, whatever happens next."""
+        self.linked_project_id = job.id
+        self.credits_charged = job.credits_charged
+        if self.do_xcom_push:
+            try:
+                context["ti"].xcom_push("project_id", job.id)
+            except Exception:  # the job is paid for, and its id is in the job state and the log
+                self.log.exception("The XCom 'project_id' could not be written; going on.")
+
+    def _wait(self, job: SubmittedJob, deadline: float, submitted: float | None) -> Outcome:
+        from magichour_provider.polling.blocking import wait
+        from magichour_provider.polling.poller import Poller
+
+        poller = Poller(
+            job.id,
+            deadline=deadline,
+            started=time.time(),
+            poll_interval=self.poll_interval,
+            submitted=submitted,
+        )
+        return wait(self.hook.get_conn(), poller, self._raise_if_killed)
+
+    def _finish(self, context: Context, outcome: Outcome, store: JobStateStore) -> dict[str, Any]:
+        """Record what the job has cost in the end; return its result, or raise its error."""
+        if outcome.credits_charged is not None:
+            self.credits_charged = outcome.credits_charged
+        store.update(outcome.project_id, outcome.credits_charged)
+        budget = self._run_budget(context, None)
+        if budget is not None and store.has_own:
+            budget.set_spent(store.spent)
+        error = outcome.error()
+        if error is None:
+            result = JobReference(outcome.project_id, self.model, self.resolution).result(outcome)
+            return self._succeed(context, store, result)
+        if not store.available:
+            raise AirflowFailException(str(error)) from error
+        raise error if error.retryable else as_fail_exception(self, error)
+
+    def _succeed(self, context: Context, store: JobStateStore, result: dict[str, Any]) -> dict[str, Any]:
+        """Let the task succeed, unless it was killed: then its next attempt re-attaches to the job."""
+        if store.available:
+            self._raise_if_killed()
+        announce_job(context, self.outlets, result)
+        return result
+
+    def _result_of_submission(self, request: VideoRequest, job: SubmittedJob) -> dict[str, Any]:
+        reference = JobReference(job.id, self.model, self.resolution)
+        if job.reattached is not None:
+            return reference.describe(job.reattached)
+        return job_result(
+            reference,
+            status="queued",
+            name=request.name,
+            end_seconds=request.end_seconds,
+            credits_charged=job.credits_charged,
+        )
+
+    def _raise_if_killed(self) -> None:
+        if self._killed:
+            raise killed_error(str(self.linked_project_id))
+
+    @contextmanager
+    def _fail_resume_without_retry(
+        self, context: Context, store: JobStateStore, *errors: type[Exception]
+    ) -> Iterator[None]:
+        """Without a job state, make `errors` of a resumed task final: a retry would pay for a second job."""
+        try:
+            yield
+        except errors as error:
+            if store.available:
+                raise
+            raise AirflowFailException(
+                f"{error} The job named {self.name or job_name(context)!r} continues at Magic Hour and its "
+                "credits remain charged; the log and the XCom 'project_id' give its id. This task is not "
+                f"retried, because that would pay for a second job. {_HOW_TO_GET_IT}"
+            ) from error
 
     def _lineage(self) -> Any:
         """From the images to the project, with model, credits and a checksum of the prompt."""
@@ -227,71 +381,36 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         return of_submission(Submission(**known, project_id=self.linked_project_id))
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
-        """Render, and mask what signs an image's address before Airflow stores the rendered fields.
+        """Render, and mask the signature in an image's address before Airflow stores the rendered fields.
 
-        `render_template_fields` is not called for mapped tasks; this is, for them too.
+        `render_template_fields` is not called for mapped tasks; this is (Airflow 3.0 to 3.4).
         """
         super()._do_render_template_fields(parent, *args, **kwargs)
         for address in (self.image, self.end_image) if parent is self else ():
             for secret in url_secrets(address):
                 mask_secret(secret)
 
-    def _announce(self, context: Context, job: CreatedJob) -> None:
-        """Leave the job's id where a person and the next tasks find it, whatever happens from here on."""
-        self.linked_project_id = job.id
-        self.credits_charged = job.credits_charged
-        if self.do_xcom_push:
-            try:
-                context["ti"].xcom_push("project_id", job.id)
-            except Exception:  # the job is in hand, and its id in the record and the log
-                self.log.exception("The XCom 'project_id' could not be written; going on.")
 
-    def _go_on(
-        self, context: Context, job: CreatedJob, records: JobStateStore, deadline: float
-    ) -> dict[str, Any]:
-        taken_up = self._purchase.taken_up if self._purchase is not None else None
-        if not self.wait_for_completion:
-            self._end(records)
-            result = following.result_of_submission(self, context, job, taken_up)
-            announce_job(context, self.outlets, result)
-            return result
-        submitted = following.submitted_at(taken_up)
-        if self.deferrable:
-            records.know(job.id, job.credits_charged)
-            trigger = following.trigger_for(self, job.id, deadline, job.credits_charged, submitted)
-            self.defer(**trigger.as_deferral())
-        return self._finish(context, self._wait(job, deadline, submitted), records)
-
-    def _wait(self, job: CreatedJob, deadline: float, submitted: float | None) -> Outcome:
-        return following.wait_here(self, job.id, deadline, submitted, self._heed_kill)
-
-    def _finish(self, context: Context, outcome: Outcome, records: JobStateStore) -> dict[str, Any]:
-        error = outcome.error()
-        if outcome.credits_charged is not None:
-            self.credits_charged = outcome.credits_charged
-        records.know(outcome.project_id, outcome.credits_charged)
-        if self.has_run_budget:
-            from magichour_provider.jobs.run_budget_xcom import settle
-
-            settle(self, context, records, outcome)
-        if error is None:
-            result = JobReference(outcome.project_id, self.model, self.resolution).result(outcome)
-            self._end(records)
-            announce_job(context, self.outlets, result)
-            return result
-        if not records.available:
-            raise AirflowFailException(str(error)) from error
-        raise error if error.retryable else as_fail_exception(self, error)
-
-    def _end(self, records: JobStateStore) -> None:
-        """Let the task succeed, unless it was told to stop: then it keeps its job for the next run."""
-        if records.available:
-            self._heed_kill()
-
-    def _heed_kill(self) -> None:
-        if self._killed:
-            raise killed_error(str(self.linked_project_id))
+@contextmanager
+def _fail_without_retry(job: SubmittedJob, store: JobStateStore) -> Iterator[None]:
+    """Without a job state, make every failure after the submission final, and name the job."""
+    try:
+        yield
+    except AirflowFailException:
+        raise
+    except (Exception, AirflowTaskTimeout) as error:
+        if store.available:
+            raise
+        reason = error.what if isinstance(error, MagicHourError) else f"{type(error).__name__}: {error}"
+        raise AirflowFailException(
+            f"This task failed after it had submitted job {job.id}: {reason.rstrip('.')}. The job continues "
+            f"at Magic Hour ({library_url(job.id)}) and its {job.credits_charged} credits remain charged. "
+            f"The task is not retried, because that would pay for a second job. {_HOW_TO_GET_IT}"
+        ) from error
 
 
-def _listed(callbacks: Any) -> list[Any]:
-    return [callbacks] if callable(callbacks) else list(callbacks or ())
+def _submission_time(job: SubmittedJob) -> float | None:
+    """When the job was submitted, in epoch seconds; None if that is not known."""
+    if job.reattached is None:
+        return time.time()
+    return job.reattached.created_at.timestamp() if job.reattached.created_at else None

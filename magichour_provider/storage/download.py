@@ -27,7 +27,7 @@ from magichour_provider.exceptions import (
     MagicHourError,
     NotAVideoError,
 )
-from magichour_provider.jobs.choices import IfExists
+from magichour_provider.jobs.request import IfExists
 from magichour_provider.storage.mp4 import Mp4Scanner
 from magichour_provider.storage.publish import Writer, open_writer
 from magichour_provider.storage.target import Target

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from magichour_provider.exceptions import JobDeletedError, NotFoundError, TransferError
-from magichour_provider.jobs.choices import IfExists
+from magichour_provider.jobs.request import IfExists
 from magichour_provider.polling.outcome import download_urls
 from magichour_provider.storage.download import DownloadedFile, existing
 from magichour_provider.storage.naming import DEFAULT_FILE_NAME

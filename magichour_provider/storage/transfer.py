@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from magichour_provider.exceptions import DownloadError, NetworkError, TransferError
-from magichour_provider.jobs.choices import IfExists
+from magichour_provider.jobs.request import IfExists
 from magichour_provider.storage.cleanup import remove_leftovers
 from magichour_provider.storage.download import AtomicDownload, DownloadedFile, existing
 from magichour_provider.storage.existing import same_clip_at

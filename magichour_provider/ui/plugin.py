@@ -13,6 +13,7 @@ from airflow.plugins_manager import AirflowPlugin
 from airflow.providers.common.compat.sdk import conf
 
 from magichour_provider.airflow_internals import provider_plugins_are_loaded
+from magichour_provider.operators._base import SuccessListener
 from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS
 
 PREFIX = "/magichour"
@@ -67,11 +68,15 @@ _is_enabled = AIRFLOW_V_3_1_PLUS and conf.getboolean("magichour", "ui_enabled", 
 
 
 class MagicHourPlugin(AirflowPlugin):
-    """The tab of task instances and the page of all videos. `[magichour] ui_enabled = False` removes them."""
+    """The tab of task instances and the page of all videos. `[magichour] ui_enabled = False` removes them.
+
+    The listener stays: by it `ImageToVideoOperator` knows of its success.
+    """
 
     name = "magichour"
     fastapi_apps = [{"app": Pages(), "url_prefix": PREFIX, "name": "Magic Hour"}] if _is_enabled else []
     external_views = _views() if _is_enabled else []
+    listeners = [SuccessListener()]  # noqa: RUF012
 
 
 ENTRY_POINT = None if provider_plugins_are_loaded() else MagicHourPlugin

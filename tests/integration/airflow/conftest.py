@@ -182,8 +182,7 @@ def tries(context, monkeypatch):
         """What Airflow does once it knows of the success."""
         with monkeypatch.context() as patch:
             patch.setattr(compat, "task_states", lambda *_, **__: {"a_task": "success"})
-            for callback in one.operator.on_success_callback:
-                callback(context)
+            one.operator.on_success(context)
 
     one.succeed = succeed
 

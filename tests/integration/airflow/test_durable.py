@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 
 from magichour_provider import airflow_internals as compat
 from magichour_provider.exceptions import InvalidResponseError
-from magichour_provider.jobs.state import FOUND_KEY, KEY
+from magichour_provider.jobs.state import RECOVERED_KEY, KEY
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -95,27 +95,11 @@ def test_a_success_that_airflow_never_heard_of_is_not_paid_for_again(tries, magi
 
 
 @pytest.mark.parametrize("state", ["failed", "running", None])
-def test_a_task_that_did_not_succeed_in_airflow_is_not_done(tries, monkeypatch, state):
+def test_success_that_airflow_did_not_accept_is_not_recorded(tries, context, monkeypatch, state):
     tries(told=False)
     monkeypatch.setattr(compat, "task_states", lambda *_, **__: {"a_task": state})
-    for callback in tries.operator.on_success_callback:
-        callback(
-            {
-                "ti": SimpleNamespace(
-                    dag_id="a_dag", task_id="a_task", run_id="a_run", map_index=-1, max_tries=2
-                ),
-                "task_state_store": tries.store,
-            }
-        )
+    tries.operator.on_success(context)
     assert tries.store[KEY]["stage"] == "submitted"
-
-
-def test_a_users_own_callbacks_are_kept(tries):
-    def mine(context):
-        pass
-
-    tries(on_success_callback=mine, told=False)
-    assert tries.operator.on_success_callback[0] is mine
 
 
 def test_a_clear_while_a_person_is_being_told_tells_them_again(
@@ -126,7 +110,7 @@ def test_a_clear_while_a_person_is_being_told_tells_them_again(
 
     magichour_sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
     with monkeypatch.context() as patch:
-        patch.setattr(purchase, "balance_now", raising(Killed()))
+        patch.setattr(purchase, "get_balance", raising(Killed()))
         with pytest.raises(Killed):
             tries()
         with pytest.raises(Killed):
@@ -163,10 +147,10 @@ def test_a_store_that_forgets_for_a_moment_does_not_lose_the_job(
 
 def test_a_found_job_that_nobody_asked_for_is_not_kept_for_later(tries, magichour_sandbox, fails_for_good):
     first = tries()
-    tries.store[FOUND_KEY] = first["project_id"]
+    tries.store[RECOVERED_KEY] = first["project_id"]
     magichour_sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
     for cleared in (True, False):
-        with fails_for_good(match="look for that name"):
+        with fails_for_good(match="for this name"):
             tries(cleared=cleared, prompt="another")
 
 
@@ -215,7 +199,7 @@ def test_a_try_that_was_killed_inside_the_create_stops_the_next_ones_until_a_per
 
 @pytest.mark.usefixtures("killed_in_create")
 def test_a_clear_by_somebody_who_was_not_told_yet_tells_them_first(tries, magichour_sandbox, fails_for_good):
-    with fails_for_good(match="just clear the task"):
+    with fails_for_good(match="clear the task: it submits again"):
         tries(cleared=True)
     assert len(jobs(magichour_sandbox)) == 1
     tries(cleared=True)
@@ -341,6 +325,10 @@ def test_the_record_holds_ids_numbers_and_a_hash(tries, monkeypatch):
         "project_id",
         "credits_charged",
         "elsewhere",
+        "run",
+        "task",
+        "attempt",
+        "intent_id",
     }
     assert "secret" not in str(record).lower()
 
@@ -359,7 +347,7 @@ def test_what_was_known_before_a_create_that_was_not_taken_is_known_after_it(
 
 def test_an_unknown_outcome_says_what_the_balance_does(tries, magichour_sandbox, fails_for_good):
     magichour_sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
-    hint = "12000 credits before, and has 11928 now, 72 fewer; the clip costs 72"
+    hint = "12000 credits before, and has 11928 now, 72 fewer; the video costs 72"
     for _ in range(2):
         with fails_for_good(match=hint):
             tries()
@@ -374,19 +362,19 @@ def test_an_unknown_outcome_says_what_the_balance_does(tries, magichour_sandbox,
 
 @pytest.mark.usefixtures("killed_in_create")
 def test_a_job_that_a_person_has_found_is_taken_up(tries, magichour_sandbox, fails_for_good):
-    with fails_for_good(match=FOUND_KEY):
+    with fails_for_good(match=RECOVERED_KEY):
         tries()
     (job,) = jobs(magichour_sandbox)
-    tries.store[FOUND_KEY] = job["id"]
+    tries.store[RECOVERED_KEY] = job["id"]
     assert tries(cleared=True)["project_id"] == job["id"]
     assert len(jobs(magichour_sandbox)) == 1
-    assert FOUND_KEY not in tries.store
+    assert RECOVERED_KEY not in tries.store
 
 
 @pytest.mark.usefixtures("killed_in_create")
 @pytest.mark.parametrize("found", ["cmNotOfThisAccount", "https://magichour.ai/my-library", 5])
 def test_a_mistyped_id_pays_for_nothing(tries, magichour_sandbox, fails_for_good, found):
-    tries.store[FOUND_KEY] = found
+    tries.store[RECOVERED_KEY] = found
     with fails_for_good(match="is not the id of a job of this account"):
         tries(cleared=True)
     assert len(jobs(magichour_sandbox)) == 1
@@ -411,7 +399,7 @@ def test_an_unknown_outcome_is_told_although_it_cannot_be_recorded(
         write(store, key, value, retention=retention)
 
     monkeypatch.setattr(type(tries.store), "set", broken)
-    with fails_for_good(match="look for that name in the Magic Hour library"):
+    with fails_for_good(match="search the Magic Hour library"):
         tries()
     assert len(jobs(magichour_sandbox)) == 1
 

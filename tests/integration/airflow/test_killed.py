@@ -25,45 +25,6 @@ def jobs(sandbox):
     return sandbox.control.state()["jobs"]
 
 
-def kill_when_it_sleeps(tries, monkeypatch):
-    """Kill the task in the pause before its create is sent again."""
-    from magichour_provider.client import sync as client
-
-    monkeypatch.setattr(client.time, "sleep", lambda _: tries.operator.on_kill())
-
-
-def test_a_task_that_is_killed_in_the_pause_after_a_refusal_leaves_nothing_to_look_for(
-    tries, magichour_sandbox, monkeypatch
-):
-    from magichour_provider.client import sync as client
-
-    class Killed(BaseException):
-        """The process is gone."""
-
-    def die(_):
-        raise Killed
-
-    magichour_sandbox.control.faults([{**CREATES, "status": 503, "times": 1}])
-    with monkeypatch.context() as patch:
-        patch.setattr(client.time, "sleep", die)
-        with pytest.raises(Killed):
-            tries()
-    assert tries()["status"] == "complete"
-    assert len(jobs(magichour_sandbox)) == 1
-
-
-def test_a_killed_task_sends_its_create_no_more(tries, magichour_sandbox, monkeypatch, printed):
-    magichour_sandbox.control.faults([{**CREATES, "status": 503, "times": 1}])
-    with monkeypatch.context() as patch:
-        kill_when_it_sleeps(tries, patch)
-        with pytest.raises(TaskKilledError, match="no credits were spent"):
-            tries()
-    assert jobs(magichour_sandbox) == []
-    assert KEY not in tries.store
-    assert "killed before it submitted a job" in printed()
-    assert tries()["status"] == "complete"
-
-
 @pytest.mark.parametrize(("state", "paid"), [("failed", 0), ("success", 0), ("running", 1), (None, 1)])
 def test_a_task_that_was_marked_and_not_told_yet_pays_nothing(
     tries, magichour_sandbox, monkeypatch, state, paid
@@ -113,7 +74,7 @@ def test_a_task_that_is_killed_during_its_upload_pays_nothing(tries, magichour_s
     with pytest.raises(TaskKilledError, match="no credits were spent"):
         tries()
     assert jobs(magichour_sandbox) == []
-    assert "killed before it submitted a job: this try has paid nothing" in printed()
+    assert "killed before it submitted a job. This attempt has paid nothing" in printed()
 
 
 def test_a_task_that_is_killed_once_its_create_is_answered_names_the_job(
@@ -121,17 +82,17 @@ def test_a_task_that_is_killed_once_its_create_is_answered_names_the_job(
 ):
     from magichour_provider.jobs.state import JobStateStore
 
-    submitted = JobStateStore.submitted
+    submitted = JobStateStore.write_job
 
     def killed_in(records, *job):
         tries.operator.on_kill()
         submitted(records, *job)
 
-    monkeypatch.setattr(JobStateStore, "submitted", killed_in)
+    monkeypatch.setattr(JobStateStore, "write_job", killed_in)
     with pytest.raises(TaskKilledError):
         tries()
     (job,) = jobs(magichour_sandbox)
-    assert f"This task was killed; job {job['id']} goes on" in printed()
+    assert f"Task killed. Job {job['id']} is still running" in printed()
     assert tries.store[KEY]["project_id"] == job["id"]
 
 
@@ -147,7 +108,7 @@ def test_a_task_that_is_killed_while_its_clip_completes_leaves_it_to_the_next_ru
 
     with monkeypatch.context() as patch:
         patch.setattr(ImageToVideoOperator, "_wait", killed_in)
-        with pytest.raises(TaskKilledError, match="takes it up for nothing"):
+        with pytest.raises(TaskKilledError, match="re-attaches to it at no cost"):
             tries()
     assert tries(cleared=True)["project_id"] == jobs(magichour_sandbox)[0]["id"]
     assert len(jobs(magichour_sandbox)) == 1
@@ -158,7 +119,7 @@ def test_a_task_that_is_killed_while_it_waits_ends_at_once(tries, magichour_sand
 
     magichour_sandbox.control.behaviour(render_seconds=3600)
     monkeypatch.setattr(blocking.time, "sleep", lambda _: tries.operator.on_kill())
-    with pytest.raises(TaskKilledError, match="takes it up for nothing"):
+    with pytest.raises(TaskKilledError, match="re-attaches to it at no cost"):
         tries()
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from airflow.sdk import DAG, TaskGroup
 
-from magichour_provider.jobs import run_budget_xcom as xcom_board
-from magichour_provider.jobs.run_budget_xcom import XComBudgetStore
+from magichour_provider.jobs import run_budget as xcom_board
+from magichour_provider.jobs.run_budget import RunBudget, XComBudgetStore
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
 ORDER = {"image": "dags_examples/images/grace_hopper.jpg", "end_seconds": 3}
@@ -128,4 +128,4 @@ def test_a_budget_that_the_others_cannot_see_is_refused(context):
     task = ImageToVideoOperator(task_id="mapped", **ORDER, **LIMIT)
     task.__dict__["_dag"] = dag
     with pytest.raises(xcom_board.InvalidRequestError, match=r"by partial\(\)"):
-        xcom_board.run_budget_of(task, context, 100, lambda: None)
+        RunBudget.from_task(task, context, 100, lambda: None)

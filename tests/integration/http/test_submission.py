@@ -10,7 +10,8 @@ from PIL import Image
 from magichour_provider import exceptions as errors
 from magichour_provider.client.settings import ClientSettings
 from magichour_provider.client.sync import MagicHourClient
-from magichour_provider.jobs.request import VideoRequest, check, fingerprint, open_images, upload_images
+from magichour_provider.jobs.preflight import check, upload_images
+from magichour_provider.jobs.request import VideoRequest, fingerprint, open_images
 
 IMAGE = "dags_examples/images/grace_hopper.jpg"
 
@@ -30,7 +31,7 @@ def submit(client, order):
 
 
 def order(**fields):
-    return VideoRequest.of(
+    return VideoRequest.from_arguments(
         **{"image": IMAGE, "end_seconds": 5, "model": "ltx-2.3", "resolution": "480p", **fields}
     )
 

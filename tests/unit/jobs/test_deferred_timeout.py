@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from magichour_provider.jobs.deferred_timeout import DeferredTimeout
+from magichour_provider.jobs.submit import DeferredTimeout
 
 
 class Rang(BaseException):
