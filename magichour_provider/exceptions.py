@@ -17,7 +17,7 @@
     │   └── ServerError               5xx, 408, 425
     ├── NetworkError                  no answer, to a request that cannot have cost anything
     ├── InvalidResponseError          an answer that does not follow the API's documentation
-    ├── TaskKilledError               the task was told to stop
+    ├── TaskKilledError               the task was stopped
     ├── SubmissionUnknownError        the create was sent and its result is unknown
     ├── JobError                      a job exists and has no video
     │   ├── JobFailedError            status `error`
@@ -232,7 +232,7 @@ class InvalidResponseError(MagicHourError):
 
 
 class TaskKilledError(MagicHourError):
-    """The task was told to stop, by a user or by its machine."""
+    """The task was stopped, by a user or by its machine."""
 
     title = "The task was stopped"
     retryable = True

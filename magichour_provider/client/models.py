@@ -1,8 +1,8 @@
-"""What goes over the wire, as pydantic models.
+"""Requests and responses of the API as pydantic models.
 
-Readers take what they need and forgive the rest: fields come and go between the API's vintages, and the
-sets of statuses, types and error codes grow. Signed URLs are `SecretStr`, so that no repr, log or dump
-shows one.
+The readers take the fields that they need and forgive the rest: fields come and go between versions of the
+API, and the sets of statuses, types and error codes grow. Signed URLs are `SecretStr`, so that no repr, log
+or dump shows one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from magichour_provider.client import PROJECT_ID_PATTERN
 
 
 class JobStatus(str, Enum):
-    """Statuses of a video project (docs: `GET /v1/video-projects/{id}`)."""
+    """Statuses of a video project (docs: api-reference/video-projects)."""
 
     DRAFT = "draft"
     QUEUED = "queued"
@@ -45,15 +45,15 @@ class ErrorCode(str, Enum):
     CONTENT_POLICY = "content_policy_violation"
 
 
-def _web_address(value: Any) -> Any:
-    """Take only an absolute http(s) URL for a signed one; the error does not show it."""
+def _check_http_url(value: Any) -> Any:
+    """Accept only absolute http(s) URLs; the error does not show the value."""
     if isinstance(value, str) and not value.startswith(("https://", "http://")):
         raise ValueError("not an http(s) URL")
     return value
 
 
 def _in_utc(moment: datetime) -> datetime:
-    """A time without a zone is in UTC, as all of Magic Hour's are."""
+    """A time without a zone is in UTC, as all times of Magic Hour are."""
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
 
 
@@ -61,23 +61,23 @@ Moment = Annotated[datetime, AfterValidator(_in_utc)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 _STRICT = frozenset({"id", "status", "url"})
 
-SignedUrl = Annotated[SecretStr, BeforeValidator(_web_address)]
-"""A URL that gives access by itself: shown in no repr, log or dump."""
+SignedUrl = Annotated[SecretStr, BeforeValidator(_check_http_url)]
+"""A URL that gives access by itself; no repr, log or dump shows it."""
 
 
-class _Answer(BaseModel):
+class _Response(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
-class _Lenient(_Answer):
-    """An answer of which `id`, `status` and `url` count: what else cannot be read is taken for not given.
+class _Lenient(_Response):
+    """A response in which only `id`, `status` and `url` must be valid; any other invalid value is dropped.
 
-    The end of a job that is paid for must not be missed for the form of a date.
+    The end of a paid job must not be missed because of the format of a date.
     """
 
     @field_validator("*", mode="wrap")
     @classmethod
-    def _forgive(cls, value: Any, read: ValidatorFunctionWrapHandler, field: ValidationInfo) -> Any:
+    def _drop_invalid(cls, value: Any, read: ValidatorFunctionWrapHandler, field: ValidationInfo) -> Any:
         try:
             return read(value)
         except ValueError:
@@ -86,7 +86,7 @@ class _Lenient(_Answer):
             return cls.model_fields[str(field.field_name)].get_default()
 
 
-class UploadTarget(_Answer):
+class UploadTarget(_Response):
     """Where to PUT one file, and the `file_path` by which a request names it afterwards."""
 
     upload_url: SignedUrl
@@ -94,22 +94,22 @@ class UploadTarget(_Answer):
     expires_at: datetime | None = None
 
 
-class UploadTargets(_Answer):
-    """Answer of `POST /v1/files/upload-urls`; `items` in the order of the request."""
+class UploadTargets(_Response):
+    """Response of `POST /v1/files/upload-urls`; `items` in the order of the request."""
 
     items: tuple[UploadTarget, ...]
 
 
-class CreatedJob(_Answer):
-    """Answer of `POST /v1/image-to-video`: the job exists and `credits_charged` credits are deducted."""
+class CreatedJob(_Response):
+    """Response of `POST /v1/image-to-video`: the job exists and `credits_charged` credits are deducted."""
 
     id: str = Field(pattern=f"^{PROJECT_ID_PATTERN}$")
     credits_charged: int | None = None
 
     @field_validator("credits_charged", mode="wrap")
     @classmethod
-    def _never_lose_the_job(cls, value: Any, read: ValidatorFunctionWrapHandler) -> int | None:
-        """An id that was paid for is worth more than a price that cannot be read."""
+    def _drop_invalid_credits(cls, value: Any, read: ValidatorFunctionWrapHandler) -> int | None:
+        """The id of a paid job must not be lost because of an invalid number of credits."""
         try:
             credits: int | None = read(value)
         except ValueError:
@@ -118,7 +118,7 @@ class CreatedJob(_Answer):
 
 
 class DownloadUrl(_Lenient):
-    """A signed link to the clip; good until `expires_at`, without any header."""
+    """A signed URL of the video (`downloads[]`); valid until `expires_at`, without any header."""
 
     url: SignedUrl
     expires_at: Moment | None = None
@@ -135,8 +135,7 @@ class VideoProject(_Lenient):
     """A job, as `GET /v1/video-projects/{id}` describes it.
 
     `end_seconds` in seconds, `credits_charged` in credits (an estimate until complete, 0 once refunded),
-    `width` and `height` in pixels (-1 where Magic Hour knows none). A status that is not known here stays
-    a string.
+    `width` and `height` in pixels (-1 if Magic Hour does not know them). An unknown status stays a string.
     """
 
     id: str
@@ -156,7 +155,7 @@ class VideoProject(_Lenient):
     @model_validator(mode="before")
     @classmethod
     def _fold_singular_download(cls, data: Any) -> Any:
-        """Take `download`, the deprecated twin, where an answer has no `downloads`."""
+        """Use `download`, the deprecated predecessor, if there are no `downloads`."""
         if isinstance(data, dict) and not data.get("downloads"):
             single = data.get("download")
             return {**data, "downloads": [single] if single else []}
@@ -168,12 +167,12 @@ class VideoProject(_Lenient):
         return True if value is None else value
 
     @property
-    def clip_link(self) -> DownloadUrl | None:
-        """The link to the clip, or None before the job is complete."""
+    def download_url(self) -> DownloadUrl | None:
+        """The URL of the first video, or None before the job is complete."""
         return self.downloads[0] if self.downloads else None
 
 
-class Account(_Answer):
+class Account(_Response):
     """Tier and spendable credits (`GET /v1/account`)."""
 
     tier: str
@@ -184,7 +183,7 @@ class ImageToVideoRequest(BaseModel):
     """Body of `POST /v1/image-to-video`.
 
     :param image_file_path: an uploaded `file_path`, an http(s) URL, or a library URL.
-    :param end_seconds: length of the clip in seconds.
+    :param end_seconds: length of the video in seconds.
     :param model: None leaves the choice to Magic Hour, by the account's tier.
     """
 
@@ -200,7 +199,7 @@ class ImageToVideoRequest(BaseModel):
     name: str | None = None
 
     def body(self) -> dict[str, Any]:
-        """The JSON object to send: what was not given is left out, an empty prompt too."""
+        """The JSON object to send, without the values that are not given, and without an empty prompt."""
         assets = {
             "image_file_path": self.image_file_path,
             "end_image_file_path": self.end_image_file_path,

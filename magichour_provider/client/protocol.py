@@ -1,8 +1,8 @@
-"""Magic Hour's API without I/O: build a request, read an answer, decide whether to send it again.
+"""Magic Hour's API without I/O: build a request, read its response, decide whether it may be sent again.
 
-The rule that must not be relaxed: a request that costs credits (`Request.buys`) is sent again only if the
-API cannot have taken it, that is, if no connection was made, on 429 and on 503. The API has no
-idempotency key and no list of jobs, so a create that is sent twice is charged twice.
+The rule that must not be relaxed: a create (`Request.is_create`) is sent again only if the API cannot have
+taken it, that is, if no connection was made, on 429 and on 503. The API has no idempotency key and no list
+of jobs, so a create that is sent twice is charged twice.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ USER_AGENT = f"airflow-provider-magichour/{__version__}"
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
+USER_AGENT = f"airflow-provider-magichour/{__version__}"
+_MAX_MESSAGE_CHARS = 500
+_MAX_BODY_BYTES = 4 << 20
+_MIN_SECRET_BYTES = 6
 
 _STATUS_ERRORS: Mapping[int, type[errors.APIError]] = {
     400: errors.InvalidParametersError,
@@ -47,21 +51,16 @@ _STATUS_ERRORS: Mapping[int, type[errors.APIError]] = {
     425: errors.ServerError,
     429: errors.RateLimitError,
 }
-_NOT_TAKEN = frozenset({429, 503})
-_REFUSALS = frozenset({400, 401, 402, 403, 404, 422})
-"""What the API itself says of a create that it does not take; a 408 or 499 comes from something before it."""
-_FOREIGN = frozenset({400, 403, 404})
-"""What a gateway may answer in the API's stead: then it is no JSON."""
-_MAX_MESSAGE_CHARS = 500
-_MAX_BODY_BYTES = 4 << 20
-_MIN_SECRET_BYTES = 6
-NO_JSON = "no explanation in JSON"
-"""The message of an answer that is not in the API's words."""
+_CERTAINLY_NOT_CREATED = frozenset({400, 401, 402, 403, 404, 422, 429, 503})
+"""Statuses by which the API itself refuses a create. A 408 or 499 comes from a server in front of it."""
+_GATEWAY_STATUSES = frozenset({400, 403, 404})
+"""Statuses that a gateway may answer instead of the API; its body is no JSON then."""
+_NO_JSON = "no explanation in JSON"
 
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP answer: status, headers with lower-case names, body."""
+    """An HTTP response; the names of `headers` are matched in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -103,17 +102,18 @@ class BoundedBody:
 
 @dataclass(frozen=True)
 class Request(Generic[T]):
-    """One request to the API and the way to read its answer.
+    """One request to the API, and how to read its response.
 
-    :param buys: whether an answer of success costs credits.
-    :param project_id: the job that is asked about, for error messages.
+    :param parse: reads the body of a successful response; ValueError if it cannot be read.
+    :param is_create: a success costs credits.
+    :param project_id: the job that the request is about, for error messages.
     """
 
     method: str
     path: str
     parse: Callable[[bytes], T]
     json: dict[str, Any] | None = field(default=None, repr=False)
-    buys: bool = False
+    is_create: bool = False
     project_id: str | None = None
 
     def __str__(self) -> str:
@@ -121,11 +121,11 @@ class Request(Generic[T]):
 
 
 # ---------------------------------------------------------------------------------------------------
-# Calls, one for each operation of the API that the provider uses.
+# Requests, one for each operation of the API that the provider uses (docs: api-reference).
 
 
 def create_upload_targets(extensions: Sequence[str]) -> Request[tuple[UploadTarget, ...]]:
-    """Ask for one upload URL per image (`POST /v1/files/upload-urls`)."""
+    """Get one upload URL per image (`POST /v1/files/upload-urls`, docs: api-reference/files)."""
     items = [{"type": "image", "extension": extension} for extension in extensions]
     return Request(
         "POST",
@@ -142,48 +142,48 @@ def create_image_to_video(request: ImageToVideoRequest) -> Request[CreatedJob]:
         "/v1/image-to-video",
         lambda body: _model(CreatedJob, body),
         json=request.body(),
-        buys=True,
+        is_create=True,
     )
 
 
 def get_video(project_id: str) -> Request[VideoProject]:
-    """Look at a job (`GET /v1/video-projects/{id}`)."""
+    """Get the state of a job (`GET /v1/video-projects/{id}`)."""
     path = _project_path(project_id)
-    return Request("GET", path, lambda body: _this_project(project_id, body), project_id=project_id)
+    return Request("GET", path, lambda body: _parse_project(project_id, body), project_id=project_id)
 
 
-def _this_project(project_id: str, body: bytes) -> VideoProject:
+def _parse_project(project_id: str, body: bytes) -> VideoProject:
     project = _model(VideoProject, body)
     if project.id != project_id:
-        raise ValueError("another project's")
+        raise ValueError("the response is about another project")
     return project
 
 
 def delete_video(project_id: str) -> Request[None]:
-    """Remove a clip for good (`DELETE /v1/video-projects/{id}`); no cancel and no refund."""
+    """Delete a video (`DELETE /v1/video-projects/{id}`): no cancel and no refund."""
     return Request("DELETE", _project_path(project_id), lambda body: None, project_id=project_id)
 
 
 def get_account() -> Request[Account]:
-    """Read tier and credits (`GET /v1/account`, since September 2026)."""
+    """Get tier and credits (`GET /v1/account`, since September 2026)."""
     return Request("GET", "/v1/account", lambda body: _model(Account, body))
 
 
 def _project_path(project_id: str) -> str:
     if not is_project_id(project_id):
         raise errors.InvalidRequestError(
-            f"{project_id!r} is not the id of a Magic Hour project: "
-            "did the task before this one return its project_id?"
+            f"{project_id!r} is not the id of a Magic Hour project.",
+            remedy="Check that the task before this one returned its project_id.",
         )
     return f"/v1/video-projects/{project_id}"
 
 
 # ---------------------------------------------------------------------------------------------------
-# Answers.
+# Responses.
 
 
 def headers(api_key: str) -> dict[str, str]:
-    """Headers of every call to the API, and of nothing else: storage URLs take no authorization."""
+    """Headers of requests to the API, never of those to storage: signed URLs take no authorization."""
     return {
         "Authorization": f"Bearer {api_key}",
         "Accept": "application/json",
@@ -192,43 +192,43 @@ def headers(api_key: str) -> dict[str, str]:
     }
 
 
-def parse_response(call: Request[T], answer: Response, *, now: datetime | None = None) -> T:
-    """Return what the answer holds, or raise the error of the tree that it stands for."""
-    if not 200 <= answer.status < 300:
-        raise error_from_response(call, answer, now=now)
+def parse_response(request: Request[T], response: Response, *, now: datetime | None = None) -> T:
+    """Return what the response holds, or raise the error that it stands for."""
+    if not 200 <= response.status < 300:
+        raise error_from_response(request, response, now=now)
     try:
-        return call.parse(answer.body)
+        return request.parse(response.body)
     except (ValueError, RecursionError) as error:
-        what = f"Magic Hour answered {call} with {answer.status} and a body that cannot be read"
+        kind = errors.SubmissionUnknownError if request.is_create else errors.InvalidResponseError
         detail = _validation_summary(error)
-        if call.buys:
-            raise errors.SubmissionUnknownError(f"{what} ({detail}).") from None
-        raise errors.InvalidResponseError(f"{what} ({detail}).") from None
+        raise kind(
+            f"Magic Hour answered {request} with {response.status} and a body that cannot be read ({detail})."
+        ) from None
 
 
 def error_from_response(
-    call: Request[Any], answer: Response, *, now: datetime | None = None
+    request: Request[Any], response: Response, *, now: datetime | None = None
 ) -> errors.MagicHourError:
-    """Map an answer of failure to its error; both shapes of the body are read, and any other."""
-    code, message = _code_and_message(answer.body)
-    if 300 <= answer.status < 400:
-        redirected = f"{call} was redirected ({answer.status}): the connection's host is not the API's."
-        return (errors.SubmissionUnknownError if call.buys else errors.InvalidResponseError)(redirected)
-    if call.buys and answer.status not in _REFUSALS | _NOT_TAKEN:
+    """The error for a response of failure, whose body may have either shape of the API's, or another."""
+    status, (code, message) = response.status, _parse_error_body(response.body)
+    if 300 <= status < 400:
+        kind = errors.SubmissionUnknownError if request.is_create else errors.InvalidResponseError
+        return kind(f"{request} was redirected ({status}): the connection's host is not the API's.")
+    if request.is_create and status not in _CERTAINLY_NOT_CREATED:
         return errors.SubmissionUnknownError(
-            f"Magic Hour answered {call} with {answer.status}: {message.rstrip('.')}."
+            f"Magic Hour answered {request} with {status}: {message.rstrip('.')}."
         )
-    if answer.status in _FOREIGN and call.project_id is not None and not _is_json_object(answer.body):
+    if status in _GATEWAY_STATUSES and request.project_id is not None and not _is_json_object(response.body):
         return errors.InvalidResponseError(
-            f"{call} was answered with {answer.status}, and not in the API's words."
+            f"{request} was answered with {status}, by a server in front of the API."
         )
     return api_error(
-        status=answer.status,
+        status=status,
         code=code,
         message=message,
-        request=str(call),
-        project_id=call.project_id,
-        retry_after=parse_retry_after(answer.headers.get("retry-after"), now=now),
+        request=str(request),
+        project_id=request.project_id,
+        retry_after=parse_retry_after(response.headers.get("retry-after"), now=now),
     )
 
 
@@ -241,7 +241,7 @@ def api_error(
     project_id: str | None = None,
     retry_after: float | None = None,
 ) -> errors.APIError:
-    """The error of the tree for an HTTP status."""
+    """The APIError for an HTTP status."""
     kind = _STATUS_ERRORS.get(status) or (errors.ServerError if status >= 500 else errors.APIError)
     return kind(
         status=status,
@@ -254,7 +254,7 @@ def api_error(
 
 
 def parse_retry_after(value: str | None, *, now: datetime | None = None) -> float | None:
-    """Seconds to wait by a `Retry-After` header, given as seconds or as an HTTP date."""
+    """Seconds to wait by a `Retry-After` header (RFC 9110, 10.2.3), given as seconds or as a date."""
     if value is None:
         return None
     try:
@@ -318,16 +318,16 @@ def network_error(
     :param may_have_arrived: False if no connection was made, so that the server certainly did not get it.
     """
     reason = str(cause) or type(cause).__name__
-    if request.buys and may_have_arrived:
+    if request.is_create and may_have_arrived:
         return errors.SubmissionUnknownError(f"{request} was sent to {host} and no answer came ({reason}).")
     return errors.NetworkError(
         f"{host} gave no answer to {request} ({reason}).",
-        remedy="Check the connection's host; if it is right, trying again can help.",
+        remedy="Check the connection's host; if it is right, retry later.",
     )
 
 
 # ---------------------------------------------------------------------------------------------------
-# Storage. Signed URLs stand in no error.
+# Storage. No error contains a signed URL.
 
 
 def download_broke(error: Exception) -> errors.DownloadError:
@@ -356,11 +356,11 @@ def _model(model: type[M], body: bytes) -> M:
     return model.model_validate_json(body)
 
 
-def _code_and_message(body: bytes) -> tuple[str | None, str]:
+def _parse_error_body(body: bytes) -> tuple[str | None, str]:
     try:
         content = jsonlib.loads(body)
     except (ValueError, RecursionError):
-        return None, NO_JSON
+        return None, _NO_JSON
     if not isinstance(content, dict):
         return None, "no explanation"
     code, message = content.get("code"), content.get("message")
@@ -378,7 +378,7 @@ def _is_json_object(body: bytes) -> bool:
 
 
 def _validation_summary(error: Exception) -> str:
-    """Name the fields at fault, never their values: a body may hold signed URLs."""
+    """The names of the faulty fields, never their values: a body may contain signed URLs."""
     if not isinstance(error, ValidationError):
         return type(error).__name__
     faults = error.errors(include_input=False, include_url=False, include_context=False)

@@ -1,8 +1,8 @@
 """`MagicHourClient`: Magic Hour's API over httpx. It sends each request once and raises.
 
-Whether a request is sent again is the caller's decision: `send_with_retries` for whatever may be repeated;
-`jobs/submit.py` for the create, which may be charged twice. Signed URLs are used as they were given: without
-authorization, redirects or logging.
+The caller decides whether a request is sent again: by `send_with_retries` if it may be repeated; in
+`jobs/submit.py` for the create, which may be charged twice. Signed URLs are used as they were given,
+without authorization, redirects or logging.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ def test_the_async_client_uploads_and_downloads_too(magichour_sandbox):
             job = await client.create_image_to_video(request)
             while (project := await client.get_video(job.id)).status != JobStatus.COMPLETE:
                 await asyncio.sleep(0.1)
-            async with client.open_download(project.clip_link) as clip:
+            async with client.open_download(project.download_url) as clip:
                 return clip.headers.size, b"".join([chunk async for chunk in clip.chunks()])
 
     size, clip = asyncio.run(round_trip())

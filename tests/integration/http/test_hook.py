@@ -42,7 +42,7 @@ def rendered(hook, magichour_sandbox):
     """The id of a finished job."""
     magichour_sandbox.control.behaviour(render_seconds=0)
     job = hook.create_image_to_video("saved-items/a/b.png", 3, model="ltx-2.3", resolution="480p")
-    while hook.get_video(job.id).clip_link is None:
+    while hook.get_video(job.id).download_url is None:
         pass
     return job.id
 
@@ -161,7 +161,7 @@ def test_another_jobs_clip_under_a_fixed_name_is_not_taken_for_this_one(hook, re
     first = hook.download(rendered, target)
     assert hook.download(rendered, target) == first
     longer = hook.create_image_to_video("saved-items/a/b.png", 5, model="ltx-2.3", resolution="480p")
-    while hook.get_video(longer.id).clip_link is None:
+    while hook.get_video(longer.id).download_url is None:
         pass
     with pytest.raises(errors.DestinationError, match="holds another clip"):
         hook.download(longer.id, target)
@@ -196,7 +196,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(hook, magichour_sandbox, tmp_pat
     try:
         magichour_sandbox.control.behaviour(render_seconds=0)
         job = hook.create_image_to_video("saved-items/a/b.png", 30, model="ltx-2.3", resolution="480p")
-        while hook.get_video(job.id).clip_link is None:
+        while hook.get_video(job.id).download_url is None:
             pass
         with pytest.raises(errors.DestinationError, match="space"):
             hook.download(job.id, f"{tmp_path}/")
@@ -222,10 +222,10 @@ def test_no_log_line_of_a_whole_round_shows_key_or_signature(connect, magichour_
     hook = connect()
     magichour_sandbox.control.behaviour(render_seconds=0)
     job = hook.create_image_to_video(hook.upload(IMAGE), 3, model="ltx-2.3", resolution="480p")
-    while (project := hook.get_video(job.id)).clip_link is None:
+    while (project := hook.get_video(job.id)).download_url is None:
         pass
     hook.download(job.id, f"{tmp_path}/")
-    signature = project.clip_link.url.get_secret_value().partition("?")[2]
+    signature = project.download_url.url.get_secret_value().partition("?")[2]
     assert signature
     assert job.id in caplog.text
     assert signature not in caplog.text

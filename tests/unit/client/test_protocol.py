@@ -139,7 +139,7 @@ def test_a_created_job_with_an_id_that_cannot_be_used_has_an_unknown_outcome(ide
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "/v1/account", "data:x", ""])
 def test_a_link_that_is_no_web_address_is_no_link_and_hides_no_state(url):
     project = protocol.parse_response(GET, answer(200, {**PROJECT, "downloads": [{"url": url}]}))
-    assert project.clip_link is None
+    assert project.download_url is None
     assert project.status is JobStatus.COMPLETE
 
 
@@ -204,7 +204,7 @@ def test_unknown_fields_and_statuses_do_not_break_a_reader():
 def test_the_deprecated_download_stands_in_for_downloads():
     body = {"id": "cm1", "status": "complete", "download": PROJECT["downloads"][0]}
     project = protocol.parse_response(GET, answer(200, body))
-    assert project.clip_link.url.get_secret_value() == "https://s/x?sig=SECRET"
+    assert project.download_url.url.get_secret_value() == "https://s/x?sig=SECRET"
 
 
 def test_a_signed_link_shows_in_no_repr_and_no_dump():
