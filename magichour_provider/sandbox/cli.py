@@ -10,6 +10,8 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from magichour_provider.client.pricing import Tier
 
 if TYPE_CHECKING:
@@ -21,11 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         from magichour_provider.sandbox import SandboxServer
+        from magichour_provider.sandbox.schemas import validation_message
     except ModuleNotFoundError as error:
         return _fail(f"the extra is missing: pip install 'airflow-provider-magichour[sandbox]' ({error})")
     try:
         settings = _settings(arguments)
-    except ValueError as error:  # pydantic's ValidationError is one
+    except ValidationError as error:
+        return _fail(f"--behaviour: {validation_message(error)}")
+    except ValueError as error:
         return _fail(f"--behaviour: {error}")
     storage_port = arguments.storage_port
     if storage_port is None:
@@ -75,9 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--render-seconds", type=float, default=2.0, help="seconds from create to complete (default: 2)")
     add("--quick", action="store_true", help="render tiny videos, which saves CPU")
     add("--api-key", action="append", default=[], metavar="KEY", help="accept only this key; repeatable")
-    add(
-        "--tier", choices=[tier.value for tier in Tier], default=Tier.CREATOR.value, help="(default: creator)"
-    )
+    add("--tier", choices=[tier.value for tier in Tier], default="creator", help="(default: creator)")
     add("--credits", type=int, default=12_000, help="credits of the account (default: 12000)")
     add("--behaviour", action="append", default=[], metavar="KEY=VALUE", help="set a switch; repeatable")
     return parser
