@@ -39,15 +39,15 @@ def download(job: dict[str, Any]) -> Callable[[], None]:
     from magichour_provider.client.models import DownloadUrl
     from magichour_provider.client.settings import ClientSettings
     from magichour_provider.client.sync import MagicHourClient
-    from magichour_provider.storage.target import resolve_target
-    from magichour_provider.storage.transfer import land
+    from magichour_provider.storage.locations import resolve_target
+    from magichour_provider.storage.download import download_video
 
     target = resolve_target(job["path"], "job", job.get("conn_id"))
     if not isinstance(target.place, Path):
         target.place.s3_client()  # Airflow and boto3 take some 30 MiB by themselves
     client = MagicHourClient.from_settings(ClientSettings(api_key="any-key", base_url=job["api"]))
     link = DownloadUrl(url=job["url"])
-    return lambda: ignore(land(client, lambda: link, target, if_exists="overwrite"))
+    return lambda: ignore(download_video(client, lambda: link, target, if_exists="overwrite"))
 
 
 def boto3_upload(job: dict[str, Any]) -> Callable[[], None]:
@@ -66,18 +66,17 @@ def source(job: dict[str, Any]) -> Callable[[], None]:
     """An image on its way from S3 to Magic Hour, as `ImageToVideoOperator` uploads it."""
     from magichour_provider.client.settings import ClientSettings
     from magichour_provider.client.sync import MagicHourClient
-    from magichour_provider.storage.images import Upload
-    from magichour_provider.storage.locations import locate
-    from magichour_provider.storage.transfer import upload
+    from magichour_provider.storage.locations import parse_location
+    from magichour_provider.storage.images import ImageFile, upload_image
 
-    place = locate(f"s3://{job['bucket']}/{job['key']}", job["conn_id"])
+    place = parse_location(f"s3://{job['bucket']}/{job['key']}", job["conn_id"])
     client = MagicHourClient.from_settings(
         ClientSettings(api_key="any-key", base_url=job["api"], timeout=600)
     )
-    image = Upload(job["key"], "png", job["size"], (64, 64), place)
+    image = ImageFile(job["key"], "png", job["size"], (64, 64), place)
     with image.open() as file:
         file.read(1)
-    return lambda: ignore(upload(client, image))
+    return lambda: ignore(upload_image(client, image))
 
 
 def ignore(_: object) -> None:

@@ -36,7 +36,7 @@ with DAG(
     )
     ContactSheetOperator(
         task_id="sheet",
-        clips=download.output,
+        videos=download.output,
         jobs=render.output,
         path="{{ params.folder }}/",
         title="Three prompts, one photograph",

@@ -1,9 +1,9 @@
-"""From an Airflow connection to Magic Hour."""
+"""`MagicHourHook`: Magic Hour through an Airflow connection."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.connection import get_async_connection
@@ -20,19 +20,18 @@ from magichour_provider.client.sync import MagicHourClient, send_with_retries
 from magichour_provider.exceptions import MagicHourError, NotFoundError, UndefinedConnectionError
 from magichour_provider.hooks.connection import settings_from_connection, wtforms_behaviour, wtforms_fields
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
-from magichour_provider.storage.naming import DEFAULT_FILE_NAME
 
 if TYPE_CHECKING:
     from magichour_provider.client.aio import AsyncMagicHourClient
     from magichour_provider.client.settings import ClientSettings
-    from magichour_provider.jobs.request import IfExists
+    from magichour_provider.storage.existing import IfExists
 
 T = TypeVar("T")
 _NO_SUCH_PROJECT = "connection-test"
 
 
 class MagicHourHook(BaseHook):
-    """Magic Hour for a task of your own: clients, and one method for each thing to do.
+    """Magic Hour for your own tasks: clients, and a method for each operation.
 
     :param magichour_conn_id: a connection of type `magichour`: password is the API key, host the base URL
         (default `https://api.magichour.ai`), extras as in `ConnectionExtras`.
@@ -65,34 +64,42 @@ class MagicHourHook(BaseHook):
             self._client = MagicHourClient.from_settings(self._sync_settings())
         return self._client
 
-    async def async_client(self) -> AsyncMagicHourClient:
-        """Make an asynchronous client, which the caller closes; the connection is read without blocking."""
+    async def get_async_conn(self) -> AsyncMagicHourClient:
+        """Return a new asynchronous client, which the caller closes.
+
+        Reads the connection without blocking.
+        """
         from magichour_provider.client.aio import AsyncMagicHourClient
 
-        return await AsyncMagicHourClient.from_settings(await self.read_settings())
+        return await AsyncMagicHourClient.from_settings(await self.get_settings_async())
 
-    async def read_settings(self) -> ClientSettings:
-        """Read the connection without blocking. Raises ConfigurationError where it cannot be used."""
+    async def get_settings_async(self) -> ClientSettings:
+        """Read the connection without blocking. Raises ConfigurationError if it cannot be used."""
         with _defined(self.magichour_conn_id):
             return settings_from_connection(await get_async_connection(self.magichour_conn_id))
 
     def test_connection(self) -> tuple[bool, str]:
-        """Try the API key and say what it opens; spends nothing."""
+        """Check the API key, at no cost."""
         try:
-            return True, self._describe_account()
+            try:
+                account = self.get_account()
+            except NotFoundError:  # this API has no account endpoint; a wrong key gets a 401 from any other
+                with suppress(NotFoundError):
+                    self.get_video(_NO_SUCH_PROJECT)
+                return True, "The API key is good. This API does not tell tier and credits."
         except MagicHourError as error:
             return False, str(error)
+        return True, f"The API key is good: tier {account.tier}, {account.credits} credits."
 
     def upload(self, image: str, image_conn_id: str | None = None) -> str:
-        """Upload an image and return its `file_path`, good for seven days and for many jobs.
+        """Upload an image and return its `file_path`, which is valid for seven days and for many jobs.
 
         What needs no upload (an https URL, an uploaded `file_path`) is returned as it is.
         """
         from magichour_provider.lineage import collect_upload
-        from magichour_provider.storage.images import open_source
-        from magichour_provider.storage.transfer import upload
+        from magichour_provider.storage.images import open_image, upload_image
 
-        file_path = upload(self.get_conn(), open_source(image, image_conn_id))
+        file_path = upload_image(self.get_conn(), open_image(image, image_conn_id))
         collect_upload(self, image)
         return file_path
 
@@ -109,12 +116,12 @@ class MagicHourHook(BaseHook):
         return job
 
     def get_video(self, project_id: str) -> VideoProject:
-        """Look at a job."""
-        return self._retried(lambda client: client.get_video(project_id))
+        """Get the state of a job."""
+        return self._with_retries(lambda client: client.get_video(project_id))
 
     def delete_video(self, project_id: str) -> None:
-        """Remove a clip for good: no cancel, no refund."""
-        self._retried(lambda client: client.delete_video(project_id))
+        """Delete a video at Magic Hour: no cancel, no refund."""
+        self._with_retries(lambda client: client.delete_video(project_id))
 
     def download(
         self,
@@ -123,64 +130,77 @@ class MagicHourHook(BaseHook):
         *,
         path_conn_id: str | None = None,
         if_exists: IfExists = "skip",
-        file_name: str = DEFAULT_FILE_NAME,
+        file_name: str = "{project_id}.mp4",
         poster: bool = False,
         delete_remote: bool = False,
     ) -> dict[str, Any]:
-        """Land the clip of a finished job; see `DownloadVideoOperator` for arguments and result."""
+        """Save the videos of a finished job. Arguments as those of `DownloadVideoOperator`.
+
+        :return: the fields of the first video, and `videos`: those of each.
+        """
         from magichour_provider.lineage import collect_download
-        from magichour_provider.storage.download_project import Delivery
-        from magichour_provider.storage.locations import conn_id_of
+        from magichour_provider.storage.download import download_videos
+        from magichour_provider.storage.locations import connection_id
+        from magichour_provider.storage.posters import make_poster, require_pictures
 
         if poster:
-            from magichour_provider.storage.pictures_extra import require_pictures
-
             require_pictures()
-        delivery = Delivery(project_id, path, path_conn_id, if_exists, file_name)
-        result = delivery.deliver(self.get_conn())
+        result = download_videos(
+            self.get_conn(),
+            project_id,
+            path,
+            path_conn_id=path_conn_id,
+            if_exists=if_exists,
+            file_name=file_name,
+        )
         collect_download(self, project_id, result)
+        conn_id = connection_id(path, path_conn_id)
         if poster:
-            result = _with_posters(result, conn_id_of(path, path_conn_id))
+            videos = [
+                {**video, "poster": make_poster(video["path"], conn_id=conn_id)} for video in result["videos"]
+            ]
+            result = {**videos[0], "videos": videos}
         if delete_remote:
-            self.delete_delivered(result, conn_id_of(path, path_conn_id))
+            self.delete_after_verify(result, conn_id)
         return result
 
-    def delete_delivered(self, result: Mapping[str, Any], path_conn_id: str | None = None) -> None:
-        """Remove at Magic Hour what `download` has landed, after every clip was read back and checked.
+    def delete_after_verify(self, result: Mapping[str, Any], path_conn_id: str | None = None) -> None:
+        """Delete at Magic Hour what `download` has saved, after every video was read back and checked.
 
-        Raises TransferError where one is not as it landed; nothing is removed then.
+        Raises TransferError if one has changed; nothing is deleted then.
         """
-        from magichour_provider.storage.transfer import check_landed
+        from magichour_provider.storage.download import verify_download
 
+        verify_download(result, path_conn_id)
         project_id = str(result["project_id"])
-        for clip in result["clips"]:
-            check_landed(clip["path"], project_id, path_conn_id, size=clip["size"], sha256=clip["sha256"])
         try:
             self.delete_video(project_id)
         except NotFoundError:
-            self.log.info("Project %s is not at Magic Hour any more.", project_id)
+            self.log.info("Job %s does not exist at Magic Hour any more.", project_id)
         else:
-            self.log.info("Project %s is removed at Magic Hour; what has landed was read back.", project_id)
+            self.log.info(
+                "Job %s is deleted at Magic Hour. Its saved videos were checked before.", project_id
+            )
 
     def get_account(self) -> Account:
         """Read tier and spendable credits."""
-        return self._retried(lambda client: client.get_account())
+        return self._with_retries(lambda client: client.get_account())
 
     def estimate_credits(
         self, model: str, end_seconds: float, resolution: str | None = None, *, audio: bool = False
     ) -> int | None:
-        """Credits that a clip costs by the catalogue; None where the rate is not published."""
+        """Credits of a video by the list of models; None if the rate is not published."""
         if resolution is None:
             resolution = default_resolution(self.get_account().tier)
         return estimate_credits(ModelRequest(model or DEFAULT_MODEL, end_seconds, resolution, audio))
 
     def close(self) -> None:
-        """Close the clients that the hook keeps."""
+        """Close the client that the hook keeps."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
 
-    def _retried(self, call: Callable[[MagicHourClient], T]) -> T:
+    def _with_retries(self, call: Callable[[MagicHourClient], T]) -> T:
         client = self.get_conn()
         return send_with_retries(lambda: call(client), client.retry_policy)
 
@@ -190,27 +210,7 @@ class MagicHourHook(BaseHook):
                 self._settings = settings_from_connection(self.get_connection(self.magichour_conn_id))
         return self._settings
 
-    def _describe_account(self) -> str:
-        try:
-            account = self.get_account()
-        except NotFoundError:
-            self._try_key()
-            return "The API key is good. This API does not tell tier and credits."
-        return f"The API key is good: tier {account.tier}, {account.credits} credits."
-
-    def _try_key(self) -> None:
-        """Tell a good key (404) from a bad one (401) where there is no account endpoint."""
-        try:
-            self.get_video(_NO_SUCH_PROJECT)
-        except NotFoundError:
-            return
-
-
-def _with_posters(result: dict[str, Any], conn_id: str | None) -> dict[str, Any]:
-    from magichour_provider.storage.posters import make_poster
-
-    clips = [{**clip, "poster": make_poster(clip["path"], conn_id=conn_id)} for clip in result["clips"]]
-    return {**clips[0], "clips": clips}
+    read_settings = get_settings_async
 
 
 @contextmanager
@@ -220,5 +220,5 @@ def _defined(conn_id: str) -> Iterator[None]:
     except AirflowNotFoundException as error:
         raise UndefinedConnectionError(
             f"Connection {conn_id!r} is not defined.",
-            remedy="Add it: type magichour, password the API key; trying again cannot help before that.",
+            remedy="Add it: type magichour, password the API key. A retry cannot help before that.",
         ) from error

@@ -1,1 +1,5 @@
-"""Where bytes come from and go to: `source` reads images, `landing` brings clips home, `mp4` checks them."""
+"""Reading images, saving videos and making pictures of them, on disks and in object stores.
+
+`locations` names places, `images` reads and uploads, `download` fetches, `existing` compares, `publish`
+writes atomically, `mp4` checks videos, `posters` and `contact_sheets` draw.
+"""

@@ -1,123 +1,160 @@
-"""A contact sheet: frames of many clips on one picture, so that a person sees at a glance what a run made.
+"""Contact sheets: frames of many videos on one picture, which shows at a glance what a run has made.
 
-Memory stays flat: of each clip only small frames are kept. A clip that cannot be read becomes a cell that
-says so, and a warning in the log; only where no clip at all can be read is there no sheet.
+Memory stays flat: only small frames of each video are kept. A video that cannot be read becomes a cell with
+the reason, and a warning in the log; only if no video can be read, there is no sheet.
 """
 
 from __future__ import annotations
 
+import ast
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from magichour_provider.exceptions import MagicHourError
-from magichour_provider.storage.drawing import SEPARATOR, Cell, draw_sheet
-from magichour_provider.storage.frames import Stills, read_stills
-from magichour_provider.storage.layout import Plan, plan_sheet
-from magichour_provider.storage.listing import ListedClip
-from magichour_provider.storage.picture_publishing import encode, picture_target, publish
+from magichour_provider.exceptions import InvalidRequestError, MagicHourError
+from magichour_provider.storage.drawing import SEPARATOR, Cell, SheetPlan, draw_sheet, plan_sheet
+from magichour_provider.storage.frames import Frames, read_frames
+from magichour_provider.storage.locations import redact
+from magichour_provider.storage.posters import encode_picture, picture_target
+from magichour_provider.storage.publish import publish_bytes
 
 log = logging.getLogger(__name__)
 
 FILE_NAME = "contact-sheet.jpg"
-_USUAL_ASPECT = 16 / 9
-_TALLEST = 16 / 9
-"""Height over width of a frame that is kept, at most."""
+_DEFAULT_ASPECT = 16 / 9
+_TALLEST_ASPECT = 16 / 9
+"""Height over width of a frame, at most."""
+_JOB_KEYS = ("project_id", "name", "model", "credits_charged", "credits")
+"""What the videos of a job have in common."""
+
+
+@dataclass(frozen=True)
+class ListedVideo:
+    """A video to show, with what is known of it; `width` and `height` in pixels."""
+
+    path: str = field(repr=False)
+    project_id: str | None = None
+    name: str | None = None
+    seconds: float | None = None
+    width: int | None = None
+    height: int | None = None
+    credits: int | None = None
+    model: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name, or else its file's."""
+        file_name = redact(self.path).rstrip("/").rpartition("/")[2]
+        return self.name or file_name.rpartition(".")[0] or file_name
+
+
+def parse_videos(videos: object, jobs: object = None) -> list[ListedVideo]:
+    """Read videos, in their order, each path once. Raises InvalidRequestError for other values.
+
+    :param videos: paths, and what `DownloadVideoOperator` returns: one, a sequence, or a rendered template of
+        either. None, from a skipped task, is left out.
+    :param jobs: what `ImageToVideoOperator` or `VideoJobSensor` returned for them, in the same forms; gives
+        names, models and credits.
+    """
+    known = {job["project_id"]: job for job in _flatten(jobs) if _text(job, "project_id")}
+    found: dict[str, ListedVideo] = {}
+    for item in _flatten(videos):
+        for video in [item] if isinstance(item, str) else _videos_in(item):
+            values = {"path": video} if isinstance(video, str) else video
+            job = known.get(_text(values, "project_id") or "", {})
+            found.setdefault(values["path"], _listed_video(values, job))
+    return list(found.values())
 
 
 def make_contact_sheet(
-    clips: Sequence[ListedClip],
+    videos: Sequence[ListedVideo],
     path: str,
     *,
     path_conn_id: str | None = None,
-    clips_conn_id: str | None = None,
+    videos_conn_id: str | None = None,
     columns: int | None = None,
     frames: int = 3,
     title: str = "Contact sheet",
     subtitle: str = "",
 ) -> dict[str, Any]:
-    """Write a sheet of `clips`, at least one, and describe it.
+    """Write a sheet of `videos`, at least one, and describe it.
 
     :param path: a file that ends in .jpg, .jpeg or .png, or a folder, which gets a `contact-sheet.jpg`.
-    :param path_conn_id: Airflow connection of the object store that the sheet goes to.
-    :param clips_conn_id: the one of the store where the clips are.
-    :param columns: clips in a row; None: as many as suit.
-    :param frames: frames of each clip, evenly spread from the first to the last; one is from the middle. Less
-        where there are very many clips.
-    :return: `path`, `size` in bytes, `width` and `height` in pixels, `clips` (how many there are) and
-        `unreadable` (how many of them no frame could be had from).
+    :param path_conn_id: Airflow connection of the object store of the sheet.
+    :param videos_conn_id: that of the videos.
+    :param columns: videos in a row; None: as many as suit.
+    :param frames: frames of each video, evenly spread from the first to the last; one is from the middle.
+        Fewer for very many videos.
+    :return: `path`, `size` in bytes, `width` and `height` in pixels, `videos` (how many there are) and
+        `unreadable` (of how many no frame could be read).
 
-    Raises DestinationError or TransferError for the sheet; if no clip can be read, what the first one raised.
+    Raises DestinationError or TransferError for the sheet; if no video can be read, the error of the first
+    one.
     """
     target = picture_target(path, path_conn_id, folder_name=FILE_NAME)
-    plan = plan_sheet(len(clips), frames=frames, aspect=_usual_aspect(clips), columns=columns)
-    results = [_read(clip, plan, clips_conn_id) for clip in clips[: len(clips) - plan.left_out]]
+    plan = plan_sheet(len(videos), frames=frames, aspect=_usual_aspect(videos), columns=columns)
+    results = [_read(video, plan, videos_conn_id) for video in videos[: len(videos) - plan.left_out]]
     errors = [result for result in results if isinstance(result, MagicHourError)]
-    stills = [result for result in results if isinstance(result, Stills)]
-    if not stills:
+    readable = [result for result in results if not isinstance(result, MagicHourError)]
+    if not readable:
         raise errors[0]
     plan = plan_sheet(
         len(results),
         frames=plan.frames,
-        aspect=_usual_aspect(stills),
+        aspect=_usual_aspect(readable),
         columns=columns,
         left_out=plan.left_out,
     )
-    cells = [_cell(clip, result) for clip, result in zip(clips, results, strict=False)]
-    subtitle = _joined(_summary(clips), subtitle)
-    sheet = draw_sheet(cells[: len(clips) - plan.left_out], plan, title=title, subtitle=subtitle)
-    data = encode(sheet, target)
-    publish(data, target)
+    cells = [_cell(video, result) for video, result in zip(videos, results, strict=False)]
+    subtitle = _joined(_summary(videos), subtitle)
+    sheet = draw_sheet(cells[: len(videos) - plan.left_out], plan, title=title, subtitle=subtitle)
+    data = encode_picture(sheet, target)
+    publish_bytes(data, target)
     return {
         "path": target.path,
         "size": len(data),
         "width": sheet.width,
         "height": sheet.height,
-        "clips": len(clips),
+        "videos": len(videos),
         "unreadable": len(errors),
     }
 
 
-def _usual_aspect(shapes: Sequence[ListedClip | Stills]) -> float:
-    """Width over height of the clips, the median of those that are known."""
+def _usual_aspect(shapes: Sequence[ListedVideo | Frames]) -> float:
+    """Width over height of the videos: the median of the known ones."""
     known = [shape.width / shape.height for shape in shapes if shape.width and shape.height]
-    return median(known) if known else _USUAL_ASPECT
+    return median(known) if known else _DEFAULT_ASPECT
 
 
-def _read(clip: ListedClip, plan: Plan, conn_id: str | None) -> Stills | MagicHourError:
-    within = plan.frame_width, round(plan.frame_width * _TALLEST)
+def _read(video: ListedVideo, plan: SheetPlan, conn_id: str | None) -> Frames | MagicHourError:
+    within = plan.frame_width, round(plan.frame_width * _TALLEST_ASPECT)
+    moments = [0.5] if plan.frames == 1 else [index / (plan.frames - 1) for index in range(plan.frames)]
     try:
-        return read_stills(clip.path, _moments(plan.frames), within=within, conn_id=conn_id)
+        return read_frames(video.path, moments, within=within, conn_id=conn_id)
     except MagicHourError as error:
-        log.warning("The contact sheet has no picture of a clip. %s", error)
+        log.warning("A video is missing on the contact sheet. %s", error)
         return error
 
 
-def _moments(frames: int) -> list[float]:
-    return [0.5] if frames == 1 else [index / (frames - 1) for index in range(frames)]
-
-
-def _cell(clip: ListedClip, result: Stills | MagicHourError) -> Cell:
+def _cell(video: ListedVideo, result: Frames | MagicHourError) -> Cell:
     if isinstance(result, MagicHourError):
-        return Cell(clip.label, _details(clip, clip.seconds), problem=result.what)
+        return Cell(video.label, _details(video, video.seconds), problem=result.what)
     size = f"{result.width} x {result.height}"
-    return Cell(clip.label, _details(clip, clip.seconds or result.duration, size), result.images)
+    return Cell(video.label, _details(video, video.seconds or result.duration, size), result.images)
 
 
-def _details(clip: ListedClip, seconds: float | None, size: str | None = None) -> str:
-    return _joined(_seconds(seconds), _credits(clip.credits), clip.model, size)
+def _details(video: ListedVideo, seconds: float | None, size: str | None = None) -> str:
+    length = f"{round(seconds, 1):g} s" if seconds else None
+    return _joined(length, _credits(video.credits), video.model, size)
 
 
-def _summary(clips: Sequence[ListedClip]) -> str:
-    count = "1 clip" if len(clips) == 1 else f"{len(clips):,} clips"
-    charged = {clip.project_id or clip.path: clip.credits for clip in clips}
+def _summary(videos: Sequence[ListedVideo]) -> str:
+    count = "1 video" if len(videos) == 1 else f"{len(videos):,} videos"
+    charged = {video.project_id or video.path: video.credits for video in videos}
     known = [credits for credits in charged.values() if credits is not None]
     return _joined(count, _credits(sum(known)) if len(known) == len(charged) else None)
-
-
-def _seconds(seconds: float | None) -> str | None:
-    return f"{round(seconds, 1):g} s" if seconds else None
 
 
 def _credits(number: int | None) -> str | None:
@@ -126,3 +163,78 @@ def _credits(number: int | None) -> str | None:
 
 def _joined(*parts: str | None) -> str:
     return SEPARATOR.join(part for part in parts if part)
+
+
+# --- reading what other tasks returned
+
+
+def _flatten(value: object) -> Iterator[Any]:
+    """The paths and dicts in a value, in any depth of sequences; a text may be a rendered template."""
+    if isinstance(value, str):
+        value = _parse_template(value)
+    if value is None or value == "":
+        return
+    if isinstance(value, (str, Mapping)):
+        yield value
+    elif isinstance(value, Iterable) and not isinstance(value, bytes):
+        for item in value:
+            yield from _flatten(item)
+    else:
+        raise InvalidRequestError(
+            f"{type(value).__name__} {value!r:.80} is not a video, nor a list of videos."
+        )
+
+
+def _parse_template(text: str) -> object:
+    if text.strip() == "None":
+        return None
+    if not text.lstrip().startswith(("[", "{", "(")):
+        return text
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def _videos_in(download: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The videos of one result of `DownloadVideoOperator`."""
+    videos = download.get("videos") or [download]
+    for each in videos if isinstance(videos, (list, tuple)) else [download]:
+        if not isinstance(each, Mapping) or not _text(each, "path"):
+            raise InvalidRequestError(
+                f"A video with the keys {', '.join(map(str, download))} has no path. Give the output of "
+                "DownloadVideoOperator, or paths."
+            )
+        yield {**{key: download[key] for key in _JOB_KEYS if key in download}, **each}
+
+
+def _listed_video(values: Mapping[str, Any], job: Mapping[str, Any]) -> ListedVideo:
+    credits = _whole(values, "credits_charged", "credits")
+    return ListedVideo(
+        path=values["path"],
+        project_id=_text(values, "project_id"),
+        name=_text(values, "name") or _text(job, "name"),
+        seconds=_number(values, "duration", "end_seconds"),
+        width=_whole(values, "width"),
+        height=_whole(values, "height"),
+        credits=_whole(job, "credits_charged") if credits is None else credits,
+        model=_text(values, "model") or _text(job, "model"),
+    )
+
+
+def _text(values: object, key: str) -> str | None:
+    value = values.get(key) if isinstance(values, Mapping) else None
+    return value if isinstance(value, str) and value else None
+
+
+def _number(values: Mapping[str, Any], *keys: str) -> float | None:
+    for key in keys:
+        value = values.get(key)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 10**7:
+            return float(value)
+    return None
+
+
+def _whole(values: Mapping[str, Any], *keys: str) -> int | None:
+    found = _number(values, *keys)
+    return None if found is None else round(found)

@@ -1,75 +1,408 @@
-"""Bring a clip home: stream, check, publish atomically.
+"""Download videos: fetch with resuming, check, publish atomically.
 
-    target = resolve_target("s3://clips/", project_id)
-    with Landing(target) as landing:
-        for chunk in download:
-            landing.write(chunk)
-        landed = landing.publish(expected_size)
+`download_videos` saves all videos of a job, `download_video` one. Below them, `ResumableDownload` fetches
+the bytes over as many connections as it takes, and `AtomicDownload` checks and publishes them.
 
-Invariant, not to be relaxed: under the target's name there is, at every moment, either what stood there
-before or a whole mp4. Leaving the `with` block in any way but through `publish` leaves nothing behind; only a
-killed process leaves its temporary file. Memory stays flat whatever the size of the clip.
+Invariant, not to be relaxed: at every moment, the target's name shows either what stood there before or a
+whole mp4. Only a killed process leaves its temporary file. Memory stays flat, whatever the size of the
+video.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
 
+from magichour_provider.client.downloads import (
+    DownloadHeaders,
+    LinkExpiredError,
+    ResumeNotPossibleError,
+    ResumePoint,
+)
 from magichour_provider.exceptions import (
     DestinationError,
     DownloadError,
+    JobDeletedError,
     MagicHourError,
-    NotAVideoError,
+    NotFoundError,
+    TransferError,
 )
-from magichour_provider.jobs.request import IfExists
-from magichour_provider.storage.mp4 import Mp4Scanner
-from magichour_provider.storage.publish import Writer, open_writer
-from magichour_provider.storage.target import Target
+from magichour_provider.storage.existing import (
+    IfExists,
+    SavedVideo,
+    VideoDigest,
+    existing_video,
+    is_same_video,
+    read_back,
+    verify_saved_video,
+)
+from magichour_provider.storage.locations import Target, format_bytes, format_seconds, resolve_target
+from magichour_provider.storage.publish import Writer, open_writer, remove_temporary_files
+
+if TYPE_CHECKING:
+    from magichour_provider.client.models import DownloadUrl, VideoProject
+    from magichour_provider.client.sync import MagicHourClient
 
 log = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 1 << 20
-_STORE_BLOCK_BYTES = 8 << 20
+Sleep = Callable[[float], object]
+CONTENT_TYPE = "video/mp4"
+MAX_VIDEO_BYTES = 16 << 30
+"""No video of at most a minute comes near; a storage that never ends its response does."""
+_MAX_CHECKSUM_ATTEMPTS = 3
+_MAX_STALLED_FAILURES = 5
+"""Failures without `_PROGRESS_RESET_BYTES` between them, after which the download fails."""
+_PROGRESS_RESET_BYTES = 1 << 20
+_MAX_LOGGED_BREAKS = 20
+_MAX_RESTARTS = 4
+"""How often fetched bytes may be discarded because nothing says that the rest is of the same file."""
+_LONGEST_PAUSE_SECONDS = 8.0
+_PROGRESS_EVERY_SECONDS = 5.0
 
 
-@dataclass(frozen=True)
-class DownloadedFile:
-    """A whole clip under its name. `size` in bytes, `duration` in seconds, `width` and `height` in pixels."""
+def download_videos(
+    client: MagicHourClient,
+    project_id: str,
+    path: str,
+    *,
+    path_conn_id: str | None = None,
+    if_exists: IfExists = "skip",
+    file_name: str = "{project_id}.mp4",
+    sleep: Sleep = time.sleep,
+) -> dict[str, Any]:
+    """Save every video of a job; arguments as those of `DownloadVideoOperator`.
 
-    path: str
-    size: int
-    sha256: str
-    duration: float
-    width: int
-    height: int
-    fps: float
+    Returns the fields of the first video, and `videos`: those of each. Raises the error of a job without a
+    video; TransferError and its kinds.
+    """
+    from magichour_provider.client.sync import send_with_retries
+    from magichour_provider.polling.outcome import download_urls
+
+    def target_of(name: str | None = None, index: int = 1) -> Target:
+        return resolve_target(path, project_id, path_conn_id, file_name=file_name, name=name, index=index)
+
+    def get_job() -> VideoProject:
+        return send_with_retries(lambda: client.get_video(project_id), client.retry_policy, sleep)
+
+    first = target_of()  # a target that cannot be used fails before any request
+    try:
+        project = get_job()
+        urls = download_urls(project)
+    except (NotFoundError, JobDeletedError):
+        saved: list[SavedVideo] = []
+        while if_exists == "skip" and first.names_project:
+            video = existing_video(target_of(index=len(saved) + 1))
+            if video is None:
+                break
+            log.warning("Job %s does not exist at Magic Hour any more; %s exists.", project_id, video.path)
+            saved.append(video)
+        if not saved:
+            raise
+        return _result(saved, project_id)
+
+    def url_source(index: int) -> Callable[[], DownloadUrl]:
+        """Gives the URL that is known first, and a fresh one each time after that."""
+        known = [urls[index]]
+
+        def get_url() -> DownloadUrl:
+            if known:
+                return known.pop()
+            fresh = download_urls(get_job())
+            if index >= len(fresh):
+                raise TransferError(f"Job {project_id} has fewer videos than a moment ago.")
+            return fresh[index]
+
+        return get_url
+
+    return _result(
+        [
+            download_video(
+                client,
+                url_source(index),
+                target_of(project.name, index + 1),
+                if_exists=if_exists,
+                sleep=sleep,
+            )
+            for index in range(len(urls))
+        ],
+        project_id,
+    )
+
+
+def verify_download(result: Mapping[str, Any], path_conn_id: str | None = None) -> None:
+    """Read back the videos of a result of `download_videos`.
+
+    Raises TransferError unless all are unchanged.
+    """
+    for video in result["videos"]:
+        target = resolve_target(video["path"], str(video["project_id"]), path_conn_id)
+        verify_saved_video(target, size=video["size"], sha256=video["sha256"])
+
+
+def _result(saved: list[SavedVideo], project_id: str) -> dict[str, Any]:
+    videos = [
+        {
+            "path": video.path,
+            "size": video.size,
+            "sha256": video.sha256,
+            "content_type": CONTENT_TYPE,
+            "project_id": project_id,
+            "duration": video.duration,
+            "width": video.width,
+            "height": video.height,
+            "fps": video.fps,
+            "poster": None,
+        }
+        for video in saved
+    ]
+    return {**videos[0], "videos": videos}
+
+
+def download_video(
+    client: MagicHourClient,
+    get_url: Callable[[], DownloadUrl],
+    target: Target,
+    *,
+    if_exists: IfExists,
+    sleep: Sleep = time.sleep,
+) -> SavedVideo:
+    """Save one video, and remove what killed attempts have left. `get_url` gives a fresh signed URL.
+
+    With `if_exists='skip'`, this video under the target's name is kept; anything else there is refused.
+    Raises TransferError and its kinds.
+    """
+    remove_temporary_files(target)
+    if if_exists == "skip":
+        saved = _find_same_video(client, get_url, target, sleep)
+        if saved is not None:
+            log.info("%s exists already (%d bytes).", target.display, saved.size)
+            return saved
+    with AtomicDownload(target, if_exists=if_exists) as file:
+        progress = Progress(f"Downloading {target.display}")
+        fetch = ResumableDownload(client, get_url, file, progress, sleep=sleep)
+        saved = file.publish(_fetch_verified(fetch, file).size)
+    log.info("Saved %s (%d bytes, %.2f s of video).", target.display, saved.size, saved.duration)
+    return saved
+
+
+def _find_same_video(
+    client: MagicHourClient, get_url: Callable[[], DownloadUrl], target: Target, sleep: Sleep
+) -> SavedVideo | None:
+    """This video under the target's name; None if nothing whole has it. DestinationError for another video.
+
+    Compared by size and checksum; if the storage gives none that is certain, by the project id in the name,
+    else by the content, which is fetched for that.
+    """
+    if not target.exists():
+        return None
+    content = VideoDigest()
+    progress = Progress("Fetching the video to compare it")
+    fetch = ResumableDownload(client, get_url, content, progress, sleep=sleep)
+    headers = fetch.read_headers()
+    found = read_back(target, [checksum.algorithm for checksum in headers.checksums])
+    if found is None:
+        return None
+    is_same = is_same_video(headers, found, target)
+    if is_same is None:
+        fetch.run()
+        is_same = content.hexdigest() == found.hexdigest()
+    if is_same:
+        return found.saved_at(target.path)
+    raise DestinationError(
+        f"{target.display} is another video ({found.size} bytes), and if_exists is 'skip'.",
+        remedy="Give a folder, a path with the project id in it, or if_exists='overwrite'.",
+    )
+
+
+def _fetch_verified(fetch: ResumableDownload, file: AtomicDownload) -> DownloadHeaders:
+    """Fetch until the bytes have the checksums that the storage gives.
+
+    An ETag may look like an MD5 and be none, e.g. with KMS encryption. Two downloads that agree are then
+    right: refusing the video forever would lose a paid file.
+    """
+    seen = set[str]()
+    for _ in range(_MAX_CHECKSUM_ATTEMPTS):
+        headers = fetch.restart() if seen else fetch.run()
+        wrong = [sum for sum in headers.checksums if file.hexdigest(sum.algorithm) != sum.digest]
+        if not wrong:
+            return headers
+        content, name = file.hexdigest(), wrong[0].algorithm.upper()
+        if content in seen and not any(sum.certain for sum in wrong):
+            log.info("Two downloads agree: the %s of the storage is not a checksum of the video.", name)
+            return headers
+        seen.add(content)
+        log.warning("The video's %s differs from that of its storage. Downloading it again.", name)
+    raise DownloadError(
+        f"The video arrived {_MAX_CHECKSUM_ATTEMPTS} times with another checksum than its storage gives."
+    )
+
+
+class Sink(Protocol):
+    """Takes the bytes of one file in their order."""
+
+    @property
+    def size(self) -> int:
+        """Bytes taken so far."""
+
+    def restart(self, algorithms: Iterable[str] = ()) -> None:
+        """Forget all bytes; `algorithms` are the digests that are needed, as hashlib calls them."""
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+
+
+class ResumableDownload:
+    """One download into `sink`, over as many connections as it takes.
+
+    A broken connection is resumed at the last byte (`Range`), if the storage confirms that the file is the
+    same (`If-Range`); otherwise the download restarts. An expired URL is requested again.
+    """
+
+    def __init__(
+        self,
+        client: MagicHourClient,
+        get_url: Callable[[], DownloadUrl],
+        sink: Sink,
+        progress: Progress,
+        *,
+        sleep: Sleep = time.sleep,
+    ) -> None:
+        self._client, self._get_url, self._sink = client, get_url, sink
+        self._progress, self._sleep = progress, sleep
+        self._url: DownloadUrl | None = None
+        self._headers: DownloadHeaders | None = None
+        self._restarts = 0
+        self._breaks = 0
+        self._failures = 0
+        self._failed_at_bytes = 0
+
+    def run(self) -> DownloadHeaders:
+        """Fetch every byte. Raises TransferError if the connections lead nowhere; what the sink raises."""
+        return self._with_retries(self._receive)
+
+    def read_headers(self) -> DownloadHeaders:
+        """What the storage says of the file, without fetching it. Raises TransferError."""
+        return self._with_retries(self._open_only)
+
+    def restart(self) -> DownloadHeaders:
+        """Fetch every byte again, from the first one on."""
+        self._headers = None
+        return self.run()
+
+    def _with_retries(self, step: Callable[[], DownloadHeaders]) -> DownloadHeaders:
+        while True:
+            try:
+                return step()
+            except ResumeNotPossibleError as error:
+                log.info("%s Restarting the download.", error.what)
+                self._headers = None
+                self._count_failure(error)
+            except DownloadError as error:
+                self._count_failure(error)
+                self._pause_after(error)
+
+    def _open_only(self) -> DownloadHeaders:
+        with self._client.open_download(self._current_url()) as stream:
+            return stream.headers
+
+    def _receive(self) -> DownloadHeaders:
+        if self._headers is not None and 0 < self._sink.size == self._headers.size:
+            return self._headers  # the connection broke after the last byte
+        with self._client.open_download(self._current_url(), self._resume_point()) as stream:
+            headers = self._resume_or_restart(stream.headers)
+            for chunk in stream.chunks():
+                self._sink.write(chunk)
+                _check_plausible(self._sink.size)
+                self._progress.update(self._sink.size)
+        if headers.size is not None and self._sink.size < headers.size:
+            raise DownloadError(f"The video's storage sent {self._sink.size} of {headers.size} bytes.")
+        if self._sink.size == 0:
+            raise DownloadError("The video's storage sent nothing.")
+        return headers
+
+    def _current_url(self) -> DownloadUrl:
+        if self._url is None:
+            self._url = self._get_url()
+        return self._url
+
+    def _resume_point(self) -> ResumePoint | None:
+        if self._headers is None or self._headers.validator is None or not self._sink.size:
+            return None
+        return ResumePoint(self._sink.size, self._headers.validator)
+
+    def _resume_or_restart(self, headers: DownloadHeaders) -> DownloadHeaders:
+        """Resume where the last connection broke, or restart if the storage starts at the first byte."""
+        _check_plausible(headers.size or 0)
+        self._progress.total = headers.size
+        known = self._headers
+        if known is not None and headers.start:
+            if None not in (headers.size, known.size) and headers.size != known.size:
+                raise ResumeNotPossibleError("The video's storage sent a part of a file of another size.")
+            if headers.validator is None and known.has_etag and not known.checksums:
+                raise ResumeNotPossibleError("The video's storage does not say of which file its part is.")
+            return known
+        self._restarts += bool(self._sink.size)
+        if self._restarts >= _MAX_RESTARTS:
+            raise TransferError(f"The video's download broke {_MAX_RESTARTS} times and could not be resumed.")
+        self._sink.restart(checksum.algorithm for checksum in headers.checksums)
+        self._headers = headers
+        return headers
+
+    def _count_failure(self, error: DownloadError) -> None:
+        """Raise if there is no progress any more. A URL that breaks every 64 MiB is slow, not broken."""
+        if abs(self._sink.size - self._failed_at_bytes) >= _PROGRESS_RESET_BYTES:
+            self._failures = 0
+            self._failed_at_bytes = self._sink.size
+        self._failures += 1
+        if self._failures >= _MAX_STALLED_FAILURES:
+            raise DownloadError(error.what) from error
+
+    def _pause_after(self, error: DownloadError) -> None:
+        if isinstance(error, LinkExpiredError):
+            self._url = None
+            log.info("The URL of the video has expired; requesting a new one.")
+            if self._failures == 1:
+                return
+        else:
+            self._breaks += 1
+            if self._breaks <= _MAX_LOGGED_BREAKS:
+                last = " Further breaks are not logged." if self._breaks == _MAX_LOGGED_BREAKS else ""
+                log.warning("%s Resuming at byte %d.%s", error.what, self._sink.size, last)
+        seconds = min(_LONGEST_PAUSE_SECONDS, 2.0 ** (self._failures - 3))
+        self._sleep(seconds * random.uniform(0.5, 1.0))  # noqa: S311
+
+
+def _check_plausible(size: int) -> None:
+    if size > MAX_VIDEO_BYTES:
+        raise TransferError(
+            f"The video's storage sends more than {MAX_VIDEO_BYTES} bytes, which no video has."
+        )
 
 
 class AtomicDownload:
-    """A clip on its way to `target`; use it in a `with` block.
+    """A video on its way to `target`; use it in a `with` block. A `Sink`.
 
-    Unless `if_exists` is "overwrite", an existing target is refused at the start and at the publication,
-    where on a disk and in S3 only one of two writers wins. For "skip", ask `existing` before; a clip that
-    another writer has landed meanwhile is then taken instead of this one.
-    Raises DestinationError, or TransferError where a retry may help.
+    Unless `if_exists` is "overwrite", an existing target is refused at the start and at `publish`; on a
+    disk and in S3 only one of two writers wins. If "skip", the same video from another writer is accepted
+    then. Leaving the block without `publish` leaves nothing. Raises DestinationError, or TransferError
+    (retryable).
     """
 
     def __init__(self, target: Target, *, if_exists: IfExists = "overwrite") -> None:
         self._target = target
         self._if_exists = if_exists
-        self._tally = StreamDigest()
+        self._digest = VideoDigest()
         self._writer: Writer | None = None
 
     @property
     def size(self) -> int:
         """Bytes written so far."""
-        return self._tally.size
+        return self._digest.size
 
     def __enter__(self) -> AtomicDownload:
         try:
@@ -79,48 +412,46 @@ class AtomicDownload:
             raise
         return self
 
-    def begin_anew(self, algorithms: Iterable[str] = ()) -> None:
-        """Throw away what was written, if anything was, and take the clip from its first byte.
-
-        :param algorithms: the digests to compute besides SHA-256, as hashlib calls them.
-        """
-        self._tally = StreamDigest(algorithms)
-        if self._writer is None or self._written:
+    def restart(self, algorithms: Iterable[str] = ()) -> None:
+        """Discard what was written, and expect the first byte next."""
+        self._digest = VideoDigest(algorithms)
+        if self._writer is None or self._has_written:
             self._discard()
             self._open()
 
     def write(self, chunk: bytes) -> None:
-        """Take the next bytes. Raises NotAVideoError as soon as they cannot be an mp4."""
-        writer = self._opened()
+        """Write the next bytes. Raises NotAVideoError as soon as they cannot be an mp4."""
+        writer = self._open_writer()
         with self._discarding_on_error():
-            self._tally.feed(chunk)
-            self._written = True
+            self._digest.write(chunk)
+            self._has_written = True
             writer.write(chunk)
 
-    def digest(self, algorithm: str) -> str:
-        """The digest of what was written so far, in hex."""
-        return self._tally.digest(algorithm)
+    def hexdigest(self, algorithm: str = "sha256") -> str:
+        """The digest of what was written so far."""
+        return self._digest.hexdigest(algorithm)
 
-    def publish(self, expected_size: int | None = None) -> DownloadedFile:
-        """Check the whole, and let the target's name show it.
+    def publish(self, expected_size: int | None = None) -> SavedVideo:
+        """Check the whole video, and publish it under the target's name.
 
-        :param expected_size: the announced length in bytes; None where none was.
+        :param expected_size: the announced length in bytes; None if there was none.
 
         Raises DownloadError for another length, NotAVideoError for anything but a whole mp4.
         """
-        writer = self._opened()
+        writer = self._open_writer()
         try:
             with self._discarding_on_error():
-                self._check_size(expected_size)
-                landed = self._tally.landed_at(self._target.path)
+                if expected_size not in (None, self.size):
+                    raise DownloadError(f"{self.size} of {expected_size} announced bytes arrived.")
+                saved = self._digest.saved_at(self._target.path)
                 writer.commit()
         except DestinationError:
-            found = existing(self._target) if self._if_exists == "skip" else None
-            if found is None or found.sha256 != self.digest("sha256"):
+            other = existing_video(self._target) if self._if_exists == "skip" else None
+            if other is None or other.sha256 != self.hexdigest():
                 raise
-            return found
+            return other
         self._writer = None
-        return landed
+        return saved
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -128,109 +459,72 @@ class AtomicDownload:
         self._discard()
 
     def _open(self) -> None:
-        with _explaining(self._target):
+        with self._explained():
             self._writer = open_writer(self._target, exclusive=self._if_exists != "overwrite")
-        self._written = False
+        self._has_written = False
 
-    def _check_size(self, expected_size: int | None) -> None:
-        if expected_size is not None and self.size != expected_size:
-            raise DownloadError(f"{self.size} bytes of the clip arrived, and {expected_size} were announced.")
-
-    @contextmanager
-    def _discarding_on_error(self) -> Iterator[None]:
-        """After a failed step the bytes have a gap, so nothing of them may be published any more."""
-        try:
-            with _explaining(self._target):
-                yield
-        except BaseException:
-            self._discard()
-            raise
+    def _open_writer(self) -> Writer:
+        if self._writer is None:
+            raise RuntimeError("AtomicDownload is written to inside its `with` block, and published once")
+        return self._writer
 
     def _discard(self) -> None:
         if self._writer is not None:
             self._writer.abort()
             self._writer = None
 
-    def _opened(self) -> Writer:
-        if self._writer is None:
-            raise RuntimeError("Landing is written to inside its `with` block, and published once")
-        return self._writer
-
-
-def existing(target: Target) -> DownloadedFile | None:
-    """Read back what stands under the target's name; None where nothing does, or no whole mp4.
-
-    Streams the file. Raises DestinationError, or TransferError where a retry may help.
-    """
-    found = read_back(target)
-    return None if found is None else found.landed_at(target.path)
-
-
-def read_back(target: Target, algorithms: Iterable[str] = ()) -> StreamDigest | None:
-    """As `existing`, and to be asked for digests besides SHA-256, as hashlib calls them."""
-    tally = StreamDigest(algorithms)
-    try:
-        for chunk in _chunks_of(target):
-            tally.feed(chunk)
-        tally.landed_at(target.path)
-    except FileNotFoundError:
-        return None
-    except NotAVideoError as error:
-        log.warning("%s exists and is not taken for a clip: %s", target.display, error.what)
-        return None
-    return tally
-
-
-def _chunks_of(target: Target) -> Iterator[bytes]:
-    with _explaining(target, missing_is_fine=True):
-        if isinstance(target.place, Path):
-            if target.place.is_fifo() or target.place.is_socket() or target.place.is_char_device():
-                raise DestinationError(f"{target.display} exists and is not a regular file.")
-            handle = target.place.open("rb")
-        else:
-            filesystem, path = target.place.connect()
-            handle = filesystem.open(path, "rb", block_size=_STORE_BLOCK_BYTES)
-        with handle:
-            while chunk := handle.read(_CHUNK_BYTES):
-                yield chunk
-
-
-class StreamDigest:
-    """Length, digests and mp4 structure of the bytes that pass."""
-
-    def __init__(self, algorithms: Iterable[str] = ()) -> None:
-        self.size = 0
-        names = {"sha256", *algorithms}
-        self._digests = {name: hashlib.new(name, usedforsecurity=False) for name in names}
-        self._mp4 = Mp4Scanner()
-
-    def feed(self, chunk: bytes) -> None:
-        """Take the next bytes. Raises NotAVideoError as soon as they cannot be an mp4."""
-        self._mp4.feed(chunk)
-        for digest in self._digests.values():
-            digest.update(chunk)
-        self.size += len(chunk)
-
-    def digest(self, algorithm: str) -> str:
-        """The digest so far, in hex."""
-        return self._digests[algorithm].hexdigest()
-
-    def landed_at(self, path: str) -> DownloadedFile:
-        """What has passed, as a whole clip. Raises NotAVideoError where it is none."""
-        clip = self._mp4.finish()
-        return DownloadedFile(
-            path, self.size, self.digest("sha256"), clip.duration, clip.width, clip.height, clip.fps
-        )
-
-
-@contextmanager
-def _explaining(target: Target, *, missing_is_fine: bool = False) -> Iterator[None]:
-    """Turn what the file system or the store raises into an error of the tree."""
-    try:
-        yield
-    except MagicHourError:
-        raise
-    except Exception as error:
-        if missing_is_fine and isinstance(error, FileNotFoundError):
+    @contextmanager
+    def _discarding_on_error(self) -> Iterator[None]:
+        """After a failed step the bytes have a gap, so none of them may be published."""
+        try:
+            with self._explained():
+                yield
+        except BaseException:
+            self._discard()
             raise
-        raise target.failure(error) from error
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except MagicHourError:
+            raise
+        except Exception as error:
+            raise self._target.write_error(error) from error
+
+
+class Progress:
+    """Logs the progress of one transfer every few seconds, and nothing for a short one.
+
+    :param what: how the line begins, e.g. `Downloading s3://videos/a.mp4`.
+    :param total: length of the whole in bytes; None if unknown.
+    """
+
+    def __init__(
+        self, what: str, total: int | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._what, self.total, self._clock = what, total, clock
+        self._logged_at = clock()
+        self._logged_bytes = 0
+
+    def update(self, done: int) -> None:
+        """`done` bytes have been transferred; fewer than before after a restart."""
+        now = self._clock()
+        seconds = now - self._logged_at
+        if seconds < _PROGRESS_EVERY_SECONDS or done == self.total:
+            return
+        rate = max(done - self._logged_bytes, 0) / seconds
+        self._logged_at, self._logged_bytes = now, done
+        share, left = format_bytes(done), ""
+        if self.total:
+            share += f" of {format_bytes(self.total)} ({100 * done // self.total} %)"
+            left = f", {format_seconds((self.total - done) / rate)} left" if rate else ""
+        log.info("%s: %s, %s/s%s.", self._what, share, format_bytes(rate), left)
+
+    def count(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass chunks on, and log how many bytes have passed."""
+        done = 0
+        for chunk in chunks:
+            yield chunk
+            done += len(chunk)
+            self.update(done)

@@ -1,21 +1,129 @@
-"""Draw a contact sheet: frames in a grid, two lines of text below each clip, quiet colours."""
+"""The layout and the drawing of a contact sheet: frames in a grid, two lines of text below each video.
+
+A sheet stays within `WIDTH` x `MAX_HEIGHT` pixels for any number of videos: more columns first, then fewer
+frames of each, then the last videos are left out, and a line gives their number. All sizes are in pixels.
+"""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from PIL import Image, ImageDraw, ImageFont
 
-from magichour_provider.storage.layout import FOOTER, FRAME_GAP, LABEL_GAP, LABEL_LINE, MARGIN, Plan
+WIDTH = 1600
+MAX_HEIGHT = 4000
+MAX_FRAMES = 12
+"""Of each video."""
+
+MARGIN = 56
+GAP = 36
+FRAME_GAP = 6
+HEADER = 116
+LABEL_GAP = 12
+LABEL_LINE = 28
+FOOTER = 28
+
+_CONTENT = WIDTH - 2 * MARGIN
+_MIN_CELL = 170
+_MIN_FRAME = 110
+_MAX_FRAME = 640
+_PAGE = 1.1
+"""Height over width from which more columns are better than more rows."""
+
+_TALLEST = 9 / 16
+_WIDEST = 2.4
+
+
+@dataclass(frozen=True)
+class SheetPlan:
+    """A grid of cells, one per video: a strip of frames with two lines of text below."""
+
+    columns: int
+    rows: int
+    frames: int
+    frame_width: int
+    frame_height: int
+    left_out: int
+    """How many videos there is no room for."""
+
+    @property
+    def cell_width(self) -> int:
+        """From the first frame's left edge to the last one's right."""
+        return self.frames * self.frame_width + (self.frames - 1) * FRAME_GAP
+
+    @property
+    def cell_height(self) -> int:
+        """Frames and text."""
+        return self.frame_height + LABEL_GAP + 2 * LABEL_LINE
+
+    @property
+    def width(self) -> int:
+        """Of the whole sheet."""
+        return 2 * MARGIN + self.columns * self.cell_width + (self.columns - 1) * GAP
+
+    @property
+    def height(self) -> int:
+        """Of the whole sheet."""
+        footer = GAP + FOOTER if self.left_out else 0
+        return 2 * MARGIN + HEADER + self.rows * self.cell_height + (self.rows - 1) * GAP + footer
+
+    def corner(self, index: int) -> tuple[int, int]:
+        """Left and top of the cell number `index`."""
+        row, column = divmod(index, self.columns)
+        return (
+            MARGIN + column * (self.cell_width + GAP),
+            MARGIN + HEADER + row * (self.cell_height + GAP),
+        )
+
+
+def plan_sheet(
+    count: int, *, frames: int, aspect: float, columns: int | None = None, left_out: int = 0
+) -> SheetPlan:
+    """Find the grid for `count` videos of `aspect` (width over height), with at most `frames` of each.
+
+    :param columns: cells in a row; None: as few as keep the sheet no taller than a page. Fewer if they
+        would be too narrow to read.
+    :param left_out: how many videos there are beside those.
+    """
+    aspect = min(max(aspect, _TALLEST), _WIDEST)
+    plan = _plan(max(count, 1), 1, 1, aspect, left_out)
+    for fewer in range(min(max(frames, 1), MAX_FRAMES), 0, -1):
+        for each in _columns(count, fewer, columns):
+            plan = _plan(count, each, fewer, aspect, left_out)
+            if plan.height <= (MAX_HEIGHT if columns else _PAGE * plan.width):
+                return plan
+    return _cut(plan, count)
+
+
+def _columns(count: int, frames: int, wanted: int | None) -> Iterable[int]:
+    narrowest = max(_MIN_CELL, frames * (_MIN_FRAME + FRAME_GAP))
+    most = max(min((_CONTENT + GAP) // (narrowest + GAP), count), 1)
+    return range(1, most + 1) if wanted is None else [min(max(wanted, 1), most)]
+
+
+def _plan(count: int, columns: int, frames: int, aspect: float, left_out: int) -> SheetPlan:
+    cell = (_CONTENT - (columns - 1) * GAP) // columns
+    width = min((cell - (frames - 1) * FRAME_GAP) // frames, _MAX_FRAME)
+    return SheetPlan(columns, -(-count // columns), frames, width, round(width / aspect), left_out)
+
+
+def _cut(plan: SheetPlan, count: int) -> SheetPlan:
+    """The plan with as many rows as fit."""
+    room = MAX_HEIGHT - 2 * MARGIN - HEADER - GAP - FOOTER
+    rows = min(plan.rows, max((room + GAP) // (plan.cell_height + GAP), 1))
+    return replace(plan, rows=rows, left_out=plan.left_out + max(count - rows * plan.columns, 0))
+
+
+# --- drawing
 
 PAPER = "#fbfaf7"
 INK = "#2b2a27"
 PENCIL = "#7a776f"
 PANEL = "#ebe9e3"
-TROUBLE = "#96493a"
+PROBLEM = "#96493a"
 SEPARATOR = " · "
 """Between the parts of a line."""
 
@@ -26,7 +134,7 @@ _PROBLEM_LINE = 25
 
 @dataclass(frozen=True)
 class Cell:
-    """What a sheet shows of one clip: its frames, or the problem with it."""
+    """One video of a sheet: its frames, or the problem with it."""
 
     label: str
     detail: str
@@ -34,7 +142,7 @@ class Cell:
     problem: str | None = None
 
 
-def draw_sheet(cells: Sequence[Cell], plan: Plan, *, title: str, subtitle: str) -> Image.Image:
+def draw_sheet(cells: Sequence[Cell], plan: SheetPlan, *, title: str, subtitle: str) -> Image.Image:
     """The sheet of `cells`, laid out as `plan` says."""
     sheet = Image.new("RGB", (plan.width, plan.height), PAPER)
     pen = _Pen(sheet)
@@ -49,7 +157,7 @@ def draw_sheet(cells: Sequence[Cell], plan: Plan, *, title: str, subtitle: str) 
     return sheet
 
 
-def _draw_cell(sheet: Image.Image, pen: _Pen, cell: Cell, plan: Plan, left: int, top: int) -> None:
+def _draw_cell(sheet: Image.Image, pen: _Pen, cell: Cell, plan: SheetPlan, left: int, top: int) -> None:
     if cell.problem is not None:
         box = (left, top, left + plan.cell_width, top + plan.frame_height)
         pen.paragraph(cell.problem, box)
@@ -75,24 +183,24 @@ def _framed(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 class _Pen:
-    """Writes text within a width, in the font that Pillow brings."""
+    """Writes text within a width, in Pillow's own font."""
 
     def __init__(self, sheet: Image.Image) -> None:
         self._draw = ImageDraw.Draw(sheet)
         self._fonts: dict[int, ImageFont.FreeTypeFont] = {}
 
     def line(self, text: str, corner: tuple[int, int], width: int, size: int, colour: str) -> None:
-        """One line; where it is too long, its last parts are left out, or its only one is cut."""
+        """One line; if it is too long, its last parts are left out, or its only one is cut."""
         self._draw.text(corner, self._cut(legible(text), width, size), fill=colour, font=self._font(size))
 
     def paragraph(self, text: str, box: tuple[int, int, int, int]) -> None:
-        """A panel with as many lines as there is room for."""
+        """A panel with as many lines as fit."""
         self._draw.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=PANEL)
         width = box[2] - box[0] - 2 * _PROBLEM_PADDING
         lines = self._wrapped(legible(text), width, max((box[3] - box[1]) // _PROBLEM_LINE - 1, 1))
         for number, line in enumerate(lines):
             corner = box[0] + _PROBLEM_PADDING, box[1] + _PROBLEM_PADDING + number * _PROBLEM_LINE
-            self._draw.text(corner, line, fill=TROUBLE, font=self._font(_DETAIL))
+            self._draw.text(corner, line, fill=PROBLEM, font=self._font(_DETAIL))
 
     def _wrapped(self, text: str, width: int, most: int) -> list[str]:
         lines = [""]
@@ -123,7 +231,7 @@ class _Pen:
 
 
 def legible(text: str) -> str:
-    """The text in the letters that Pillow's font has: accents go, and what has no letter becomes a `?`."""
+    """The text in the letters of Pillow's font: without accents, and `?` for letters that it lacks."""
     flat = unicodedata.normalize("NFKD", " ".join(text.split())[:500])
     kept = (letter for letter in flat if not unicodedata.combining(letter))
     return "".join(letter if " " <= letter <= "~" or letter in "·…" else "?" for letter in kept)

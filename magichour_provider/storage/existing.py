@@ -1,79 +1,161 @@
-"""Tell whether what stands under a target's name is the clip that is to land there."""
+"""Files that exist already: read them back, compare them with a video, remember what was saved.
+
+`skip` never replaces anything, and accepts only this very video. Without a checksum, in a file whose name
+contains the project id, the length is enough.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from magichour_provider.exceptions import DestinationError
-from magichour_provider.storage.download import DownloadedFile, StreamDigest, read_back
-from magichour_provider.storage.fetching import ResumableDownload
-from magichour_provider.storage.progress import Progress
-from magichour_provider.storage.target import Target
+from magichour_provider.exceptions import DestinationError, MagicHourError, NotAVideoError, TransferError
+from magichour_provider.storage.locations import Target, open_for_reading
+from magichour_provider.storage.mp4 import Mp4Scanner
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
+
     from magichour_provider.client.downloads import DownloadHeaders
-    from magichour_provider.client.models import DownloadUrl
-    from magichour_provider.client.sync import MagicHourClient
+
+log = logging.getLogger(__name__)
+
+IfExists = Literal["skip", "overwrite", "fail"]
+"""If the target exists: keep it if it is this video, replace it, or refuse."""
+
+DOWNLOAD_STATE_KEY = "magichour_download"
+_CHUNK_BYTES = 1 << 20
 
 
-def same_clip_at(
-    target: Target, client: MagicHourClient, ask_link: Callable[[], DownloadUrl]
-) -> DownloadedFile | None:
-    """The clip, where it has landed before; None where nothing has, or nothing whole.
+@dataclass(frozen=True)
+class SavedVideo:
+    """A whole video under its name. `size` in bytes, `duration` in seconds, `width`, `height` in pixels."""
 
-    It is told by its size and the checksum that its storage gives; where that gives none, by the project's
-    id in the file's name, else by its content, which is fetched to be compared; so it is where a checksum
-    disagrees that may be none.
-    Raises DestinationError for another clip.
+    path: str
+    size: int
+    sha256: str
+    duration: float
+    width: int
+    height: int
+    fps: float
+
+
+class VideoDigest:
+    """Length, digests and mp4 structure of the bytes of a stream.
+
+    :param algorithms: the digests to compute besides SHA-256, by their names in hashlib.
     """
-    if not target.exists():
-        return None
-    sink = _Measure()
-    fetch = ResumableDownload(client, ask_link, sink, Progress("Fetching the clip to compare it"))
-    head = fetch.look()
-    found = read_back(target, [checksum.algorithm for checksum in head.checksums])
-    if found is None:
-        return None
-    landed = found.landed_at(target.path)
 
-    def has_same_content() -> bool:
-        if target.names_project and not head.checksums:
-            return True
-        fetch.run()
-        return sink.tally.digest("sha256") == landed.sha256
+    def __init__(self, algorithms: Iterable[str] = ()) -> None:
+        self.restart(algorithms)
 
-    if _is_same(head, found, has_same_content):
-        return landed
-    raise DestinationError(
-        f"{target.display} holds another clip ({landed.size} bytes), and if_exists is 'skip'.",
-        remedy="Give a folder, a path with the project id in it, or if_exists='overwrite'.",
-    )
-
-
-def _is_same(head: DownloadHeaders, found: StreamDigest, has_same_content: Callable[[], bool]) -> bool:
-    if head.size is not None and head.size != found.size:
-        return False
-    agrees = [found.digest(sum.algorithm) == sum.digest for sum in head.checksums]
-    if any(agrees):
-        return all(agrees)
-    if any(sum.certain for sum in head.checksums):
-        return False
-    return has_same_content()
-
-
-class _Measure:
-    """Takes bytes and keeps none."""
-
-    def __init__(self) -> None:
-        self.tally = StreamDigest()
-
-    @property
-    def size(self) -> int:
-        return self.tally.size
-
-    def begin_anew(self, algorithms: Iterable[str] = ()) -> None:
-        self.tally = StreamDigest(algorithms)
+    def restart(self, algorithms: Iterable[str] = ()) -> None:
+        """Forget all bytes."""
+        self.size = 0
+        names = {"sha256", *algorithms}
+        self._digests = {name: hashlib.new(name, usedforsecurity=False) for name in names}
+        self._mp4 = Mp4Scanner()
 
     def write(self, chunk: bytes) -> None:
-        self.tally.feed(chunk)
+        """Add the next bytes. Raises NotAVideoError as soon as they cannot be an mp4."""
+        self._mp4.feed(chunk)
+        for digest in self._digests.values():
+            digest.update(chunk)
+        self.size += len(chunk)
+
+    def hexdigest(self, algorithm: str = "sha256") -> str:
+        """The digest so far."""
+        return self._digests[algorithm].hexdigest()
+
+    def saved_at(self, path: str) -> SavedVideo:
+        """The stream as a whole video at `path`. Raises NotAVideoError if it is none."""
+        info = self._mp4.finish()
+        return SavedVideo(path, self.size, self.hexdigest(), info.duration, info.width, info.height, info.fps)
+
+
+def read_back(target: Target, algorithms: Iterable[str] = ()) -> VideoDigest | None:
+    """Read the file under the target's name; None if there is none, or it is not a whole mp4.
+
+    Raises DestinationError, or TransferError (retryable).
+    """
+    digest = VideoDigest(algorithms)
+    place = target.place
+    if isinstance(place, Path) and (place.is_fifo() or place.is_socket() or place.is_char_device()):
+        raise DestinationError(f"{target.display} exists and is not a regular file.")
+    try:
+        with open_for_reading(place) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.write(chunk)
+        digest.saved_at(target.path)
+    except FileNotFoundError:
+        return None
+    except NotAVideoError as error:
+        log.warning("%s exists, but is not a whole video. %s", target.display, error.what)
+        return None
+    except MagicHourError:
+        raise
+    except Exception as error:
+        raise target.write_error(error) from error
+    return digest
+
+
+def existing_video(target: Target) -> SavedVideo | None:
+    """The video under the target's name; None if there is none, or not a whole one. Raises as `read_back`."""
+    found = read_back(target)
+    return None if found is None else found.saved_at(target.path)
+
+
+def is_same_video(headers: DownloadHeaders, found: VideoDigest, target: Target) -> bool | None:
+    """Whether a file is the video that the storage describes; None if only its content can tell.
+
+    `found` must have the digests of `headers.checksums`.
+    """
+    if headers.size is not None and headers.size != found.size:
+        return False
+    agree = [found.hexdigest(sum.algorithm) == sum.digest for sum in headers.checksums]
+    if any(agree):
+        return all(agree)
+    if any(sum.certain for sum in headers.checksums):
+        return False
+    if target.names_project and not headers.checksums:
+        return True
+    return None
+
+
+def verify_saved_video(target: Target, *, size: int, sha256: str) -> None:
+    """Read a saved video back. Raises TransferError unless it is whole and unchanged."""
+    found = existing_video(target)
+    if found is None or (found.size, found.sha256) != (size, sha256):
+        raise TransferError(f"{target.display} is not the video that was saved there.")
+
+
+class DownloadState:
+    """What this task has saved for these arguments, in Airflow's task state store (3.3).
+
+    `delete_remote` writes it before it deletes: a retry after the deletion finds nothing at Magic Hour any
+    more.
+    """
+
+    def __init__(self, context: Context, arguments: Mapping[str, Any]) -> None:
+        self._store = context.get("task_state_store")
+        self._arguments = dict(arguments)
+
+    def write(self, result: Mapping[str, Any]) -> None:
+        """Store what was saved."""
+        from magichour_provider.airflow_internals import NEVER_EXPIRE
+
+        if self._store is not None:
+            stored: Any = {"arguments": self._arguments, "result": dict(result)}
+            self._store.set(DOWNLOAD_STATE_KEY, stored, retention=NEVER_EXPIRE)
+
+    def read(self) -> dict[str, Any] | None:
+        """What an earlier attempt has saved for the same arguments."""
+        stored: Any = self._store.get(DOWNLOAD_STATE_KEY) if self._store is not None else None
+        if stored is None or stored["arguments"] != self._arguments:
+            return None
+        result: dict[str, Any] = stored["result"]
+        return result

@@ -1,35 +1,48 @@
-"""Decode a few frames of a clip, wherever it lies, without trusting it.
+"""Decode a few frames of a video on any disk or store, without trusting it.
 
-A clip may be damaged or made to hurt. It is opened as mp4 and as nothing else (a playlist would make FFmpeg
-open other files), its frames may have `MAX_PIXELS` at most, and it is decoded in one thread.
+A video may be damaged or malicious. It is opened as mp4 and nothing else (a playlist would make FFmpeg open
+other files), its frames have at most `MAX_PIXELS`, one thread decodes it, and of its index and of each
+frame at most `MAX_READ_BYTES` are read.
 """
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import av
 import av.error
 from PIL import Image
 
-from magichour_provider.storage.video_file import ClipFile, UnusableClip, open_clip
+from magichour_provider.exceptions import MagicHourError, PictureError
+from magichour_provider.storage.images import describe_start
+from magichour_provider.storage.locations import (
+    Location,
+    open_for_reading,
+    parse_location,
+    reading_error,
+    redact,
+    short_error,
+)
 
 MAX_PIXELS = 4096 * 4096
-"""The most pixels that a frame may have: 4k in any shape, with some room."""
-
+"""Of a frame: 4k in any shape."""
 MAX_PACKETS = 5000
-"""How many frames are decoded at most from a key frame on: three minutes at 24 fps."""
-
+"""Frames decoded from a key frame on: three minutes at 24 fps."""
+MAX_READ_BYTES = 64 << 20
+_BLOCK_BYTES = 1 << 20
 _LIMITS = {"max_pixels": str(MAX_PIXELS)}
 
 
 @dataclass(frozen=True)
-class Stills:
-    """Frames of a clip, with what it says of itself: seconds, and pixels as it is shown."""
+class Frames:
+    """Decoded frames of a video; its `duration` in seconds, its `width` and `height` in pixels as shown."""
 
     images: tuple[Image.Image, ...] = field(repr=False)
     duration: float
@@ -37,62 +50,151 @@ class Stills:
     height: int
 
 
-def read_stills(
-    clip: str, fractions: Sequence[float], *, within: tuple[int, int], conn_id: str | None = None
-) -> Stills:
-    """Decode the frames of `clip` at `fractions` of its length, upright, in RGB.
+def read_frames(
+    video: str, fractions: Sequence[float], *, within: tuple[int, int], conn_id: str | None = None
+) -> Frames:
+    """Decode the frames at `fractions` of the video's length, upright, in RGB.
 
-    :param clip: a local path, `file://`, or an object store's URL.
+    :param video: a local path, `file://`, or an object store's URL.
     :param fractions: 0 is the first frame, 1 the last.
-    :param within: the width and height in pixels that no picture exceeds; smaller ones are left as they are.
+    :param within: the largest width and height in pixels; smaller frames keep their size.
     :param conn_id: Airflow connection of the object store.
 
-    Raises PictureError, which no retry mends, or NetworkError where a store is out of reach for now.
+    Raises PictureError, which no retry fixes, or NetworkError if a store cannot be reached now.
     """
-    with open_clip(clip, conn_id) as file:
-        return _decode(file, fractions, within)
-
-
-def _decode(file: ClipFile, fractions: Sequence[float], within: tuple[int, int]) -> Stills:
-    with av.open(file, "r", format="mp4", options=_LIMITS) as container:
+    with _open_video(video, conn_id) as file, av.open(file, "r", format="mp4", options=_LIMITS) as container:
         stream = container.streams.best("video")
         if stream is None:
-            raise UnusableClip("it holds no pictures")
-        _refuse_bomb(stream.codec_context.width, stream.codec_context.height)
-        stream.codec_context.options = _LIMITS  # its size may change on the way
+            raise UnusableVideo("it has no video track")
+        _check_pixels(stream.codec_context.width, stream.codec_context.height)
+        stream.codec_context.options = _LIMITS  # the size may change within the stream
         stream.codec_context.thread_count = 1
-        pictures, size = [], (0, 0)
+        images, size = [], (0, 0)
         for fraction in fractions:
             frame = _frame_near(file, container, stream, fraction)
-            size = _shown_size(frame, stream)
-            pictures.append(_picture(frame, size, within))
-        return Stills(tuple(pictures), _seconds(container, stream), *size)
+            size = _display_size(frame, stream)
+            images.append(_to_image(frame, size, within))
+        return Frames(tuple(images), _duration_seconds(container, stream), *size)
 
 
-def _refuse_bomb(width: int, height: int) -> None:
+class UnusableVideo(Exception):
+    """Why no picture can be made of a readable video; becomes a PictureError."""
+
+
+class _LimitedFile:
+    """PyAV reads through this.
+
+    PyAV may treat an error of the store as the end of the video: `error` keeps it.
+    """
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self.error: Exception | None = None
+        self._handle = handle
+        self._left_bytes = MAX_READ_BYTES
+
+    def allow_more(self) -> None:
+        """Allow another `MAX_READ_BYTES`."""
+        self._left_bytes = MAX_READ_BYTES
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        self._left_bytes -= size
+        if self._left_bytes < 0:
+            raise UnusableVideo(f"its index or one of its frames is larger than {MAX_READ_BYTES >> 20} MiB")
+        try:
+            return self._handle.read(size)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to an offset; an impossible one comes from a damaged index, not from the store."""
+        return self._handle.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The offset of the next byte."""
+        return self._handle.tell()
+
+    def describe(self, error: Exception) -> str:
+        """Why the decoder failed."""
+        self.allow_more()
+        self.seek(0)
+        head = self.read(64)
+        if not head:
+            return "it is empty"
+        if head[4:8] != b"ftyp":
+            return f"it {describe_start(head)}"
+        return f"it is damaged, or not a video that can be decoded ({short_error(error)})"
+
+
+@contextmanager
+def _open_video(video: str, conn_id: str | None) -> Iterator[_LimitedFile]:
+    """Open the file; errors of the `with` block become PictureError or NetworkError."""
+    shown = redact(video)
+    try:
+        place = parse_location(video, conn_id)
+    except ValueError as error:
+        raise PictureError(f"Video {shown} cannot be read: {error}.") from error
+    try:
+        handle = _open(place, shown)
+    except MagicHourError:
+        raise
+    except Exception as error:
+        raise reading_error(PictureError, f"Video {shown}", error, place) from error
+    with handle:
+        file = _LimitedFile(handle)
+        try:
+            yield file
+        except Exception as error:
+            raise _explain(error, file, place, shown) from error
+        if file.error is not None:
+            raise reading_error(PictureError, f"Video {shown}", file.error, place) from file.error
+
+
+def _open(place: Location, shown: str) -> BinaryIO:
+    if isinstance(place, Path):
+        mode = place.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe waits for its other end
+            raise PictureError(f"Video {shown} is not a regular file.")
+    return open_for_reading(place, _BLOCK_BYTES)
+
+
+def _explain(error: Exception, file: _LimitedFile, place: Location, shown: str) -> MagicHourError:
+    if file.error is None and isinstance(error, MagicHourError):
+        return error
+    if file.error is None:
+        try:
+            cause = str(error) if isinstance(error, UnusableVideo) else file.describe(error)
+            return PictureError(f"No picture can be made of video {shown}: {cause}.")
+        except Exception as second:
+            file.error = second
+    return reading_error(PictureError, f"Video {shown}", file.error, place)
+
+
+def _check_pixels(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise UnusableClip(f"its frames of {width} x {height} pixels are larger than a clip's can be")
+        raise UnusableVideo(f"its frames of {width} x {height} pixels are too large")
 
 
-def _frame_near(file: ClipFile, container: Any, stream: Any, fraction: float) -> Any:
-    """The first frame at or after the moment, or else the last of those that can be decoded."""
+def _frame_near(file: _LimitedFile, container: Any, stream: Any, fraction: float) -> Any:
+    """The first frame at or after the moment, or else the last one that can be decoded."""
     start = stream.start_time or 0
-    length = Fraction(_seconds(container, stream)) / stream.time_base
+    length = Fraction(_duration_seconds(container, stream)) / stream.time_base
     one_frame = 1 / (stream.average_rate * stream.time_base) if stream.average_rate else 0
     moment = start + int(fraction * max(length - one_frame, 0))
-    for origin in (moment, start):  # where nothing after the moment can be decoded, what is before it may be
+    for origin in (moment, start):  # if no frame after the moment can be decoded, one before it may be
         container.seek(origin, stream=stream)
         found = None
-        for frame in _frames(file, container, stream):
+        for frame in _decode(file, container, stream):
             found = frame
             if frame.pts is not None and frame.pts >= moment:
                 break
         if found is not None:
             return found
-    raise UnusableClip("it holds no frame that can be decoded")
+    raise UnusableVideo("it has no frame that can be decoded")
 
 
-def _frames(file: ClipFile, container: Any, stream: Any) -> Iterator[Any]:
+def _decode(file: _LimitedFile, container: Any, stream: Any) -> Iterator[Any]:
     file.allow_more()
     for packet in islice(container.demux(stream), MAX_PACKETS):
         file.allow_more()
@@ -102,30 +204,30 @@ def _frames(file: ClipFile, container: Any, stream: Any) -> Iterator[Any]:
             continue
 
 
-def _seconds(container: Any, stream: Any) -> float:
+def _duration_seconds(container: Any, stream: Any) -> float:
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return (container.duration or 0) / 10**6
 
 
-def _picture(frame: Any, size: tuple[int, int], within: tuple[int, int]) -> Image.Image:
+def _to_image(frame: Any, size: tuple[int, int], within: tuple[int, int]) -> Image.Image:
     scale = min(within[0] / size[0], within[1] / size[1], 1)
     width, height = (max(round(side * scale), 1) for side in size)
-    turned = _rotation(frame)
+    turned = _rotation_degrees(frame)
     if turned % 180:
         width, height = height, width
     small = frame.reformat(width, height, format="rgb24", interpolation="LANCZOS")
-    picture = cast("Image.Image", small.to_image())
-    return picture.rotate(turned, expand=True) if turned else picture
+    image = cast("Image.Image", small.to_image())
+    return image.rotate(turned, expand=True) if turned else image
 
 
-def _shown_size(frame: Any, stream: Any) -> tuple[int, int]:
-    _refuse_bomb(frame.width, frame.height)
+def _display_size(frame: Any, stream: Any) -> tuple[int, int]:
+    _check_pixels(frame.width, frame.height)
     width = max(round(frame.width * (stream.sample_aspect_ratio or 1)), 1)
-    _refuse_bomb(width, frame.height)
-    return (frame.height, width) if _rotation(frame) % 180 else (width, frame.height)
+    _check_pixels(width, frame.height)
+    return (frame.height, width) if _rotation_degrees(frame) % 180 else (width, frame.height)
 
 
-def _rotation(frame: Any) -> int:
-    """Degrees to turn the frame counterclockwise; a quarter turn or none. Older PyAVs do not tell."""
+def _rotation_degrees(frame: Any) -> int:
+    """Counterclockwise, in quarter turns. Older PyAVs do not know it."""
     return round(getattr(frame, "rotation", 0) / 90) * 90 % 360

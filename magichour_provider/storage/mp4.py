@@ -1,8 +1,8 @@
-"""Check an mp4 while its bytes stream by, and read its length, size and frame rate, without a decoder.
+"""Check an mp4 while its bytes stream, and read its length, size and frame rate without a decoder.
 
-An mp4 is a row of boxes: four bytes of size, four of type, then the payload (ISO/IEC 14496-12). Sizes tell
-whether the file is whole: it must end where its last box ends. Only the box `moov`, which describes the
-tracks, is kept in memory; `mdat`, which holds the frames, is skipped.
+An mp4 is a row of boxes: four bytes of size, four of type, then the payload (ISO/IEC 14496-12). A file is
+whole if it ends where its last box ends. Only the box `moov`, which describes the tracks, is kept in
+memory; `mdat`, which contains the frames, is skipped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from magichour_provider.exceptions import NotAVideoError
-from magichour_provider.storage.sniff import SHOWN_BYTES, describe_start
+from magichour_provider.storage.images import SHOWN_BYTES, describe_start
 
 MAX_MOOV_BYTES = 64 << 20
 """A `moov` larger than this is refused: an hour of video has about one MiB."""
@@ -21,21 +21,17 @@ _UNKNOWN = (0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
 
 
 @dataclass(frozen=True)
-class ClipInfo:
-    """What an mp4 says of itself: `duration` in seconds, `width` and `height` in pixels as coded.
-
-    0.0 where the file does not say it, as a fragmented mp4 may not.
-    """
+class VideoInfo:
+    """`duration` in seconds, `width` and `height` in coded pixels; 0 if unknown, as in a fragmented mp4."""
 
     duration: float
     width: int
     height: int
     fps: float
-    has_audio: bool
 
 
 class Mp4Scanner:
-    """Feed it an mp4 in chunks of any size; `finish` tells whether it is whole, and what it holds.
+    """Feed it an mp4 in chunks of any size; `finish` checks that it is whole, and describes it.
 
     Both raise NotAVideoError as soon as the bytes cannot be a whole mp4. Messages show at most 16 bytes.
     """
@@ -51,7 +47,7 @@ class Mp4Scanner:
         self._first = True
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next bytes of the file."""
+        """Read the next bytes of the file."""
         if len(self._head) < SHOWN_BYTES:
             self._head += bytes(chunk[: SHOWN_BYTES - len(self._head)])
         view, position = memoryview(chunk), 0
@@ -61,8 +57,8 @@ class Mp4Scanner:
             else:
                 position = self._read_payload(view, position)
 
-    def finish(self) -> ClipInfo:
-        """Tell what the clip is, after the last byte was fed."""
+    def finish(self) -> VideoInfo:
+        """Describe the video, after the last byte."""
         if not self._head:
             raise _not_whole("it is empty")
         if self._first:
@@ -74,7 +70,7 @@ class Mp4Scanner:
         if self._moov is None:
             raise _not_whole("it has no box moov, which describes the tracks")
         if self._media_bytes is None:
-            raise _not_whole("it has no box mdat, which holds the frames")
+            raise _not_whole("it has no box mdat, which contains the frames")
         return _read_moov(self._moov, self._media_bytes if self._to_the_end else None)
 
     def _read_header(self, view: memoryview, position: int) -> int:
@@ -86,7 +82,7 @@ class Mp4Scanner:
         header, self._header = self._header, b""
         kind = header[4:8]
         if self._first and kind != b"ftyp":
-            raise _not_whole(f"it {describe_start(self._head)}, where an mp4 has 'ftyp'")
+            raise _not_whole(f"it {describe_start(self._head)}; an mp4 starts with 'ftyp'")
         size = int.from_bytes(header[8:16] if wanted == 16 else header[:4], "big")
         self._first = False
         self._enter(kind, size, len(header))
@@ -94,7 +90,7 @@ class Mp4Scanner:
 
     def _enter(self, kind: bytes, size: int, header_bytes: int) -> None:
         if not all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in kind):
-            raise _not_whole(f"there is no box where one should begin, but the bytes {kind.hex()}")
+            raise _not_whole(f"the bytes {kind.hex()} are no type of a box")
         self._box = kind.decode("latin-1")
         self._to_the_end = size == 0
         self._left = size - header_bytes
@@ -104,7 +100,7 @@ class Mp4Scanner:
             if self._moov is not None:
                 raise _not_whole("it has two boxes moov")
             if self._left > MAX_MOOV_BYTES:
-                raise _not_whole(f"its box moov has {self._left} bytes, which no clip needs")
+                raise _not_whole(f"its box moov has {self._left} bytes, which no video needs")
             self._moov = bytearray()
         elif self._box == "mdat":
             self._media_bytes = self._media_bytes or 0
@@ -117,7 +113,7 @@ class Mp4Scanner:
         if self._box == "moov" and self._moov is not None:
             self._moov += view[position : position + taken]
             if len(self._moov) > MAX_MOOV_BYTES:
-                raise _not_whole("its box moov is larger than any clip needs")
+                raise _not_whole("its box moov is larger than any video needs")
         elif self._box == "mdat":
             self._media_bytes = (self._media_bytes or 0) + taken
         self._left -= taken
@@ -130,8 +126,7 @@ def _not_whole(why: str) -> NotAVideoError:
     return NotAVideoError(f"This is not a whole mp4: {why}.")
 
 
-# ---------------------------------------------------------------------------------------------------
-# Reading moov. Numbers are offsets into payloads, as the standard lays them out.
+# --- moov. Numbers are offsets into payloads, as in the standard.
 
 
 @dataclass(frozen=True)
@@ -150,15 +145,15 @@ class _Track:
         return _ratio(self.frame_time or self.duration, self.timescale)
 
 
-def _read_moov(moov: bytearray, media_bytes: int | None) -> ClipInfo:
-    """`media_bytes` is given where mdat runs to the file's end: its samples then tell whether it is whole."""
+def _read_moov(moov: bytearray, media_bytes: int | None) -> VideoInfo:
+    """`media_bytes` is given if mdat has no size of its own; the sizes of the samples are checked then."""
     try:
-        return _clip_info(memoryview(moov), media_bytes)
+        return _video_info(memoryview(moov), media_bytes)
     except (struct.error, IndexError) as error:
         raise _not_whole("its box moov is damaged") from error
 
 
-def _clip_info(moov: memoryview, media_bytes: int | None) -> ClipInfo:
+def _video_info(moov: memoryview, media_bytes: int | None) -> VideoInfo:
     tracks = [_read_track(payload) for kind, payload in _boxes(moov) if kind == b"trak"]
     pictures = [track for track in tracks if track.handler == b"vide"]
     if not pictures:
@@ -178,8 +173,7 @@ def _clip_info(moov: memoryview, media_bytes: int | None) -> ClipInfo:
     if fragments is not None:
         seconds = _ratio(_fragments_duration(fragments), timescale) or seconds
         fps = fps or _ratio(video.timescale, _fragments_frame_time(fragments))
-    has_audio = any(track.handler == b"soun" for track in tracks)
-    return ClipInfo(seconds, video.width, video.height, fps, has_audio)
+    return VideoInfo(seconds, video.width, video.height, fps)
 
 
 def _read_track(trak: memoryview) -> _Track:
@@ -201,7 +195,7 @@ def _times(header: memoryview) -> tuple[int, int]:
 
 
 def _pixels(samples: memoryview, header: memoryview) -> tuple[int, int]:
-    """The coded size of the first sample entry, else the size that tkhd asks to show it in."""
+    """The coded size of the first sample entry, else the display size of tkhd."""
     descriptions = _find(samples, b"stsd")
     if descriptions is not None and len(descriptions) >= 44:
         width, height = struct.unpack_from(">HH", descriptions, 40)
@@ -221,7 +215,7 @@ def _timing(table: memoryview | None) -> tuple[int, int]:
 
 
 def _sample_bytes(table: memoryview | None) -> int:
-    """How many bytes of mdat a track's samples take, of an stsz."""
+    """Bytes of a track's samples in mdat, of an stsz."""
     if table is None:
         return 0
     each, count = struct.unpack_from(">II", table, 4)

@@ -1,51 +1,127 @@
-"""A poster frame: one picture of a clip, beside it."""
+"""Posters: one frame of a video, as a picture beside it."""
 
 from __future__ import annotations
 
+import io
 import logging
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from magichour_provider.exceptions import InvalidRequestError, PictureError
-from magichour_provider.storage.frames import read_stills
-from magichour_provider.storage.locations import display
-from magichour_provider.storage.picture_publishing import encode, picture_target, publish
+from magichour_provider.exceptions import DestinationError, InvalidRequestError, PictureError
+from magichour_provider.storage.locations import (
+    Location,
+    Target,
+    file_name_at,
+    join,
+    parse_location,
+    redact,
+)
+from magichour_provider.storage.publish import publish_bytes
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 log = logging.getLogger(__name__)
 
 MIDDLE = 0.5
-"""The first frame is the image, which everybody knows; the middle shows what became of it."""
+"""The first frame is the image, which is known; the middle shows what became of it."""
+LONGEST_SIDE_PIXELS = 1280
+JPEG_QUALITY = 85
+"""More is not visible; a frame of 720p has some 150 kB."""
+_CONSEQUENCE = "The videos are untouched, and no credits were spent."
+_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 
-LONGEST_SIDE = 1280
-"""In pixels: sharp on any screen, and small enough for a mail."""
+
+def require_pictures() -> None:
+    """Raise InvalidRequestError unless PyAV and Pillow can be imported; call it before any work is done."""
+    for module in ("av", "PIL.Image"):
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise InvalidRequestError(
+                f"Pictures of videos need PyAV and Pillow, and {module.partition('.')[0]} cannot be imported "
+                f"({error}).",
+                consequence="Nothing was done, and no credits were spent.",
+                remedy="Run: pip install 'airflow-provider-magichour[pictures]' on the workers. "
+                "A retry cannot help before that.",
+            ) from error
 
 
 def make_poster(
-    clip: str, *, conn_id: str | None = None, at: float | None = None, path: str | None = None
+    video: str, *, conn_id: str | None = None, at: float | None = None, path: str | None = None
 ) -> str:
-    """Write a frame of `clip` as a JPEG or PNG, whole or not at all, and return its path or URL.
+    """Write a frame of `video` as a JPEG or PNG, atomically, and return its path or URL.
 
-    :param clip: a local path, `file://`, or an object store's URL.
-    :param conn_id: Airflow connection of the object store, for clip and poster.
-    :param at: the moment as a fraction of the clip, 0 for the first frame, 1 for the last; None: the middle.
-    :param path: the file to write; None: the clip's name, beside it, ending in `.jpg`. What stands there is
-        replaced.
+    :param video: a local path, `file://`, or an object store's URL.
+    :param conn_id: Airflow connection of the object store, for video and poster.
+    :param at: the moment as a fraction of the video, 0 for the first frame, 1 for the last; None: the middle.
+    :param path: the file to write, replacing an existing one; None: the video's name with `.jpg`, beside it.
 
     Raises PictureError or DestinationError, which no retry fixes; NetworkError or TransferError, retryable.
     """
+    from magichour_provider.storage.frames import read_frames
+
     if at is not None and not 0 <= at <= 1:
-        raise InvalidRequestError(f"at={at!r} is not a fraction of the clip, from 0 to 1.", consequence="")
-    target = picture_target(beside(clip) if path is None else path, conn_id)
-    stills = read_stills(
-        clip, [MIDDLE if at is None else at], within=(LONGEST_SIDE, LONGEST_SIDE), conn_id=conn_id
-    )
-    publish(encode(stills.images[0], target), target)
+        raise InvalidRequestError(f"at={at!r} is not a fraction of the video, from 0 to 1.", consequence="")
+    target = picture_target(poster_path(video) if path is None else path, conn_id)
+    fraction = MIDDLE if at is None else at
+    size = (LONGEST_SIDE_PIXELS, LONGEST_SIDE_PIXELS)
+    frames = read_frames(video, [fraction], within=size, conn_id=conn_id)
+    publish_bytes(encode_picture(frames.images[0], target), target)
     log.info("Made the poster %s.", target.display)
     return target.path
 
 
-def beside(clip: str) -> str:
-    """The clip's path with `.jpg` in place of its extension."""
-    folder, slash, name = clip.rpartition("/")
+def poster_path(video: str) -> str:
+    """The video's path with `.jpg` in place of its extension."""
+    folder, slash, name = video.rpartition("/")
     stem, _, extension = name.rpartition(".")
     if not name or extension.lower() in ("jpg", "jpeg"):
-        raise PictureError(f"{display(clip)!r} is not the name of a clip.")
+        raise PictureError(f"{redact(video)!r} is not the name of a video.")
     return f"{folder}{slash}{stem or name}.jpg"
+
+
+def picture_target(path: str, conn_id: str | None = None, *, folder_name: str | None = None) -> Target:
+    """The file that `path` means; it ends in .jpg, .jpeg or .png. Raises DestinationError.
+
+    :param folder_name: the file's name if `path` is a folder: it ends with a slash, its last part has no
+        dot, or it exists on this machine; None if only a file is accepted.
+    """
+    what, remedy = None, None
+    if path.strip() in ("", "None"):
+        what = "No target was given for the picture: the path is empty."
+    else:
+        try:
+            place = parse_location(path, conn_id)
+        except ValueError as error:
+            what = f"{redact(path)} cannot be written: {error}."
+        else:
+            if folder_name is not None and _is_folder(path, place):
+                place = join(place, folder_name)
+            if _suffix(place) in _FORMATS:
+                return Target.from_location(place, consequence=_CONSEQUENCE)
+            what = f"{redact(path)} does not end in .jpg or .png (a folder ends with a slash)."
+            remedy = "Correct the path. A retry cannot help before that."
+    raise DestinationError(what, consequence=_CONSEQUENCE, remedy=remedy)
+
+
+def encode_picture(picture: Image.Image, target: Target) -> bytes:
+    """The picture as JPEG or PNG, by the target's name."""
+    buffer = io.BytesIO()
+    if _FORMATS[_suffix(target.place)] == "PNG":
+        picture.save(buffer, "PNG", optimize=True)
+    else:
+        picture.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True, progressive=True)
+    return buffer.getvalue()
+
+
+def _is_folder(path: str, place: Location) -> bool:
+    if path.endswith("/") or "." not in file_name_at(place):
+        return True
+    return isinstance(place, Path) and place.is_dir()
+
+
+def _suffix(place: Location) -> str:
+    stem, dot, extension = file_name_at(place).rpartition(".")
+    return dot + extension.lower() if stem else ""

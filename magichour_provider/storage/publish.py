@@ -1,110 +1,429 @@
-"""Write a file so that its name shows all of it or nothing.
+"""Write a file so that its name shows all of it or nothing, and remove what killed attempts have left.
 
-On a disk: a temporary file beside the target, then a rename (`local_writer`). In S3 its multipart upload
-(`s3_writer`); in Google Cloud Storage and Azure fsspec's, which publishes at its end too and can be given up
-before. In any other store: a temporary name, then the store's move, which is as atomic as the store makes it.
+On a disk: a temporary file beside the target, then a rename. In S3: a multipart upload; in Google Cloud
+Storage and Azure that of fsspec, which publishes at its end and can be given up before. In other stores: a
+temporary name, then the store's move, which is as atomic as the store makes it.
 
-Writers let the errors of the file system and the store through; `landing` explains them.
+Writers let errors of the file system and the store through; `Target.write_error` explains them.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import glob
+import hashlib
 import logging
+import mimetypes
+import os
+import secrets
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, BinaryIO, Protocol
 
-from magichour_provider.storage.cleanup import part_name
-from magichour_provider.storage.locations import PUBLISH_ON_CLOSE, S3_SCHEMES, ObjectPath
-from magichour_provider.storage.publish_local import LocalWriter
-from magichour_provider.storage.publish_s3 import S3Writer
-from magichour_provider.storage.target import Target
+from magichour_provider.exceptions import MagicHourError
+from magichour_provider.storage.locations import (
+    PUBLISH_ON_CLOSE_SCHEMES,
+    S3_SCHEMES,
+    ObjectPath,
+    Target,
+    s3_error_code,
+    short_error,
+)
 
 log = logging.getLogger(__name__)
 
-_STORE_BLOCK_BYTES = 8 << 20
+PART_BYTES = 6 << 20
+"""Of an S3 upload: more than the minimum of 5 MiB; 10,000 parts, the maximum, are more than any video."""
+_PARALLEL_PARTS = 3
+_FSSPEC_BLOCK_BYTES = 8 << 20
+_SYNC_EVERY_BYTES = 64 << 20
+_ABANDONED_AFTER_SECONDS = 24 * 3600.0
+"""Age of a temporary file that nobody writes, on file systems without locks."""
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+_S3_MISSING = ("404", "NoSuchKey", "NotFound")
+_S3_TAKEN = ("PreconditionFailed", "ConditionalRequestConflict")
+_S3_NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
+"""How S3-compatible stores refuse a condition that they do not support."""
 
 
 class Writer(Protocol):
     """Opened on construction; then `write`s, and one `commit` or `abort`. `abort` never raises."""
 
     def write(self, chunk: bytes) -> None:
-        """Take the next bytes."""
+        """Write the next bytes."""
 
     def commit(self) -> None:
         """Publish what was written under the target's name; durable when it returns."""
 
     def abort(self) -> None:
-        """Throw away what was written; what stood under the target's name stays."""
+        """Discard what was written; what had the target's name before stays."""
 
 
 def open_writer(target: Target, *, exclusive: bool) -> Writer:
-    """A writer for `target`; an exclusive one refuses an existing target, now and at `commit`."""
+    """A writer for `target`. An exclusive one refuses an existing target, when opened and at `commit`."""
     if isinstance(target.place, Path):
         return LocalWriter(target, target.place, exclusive=exclusive)
     if target.place.scheme in S3_SCHEMES:
         return S3Writer(target, target.place, exclusive=exclusive)
-    return StoreWriter(target, target.place, exclusive=exclusive)
+    return FsspecWriter(target, target.place, exclusive=exclusive)
 
 
-class StoreWriter:
-    """Writes through fsspec. Nothing but `commit` may publish: neither `close` nor the garbage collector."""
+def publish_bytes(data: bytes, target: Target) -> None:
+    """Write a small file in place of what had its name.
+
+    Raises DestinationError, or TransferError (retryable).
+    """
+    try:
+        writer = open_writer(target, exclusive=False)
+        try:
+            writer.write(data)
+            writer.commit()
+        except BaseException:
+            writer.abort()
+            raise
+    except MagicHourError:
+        raise
+    except Exception as error:
+        raise target.write_error(error) from error
+
+
+# --- disks
+
+
+class LocalWriter:
+    """Writes a temporary file beside the target, with the mode that the umask gives, then renames it.
+
+    A thread syncs what is written while more arrives, so that the end need not wait for all of it.
+    """
+
+    def __init__(self, target: Target, path: Path, *, exclusive: bool) -> None:
+        self._target, self._path, self._exclusive = target, path, exclusive
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if exclusive and _exists(path):
+            raise target.exists_error()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary, self._file = _open_temporary(path)
+        self._unsynced_bytes = 0
+        self._sync: Future[None] | None = None
+        self._syncer = ThreadPoolExecutor(1, "magichour-sync")
+
+    def write(self, chunk: bytes) -> None:
+        """Write the next bytes."""
+        view = memoryview(chunk)
+        while view:
+            view = view[self._file.write(view) :]
+        self._unsynced_bytes += len(chunk)
+        if self._unsynced_bytes >= _SYNC_EVERY_BYTES and (self._sync is None or self._sync.done()):
+            self._finish_sync()
+            self._sync = self._syncer.submit(os.fdatasync, self._file.fileno())
+            self._unsynced_bytes = 0
+
+    def commit(self) -> None:
+        """Sync the bytes to the disk, then rename the file."""
+        self._finish_sync()
+        os.fsync(self._file.fileno())
+        if self._exclusive:
+            self._link()
+        else:
+            self._temporary.replace(self._path)
+        self._close()
+        with suppress(OSError):  # some file systems cannot sync a folder; the file itself is synced
+            descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def abort(self) -> None:
+        """Remove the temporary file."""
+        with suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._close()
+
+    def _finish_sync(self) -> None:
+        if self._sync is not None:
+            self._sync.result()
+
+    def _close(self) -> None:
+        """Last of all: closing the file gives up its lock."""
+        self._syncer.shutdown()
+        self._file.close()
+
+    def _link(self) -> None:
+        """A hard link refuses an existing name, so only one of two writers wins."""
+        try:
+            os.link(self._temporary, self._path)
+        except FileExistsError:
+            raise self._target.exists_error() from None
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            if _exists(self._path):
+                raise self._target.exists_error() from None
+            self._temporary.replace(self._path)
+        else:
+            with suppress(OSError):  # the video is published: a temporary file must not fail the download
+                self._temporary.unlink()
+
+
+def _open_temporary(path: Path) -> tuple[Path, BinaryIO]:
+    while True:
+        temporary = path.with_name(temporary_name(path.name))
+        file = temporary.open("xb", buffering=0)
+        if _lock(file) is not False and temporary.exists():  # no cleanup came in between
+            return temporary, file
+        file.close()
+
+
+def _exists(path: Path) -> bool:
+    """Unlike `os.path.lexists`, raises for an impossible name."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+# --- S3
+
+
+class S3Writer:
+    """A multipart upload with parallel parts. Nothing shows before `commit`.
+
+    Through the boto3 client of Airflow's S3Hook. s3fs sends one part after the other, waits for each, and
+    takes twice the CPU time and memory (measured against a local server); s3transfer does not pass on
+    `IfNoneMatch`.
+    """
+
+    def __init__(self, target: Target, place: ObjectPath, *, exclusive: bool) -> None:
+        self._target, self._exclusive = target, exclusive
+        self._client, self._object = place.s3_client()
+        self._type = {"ContentType": mimetypes.guess_type(target.path)[0] or "application/octet-stream"}
+        self._refuse_existing()
+        self._buffer: list[memoryview] = []
+        self._buffered_bytes = 0
+        self._upload_id: str | None = None
+        self._parts: list[Future[dict[str, Any]]] = []
+        self._pool = ThreadPoolExecutor(_PARALLEL_PARTS, "magichour-s3")
+
+    def write(self, chunk: bytes) -> None:
+        """Write the next bytes."""
+        view = memoryview(chunk)
+        while view:  # all parts but the last have one length, as some stores require
+            taken = view[: PART_BYTES - self._buffered_bytes]
+            self._buffer.append(taken)
+            self._buffered_bytes += len(taken)
+            view = view[len(taken) :]
+            if self._buffered_bytes == PART_BYTES:
+                self._send_part()
+
+    def commit(self) -> None:
+        """Send the rest and complete the upload."""
+        self._refuse_existing()
+        if self._upload_id is None:
+            self._call_if_absent("put_object", **self._type, Body=self._take_buffer())
+        else:
+            if self._buffer:
+                self._send_part()
+            parts = [part.result() for part in self._parts]
+            self._call_if_absent(
+                "complete_multipart_upload", UploadId=self._upload_id, MultipartUpload={"Parts": parts}
+            )
+        self._pool.shutdown()
+
+    def abort(self) -> None:
+        """Abort the upload, which frees its parts."""
+        self._pool.shutdown(cancel_futures=True)
+        self._buffer.clear()
+        if self._upload_id is not None:
+            with suppress(Exception):  # the next download to this name aborts it
+                self._call("abort_multipart_upload", UploadId=self._upload_id)
+
+    def _take_buffer(self) -> bytes:
+        body = b"".join(self._buffer)
+        self._buffer, self._buffered_bytes = [], 0
+        return body
+
+    def _send_part(self) -> None:
+        if self._upload_id is None:
+            self._upload_id = str(self._call("create_multipart_upload", **self._type)["UploadId"])
+        pending = [part for part in self._parts if not part.done()]
+        if len(pending) >= _PARALLEL_PARTS:
+            wait(pending, return_when=FIRST_COMPLETED)
+        for part in self._parts:
+            if part.done():
+                part.result()
+        self._parts.append(self._pool.submit(self._upload_part, len(self._parts) + 1, self._take_buffer()))
+
+    def _upload_part(self, number: int, body: bytes) -> dict[str, Any]:
+        response = self._call("upload_part", UploadId=self._upload_id, PartNumber=number, Body=body)
+        checksums = {name: value for name, value in response.items() if name.startswith("Checksum")}
+        checksums.pop("ChecksumType", None)
+        return {"PartNumber": number, "ETag": response["ETag"], **checksums}
+
+    def _call_if_absent(self, method: str, **arguments: Any) -> None:
+        """If exclusive, with `If-None-Match: *`, unless the store does not support it."""
+        if not self._exclusive:
+            self._call(method, **arguments)
+            return
+        try:
+            self._call(method, IfNoneMatch="*", **arguments)
+        except Exception as error:
+            code = s3_error_code(error)
+            if code in _S3_TAKEN:
+                raise self._target.exists_error() from None
+            if code not in _S3_NO_CONDITIONS:
+                raise
+            self._call(method, **arguments)
+
+    def _call(self, method: str, **arguments: Any) -> dict[str, Any]:
+        response: dict[str, Any] = getattr(self._client, method)(**self._object, **arguments)
+        return response
+
+    def _refuse_existing(self) -> None:
+        if not self._exclusive:
+            return
+        try:
+            self._call("head_object")
+        except Exception as error:
+            if s3_error_code(error) not in _S3_MISSING:
+                raise
+        else:
+            raise self._target.exists_error()
+
+
+# --- other stores
+
+
+class FsspecWriter:
+    """Writes through fsspec. Only `commit` publishes: neither `close` nor the garbage collector may."""
 
     def __init__(self, target: Target, place: ObjectPath, *, exclusive: bool) -> None:
         self._target, self._exclusive = target, exclusive
         self._filesystem, self._path = place.connect()
         self._refuse_existing()
-        self._part: str | None = None
-        if place.scheme not in PUBLISH_ON_CLOSE:
+        self._temporary: str | None = None
+        if place.scheme not in PUBLISH_ON_CLOSE_SCHEMES:
             folder, _, name = self._path.rpartition("/")
             if folder:
                 self._filesystem.makedirs(folder, exist_ok=True)
-            self._part = f"{folder}/{part_name(name)}"
-        self._file: Any = self._filesystem.open(self._part or self._path, "wb", block_size=_STORE_BLOCK_BYTES)
+            self._temporary = f"{folder}/{temporary_name(name)}"
+        self._file: Any = self._filesystem.open(
+            self._temporary or self._path, "wb", block_size=_FSSPEC_BLOCK_BYTES
+        )
 
     def write(self, chunk: bytes) -> None:
-        """Take the next bytes."""
+        """Write the next bytes."""
         self._file.write(chunk)
 
     def commit(self) -> None:
-        """End the upload; the store then shows the object."""
+        """Finish the upload; the store then shows the object."""
         self._refuse_existing()
         self._file.close()
-        if self._part is not None:
-            _move(self._filesystem, self._part, self._path)
-            self._part = None
+        if self._temporary is not None:
+            self._move(self._temporary)
+            self._temporary = None
 
     def abort(self) -> None:
-        """Give the upload up."""
+        """Discard the upload."""
+        from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]
+
         try:
-            _give_up(self._file)
+            if isinstance(self._file, AbstractBufferedFile):
+                self._file.closed = True  # else close() and __del__ upload the rest and publish
+                self._file.discard()
+            else:
+                self._file.close()
         except Exception as error:
-            log.debug("The upload to %s could not be given up cleanly: %s", self._target.display, error)
-        if self._part is not None:
+            log.debug("The upload to %s could not be discarded: %s", self._target.display, error)
+        if self._temporary is not None:
             with suppress(Exception):
-                self._filesystem.rm_file(self._part)
+                self._filesystem.rm_file(self._temporary)
+
+    def _move(self, temporary: str) -> None:
+        """By the store's own move, if it has one; fsspec's treats names as patterns."""
+        from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
+
+        if type(self._filesystem).mv is AbstractFileSystem.mv:
+            self._filesystem.cp_file(temporary, self._path)
+            self._filesystem.rm_file(temporary)
+        else:
+            self._filesystem.mv(temporary, self._path)
 
     def _refuse_existing(self) -> None:
         if self._exclusive and self._filesystem.exists(self._path):
-            raise self._target.exists_already()
+            raise self._target.exists_error()
 
 
-def _move(filesystem: Any, part: str, path: str) -> None:
-    """By the store's own move where it has one; fsspec's takes names for patterns, where they look it."""
-    from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
-
-    if type(filesystem).mv is AbstractFileSystem.mv:
-        filesystem.cp_file(part, path)
-        filesystem.rm_file(part)
-    else:
-        filesystem.mv(part, path)
+# --- cleanup of killed attempts. On a disk the writer holds a lock on its temporary file, which ends with
+# its process. Object stores have no such lock: a download aborts what others have begun under the same
+# name. Waiting for an age would leave the parts of a killed S3 upload, which cost money, until another
+# download comes later.
 
 
-def _give_up(file: Any) -> None:
-    from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]
+def temporary_name(file_name: str) -> str:
+    """A new hidden name beside `file_name`."""
+    return f"{_temporary_prefix(file_name)}{secrets.token_hex(6)}.part"
 
-    if not isinstance(file, AbstractBufferedFile):
-        file.close()
-        return
-    file.closed = True  # close() and __del__ upload the rest and publish, unless this says they have run
-    file.discard()
+
+def remove_temporary_files(target: Target) -> None:
+    """Remove what earlier downloads to this target have left; if that fails, it is only logged."""
+    try:
+        if isinstance(target.place, Path):
+            _remove_local_files(target.place)
+        elif target.place.scheme in S3_SCHEMES:
+            _abort_uploads(target.place)
+        elif target.place.scheme not in PUBLISH_ON_CLOSE_SCHEMES:
+            _remove_objects(target.place)
+    except Exception as error:  # e.g. no right to list; the download itself reports what matters
+        log.debug("Temporary files beside %s could not be listed: %s", target.display, short_error(error))
+
+
+def _temporary_prefix(file_name: str) -> str:
+    return f".{file_name[:40]}.{hashlib.sha256(file_name.encode(errors='surrogatepass')).hexdigest()[:8]}."
+
+
+def _lock(file: IO[bytes]) -> bool | None:
+    """Lock an open file. False if another process holds the lock; None if the file system has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _remove_local_files(path: Path) -> None:
+    for temporary in path.parent.glob(f"{glob.escape(_temporary_prefix(path.name))}*.part"):
+        with suppress(OSError), temporary.open("rb") as file:
+            is_abandoned = _lock(file)
+            if is_abandoned is None:
+                is_abandoned = time.time() - temporary.stat().st_mtime > _ABANDONED_AFTER_SECONDS
+            if is_abandoned:
+                temporary.unlink()
+                log.info("Removed %s, which an earlier attempt left.", temporary.name)
+
+
+def _abort_uploads(place: ObjectPath) -> None:
+    client, name = place.s3_client()
+    response = client.list_multipart_uploads(Bucket=name["Bucket"], Prefix=name["Key"])
+    for upload in response.get("Uploads", ()):
+        if upload["Key"] == name["Key"]:
+            client.abort_multipart_upload(**name, UploadId=upload["UploadId"])
+            log.info("Aborted an upload of %s that an earlier attempt left.", name["Key"])
+
+
+def _remove_objects(place: ObjectPath) -> None:
+    filesystem, path = place.connect()
+    folder, _, file_name = path.rpartition("/")
+    for temporary in filesystem.ls(folder, detail=False):
+        name = temporary.rpartition("/")[2]
+        if name.startswith(_temporary_prefix(file_name)) and name.endswith(".part"):
+            filesystem.rm_file(temporary)  # `rm` treats the name as a pattern
+            log.info("Removed %s, which an earlier attempt left.", name)

@@ -12,7 +12,7 @@ import pytest
 
 from magichour_provider import lineage
 from magichour_provider.jobs.reference import JobReference
-from magichour_provider.lineage import Submission, image_name, of_landing, of_submission
+from magichour_provider.lineage import Submission, image_dataset, download_lineage, submission_lineage
 
 SIGNED = "https://who:secret@cdn.example.com:8443/stills/a%20b.jpg?X-Amz-Signature=5f3c9a5f3c9a#top"
 PROMPT = "She smiles; the camera moves slowly closer"
@@ -70,11 +70,11 @@ def names(datasets):
     ],
 )
 def test_an_image_is_named_after_the_place_that_holds_it(path, name):
-    assert image_name(path) == name
+    assert image_dataset(path) == name
 
 
 def test_a_submission_leads_from_its_images_to_the_project():
-    found = as_json(of_submission(submission(end_image="s3://b/last.png")))
+    found = as_json(submission_lineage(submission(end_image="s3://b/last.png")))
     assert names(found["inputs"]) == [("file", "/stills/a.jpg"), ("s3://b", "last.png")]
     assert names(found["outputs"]) == [("magichour", "projects/abc")]
     facet = found["run_facets"]["magichour_job"]
@@ -92,7 +92,7 @@ def test_a_submission_leads_from_its_images_to_the_project():
 
 def test_before_it_is_submitted_there_is_no_project():
     found = as_json(
-        of_submission(submission(project_id=None, credits_charged=None, prompt=None, image=SIGNED))
+        submission_lineage(submission(project_id=None, credits_charged=None, prompt=None, image=SIGNED))
     )
     assert names(found["inputs"]) == [("https://cdn.example.com:8443", "stills/a%20b.jpg")]
     assert found["outputs"] == []
@@ -102,17 +102,17 @@ def test_before_it_is_submitted_there_is_no_project():
 
 @pytest.mark.parametrize("odd", [{"image": None}, {"end_seconds": "{{ n }}"}, {"prompt": 5}, {"image": ""}])
 def test_what_a_task_was_given_amiss_breaks_no_lineage(odd):
-    assert names(as_json(of_submission(submission(**odd)))["outputs"]) == [("magichour", "projects/abc")]
+    assert names(as_json(submission_lineage(submission(**odd)))["outputs"]) == [("magichour", "projects/abc")]
 
 
 def test_no_signature_and_no_prompt_is_in_the_lineage():
-    text = json.dumps(as_json(of_submission(submission(image=SIGNED, end_image=SIGNED))))
+    text = json.dumps(as_json(submission_lineage(submission(image=SIGNED, end_image=SIGNED))))
     assert not [secret for secret in (PROMPT, "Signature", "5f3c9a", "who", "secret") if secret in text]
 
 
 def test_a_landing_leads_from_the_project_to_the_clip():
     job = JobReference("abc", "kling-3.0", "720p", 300)
-    found = as_json(of_landing(job, LANDED))
+    found = as_json(download_lineage(job, LANDED))
     assert names(found["inputs"]) == [("magichour", "projects/abc")]
     (clip,) = found["outputs"]
     assert (clip["namespace"], clip["name"]) == ("s3://clips", "2026/abc.mp4")
@@ -128,9 +128,9 @@ def test_a_landing_leads_from_the_project_to_the_clip():
 def test_every_clip_of_a_project_is_in_the_lineage_and_none_that_did_not_land():
     job = JobReference("abc")
     second = {**LANDED, "path": "/clips/2.mp4"}
-    found = as_json(of_landing(job, {**LANDED, "clips": [LANDED, second]}))
+    found = as_json(download_lineage(job, {**LANDED, "clips": [LANDED, second]}))
     assert names(found["outputs"]) == [("s3://clips", "2026/abc.mp4"), ("file", "/clips/2.mp4")]
-    assert as_json(of_landing(job, None))["outputs"] == []
+    assert as_json(download_lineage(job, None))["outputs"] == []
 
 
 class Collector:
@@ -185,14 +185,14 @@ def test_a_collector_that_fails_fails_no_transfer(monkeypatch, caplog):
 def test_without_the_openlineage_provider_there_is_none_and_nothing_breaks():
     program = """
 import sys
-from magichour_provider.lineage import of_landing
+from magichour_provider.lineage import download_lineage
 sys.modules["airflow.providers.openlineage"] = sys.modules["openlineage"] = None
 from magichour_provider.jobs.reference import JobReference
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 task = ImageToVideoOperator(task_id="render", image="a.jpg", end_seconds=5)
 assert task.get_openlineage_facets_on_start() is None
 assert task.get_openlineage_facets_on_complete(None) is None
-assert of_landing(JobReference("abc"), None) is None
+assert download_lineage(JobReference("abc"), None) is None
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -11,9 +11,9 @@ import pytest
 from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
-from magichour_provider.asset_events import announce, announce_clips, uri_of
+from magichour_provider.lineage import emit_events, emit_video_events, file_uri
 from magichour_provider.jobs.reference import JobReference
-from magichour_provider.storage.locations import locate
+from magichour_provider.storage.locations import parse_location
 
 JOB = JobReference("abc", model="kling-3.0", credits_charged=300)
 
@@ -27,7 +27,7 @@ def clip(path, **change):
 
 def told(outlets, landed, job=JOB):
     events = OutletEventAccessors()
-    announce_clips({"outlet_events": events}, outlets, landed, job)
+    emit_video_events({"outlet_events": events}, outlets, landed, job)
     return events
 
 
@@ -42,9 +42,9 @@ def told(outlets, landed, job=JOB):
     ],
 )
 def test_the_uri_leads_back_to_the_clip(path, uri):
-    assert uri_of(path) == uri
+    assert file_uri(path) == uri
     if path.startswith("/"):
-        assert locate(uri) == Path(path)
+        assert parse_location(uri) == Path(path)
 
 
 def test_an_extra_is_json_with_the_names_of_the_contract():
@@ -87,13 +87,13 @@ def test_no_character_of_a_name_is_lost_in_the_asset_of_an_alias(path, uri):
     alias = AssetAlias("all")
     (event,) = told([alias], clip(path))[alias].asset_alias_events
     assert event.dest_asset_key.uri == uri
-    assert event.extra["uri"] == uri_of(path)
+    assert event.extra["uri"] == file_uri(path)
 
 
 def test_what_a_user_has_put_into_an_event_stays():
     asset, events = Asset("clips"), OutletEventAccessors()
     events[asset].extra = {"campaign": "spring", "model": "mine"}
-    announce_clips({"outlet_events": events}, [asset], clip("/a.mp4"), JOB)
+    emit_video_events({"outlet_events": events}, [asset], clip("/a.mp4"), JOB)
     assert events[asset].extra["campaign"] == "spring"
     assert events[asset].extra["model"] == "mine"
     assert events[asset].extra["project_id"] == "abc"
@@ -108,7 +108,7 @@ def test_an_event_that_cannot_be_told_fails_nothing_and_hinders_no_other(caplog)
 
     events, fine = Broken(), Asset("fine")
     with caplog.at_level(logging.ERROR):
-        announce({"outlet_events": events}, [Asset("broken"), SimpleNamespace(url="x"), fine], [{"uri": "u"}])
+        emit_events({"outlet_events": events}, [Asset("broken"), SimpleNamespace(url="x"), fine], [{"uri": "u"}])
     assert events[fine].extra == {"uri": "u"}
     assert len(events) == 1
     assert "asset event of Asset(name='broken'" in caplog.text

@@ -90,7 +90,7 @@ def test_a_task_of_ones_own_can_do_each_step(hook, tmp_path):
 
 def test_the_connection_is_read_without_blocking_for_the_async_client(hook, magichour_sandbox):
     async def tier():
-        async with await hook.async_client() as client:
+        async with await hook.get_async_conn() as client:
             return (await client.get_account()).tier
 
     assert asyncio.run(tier()) == "creator"

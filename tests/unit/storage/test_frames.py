@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from magichour_provider.exceptions import NetworkError, PictureError
-from magichour_provider.storage.frames import read_stills
+from magichour_provider.storage.frames import read_frames
 
 WITHIN = (200, 200)
 KINDS = {
@@ -28,7 +28,7 @@ KINDS = {
 
 
 def levels(clip, fractions):
-    stills = read_stills(str(clip), fractions, within=WITHIN)
+    stills = read_frames(str(clip), fractions, within=WITHIN)
     return [image.convert("L").getpixel((image.width // 2, image.height // 2)) for image in stills.images]
 
 
@@ -48,7 +48,7 @@ def test_a_clip_of_one_frame_has_it_at_every_moment(make_clip):
 
 
 def test_it_says_length_and_size(make_clip):
-    stills = read_stills(str(make_clip(frames=36)), [0], within=WITHIN)
+    stills = read_frames(str(make_clip(frames=36)), [0], within=WITHIN)
     assert (stills.duration, stills.width, stills.height) == (pytest.approx(1.5, abs=0.01), 64, 48)
 
 
@@ -65,12 +65,12 @@ def test_it_says_length_and_size(make_clip):
 )
 def test_pictures_keep_their_shape_and_are_never_enlarged(make_clip, size, within, expected):
     clip = make_clip(size=size, pix_fmt="yuv444p", frames=1)
-    (image,) = read_stills(str(clip), [0], within=within).images
+    (image,) = read_frames(str(clip), [0], within=within).images
     assert (image.size, image.mode) == (expected, "RGB")
 
 
 def test_pixels_that_are_not_square_are_stretched(make_clip):
-    stills = read_stills(str(make_clip(aspect=2)), [0], within=WITHIN)
+    stills = read_frames(str(make_clip(aspect=2)), [0], within=WITHIN)
     assert (stills.width, stills.height, stills.images[0].size) == (128, 48, (128, 48))
 
 
@@ -90,7 +90,7 @@ def test_a_clip_that_was_filmed_sideways_is_upright(tmp_path):
     clockwise = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
     data[matrix : matrix + 36] = clockwise
     clip.write_bytes(data)
-    stills = read_stills(str(clip), [0], within=WITHIN)
+    stills = read_frames(str(clip), [0], within=WITHIN)
     assert (stills.width, stills.height, stills.images[0].size) == (32, 64, (32, 64))
     top, bottom = (stills.images[0].getpixel((16, y))[0] for y in (8, 56))
     assert (top > 200, bottom < 50) == (True, True)
@@ -134,7 +134,7 @@ def test_what_is_no_clip_is_told_by_what_it_is(make_clip, tmp_path, content, rea
     file = tmp_path / "clip.mp4"
     file.write_bytes(content)
     with pytest.raises(PictureError, match=reason):
-        read_stills(str(file), [0.5], within=WITHIN)
+        read_frames(str(file), [0.5], within=WITHIN)
 
 
 def test_what_is_no_file_is_told(tmp_path):
@@ -146,7 +146,7 @@ def test_what_is_no_file_is_told(tmp_path):
         "file://elsewhere/x.mp4": "three slashes",
     }.items():
         with pytest.raises(PictureError, match=reason):
-            read_stills(str(path), [0], within=WITHIN)
+            read_frames(str(path), [0], within=WITHIN)
 
 
 def test_sound_alone_has_no_picture(tmp_path):
@@ -158,7 +158,7 @@ def test_sound_alone_has_no_picture(tmp_path):
         file.mux(sound.encode(frame))
         file.mux(sound.encode(None))
     with pytest.raises(PictureError, match="holds no pictures"):
-        read_stills(str(tmp_path / "sound.mp4"), [0], within=WITHIN)
+        read_frames(str(tmp_path / "sound.mp4"), [0], within=WITHIN)
 
 
 def test_a_clip_without_its_end_shows_what_is_there(make_clip):
@@ -170,7 +170,7 @@ def test_a_clip_without_its_end_shows_what_is_there(make_clip):
 def test_a_frame_of_many_pixels_is_refused(make_clip):
     clip = make_clip(size=(4400, 4400), frames=1, preset="ultrafast")
     with pytest.raises(PictureError, match="4400 x 4400 pixels are larger"):
-        read_stills(str(clip), [0], within=WITHIN)
+        read_frames(str(clip), [0], within=WITHIN)
 
 
 def test_a_frame_that_is_suddenly_large_or_damaged_is_not_decoded(tmp_path):
@@ -186,7 +186,7 @@ def test_a_frame_that_is_suddenly_large_or_damaged_is_not_decoded(tmp_path):
         damaged = av.Packet(b"\xff\xd8 damaged")
         damaged.stream, damaged.pts, damaged.dts, damaged.time_base = video, 3, 3, Fraction(1, 24)
         file.mux(damaged)
-    stills = read_stills(str(clip), [1], within=WITHIN)
+    stills = read_frames(str(clip), [1], within=WITHIN)
     assert (stills.width, stills.height) == (64, 48)
 
 
@@ -204,7 +204,7 @@ def test_a_frame_of_many_bytes_is_refused(make_clip):
     clip.write_bytes(data)
     os.truncate(clip, 200 << 20)
     with pytest.raises(PictureError, match="larger than 64 MiB"):
-        read_stills(str(clip), [0], within=WITHIN)
+        read_frames(str(clip), [0], within=WITHIN)
 
 
 def test_damage_of_any_kind_ends_in_frames_or_in_one_error(make_clip, tmp_path):
@@ -228,7 +228,7 @@ DAMAGE = """
 import random, sys
 from pathlib import Path
 from magichour_provider.exceptions import PictureError
-from magichour_provider.storage.frames import read_stills
+from magichour_provider.storage.frames import read_frames
 
 whole, damaged = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 dice = random.Random(5)
@@ -239,7 +239,7 @@ for _ in range(300):
         data[dice.randrange(len(data))] = dice.randrange(256)
     damaged.write_bytes(data[: dice.choice([len(data), dice.randrange(len(data))])])
     try:
-        read_stills(str(damaged), [0, 0.5, 1], within=(50, 50))
+        read_frames(str(damaged), [0, 0.5, 1], within=(50, 50))
         shown += 1
     except PictureError:
         refused += 1
@@ -250,12 +250,12 @@ print(shown, refused)
 class TestInAStore:
     def test_a_clip_is_read_where_it_lies(self, make_clip, memory_store):
         memory_store.pipe("/clips/a.mp4", make_clip().read_bytes())
-        stills = read_stills("memory://some_store@clips/a.mp4", [0.5], within=WITHIN)
+        stills = read_frames("memory://some_store@clips/a.mp4", [0.5], within=WITHIN)
         assert stills.images[0].convert("L").getpixel((32, 24)) == pytest.approx(128, abs=6)
 
     def test_a_clip_that_is_not_there_is_told_without_the_connection(self, memory_store):
         with pytest.raises(PictureError, match=r"Clip memory://clips/a.mp4 cannot be read.* does not exist"):
-            read_stills("memory://some_store@clips/a.mp4", [0.5], within=WITHIN)
+            read_frames("memory://some_store@clips/a.mp4", [0.5], within=WITHIN)
 
     @pytest.mark.parametrize("good_bytes", [0, 1000, 3000])
     def test_a_store_in_trouble_may_be_asked_again(self, make_clip, memory_store, monkeypatch, good_bytes):
@@ -263,7 +263,7 @@ class TestInAStore:
         opened = memory_store.open("/clips/a.mp4", "rb")
         monkeypatch.setattr(type(memory_store), "_open", lambda *_, **__: Flaky(opened, good_bytes))
         with pytest.raises(NetworkError, match=r"Clip memory://clips/a.mp4 .*reset by peer.*can help"):
-            read_stills("memory://clips/a.mp4", [0.5], within=WITHIN)
+            read_frames("memory://clips/a.mp4", [0.5], within=WITHIN)
 
 
 class Flaky:

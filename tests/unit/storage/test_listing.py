@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from magichour_provider.exceptions import InvalidRequestError
-from magichour_provider.storage.listing import ListedClip, listed_clips
+from magichour_provider.storage.contact_sheets import ListedVideo, parse_videos
 
 ONE = {"path": "/clips/a.mp4", "project_id": "cm1", "duration": 5.0, "width": 1276, "height": 720, "fps": 24}
 TWO = {"path": "s3://clips/b.mp4", "project_id": "cm2", "duration": 3.5}
 READ = [
-    ListedClip("/clips/a.mp4", "cm1", None, 5.0, 1276, 720),
-    ListedClip("s3://clips/b.mp4", "cm2", None, 3.5),
+    ListedVideo("/clips/a.mp4", "cm1", None, 5.0, 1276, 720),
+    ListedVideo("s3://clips/b.mp4", "cm2", None, 3.5),
 ]
 
 
@@ -39,20 +39,20 @@ class LazySequence:
     ids=["list", "mapped", "nested", "template", "template with spaces", "templates", "several downloads"],
 )
 def test_every_form_is_read_in_its_order(given):
-    assert listed_clips(given) == READ
+    assert parse_videos(given) == READ
 
 
 def test_paths_are_clips():
-    assert listed_clips(["/clips/a.mp4", "s3://clips/b.mp4"]) == [
-        ListedClip("/clips/a.mp4"),
-        ListedClip("s3://clips/b.mp4"),
+    assert parse_videos(["/clips/a.mp4", "s3://clips/b.mp4"]) == [
+        ListedVideo("/clips/a.mp4"),
+        ListedVideo("s3://clips/b.mp4"),
     ]
-    assert listed_clips("/clips/[1].mp4") == [ListedClip("/clips/[1].mp4")]
+    assert parse_videos("/clips/[1].mp4") == [ListedVideo("/clips/[1].mp4")]
 
 
 @pytest.mark.parametrize("given", [None, [], "", "None", "[]", [None, None], LazySequence(), "[None]"])
 def test_nothing_is_no_clip(given):
-    assert listed_clips(given) == []
+    assert parse_videos(given) == []
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_nothing_is_no_clip(given):
 )
 def test_anything_else_is_refused(given):
     with pytest.raises(InvalidRequestError):
-        listed_clips(given)
+        parse_videos(given)
 
 
 def test_the_jobs_know_names_models_and_credits():
@@ -69,13 +69,13 @@ def test_the_jobs_know_names_models_and_credits():
         {"project_id": "cm3", "name": "Other", "credits_charged": 9},
         None,
     ]
-    one, two = listed_clips([{**ONE, "name": "Own", "credits_charged": 120}, TWO], jobs)
+    one, two = parse_videos([{**ONE, "name": "Own", "credits_charged": 120}, TWO], jobs)
     assert (one.name, one.credits, one.model) == ("Own", 120, None)
     assert (two.name, two.credits, two.model, two.seconds) == ("Sunset", 0, "ltx-2.3", 3.5)
 
 
 def test_what_an_asset_event_holds_is_read():
-    (clip,) = listed_clips(
+    (clip,) = parse_videos(
         {"path": "/a.mp4", "credits": 30, "model": "ltx-2.3", "fps": None, "duration": None}
     )
     assert (clip.credits, clip.model, clip.seconds) == (30, "ltx-2.3", None)
@@ -83,17 +83,17 @@ def test_what_an_asset_event_holds_is_read():
 
 @pytest.mark.parametrize("strange", [True, "5", float("nan"), -1, 10**400, [5]])
 def test_strange_figures_are_taken_for_unknown(strange):
-    (clip,) = listed_clips({"path": "/a.mp4", "duration": strange, "width": strange, "credits": strange})
+    (clip,) = parse_videos({"path": "/a.mp4", "duration": strange, "width": strange, "credits": strange})
     assert (clip.seconds, clip.width, clip.credits) == (None, None, None)
 
 
 @pytest.mark.parametrize(
     ("clip", "label"),
     [
-        (ListedClip("/clips/cm1.mp4", "cm1"), "cm1"),
-        (ListedClip("/clips/cm1.mp4", "cm1", "Sunset"), "Sunset"),
-        (ListedClip("s3://secret@clips/a.b.mp4"), "a.b"),
-        (ListedClip("/clips/clip"), "clip"),
+        (ListedVideo("/clips/cm1.mp4", "cm1"), "cm1"),
+        (ListedVideo("/clips/cm1.mp4", "cm1", "Sunset"), "Sunset"),
+        (ListedVideo("s3://secret@clips/a.b.mp4"), "a.b"),
+        (ListedVideo("/clips/clip"), "clip"),
     ],
 )
 def test_a_clip_is_called_by_its_name_or_its_files(clip, label):

@@ -8,12 +8,12 @@ import av
 import pytest
 
 from magichour_provider.exceptions import NotAVideoError
-from magichour_provider.storage.mp4 import MAX_MOOV_BYTES, ClipInfo, Mp4Scanner
+from magichour_provider.storage.mp4 import MAX_MOOV_BYTES, VideoInfo, Mp4Scanner
 
 from .conftest import boxes_of, make_clip
 
 
-def scan(data: bytes, chunk_bytes: int = 4096) -> ClipInfo:
+def scan(data: bytes, chunk_bytes: int = 4096) -> VideoInfo:
     scanner = Mp4Scanner()
     for start in range(0, len(data), chunk_bytes):
         scanner.feed(data[start : start + chunk_bytes])

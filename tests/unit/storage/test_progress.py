@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from magichour_provider.storage.progress import Progress
+from magichour_provider.storage.download import Progress
 
 MB = 10**6
 

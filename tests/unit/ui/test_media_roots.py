@@ -8,7 +8,7 @@ import pytest
 
 from magichour_provider.exceptions import ConfigurationError
 from magichour_provider.storage.locations import ObjectPath
-from magichour_provider.storage.target import resolve_target
+from magichour_provider.storage.locations import resolve_target
 from magichour_provider.ui.media_files import MediaRefusedError, authorize, parse_roots
 
 SHARED = "/data/clips"

@@ -22,9 +22,9 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from magichour_provider import exceptions as errors
 from magichour_provider.client.settings import ClientSettings
-from magichour_provider.storage import fetching
-from magichour_provider.storage.target import resolve_target
-from magichour_provider.storage.transfer import land
+from magichour_provider.storage import download as fetching
+from magichour_provider.storage.locations import resolve_target
+from magichour_provider.storage.download import download_video as land
 
 from .raw_storage import SIGNATURE, RawStorage, client_for
 
@@ -35,7 +35,7 @@ PATIENCE_SECONDS = 30.0
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr(fetching, "_LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(fetching, "_LONGEST_PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -571,8 +571,8 @@ import os, sys
 from magichour_provider.client.sync import MagicHourClient
 from magichour_provider.client.models import DownloadUrl
 from magichour_provider.client.settings import ClientSettings
-from magichour_provider.storage.target import resolve_target
-from magichour_provider.storage.transfer import land
+from magichour_provider.storage.locations import resolve_target
+from magichour_provider.storage.download import download_video as land
 
 url, folder = sys.argv[1:]
 link = DownloadUrl.model_validate({"url": url})

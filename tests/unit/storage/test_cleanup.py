@@ -1,4 +1,4 @@
-"""What killed landings leave beside their target: removed by the next one, and nothing else is."""
+"""What killed landings leave poster_path their target: removed by the next one, and nothing else is."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from magichour_provider.storage.cleanup import hold, part_name, remove_leftovers
+from magichour_provider.storage.publish import _lock, temporary_name, remove_temporary_files
 from magichour_provider.storage.download import AtomicDownload
-from magichour_provider.storage.publish_local import LocalWriter
-from magichour_provider.storage.target import resolve_target
+from magichour_provider.storage.publish import LocalWriter
+from magichour_provider.storage.locations import resolve_target
 
 
 def target_at(path):
@@ -23,7 +23,7 @@ def target_at(path):
 
 def leave_part(path):
     """What a killed landing of `path` leaves."""
-    part = path.with_name(part_name(path.name))
+    part = path.with_name(temporary_name(path.name))
     part.write_bytes(b"half a clip")
     return part
 
@@ -31,7 +31,7 @@ def leave_part(path):
 def test_what_a_dead_writer_has_left_is_removed_and_told(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     parts = [leave_part(tmp_path / "clip.mp4") for _ in range(3)]
-    remove_leftovers(target_at(tmp_path / "clip.mp4"))
+    remove_temporary_files(target_at(tmp_path / "clip.mp4"))
     assert list(tmp_path.iterdir()) == []
     assert all(part.name in caplog.text for part in parts)
 
@@ -40,7 +40,7 @@ def test_what_a_live_writer_writes_stays_and_lands(tmp_path, clip):
     target = target_at(tmp_path / "clip.mp4")
     with AtomicDownload(target) as landing:
         landing.write(clip)
-        remove_leftovers(target)
+        remove_temporary_files(target)
         landing.publish(len(clip))
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
@@ -51,7 +51,7 @@ def test_what_a_live_writer_writes_stays_however_long_it_has_waited(tmp_path, cl
         landing.write(clip)
         (part,) = tmp_path.iterdir()
         os.utime(part, (time.time() - 48 * 3600,) * 2)
-        remove_leftovers(target)
+        remove_temporary_files(target)
         assert part.exists()
 
 
@@ -80,7 +80,7 @@ def test_only_this_targets_leftovers_are_removed(tmp_path, mine, others):
     leave_part(tmp_path / mine)
     kept.add(f".{mine[:40]}.notes.part")
     (tmp_path / f".{mine[:40]}.notes.part").write_bytes(b"a person's")
-    remove_leftovers(target_at(tmp_path / mine))
+    remove_temporary_files(target_at(tmp_path / mine))
     assert {path.name for path in tmp_path.iterdir()} == kept
 
 
@@ -90,12 +90,12 @@ def test_a_folder_with_glob_characters_is_one_folder(tmp_path):
     for folder in folders:
         folder.mkdir()
         parts.append(leave_part(folder / "clip.mp4"))
-    remove_leftovers(target_at(folders[0] / "clip.mp4"))
+    remove_temporary_files(target_at(folders[0] / "clip.mp4"))
     assert [part.exists() for part in parts] == [False, True, True]
 
 
 def test_a_folder_that_is_not_there_is_no_trouble(tmp_path):
-    remove_leftovers(target_at(tmp_path / "no" / "such" / "clip.mp4"))
+    remove_temporary_files(target_at(tmp_path / "no" / "such" / "clip.mp4"))
 
 
 def test_what_cannot_be_removed_does_not_stop_the_landing(tmp_path, monkeypatch):
@@ -105,7 +105,7 @@ def test_what_cannot_be_removed_does_not_stop_the_landing(tmp_path, monkeypatch)
         raise PermissionError(errno.EACCES, "no right")
 
     monkeypatch.setattr(Path, "unlink", refuse)
-    remove_leftovers(target_at(tmp_path / "clip.mp4"))
+    remove_temporary_files(target_at(tmp_path / "clip.mp4"))
     monkeypatch.undo()
     assert part.exists()
 
@@ -119,7 +119,7 @@ def test_where_there_are_no_locks_age_decides(tmp_path, monkeypatch, age, goes):
     part = leave_part(tmp_path / "clip.mp4")
     os.utime(part, (time.time() - age,) * 2)
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    remove_leftovers(target_at(tmp_path / "clip.mp4"))
+    remove_temporary_files(target_at(tmp_path / "clip.mp4"))
     assert part.exists() != goes
 
 
@@ -128,7 +128,7 @@ def test_a_clip_lands_where_there_are_no_locks(tmp_path, clip, monkeypatch):
     target = target_at(tmp_path / "clip.mp4")
     with AtomicDownload(target) as landing:
         landing.write(clip)
-        remove_leftovers(target)
+        remove_temporary_files(target)
         landing.publish()
     assert (tmp_path / "clip.mp4").read_bytes() == clip
 
@@ -141,17 +141,17 @@ def test_a_writer_whose_new_file_a_cleaner_takes_begins_another(tmp_path, clip, 
 
     def hold_after_a_cleaner(file):
         if cleaned:
-            return hold(file)
+            return _lock(file)
         part = next(tmp_path.glob(".clip.mp4.*.part"))
         with part.open("rb") as cleaner:
             fcntl.flock(cleaner, fcntl.LOCK_EX | fcntl.LOCK_NB)
             cleaned.append(part)
             if step == "before the lock":
                 part.unlink()
-                return hold(file)
-            return hold(file)
+                return _lock(file)
+            return _lock(file)
 
-    monkeypatch.setattr("magichour_provider.storage.publish_local.hold", hold_after_a_cleaner)
+    monkeypatch.setattr("magichour_provider.storage.publish_local._lock", hold_after_a_cleaner)
     writer = LocalWriter(target, tmp_path / "clip.mp4", exclusive=False)
     cleaned[0].unlink(missing_ok=True)
     writer.write(clip)
@@ -162,11 +162,11 @@ def test_a_writer_whose_new_file_a_cleaner_takes_begins_another(tmp_path, clip, 
 
 def test_in_a_store_without_uploads_of_its_own_the_temporary_object_is_removed(memory_store):
     target = resolve_target("memory://bucket/[a]*/clip.mp4", "p1")
-    name = part_name("clip.mp4")
+    name = temporary_name("clip.mp4")
     memory_store.pipe(f"/bucket/[a]*/{name}", b"half")
     memory_store.pipe(f"/bucket/ab/{name}", b"another folder's")
-    memory_store.pipe(f"/bucket/[a]*/{part_name('clip-2.mp4')}", b"another target's")
-    remove_leftovers(target)
+    memory_store.pipe(f"/bucket/[a]*/{temporary_name('clip-2.mp4')}", b"another target's")
+    remove_temporary_files(target)
     left = sorted(memory_store.store)
     assert len(left) == 2
     assert f"/bucket/ab/{name}" in left
@@ -177,10 +177,10 @@ def test_a_store_that_cannot_be_looked_into_is_no_trouble(memory_store, monkeypa
         raise PermissionError("no right to list")
 
     monkeypatch.setattr(type(memory_store), "glob", refuse)
-    remove_leftovers(resolve_target("memory://bucket/clip.mp4", "p1"))
+    remove_temporary_files(resolve_target("memory://bucket/clip.mp4", "p1"))
 
 
 def test_a_part_is_hidden_and_never_twice_the_same():
-    names = {part_name("clip.mp4") for _ in range(100)}
+    names = {temporary_name("clip.mp4") for _ in range(100)}
     assert len(names) == 100
     assert all(name.startswith(".clip.mp4.") for name in names)

@@ -36,7 +36,7 @@ class Lander:
         self.log = log
         with log.open("w") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("lander.py"))],
+                [sys.executable, str(Path(__file__).with_name("downloader.py"))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

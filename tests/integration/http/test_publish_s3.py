@@ -14,12 +14,12 @@ import pytest
 from magichour_provider import exceptions as errors
 from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.operators.download import DownloadVideoOperator
-from magichour_provider.storage import fetching
-from magichour_provider.storage.cleanup import remove_leftovers
+from magichour_provider.storage import download as fetching
+from magichour_provider.storage.publish import remove_temporary_files
 from magichour_provider.storage.download import AtomicDownload
-from magichour_provider.storage.images import open_source
-from magichour_provider.storage.publish_s3 import PART_BYTES, S3Writer
-from magichour_provider.storage.target import resolve_target
+from magichour_provider.storage.images import open_image
+from magichour_provider.storage.publish import PART_BYTES, S3Writer
+from magichour_provider.storage.locations import resolve_target
 
 MIB = 1 << 20
 CLIPS = {"method": "GET", "origin": "storage", "path": "*/output.mp4"}
@@ -33,7 +33,7 @@ SIZES = pytest.mark.parametrize("padding", [0, MULTIPART], ids=["one put", "mult
 def hook(monkeypatch, magichour_sandbox, s3):
     fields = {"password": magichour_sandbox.api_key, "host": magichour_sandbox.url, "conn_type": "magichour"}
     monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", json.dumps(fields))
-    monkeypatch.setattr(fetching, "_LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(fetching, "_LONGEST_PAUSE_SECONDS", 0.0)
     hook = MagicHourHook()
     yield hook
     hook.close()
@@ -246,7 +246,7 @@ def test_a_landing_whose_upload_another_one_ended_may_be_tried_again(s3, objects
     target = resolve_target("s3://s3@clips/clip.mp4", "p1")
     with AtomicDownload(target) as landing:
         landing.write(content)
-        remove_leftovers(target)
+        remove_temporary_files(target)
         with pytest.raises(errors.TransferError) as failed:
             landing.publish(len(content))
     assert failed.value.retryable
@@ -305,7 +305,7 @@ def test_nothing_is_removed_at_magic_hour_unless_the_object_is_as_it_landed(
     else:
         s3.delete_object(Bucket="clips", Key=f"{project_id}.mp4")
     with pytest.raises(errors.TransferError, match="read back"):
-        hook.delete_delivered(result, "s3")
+        hook.delete_after_verify(result, "s3")
     assert hook.get_video(project_id).enabled
 
 
@@ -370,7 +370,7 @@ def put_image(s3, key, padding):
 @pytest.mark.parametrize("key", ["stills/a.jpg", "stills/a b#\u732b+c.jpg"])
 def test_an_image_is_uploaded_from_s3_with_its_length_known(hook, magic, s3, key):
     content = put_image(s3, key, 3 * MIB)
-    source = open_source(f"s3://s3@clips/{key}")
+    source = open_image(f"s3://s3@clips/{key}")
     assert source.size == len(content)
     file_path = hook.upload(f"s3://clips/{key}", "s3")
     (upload,) = magic.control.state()["uploads"]
@@ -383,7 +383,7 @@ def test_an_image_is_uploaded_from_s3_with_its_length_known(hook, magic, s3, key
 
 def test_an_image_is_read_from_s3_in_blocks_of_a_few_mebibytes(s3):
     content = put_image(s3, "a.jpg", 20 * MIB)
-    source = open_source("s3://s3@clips/a.jpg")
+    source = open_image("s3://s3@clips/a.jpg")
     with source.open() as handle:
         assert handle.blocksize == 8 * MIB
     assert b"".join(source.iter_chunks()) == content

@@ -6,7 +6,7 @@ from itertools import pairwise, product
 
 import pytest
 
-from magichour_provider.storage.layout import FOOTER, MARGIN, MAX_HEIGHT, WIDTH, plan_sheet
+from magichour_provider.storage.drawing import FOOTER, MARGIN, MAX_HEIGHT, WIDTH, plan_sheet
 
 COUNTS = (1, 2, 3, 5, 12, 50, 100, 1000)
 

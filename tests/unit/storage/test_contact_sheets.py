@@ -11,9 +11,9 @@ from PIL import Image, ImageFont
 from magichour_provider.exceptions import DestinationError, PictureError
 from magichour_provider.storage import contact_sheets as contact_sheet
 from magichour_provider.storage.contact_sheets import make_contact_sheet
-from magichour_provider.storage.drawing import PANEL, PAPER, TROUBLE, Cell, draw_sheet, legible
-from magichour_provider.storage.layout import MAX_HEIGHT, WIDTH, plan_sheet
-from magichour_provider.storage.listing import ListedClip, listed_clips
+from magichour_provider.storage.drawing import PANEL, PAPER, PROBLEM, Cell, draw_sheet, legible
+from magichour_provider.storage.drawing import MAX_HEIGHT, WIDTH, plan_sheet
+from magichour_provider.storage.contact_sheets import ListedVideo, parse_videos
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def grey_at(sheet, plan, index, frame):
 
 
 def test_every_clip_has_its_frames_in_its_place(make_clip, tmp_path, drawn):
-    clips = listed_clips([str(make_clip(f"{name}.mp4", size=(160, 90))) for name in "abcd"])
+    clips = parse_videos([str(make_clip(f"{name}.mp4", size=(160, 90))) for name in "abcd"])
     result = make_contact_sheet(clips, f"{tmp_path}/sheet.jpg", frames=3)
     ((cells, plan, _),) = drawn
     with Image.open(result["path"]) as sheet:
@@ -51,7 +51,7 @@ def test_every_clip_has_its_frames_in_its_place(make_clip, tmp_path, drawn):
 
 
 def test_one_frame_is_from_the_middle(make_clip, tmp_path, drawn):
-    result = make_contact_sheet(listed_clips(str(make_clip())), f"{tmp_path}/sheet.png", frames=1)
+    result = make_contact_sheet(parse_videos(str(make_clip())), f"{tmp_path}/sheet.png", frames=1)
     with Image.open(result["path"]) as sheet:
         assert sheet.format == "PNG"
         assert grey_at(sheet, drawn[0][1], 0, 0) == pytest.approx(128, abs=6)
@@ -59,7 +59,7 @@ def test_one_frame_is_from_the_middle(make_clip, tmp_path, drawn):
 
 def test_labels_say_seconds_credits_and_model(make_clip, tmp_path, drawn):
     path = str(make_clip())
-    clips = [ListedClip(path, name="Sunset", seconds=5.0, credits=120, model="ltx-2.3")]
+    clips = [ListedVideo(path, name="Sunset", seconds=5.0, credits=120, model="ltx-2.3")]
     make_contact_sheet(clips, f"{tmp_path}/s.jpg", title="A run", subtitle="manual__2026")
     (((cell,), _, texts),) = drawn
     assert (cell.label, cell.detail) == ("Sunset", "5 s · 120 credits · ltx-2.3 · 64 x 48")
@@ -68,7 +68,7 @@ def test_labels_say_seconds_credits_and_model(make_clip, tmp_path, drawn):
 
 def test_a_sum_of_credits_that_are_not_all_known_is_not_given(make_clip, tmp_path, drawn):
     path = str(make_clip())
-    clips = [ListedClip(path, "cm1", credits=1), ListedClip(path, "cm2")]
+    clips = [ListedVideo(path, "cm1", credits=1), ListedVideo(path, "cm2")]
     make_contact_sheet(clips, f"{tmp_path}/s.jpg")
     assert drawn[0][2]["subtitle"] == "2 clips"
     assert [cell.detail for cell in drawn[0][0]] == ["1 s · 1 credit · 64 x 48", "1 s · 64 x 48"]
@@ -76,8 +76,8 @@ def test_a_sum_of_credits_that_are_not_all_known_is_not_given(make_clip, tmp_pat
 
 def test_a_project_of_several_downloads_is_counted_once(make_clip, tmp_path, drawn):
     path = str(make_clip())
-    clips = [ListedClip(path, "cm1", credits=30), ListedClip(path, "cm1", credits=30)]
-    make_contact_sheet([*clips, ListedClip(path, "cm2", credits=1000)], f"{tmp_path}/s.jpg")
+    clips = [ListedVideo(path, "cm1", credits=30), ListedVideo(path, "cm1", credits=30)]
+    make_contact_sheet([*clips, ListedVideo(path, "cm2", credits=1000)], f"{tmp_path}/s.jpg")
     assert drawn[0][2]["subtitle"] == "3 clips · 1,030 credits"
 
 
@@ -85,7 +85,7 @@ def test_a_clip_that_cannot_be_read_is_a_cell_that_says_so(make_clip, tmp_path, 
     (tmp_path / "page.mp4").write_text("<html>")
     paths = [str(make_clip()), str(tmp_path / "gone.mp4"), str(tmp_path / "page.mp4")]
     with caplog.at_level(logging.WARNING):
-        result = make_contact_sheet(listed_clips(paths), f"{tmp_path}/sheet.png")
+        result = make_contact_sheet(parse_videos(paths), f"{tmp_path}/sheet.png")
     assert (result["clips"], result["unreadable"]) == (3, 2)
     ((cells, plan, _),) = drawn
     assert [cell.problem and cell.problem.split(":")[0] for cell in cells] == [
@@ -100,19 +100,19 @@ def test_a_clip_that_cannot_be_read_is_a_cell_that_says_so(make_clip, tmp_path, 
         left, top = plan.corner(1)
         cell = sheet.crop((left, top, left + plan.cell_width, top + plan.frame_height))
         colours = {colour for _, colour in cell.getcolors(1 << 20)}
-    assert {rgb(PANEL), rgb(TROUBLE)} <= colours
+    assert {rgb(PANEL), rgb(PROBLEM)} <= colours
 
 
 def test_where_no_clip_can_be_read_there_is_no_sheet(tmp_path):
     paths = [str(tmp_path / "gone.mp4"), str(tmp_path / "lost.mp4")]
     with pytest.raises(PictureError, match=r"gone.mp4 .* does not exist"):
-        make_contact_sheet(listed_clips(paths), f"{tmp_path}/sheet.jpg")
+        make_contact_sheet(parse_videos(paths), f"{tmp_path}/sheet.jpg")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_shapes_of_every_kind_stand_whole_on_one_sheet(make_clip, tmp_path, drawn):
     sizes = [(320, 40), (40, 320), (96, 96)]
-    clips = listed_clips([str(make_clip(f"{n}.mp4", size=size)) for n, size in enumerate(sizes)])
+    clips = parse_videos([str(make_clip(f"{n}.mp4", size=size)) for n, size in enumerate(sizes)])
     result = make_contact_sheet(clips, f"{tmp_path}/sheet.png", frames=1)
     plan = drawn[0][1]
     with Image.open(result["path"]) as sheet:
@@ -127,7 +127,7 @@ def test_shapes_of_every_kind_stand_whole_on_one_sheet(make_clip, tmp_path, draw
 
 def test_many_clips_are_bounded_and_the_rest_is_counted(make_clip, tmp_path, drawn):
     path = str(make_clip(size=(160, 90), frames=3))
-    clips = [ListedClip(path, name=f"clip {index}") for index in range(300)]
+    clips = [ListedVideo(path, name=f"clip {index}") for index in range(300)]
     result = make_contact_sheet(clips, f"{tmp_path}/sheet.jpg")
     ((cells, plan, texts),) = drawn
     assert (plan.width, plan.height) == (result["width"], result["height"])
@@ -142,7 +142,7 @@ def test_many_clips_are_bounded_and_the_rest_is_counted(make_clip, tmp_path, dra
 def test_a_guess_of_the_shape_that_was_wrong_loses_no_clip(make_clip, tmp_path, drawn, aspect):
     """The paths say nothing of the shape; 16:9 is thought at first."""
     path = str(make_clip(size=(round(80 * aspect), 80), frames=1))
-    result = make_contact_sheet([ListedClip(path)] * 150, f"{tmp_path}/sheet.jpg")
+    result = make_contact_sheet([ListedVideo(path)] * 150, f"{tmp_path}/sheet.jpg")
     ((cells, plan, _),) = drawn
     assert len(cells) + plan.left_out == 150
     assert result["height"] <= MAX_HEIGHT
@@ -152,7 +152,7 @@ def test_a_guess_of_the_shape_that_was_wrong_loses_no_clip(make_clip, tmp_path, 
 @pytest.mark.parametrize("path", ["sheets/", "sheets", "sheets/today.png", "exists.already"])
 def test_the_path_is_a_picture_or_a_folder(make_clip, tmp_path, path):
     (tmp_path / "exists.already").mkdir()
-    result = make_contact_sheet(listed_clips(str(make_clip())), f"{tmp_path}/{path}")
+    result = make_contact_sheet(parse_videos(str(make_clip())), f"{tmp_path}/{path}")
     expected = path if path.endswith("png") else f"{path.rstrip('/')}/contact-sheet.jpg"
     assert result["path"] == f"{tmp_path}/{expected}"
     assert [file.name for file in (tmp_path / expected).parent.iterdir()] == [expected.rpartition("/")[2]]
@@ -161,16 +161,16 @@ def test_the_path_is_a_picture_or_a_folder(make_clip, tmp_path, path):
 @pytest.mark.parametrize("path", ["", "None", "sheet.gif", "run.2026", "file://elsewhere/x.jpg"])
 def test_a_path_that_is_neither_is_refused_before_anything_is_read(path):
     with pytest.raises(DestinationError):
-        make_contact_sheet([ListedClip("/nowhere/clip.mp4")], path)
+        make_contact_sheet([ListedVideo("/nowhere/clip.mp4")], path)
 
 
 def test_from_a_store_into_a_store(make_clip, memory_store):
     memory_store.pipe("/clips/a.mp4", make_clip().read_bytes())
     result = make_contact_sheet(
-        [ListedClip("memory://clips/a.mp4")],
+        [ListedVideo("memory://clips/a.mp4")],
         "memory://sheets/today/",
         path_conn_id="some_store",
-        clips_conn_id="some_store",
+        videos_conn_id="some_store",
     )
     assert result["path"] == "memory://sheets/today/contact-sheet.jpg"
     with Image.open(io.BytesIO(memory_store.cat("/sheets/today/contact-sheet.jpg"))) as sheet:

@@ -1,4 +1,4 @@
-"""A poster lies beside its clip, whole, or there is none."""
+"""A poster lies poster_path its clip, whole, or there is none."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from magichour_provider.exceptions import DestinationError, InvalidRequestError, PictureError
-from magichour_provider.storage import picture_publishing as publishing
-from magichour_provider.storage.posters import beside, make_poster
+from magichour_provider.storage import posters as publishing
+from magichour_provider.storage.posters import poster_path, make_poster
 
 
 def level(image):
@@ -109,11 +109,11 @@ def test_the_connection_in_the_url_is_used_and_not_shown(make_clip, memory_store
     ],
 )
 def test_the_poster_has_the_clips_name(clip, poster):
-    assert beside(clip) == poster
+    assert poster_path(clip) == poster
 
 
 @pytest.mark.parametrize("clip", ["/x/", "", "/x/clip.jpg", "s3://secret@bucket/clip.JPEG"])
 def test_what_is_no_clips_name_is_refused(clip):
     with pytest.raises(PictureError, match="not the name of a clip") as refused:
-        beside(clip)
+        poster_path(clip)
     assert "secret" not in str(refused.value)

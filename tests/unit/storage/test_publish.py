@@ -23,15 +23,17 @@ from magichour_provider.exceptions import (
     NotAVideoError,
     TransferError,
 )
-from magichour_provider.storage.download import AtomicDownload, DownloadedFile, existing
-from magichour_provider.storage.target import Target, resolve_target
+from magichour_provider.storage.download import AtomicDownload
+from magichour_provider.storage.existing import SavedVideo
+from magichour_provider.storage.existing import existing_video as existing
+from magichour_provider.storage.locations import Target, resolve_target
 
 from .conftest import STORE_CONN_ID, boxes_of, make_clip
 
 OLD = b"what stood there before"
 
 
-def land(target: Target, data: bytes, chunk_bytes: int = 1000, **options: Any) -> DownloadedFile:
+def land(target: Target, data: bytes, chunk_bytes: int = 1000, **options: Any) -> SavedVideo:
     with AtomicDownload(target, **options) as landing:
         for start in range(0, len(data), chunk_bytes):
             landing.write(data[start : start + chunk_bytes])
@@ -105,7 +107,7 @@ def test_a_clip_lands_whole_with_its_story(tmp_path: Path, clip: bytes) -> None:
     path = tmp_path / "new" / "folder" / "p1.mp4"
     assert path.read_bytes() == clip
     assert names_in(path.parent) == ["p1.mp4"]
-    assert landed == DownloadedFile(
+    assert landed == SavedVideo(
         str(path),
         len(clip),
         hashlib.sha256(clip).hexdigest(),
@@ -362,7 +364,7 @@ def big_clip_chunks(clip: bytes, media_bytes: int) -> Iterator[bytes]:
     yield parts["moov"]
 
 
-def land_big_clip(target: Target, clip: bytes, media_bytes: int) -> DownloadedFile:
+def land_big_clip(target: Target, clip: bytes, media_bytes: int) -> SavedVideo:
     with AtomicDownload(target) as landing:
         for chunk in big_clip_chunks(clip, media_bytes):
             landing.write(chunk)

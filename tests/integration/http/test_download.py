@@ -12,7 +12,7 @@ import pytest
 from magichour_provider import exceptions as errors
 from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.operators.download import DownloadVideoOperator
-from magichour_provider.storage import fetching
+from magichour_provider.storage import download as fetching
 
 MIB = 1 << 20
 DAY = 86_400
@@ -26,7 +26,7 @@ IN_PADDING = 2 * MIB
 def hook(monkeypatch, magichour_sandbox):
     fields = {"password": magichour_sandbox.api_key, "host": magichour_sandbox.url, "conn_type": "magichour"}
     monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", json.dumps(fields))
-    monkeypatch.setattr(fetching, "_LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(fetching, "_LONGEST_PAUSE_SECONDS", 0.0)
     hook = MagicHourHook()
     yield hook
     hook.close()
@@ -496,12 +496,12 @@ def test_nothing_is_removed_unless_every_clip_is_read_back_as_it_landed(hook, or
         other = Path(result["clips"][1 - number]["path"]).read_bytes()
         path.write_bytes({"flip": flipped(content, IN_PADDING), "cut": content[:-1], "replace": other}[harm])
     with pytest.raises(errors.TransferError, match="read back"):
-        hook.delete_delivered(result)
+        hook.delete_after_verify(result)
     assert is_there(hook, project_id)
     path.write_bytes(content)
-    hook.delete_delivered(result)
+    hook.delete_after_verify(result)
     assert not is_there(hook, project_id)
-    hook.delete_delivered(result)
+    hook.delete_after_verify(result)
 
 
 def test_a_removal_that_fails_is_tried_again_by_the_next_try(hook, magic, order, tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from magichour_provider.client.pricing import MAX_UPLOAD_BYTES
 from magichour_provider.exceptions import ImageError, NetworkError
-from magichour_provider.storage.images import Remote, Upload, open_source
+from magichour_provider.storage.images import RemoteImage, ImageFile, open_image
 
 from .conftest import STORE_CONN_ID
 
@@ -22,28 +22,28 @@ def picture(kind: str = "PNG", size: tuple[int, int] = (64, 48), **options: Any)
     return sink.getvalue()
 
 
-def upload_of(image: str, conn_id: str | None = None) -> Upload:
-    source = open_source(image, conn_id)
-    assert isinstance(source, Upload)
+def upload_of(image: str, conn_id: str | None = None) -> ImageFile:
+    source = open_image(image, conn_id)
+    assert isinstance(source, ImageFile)
     return source
 
 
 def refusal(image: str, conn_id: str | None = None) -> ImageError:
     with pytest.raises(ImageError) as caught:
-        open_source(image, conn_id)
+        open_image(image, conn_id)
     assert "No job was created and no credits were spent." in str(caught.value)
     return caught.value
 
 
 @pytest.mark.parametrize("path", ["api-assets/id/1234.png", "saved-items/abc/face.jpg"])
 def test_an_image_at_magic_hour_passes_unchanged(path: str) -> None:
-    assert open_source(path) == Remote(path, path)
+    assert open_image(path) == RemoteImage(path, path)
 
 
 def test_a_url_passes_unchanged_and_shows_no_signature() -> None:
     url = "https://example.com/cat.png?X-Amz-Signature=SECRET#frag"
-    source = open_source(url)
-    assert isinstance(source, Remote)
+    source = open_image(url)
+    assert isinstance(source, RemoteImage)
     assert source.file_path == url
     assert source.display == "https://example.com/cat.png"
     assert source.image_size is None
@@ -282,7 +282,7 @@ def test_an_outage_within_the_header_is_not_taken_for_a_bad_image(
     memory_store.pipe("/bucket/a.jpg", content)
     monkeypatch.setattr(memory_store, "open", lambda *_, **__: BrokenOnce(content))
     with pytest.raises(NetworkError, match="cut"):
-        open_source("memory://bucket/a.jpg")
+        open_image("memory://bucket/a.jpg")
 
 
 def test_a_header_without_an_end_is_not_searched_to_the_end_of_the_file(
@@ -309,7 +309,7 @@ def test_missing_objects_and_folders_are_refused(memory_store: Any) -> None:
     [
         ("gs://bucket/a.png", "airflow-provider-magichour[google]"),
         ("abfs://container/a.png", "airflow-provider-magichour[microsoft-azure]"),
-        ("nostore://bucket/a.png", "the Airflow provider that brings nostore://"),
+        ("nostore://bucket/a.png", "the Airflow provider that adds nostore://"),
     ],
 )
 def test_a_missing_driver_names_what_to_install(url: str, remedy: str) -> None:
@@ -337,7 +337,7 @@ class HttpError(Exception):
 @pytest.mark.parametrize(
     ("trouble", "retryable"),
     [
-        (NoCredentialsError("Unable to locate credentials"), False),
+        (NoCredentialsError("Unable to parse_location credentials"), False),
         (AirflowNotFoundException("The conn_id `x` isn't defined"), False),
         (PermissionError("Forbidden"), False),
         (HttpError(403), False),
@@ -359,7 +359,7 @@ def test_a_store_that_is_out_of_reach_may_be_tried_again_and_a_refusal_not(
     memory_store.pipe("/bucket/a.png", picture())
     monkeypatch.setattr(memory_store.store["/bucket/a.png"] if step == "read" else memory_store, step, fail)
     with pytest.raises((ImageError, NetworkError)) as caught:
-        open_source("memory://bucket/a.png", STORE_CONN_ID)
+        open_image("memory://bucket/a.png", STORE_CONN_ID)
     assert caught.value.retryable is retryable
     assert caught.value.__cause__ is trouble
     assert "memory://bucket/a.png" in caught.value.what

@@ -16,10 +16,10 @@ import traceback
 def warm_up() -> None:
     """Load what a landing loads, so that little but the landing itself happens afterwards."""
     import magichour_provider.client.downloads
-    import magichour_provider.storage.download_project  # noqa: F401
-    from magichour_provider.storage import fetching
+    import magichour_provider.storage.download  # noqa: F401
+    from magichour_provider.storage import download as fetching
 
-    fetching._LONGEST_PAUSE = 0.0
+    fetching._LONGEST_PAUSE_SECONDS = 0.0
     if "AIRFLOW_CONN_S3" in os.environ:
         import s3fs  # noqa: F401
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from magichour_provider.exceptions import DestinationError
-from magichour_provider.storage.naming import video_file_name
-from magichour_provider.storage.target import resolve_target
+from magichour_provider.storage.locations import video_file_name
+from magichour_provider.storage.locations import resolve_target
 
 EVIL = [
     "../../etc/passwd",
@@ -130,10 +130,10 @@ def test_a_template_that_cannot_name_clips_is_refused(tmp_path, template, says):
 
 
 def test_the_longest_name_still_fits_with_its_number_and_its_temporary_one(tmp_path):
-    from magichour_provider.storage.cleanup import part_name
+    from magichour_provider.storage.publish import temporary_name
 
     template = "{project_id}" + "x" * 126 + ".mp4"
     made = video_file_name("p" * 120, template=template, index=100)
     assert len(made) == 254
     (tmp_path / made).touch()
-    (tmp_path / part_name("\N{GRINNING FACE}" * 60)).touch()
+    (tmp_path / temporary_name("\N{GRINNING FACE}" * 60)).touch()
