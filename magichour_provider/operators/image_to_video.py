@@ -19,7 +19,6 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from magichour_provider.airflow_internals import TaskDeferralError, current_task_state
-from magichour_provider.asset_events import announce_job
 from magichour_provider.client import library_url
 from magichour_provider.exceptions import MagicHourError
 from magichour_provider.jobs.reference import (
@@ -31,6 +30,7 @@ from magichour_provider.jobs.reference import (
 )
 from magichour_provider.jobs.request import OnUnknownCost, ValidateModel, VideoRequest, check_choice
 from magichour_provider.jobs.state import JobStateStore
+from magichour_provider.lineage import emit_job_events
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.operators._base import (
     MagicHourHookMixin,
@@ -337,7 +337,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         """Let the task succeed, unless it was killed: then its next attempt re-attaches to the job."""
         if store.available:
             self._raise_if_killed()
-        announce_job(context, self.outlets, result)
+        emit_job_events(context, self.outlets, result)
         return result
 
     def _result_of_submission(self, request: VideoRequest, job: SubmittedJob) -> dict[str, Any]:
@@ -374,11 +374,11 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
 
     def _lineage(self) -> Any:
         """From the images to the project, with model, credits and a checksum of the prompt."""
-        from magichour_provider.lineage import Submission, of_submission
+        from magichour_provider.lineage import Submission, submission_lineage
 
         names = {field.name for field in fields(Submission)} - {"project_id"}
         known = {name: getattr(self, name) for name in names}
-        return of_submission(Submission(**known, project_id=self.linked_project_id))
+        return submission_lineage(Submission(**known, project_id=self.linked_project_id))
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
         """Render, and mask the signature in an image's address before Airflow stores the rendered fields.
