@@ -69,7 +69,9 @@ class AirflowRest:
                 if method != "GET" or not attempts_left:
                     raise
                 continue
-            if not _was_locked_out(answer):
+            if method == "GET" and answer.is_server_error and attempts_left:
+                time.sleep(1)
+            elif not _was_locked_out(answer):
                 break
         if answer.is_error:
             raise httpx.HTTPStatusError(

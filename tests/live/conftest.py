@@ -203,6 +203,7 @@ def parts(dags: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live
     """An Airflow for tests that kill its parts; a triggerer is given up when it is silent for 10 seconds."""
     env = {
         "AIRFLOW__CORE__PARALLELISM": "8",
+        "AIRFLOW__OPENLINEAGE__DISABLED": "True",
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
         "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
         # A task sends its requests to an absent api-server again for 30 seconds.

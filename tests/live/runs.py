@@ -165,8 +165,9 @@ class Run:
         return str(self.airflow.run(self.dag_id, self.run_id)["state"])
 
     def jobs(self) -> list[Json]:
-        """The jobs of this run at the sandbox, oldest first; a job is named after its run."""
-        return [job for job in self.sandbox.state()["jobs"] if job["name"].endswith(f" {self.run_id}")]
+        """The jobs of this run, oldest first; if it shares the sandbox, those that are named after it."""
+        jobs: list[Json] = self.sandbox.state()["jobs"]
+        return jobs if self.ports else [job for job in jobs if job["name"].endswith(f" {self.run_id}")]
 
     def only_job(self) -> Json:
         """The one job of this run; ValueError if there are more, or none."""
@@ -259,11 +260,13 @@ class Run:
         if task["state"] == "success" and result is not None:
             return self._success_code(task, result["project_id"])
         log = self.log(attempt=task["try_number"], map_index=task["map_index"])
-        if any(job["id"] in log for job in self.jobs()):
+        index = f"[{task['map_index']}]"
+        jobs = [job for job in self.jobs() if task["map_index"] == -1 or index in job["name"]]
+        if any(job["id"] in log for job in jobs):
             return "job-reported"
         if f"{self.dag_id} {self.task_id}" in log and "https://magichour.ai/my-library" in log:
             return "unknown-reported"
-        assert not self.jobs(), f"a job is lost: nothing in the log names it:\n{log}"
+        assert not jobs, f"a job is lost: nothing in the log names it:\n{log}"
         return "not-submitted"
 
     def _success_code(self, task: Json, project_id: str) -> str:

@@ -56,10 +56,12 @@ RECEIVED = Point(
     "during the create, after Magic Hour has received it", hold={**CREATE, "hold": "after"}, is_known=False
 )
 ANSWERED = Point("after the response, before its id is stored", stop_at="answer", is_known=False)
-STORED = Point("after the id is stored", hold={**POLL, "hold": "before"})
+STORED = Point("after the id is stored", stop_at="defer")
+POLLING = Point(STORED.what, hold={**POLL, "hold": "before"})
+"""The same in synchronous mode: the first poll follows."""
 WAITING = Point("while it waits in the worker")
 RESUMED = Point("when it resumes", stop_at="resume")
-SUBMISSION = (BEFORE_UPLOAD, AFTER_UPLOAD, NOT_RECEIVED, RECEIVED, ANSWERED, STORED)
+SUBMISSION = (BEFORE_UPLOAD, AFTER_UPLOAD, NOT_RECEIVED, RECEIVED, ANSWERED)
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,12 @@ class Kill:
 
 KILLS = [
     *(Kill(point, mode) for point in SUBMISSION for mode in (SYNCHRONOUS, DEFERRABLE)),
+    Kill(POLLING, SYNCHRONOUS),
+    Kill(STORED, DEFERRABLE),
     Kill(WAITING, SYNCHRONOUS),
     Kill(RESUMED, DEFERRABLE),
     *(Kill(point, MAPPED) for point in (RECEIVED, STORED)),
-    *(Kill(point, SYNCHRONOUS, with_supervisor=True) for point in (RECEIVED, STORED)),
+    *(Kill(point, SYNCHRONOUS, with_supervisor=True) for point in (RECEIVED, POLLING)),
 ]
 
 

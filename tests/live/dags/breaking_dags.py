@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from unittest.mock import patch
 
 import httpx
@@ -30,11 +30,18 @@ class BreakableOperator(ImageToVideoOperator):
     """
 
     folder: Path | None = None
+    stops_before_defer = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         self.folder = Path(context["params"]["folder"])
+        self.stops_before_defer = _stops(context, "defer")
         with self._stops_after_create() if _stops(context, "answer") else nullcontext():
             return super().execute(context)
+
+    def defer(self, **kwargs: Any) -> NoReturn:
+        if self.stops_before_defer:
+            self._stop()
+        super().defer(**kwargs)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         self.folder = Path(context["params"]["folder"])
