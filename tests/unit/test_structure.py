@@ -39,7 +39,7 @@ def line_count(paths: list[Path]) -> int:
 
 
 def imported_modules(path: Path) -> set[str]:
-    """Names of the package's modules that a file imports, at whatever level."""
+    """Names of the package's modules that a file imports, at any level."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -26,7 +26,7 @@ COST = 72
 class BreakableOperator(ImageToVideoOperator):
     """The operator with delays in its first attempt; it leaves a file for each thing that a test waits for.
 
-    `stopped`: it sleeps until it is killed. `terminated`: Airflow has told it to end.
+    `stopped`: it sleeps until it is killed. `terminated`: Airflow has sent it SIGTERM.
     """
 
     folder: Path | None = None
