@@ -11,7 +11,6 @@ from runs import CREATE, DEFERRABLE, MAPPED, POLL, PUT, SYNCHRONOUS, UPLOAD, Pla
 
 DAGS = {SYNCHRONOUS: "breaking_synchronous", DEFERRABLE: "breaking_deferrable", MAPPED: "breaking_mapped"}
 RECOVERED_KEY = "magichour_recovered_job_id"
-UNKNOWN_ERROR = "SubmissionUnknownError"
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def test_kill_in_create_fails_retry_with_unknown_submission(
     paid = scenario.requested - 1 + scenario.point.paid
     assert (row.ends, row.job) == ("failed, attempt 2", "unknown-reported")
     assert row.paid == row.rendered == paid
-    message = errors[UNKNOWN_ERROR]
+    message = errors["SubmissionUnknownError"]
     for part in ("12000 credits", RECOVERED_KEY, "https://magichour.ai/my-library", DAGS[scenario.mode]):
         assert part in message
     report.add(KILLED, row, place=KILLS.index(scenario))

@@ -14,10 +14,13 @@ from report import PARTS, Report
 from runs import DEFERRABLE, MAPPED, POLL, Run, Starter
 from test_moving_parts import COUNT, MANY, ONE, assert_own_jobs
 
+from magichour_provider.operators._base import kill_message
+
 CAPACITY = 10
 """How many triggers the first triggerer takes; one of them is that of the job that ends meanwhile."""
 CANCELLED = "Trigger cancelled by user action, invoking on_kill"
-KILLED = "was killed"
+KILLED = kill_message("", None).partition(".")[0]
+"""The beginning of the message about the job of a killed task."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def after_return(parts: LiveAirflow, parts_starter: Starter) -> Return:
     marked.until_counts(deferred=1)
     marked.until_polled()
     marked.mark("failed")
-    marked.until(lambda: KILLED in marked.log(), "the task's log says that it was killed")
+    marked.until(lambda: KILLED in marked.log(), "the job of the killed task is reported")
     marked.until(lambda: not marked.triggerers(), "the trigger is gone")
     # A triggerer that gets a trigger back overwrites its log: nothing may end before this.
     rendering.finish()
