@@ -13,9 +13,9 @@ import statistics
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from magichour_provider.polling.durations import RenderKind, RenderTimes
+from magichour_provider.polling.intervals import JobKind, PollIntervals
 
-KIND = RenderKind("ltx-2.3", "720p", 5.0)
+KIND = JobKind("ltx-2.3", "720p", 5.0)
 JOBS, IN_FLIGHT, COLD, SEEDS = 1000, 20, 100, (1, 2, 3)
 INTERVALS = (5.0, 10.0, 30.0)
 JITTER = 0.1
@@ -51,41 +51,47 @@ class Row(NamedTuple):
     cold_ratio: float
 
 
+class Wait:
+    """One wait, as `PollIntervals` follows it."""
+
+
 def simulate(
     durations: list[float],
     *,
     in_flight: int = IN_FLIGHT,
     seed: int = 0,
-    times: RenderTimes | None = None,
-    tell_unfinished: bool = True,
+    intervals: PollIntervals | None = None,
 ) -> list[Polled]:
-    """Render jobs, so many at a time, each polled as planned; learn as they end."""
-    times = RenderTimes() if times is None else times
+    """Run jobs, so many at a time, each polled when the intervals say; learning as they end."""
+    intervals = PollIntervals() if intervals is None else intervals
+    random.seed(seed)
     chance = random.Random(seed)
-    waiting: list[tuple[float, int, float, float, int]] = []
+    waiting: list[tuple[float, int, float, float, int, Wait]] = []
     polled: dict[int, Polled] = {}
     to_submit = iter(range(len(durations)))
 
-    def poll_after(age: float) -> float:
-        return times.plan_for(KIND).pause(age, 1 + chance.uniform(-JITTER, JITTER))
+    def next_poll(age: float) -> float:
+        pause = intervals.next_poll(KIND, age)
+        jitter = min(JITTER * pause, 1.5)
+        return pause + chance.uniform(-jitter, jitter)
 
     def submit(now: float) -> None:
         job = next(to_submit, None)
         if job is not None:
-            heapq.heappush(waiting, (now + poll_after(0.0), job, now, 0.0, 1))
+            wait = Wait()
+            intervals.follow(KIND, wait)
+            heapq.heappush(waiting, (now + next_poll(0.0), job, now, 0.0, 1, wait))
 
     for _ in range(in_flight):
         submit(chance.random())
     while waiting:
-        now, job, submitted, last, polls = heapq.heappop(waiting)
+        now, job, submitted, last, polls, wait = heapq.heappop(waiting)
         age = now - submitted
         if age < durations[job]:
-            if tell_unfinished:
-                times.unfinished(KIND, age, last)
-            heapq.heappush(waiting, (now + poll_after(age), job, submitted, age, polls + 1))
+            heapq.heappush(waiting, (now + next_poll(age), job, submitted, age, polls + 1, wait))
             continue
         polled[job] = Polled(polls, age - durations[job])
-        times.learn(KIND, last, age, last if tell_unfinished else 0.0)
+        intervals.ended(KIND, wait, last, age)
         submit(now + chance.random())
     return [polled[job] for job in range(len(durations))]
 
@@ -211,11 +217,11 @@ def batch(
     sample: Callable[[random.Random, float], float], jobs: int = JOBS, seed: int = 0
 ) -> tuple[Row, Row]:
     """As many jobs as in a day's batch, all submitted at once: on the first day, and on the next."""
-    times = RenderTimes()
+    intervals = PollIntervals()
     days = []
     for day in (0, 1):
         durations = draw(sample, jobs, seed + day)
-        today = costs(simulate(durations, in_flight=jobs, seed=seed + day, times=times))
+        today = costs(simulate(durations, in_flight=jobs, seed=seed + day, intervals=intervals))
         at_intervals = tuple(costs(fixed(durations, interval)) for interval in INTERVALS)
         ratio = today.polls / polls_of_fixed(durations, today.delay)
         days.append(Row(f"day {day + 1}", today, today, at_intervals, ratio, ratio))

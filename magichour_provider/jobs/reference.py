@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from magichour_provider.polling.outcome import Outcome
 
 DEFAULT_CONN_ID = "magichour_default"
-HANDED_OVER = "handed_over"
-"""Key of the event that gives a task which began in the triggerer to a worker: why, or None where the event
-is the outcome of the wait."""
-DEADLINE = "deadline"
-"""Key of that event: epoch seconds at which the task's wait must end; None where nobody knows."""
 
 _SECRET_CHARS = 12
 _NAME_LIMIT = 100
@@ -80,8 +75,6 @@ class JobReference:
             name=outcome.name,
             end_seconds=outcome.end_seconds,
             credits_charged=outcome.credits_charged,
-            queued_seconds=outcome.queued_seconds,
-            rendering_seconds=outcome.rendering_seconds,
         )
 
 
@@ -108,14 +101,8 @@ def job_result(
     name: str | None,
     end_seconds: float | None,
     credits_charged: int | None,
-    queued_seconds: float | None = None,
-    rendering_seconds: float | None = None,
 ) -> dict[str, Any]:
-    """The contract of the XCom: seconds and credits, None where nobody knows.
-
-    `queued_seconds` and `rendering_seconds` are what the looks have shown: the job was in the queue from its
-    submission to the first look that saw it render, and rendered from there to the first that saw its end.
-    """
+    """The contract of the XCom: seconds and credits, None where nobody knows."""
     return {
         "project_id": job.project_id,
         "status": status,
@@ -124,8 +111,6 @@ def job_result(
         "resolution": job.resolution,
         "end_seconds": end_seconds,
         "credits_charged": credits_charged,
-        "queued_seconds": queued_seconds,
-        "rendering_seconds": rendering_seconds,
         "url": library_url(job.project_id),
     }
 

@@ -36,7 +36,7 @@ from magichour_provider.jobs.reattach import Action, PollResult, decide, needs_p
 from magichour_provider.jobs.request import Images, VideoRequest, fingerprint, open_images
 from magichour_provider.jobs.state import RECOVERED_KEY, JobState, JobStateStore, StateConflictError
 from magichour_provider.polling import outcome
-from magichour_provider.polling.blocking import get_video
+from magichour_provider.polling.poller import get_video
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -306,8 +306,8 @@ def _poll(hook: MagicHourHook, project_id: str) -> PollResult:
     try:
         project = get_video(hook, project_id)
     except NotFoundError as error:
-        return PollResult(outcome.of_error(project_id, error), None)
-    return PollResult(outcome.of_project(project), project.credits_charged, project)
+        return PollResult(outcome.from_error(project_id, error), None)
+    return PollResult(outcome.from_project(project), project.credits_charged, project)
 
 
 def _reattach(

@@ -43,7 +43,7 @@ from magichour_provider.operators._base import (
     reports_failure,
     set_default_retry_policy,
 )
-from magichour_provider.polling.deadlines import deadline_from, optional_seconds, seconds
+from magichour_provider.polling.intervals import get_deadline, optional_seconds, seconds
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -95,7 +95,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
     :param validate_model: what to do if no known version of the model takes this request: `error`,
         `warn` (submit nevertheless) or `off`.
     :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`,
-        `queued_seconds` and `rendering_seconds` (as its looks have shown, else None), `url`.
+        `url`.
     """
 
     template_fields: Sequence[str] = (
@@ -184,7 +184,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         """Submit one job, or re-attach to the one of an earlier attempt, and wait for it."""
         from magichour_provider.jobs.submit import Cancellation, DeferredTimeout, submit
 
-        deadline = deadline_from(
+        deadline = get_deadline(
             time.time(),
             timedelta(seconds=self.timeout) if self.wait_for_completion else timedelta.max,
             self.execution_timeout,
@@ -305,8 +305,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
                 self.log.exception("The XCom 'project_id' could not be written; going on.")
 
     def _wait(self, job: SubmittedJob, deadline: float, submitted: float | None) -> Outcome:
-        from magichour_provider.polling.blocking import wait
-        from magichour_provider.polling.poller import Poller
+        from magichour_provider.polling.poller import Poller, wait_in_worker
 
         poller = Poller(
             job.id,
@@ -315,7 +314,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             poll_interval=self.poll_interval,
             submitted=submitted,
         )
-        return wait(self.hook.get_conn(), poller, self._raise_if_killed)
+        return wait_in_worker(self.hook.get_conn(), poller, self._raise_if_killed)
 
     def _finish(self, context: Context, outcome: Outcome, store: JobStateStore) -> dict[str, Any]:
         """Record what the job has cost in the end; return its result, or raise its error."""

@@ -1,97 +1,141 @@
-"""When to look at a job next. Pure: ages go in, a pause comes out.
+"""When a job is polled, and until when. Pure: ages and limits go in, seconds come out.
 
-A look costs a request, and a render that has ended is noticed only at the next look. Where looks at a job
-of age t come at the rate r(t), S(t) is the share of renders that are unfinished at that age and f(t) the
-density of their ends, a clip costs about `∫ S r` looks and is noticed after about `∫ f / (2 r)` seconds. For
-a given mean delay the fewest looks are made where r is proportional to the square root of the hazard f / S:
-rarely before a render can be done, often when it should be, ever more rarely after.
+A poll costs a request, and the end of a job is noticed at the next poll. Jobs of one kind (model, resolution,
+length of the video) take similar times, so the first poll waits until the shortest of them end, and the polls
+after it follow at `_INTERVAL_SECONDS`. Far beyond the usual duration the interval grows with the job's age.
 
-The product of looks and delay is then `(∫ √(S f))² / 2`. By the inequality of Cauchy and Schwarz that is at
-most half the mean render time, which is what a fixed interval costs: no distribution of render times is
-dearer by this schedule, as far as it is known, and only the memoryless one, whose hazard is constant, is as
-dear. r is scaled for the mean delay of a look every five seconds.
+The durations are those of the last `_SAMPLE_SIZE` jobs that this process followed from their submission to
+their end. At most so many are followed at a time. Otherwise the jobs that end first would crowd out the slow
+ones of the same batch, and the sample would be too short while a batch runs and too long when it ends.
 
-What is known of render times is learned in `render_times`.
+Until durations are known: Magic Hour publishes medians of 33 s to 74 s for image-to-video jobs
+(https://docs.magichour.ai/api-reference/processing-times).
 """
 
 from __future__ import annotations
 
-import math
-import operator
-from array import array
-from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate, pairwise
+import random
+from collections import OrderedDict, deque
+from datetime import timedelta
+from typing import NamedTuple
+from weakref import WeakSet
 
-SHORTEST, LONGEST = 1.0, 60.0
-"""Seconds between two looks at one job, at the least and at the most."""
-MEAN_DELAY = 2.5
-"""Seconds from the end of a render to the look that sees it, on average: those of a look every 5 s."""
+MIN_INTERVAL_SECONDS, MAX_INTERVAL_SECONDS = 1.0, 60.0
+"""Between two polls of one job."""
+_INTERVAL_SECONDS = 4.6
+"""While a job may end at any moment: an end is noticed 2.3 s later on average."""
+_FIRST_POLL_SECONDS, _BACKOFF_SECONDS = 20.0, 120.0
+"""Age at the first poll, and from which the interval grows, until durations are known."""
+_SAMPLE_SIZE, _MIN_SAMPLE_SIZE = 48, 4
+_MAX_KINDS = 128
+
+ALARM_MARGIN_SECONDS = 5.0
+"""A wait in a worker ends so much before `execution_timeout`, whose alarm would not name the job."""
+TRIGGER_TIMEOUT_MARGIN_SECONDS = 60.0
+"""Airflow's trigger timeout comes so much after our deadline: it fails the task without calling our code."""
+MAX_TIMEOUT_SECONDS = timedelta(days=365).total_seconds()
 
 
-@dataclass(frozen=True, slots=True)
-class PollPlan:
-    """When to look at the jobs of one kind.
+class JobKind(NamedTuple):
+    """What durations are learned by; None if it is not known. `end_seconds`: length of the video."""
 
-    :param ages: seconds since a job was submitted, from 0 upwards.
-    :param looks: the looks that are due from 0 up to each of these ages.
-    """
+    model: str | None = None
+    resolution: str | None = None
+    end_seconds: float | None = None
 
-    ages: Sequence[float]
-    looks: Sequence[float]
 
-    def pause(self, age: float, share: float = 1.0) -> float:
-        """Seconds from a look at a job of this age (seconds since it was submitted) until the next.
+UNKNOWN_KIND = JobKind()
 
-        :param share: how much of a look is to fall due until then; drawn around 1, it keeps jobs that were
-            submitted together from being looked at together.
+
+class _Durations:
+    """The last durations of one kind of job, in seconds, and when such a job is polled."""
+
+    def __init__(self) -> None:
+        self.first_poll, self.backoff_from = _FIRST_POLL_SECONDS, _BACKOFF_SECONDS
+        self.followed: WeakSet[object] = WeakSet()
+        self._sample: deque[float] = deque(maxlen=_SAMPLE_SIZE)
+
+    def add(self, shortest: float, longest: float) -> None:
+        # If the first poll found the end, the lower bound is low, so that shorter durations are discovered.
+        self._sample.append(random.uniform(shortest or longest / 2, longest))  # noqa: S311
+        if len(self._sample) < _MIN_SAMPLE_SIZE:
+            return
+        durations = sorted(self._sample)
+        spread = _quantile(durations, 0.9) - _quantile(durations, 0.1)
+        # The first poll should find no more jobs ended than each of the following ones.
+        share = min(0.3, _INTERVAL_SECONDS / 2 / max(spread, 0.1))
+        self.first_poll = _quantile(durations, share) + 0.6 * _INTERVAL_SECONDS
+        self.backoff_from = max(1.5 * _quantile(durations, 0.75), self.first_poll)
+
+
+class PollIntervals:
+    """The poll intervals of every kind of job, learned from the jobs that are waited for."""
+
+    def __init__(self) -> None:
+        self._kinds: OrderedDict[JobKind, _Durations] = OrderedDict()
+
+    def next_poll(self, kind: JobKind, age: float) -> float:
+        """Seconds until the next poll of a job that was submitted `age` seconds ago."""
+        durations = self._kinds.get(kind) or _UNKNOWN
+        if age < durations.first_poll - MIN_INTERVAL_SECONDS:
+            return min(durations.first_poll - age, MAX_INTERVAL_SECONDS)
+        return min(_INTERVAL_SECONDS * max(1.0, age / durations.backoff_from), MAX_INTERVAL_SECONDS)
+
+    def follow(self, kind: JobKind, wait: object) -> None:
+        """Learn the duration of the job of this wait, if the sample has room. The wait is held weakly."""
+        durations = self._kinds.setdefault(kind, _Durations())
+        self._kinds.move_to_end(kind)
+        if len(self._kinds) > _MAX_KINDS:
+            self._kinds.popitem(last=False)
+        if len(durations.followed) < _SAMPLE_SIZE:
+            durations.followed.add(wait)
+
+    def ended(self, kind: JobKind, wait: object, shortest: float, longest: float) -> None:
+        """Record that the job of a followed wait ended at an age between two polls, in seconds.
+
+        :param shortest: age at the last poll that saw it unfinished; 0 if none did.
         """
-        ages, looks = self.ages, self.looks
-        age = max(age, 0.0)
-        if age >= ages[-1]:
-            return LONGEST
-        due = _at(age, ages, looks) + share
-        if due >= looks[-1]:
-            return LONGEST
-        return min(LONGEST, max(SHORTEST, _at(due, looks, ages) - age))
+        durations = self._kinds.get(kind)
+        if durations is not None and wait in durations.followed:
+            durations.followed.discard(wait)
+            durations.add(max(shortest, 0.0), longest)
 
 
-def _at(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
-    """The value of y at x, between the points of which xs and ys are the coordinates."""
-    right = bisect_right(xs, x)
-    left = right - 1
-    return ys[left] + (ys[right] - ys[left]) * (x - xs[left]) / (xs[right] - xs[left])
+_UNKNOWN = _Durations()
+process_intervals = PollIntervals()
+"""What this process has learned, for all its event loops and accounts."""
 
 
-def make_plan(ages: Sequence[float], hazards: Sequence[float], haste: float = 1.0) -> PollPlan:
-    """The plan that takes the fewest looks for a mean delay of `MEAN_DELAY`.
+def _quantile(ordered: list[float], share: float) -> float:
+    return ordered[int(share * (len(ordered) - 1) + 0.5)]
 
-    :param ages: seconds, from 0 upwards; the first and last of each step.
-    :param hazards: for each step from one age to the next, the hazard of ending in it, summed over the step:
-        `-log` of the share of the renders unfinished at its first age that are unfinished at its last.
-    :param haste: how many times as often to look.
+
+def seconds(name: str, value: float | timedelta) -> float:
+    """Read a duration. Raises ValueError unless it is positive and at most a year."""
+    try:
+        number = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if not 0 < number <= MAX_TIMEOUT_SECONDS:
+        raise ValueError(f"{name} must be a positive number of seconds or a timedelta, not {value!r}.")
+    return number
+
+
+def optional_seconds(name: str, value: float | timedelta | None) -> float | None:
+    """Read a duration that may be left out."""
+    return None if value is None else seconds(name, value)
+
+
+def get_deadline(
+    start: float, timeout: timedelta, execution_timeout: timedelta | None, *, in_worker: bool
+) -> float:
+    """Epoch seconds at which a wait that began at `start` must end: the earlier of both limits.
+
+    Airflow does not enforce `execution_timeout` while a task is deferred (airflow#73475). In a worker it
+    does, with an alarm that does not name the job, so a wait in a worker ends a little earlier.
     """
-    steps = [last - first for first, last in pairwise(ages)]
-    gaps = [math.sqrt(step / hazard) for step, hazard in zip(steps, hazards, strict=True)]
-    rate = haste * _rate(_ends(hazards), gaps)
-    due = [rate * step / gap for step, gap in zip(steps, gaps, strict=True)]
-    return PollPlan(ages, array("d", accumulate(due, initial=0.0)))
-
-
-def _ends(hazards: Sequence[float]) -> list[float]:
-    """The share of all renders that ends in each step."""
-    unfinished = [math.exp(-hazard) for hazard in accumulate(hazards, initial=0.0)]
-    return [first - last for first, last in pairwise(unfinished)]
-
-
-def _rate(ends: Sequence[float], gaps: Sequence[float]) -> float:
-    """The factor that makes pauses of `gap / factor`, none longer than LONGEST, notice ends in MEAN_DELAY."""
-    rate: float = sum(map(operator.mul, ends, gaps)) / (2 * MEAN_DELAY)
-    for _ in range(3):
-        longest = LONGEST * rate
-        late = sum([share for share, gap in zip(ends, gaps, strict=True) if gap > longest])
-        in_time = sum([share * gap for share, gap in zip(ends, gaps, strict=True) if gap <= longest])
-        left = max(MEAN_DELAY - late * LONGEST / 2, MEAN_DELAY / 4)
-        rate = in_time / (2 * left)
-    return rate
+    limits = [timeout.total_seconds()]
+    if execution_timeout is not None:
+        limit = execution_timeout.total_seconds()
+        limits.append(limit - min(ALARM_MARGIN_SECONDS, limit * 0.1) if in_worker else limit)
+    return start + min(limits)

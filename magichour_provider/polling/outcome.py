@@ -1,7 +1,7 @@
-"""How a wait ended: shared by sensor, operator and trigger.
+"""How a wait ended, for sensor, operator and trigger.
 
-An `Outcome` is all that crosses from the triggerer to the worker. It carries ids, numbers and the API's
-own words about a failure, never a signed URL, a prompt or a key: Airflow logs and stores it.
+The triggerer hands the worker an `Outcome` and nothing else. It holds ids, numbers and the API's own words
+about a failure, never a signed URL, a prompt or a key: Airflow logs and stores it.
 """
 
 from __future__ import annotations
@@ -35,12 +35,10 @@ class Outcome:
     """The end of a wait for one job.
 
     :param status: the job's last known status.
-    :param end_seconds: length of the clip in seconds.
-    :param error_status: HTTP status, where the API refused to tell (`Ending.REFUSED`); None where the
+    :param end_seconds: length of the video in seconds.
+    :param error_status: HTTP status if the API refused the poll (`TerminalStatus.REFUSED`); None if the
         connection cannot be used.
     :param error_code: the API's code for a failed job or a refused request.
-    :param queued_seconds: with `rendering_seconds` how long the job was in the queue and was rendered, as the
-        looks of the wait have shown it; None where they have not.
     """
 
     ending: TerminalStatus
@@ -52,8 +50,6 @@ class Outcome:
     error_status: int | None = None
     error_code: str | None = None
     error_message: str | None = None
-    queued_seconds: float | None = None
-    rendering_seconds: float | None = None
 
     def as_event(self) -> dict[str, Any]:
         """The payload of the trigger's one event: plain JSON."""
@@ -61,7 +57,7 @@ class Outcome:
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> Outcome:
-        """Read an event back; ValueError on one that is not ours."""
+        """Read an event back. Raises ValueError if it is not an event of this provider."""
         known = {field.name for field in fields(cls)}
         if "ending" not in event or "project_id" not in event:
             raise ValueError("The event that resumed this task is not one of VideoJobTrigger.")
@@ -69,7 +65,7 @@ class Outcome:
         return cls(**{**values, "ending": TerminalStatus(event["ending"])})
 
     def error(self) -> errors.MagicHourError | None:
-        """The error that this ending stands for, or None when the clip is there."""
+        """The error that this ending stands for; None if the video is ready."""
         job = f"Job {self.project_id}"
         if self.ending is TerminalStatus.COMPLETE:
             return None
@@ -81,7 +77,7 @@ class Outcome:
             )
         if self.ending is TerminalStatus.DELETED:
             return errors.JobDeletedError(
-                f"{job} was deleted, or is not one of this account's.", project_id=self.project_id
+                f"{job} was deleted, or belongs to another account.", project_id=self.project_id
             )
         if self.ending is TerminalStatus.TIMEOUT:
             status = f"status {self.status}" if self.status else "status unknown"
@@ -92,7 +88,7 @@ class Outcome:
             )
         if self.error_status is None:
             return errors.ConfigurationError(
-                self.error_message or "The job cannot be asked for.",
+                self.error_message or "The job cannot be polled.",
                 consequence=f"{job} and its credits are unaffected by this.",
             )
         return protocol.api_error(
@@ -113,10 +109,10 @@ class Outcome:
         )
 
 
-def of_project(project: VideoProject) -> Outcome | None:
-    """What a look at a job says: how it ended, or None while it goes on.
+def from_project(project: VideoProject) -> Outcome | None:
+    """How a job ended; None if it is unfinished.
 
-    An unknown status goes on: it is never taken for success, and the deadline ends the wait.
+    An unknown status counts as unfinished: it is never taken for success, and the deadline ends the wait.
     """
     ending = _ending(project)
     if ending is None:
@@ -133,8 +129,8 @@ def of_project(project: VideoProject) -> Outcome | None:
     )
 
 
-def of_error(project_id: str, error: errors.MagicHourError) -> Outcome | None:
-    """What a failed look says: the end of the wait, or None where looking again may help."""
+def from_error(project_id: str, error: errors.MagicHourError) -> Outcome | None:
+    """The end of the wait that a failed poll means; None if polling again may help."""
     if isinstance(error, errors.NotFoundError):
         return Outcome(TerminalStatus.DELETED, project_id)
     if error.retryable:
@@ -151,17 +147,17 @@ def of_error(project_id: str, error: errors.MagicHourError) -> Outcome | None:
 
 
 def download_urls(project: VideoProject) -> tuple[DownloadUrl, ...]:
-    """The links to a finished job's clips, one as a rule; JobNotCompleteError, or the error of its ending."""
-    ended = of_project(project)
-    if ended is None:
+    """The URLs of a finished job's videos, usually one. Raises JobNotCompleteError, or `Outcome.error`."""
+    outcome = from_project(project)
+    if outcome is None:
         raise errors.JobNotCompleteError(
             f"Job {project.id} is {status_text(project)}, not complete.", project_id=project.id
         )
-    error = ended.error()
+    error = outcome.error()
     if error is not None:
         raise error
     if not project.downloads:
-        raise errors.InvalidResponseError(f"Job {project.id} is complete and names no clip to download.")
+        raise errors.InvalidResponseError(f"Job {project.id} is complete, but has no video to download.")
     return project.downloads
 
 

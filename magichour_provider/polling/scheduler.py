@@ -1,13 +1,12 @@
-"""Waiting in the triggerer: many waiters, few requests. One hub for each event loop and connection.
+"""Waits in the triggerer: many jobs, few requests. One `PollScheduler` for each event loop and connection.
 
-Nobody sleeps here. Jobs stand in an agenda by the time of their next look; a timer of the event loop wakes
-the hub for the first of them, and so many looks are under way at once as there are sockets. So a waiting
-job is an entry in a heap, a crowd that is due at one moment is served in the order in which it came due, and
-the loop is never held for longer than a few answers take to read.
+The jobs are in a queue, ordered by the time of their next poll. One timer of the event loop starts the polls
+that are due, so many at a time as there are connections. A waiting job is thus an entry in a heap, and jobs
+that are due at the same moment are polled in the order in which they came due: none starves.
 
-Invariants: a job is looked at by one request at a time, whoever waits for it; nothing but an outcome or a
-cancellation ends a wait; the deadline ends every wait, though no look be answered; the last to leave closes
-the client.
+Invariants: one request at a time polls a job, for all that wait for it. Only an outcome or a cancellation
+ends a wait. The deadline ends every wait, even if no poll is answered. The client is closed when the last
+wait ends.
 """
 
 from __future__ import annotations
@@ -18,121 +17,149 @@ import math
 import time
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from typing import Any
 
 from magichour_provider.client.models import VideoProject
-from magichour_provider.exceptions import (
-    APIError,
-    AuthenticationError,
-    MagicHourError,
-    NotFoundError,
-    RateLimitError,
+from magichour_provider.exceptions import APIError, MagicHourError, NotFoundError
+from magichour_provider.polling.connection_client import (
+    BuildClient,
+    ConnectionClient,
+    ReadSettings,
+    build_client,
 )
-from magichour_provider.polling.intervals import SHORTEST
-from magichour_provider.polling.metrics import PollMetrics, Stats
+from magichour_provider.polling.intervals import MIN_INTERVAL_SECONDS
 from magichour_provider.polling.outcome import Outcome
 from magichour_provider.polling.poll_queue import Job, PollQueue, Subscriber
-from magichour_provider.polling.poller import NOT_FOUND_PAUSES, Poller
-from magichour_provider.polling.rate_limit import ConcurrencyLimit, Limiter
-from magichour_provider.polling.shared_client import ReadSettings, SharedClient
+from magichour_provider.polling.poller import NOT_FOUND_RETRY_SECONDS, Poller
+from magichour_provider.polling.rate_limit import ConcurrencyLimit, RateLimiter
 
 log = logging.getLogger(__name__)
-_closings: set[asyncio.Task[None]] = set()
 
-_DEADLINE_GRACE = 3.0
-"""Seconds in which a wait whose deadline has passed may still get the look that is due then."""
-_BEAT = 0.1
-"""Looks are begun on a beat: those due between two share rounds of the event loop."""
-_WARN_AGAIN = 60.0
-"""Seconds between two warnings that Magic Hour asks for fewer requests."""
-_TICK = 5.0
-"""Seconds between two reports of metrics."""
-_TICKS_TO_REREAD = 4
-"""So many ticks are between two readings of the connection."""
+_TIMEOUT_GRACE_SECONDS = 3.0
+"""A wait whose deadline has passed may still get the answer of the poll that is due then."""
+_START_INTERVAL_SECONDS = 0.1
+"""Polls start at multiples of this: those due in between share rounds of the event loop."""
+_WARN_AGAIN_SECONDS = 60.0
+_MAINTENANCE_SECONDS = 5.0
+"""Between two reports of metrics and updates of the concurrency limit."""
+_REREAD_EVERY = 4
+"""The connection is read again at every fourth maintenance: every 20 s."""
+
+
+@dataclass
+class PollMetrics:
+    """Counts since the last report.
+
+    :param completion_lags: seconds from the last poll that saw a job unfinished to the one that saw its end.
+        Magic Hour does not tell when a job ended.
+    """
+
+    polls: int = 0
+    poll_errors: int = 0
+    rate_limited: int = 0
+    completion_lags: list[float] = field(default_factory=list)
+
+    def report(self, stats: Any, waiting: int, tags: dict[str, str]) -> None:
+        """Send everything; `waiting` is the number of jobs that are waited for now. Never raises."""
+        try:
+            for name in ("polls", "poll_errors", "rate_limited"):
+                if count := getattr(self, name):
+                    stats.incr(f"magichour.{name}", count, tags=tags)
+            for seconds in self.completion_lags:
+                stats.timing("magichour.completion_lag", seconds * 1000, tags=tags)
+            stats.gauge("magichour.jobs_waiting", waiting, tags=tags)
+        except Exception as error:
+            log.debug("The metrics could not be reported.", exc_info=error)
 
 
 class PollScheduler:
-    """The waiters of one connection on one event loop.
+    """The waits on one connection in one event loop.
 
-    :param read_settings: reads the connection.
-    :param stats: where metrics go.
-    :param tags: put on every metric.
-    :param on_empty: called when the last waiter has left; the hub is not used after that.
+    :param read_settings: reads the connection; ConfigurationError if it cannot be used.
+    :param stats: Airflow's `Stats`, or anything with its methods, for metrics with `tags`; None: no metrics.
+    :param on_idle: called when the last wait has ended; the scheduler is not used after that.
+    :param build: makes a client for settings and a number of connections.
+    :param clock: epoch seconds.
     """
 
     def __init__(
-        self, read_settings: ReadSettings, stats: Stats, tags: dict[str, str], on_empty: Callable[[], None]
+        self,
+        read_settings: ReadSettings,
+        stats: Any | None = None,
+        tags: dict[str, str] | None = None,
+        on_idle: Callable[[], None] = lambda: None,
+        build: BuildClient = build_client,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._width = ConcurrencyLimit()
-        self._limiter = Limiter()
-        self._client = SharedClient(read_settings, self._width.most, self._begin_anew)
-        self._stats, self._tags = stats, tags
-        self._on_empty = on_empty
-        self._counts = PollMetrics()
-        self._agenda = PollQueue()
-        self._visitors = 0
+        self._clock = clock
+        self._concurrency, self._limiter = ConcurrencyLimit(), RateLimiter()
+        self._client = ConnectionClient(
+            read_settings, self._concurrency.maximum, self._on_new_connection, build
+        )
+        self._stats, self._tags, self._on_idle = stats, tags or {}, on_idle
+        self._metrics = PollMetrics()
+        self._queue = PollQueue()
+        self._users = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._under_way = 0
-        # What is done for all is logged as nobody's: a trigger's context would send it to one task's log.
-        self._nobody = Context()
+        self._polls_under_way = 0
+        # What concerns all jobs is logged in an empty context: a trigger's context would send it to one log.
+        self._no_task = Context()
         self._timer: asyncio.TimerHandle | None = None
         self._warned_at = -math.inf
-        self._ticks = 0
-        self._ticked_at = (self._loop.time(), time.thread_time())
-        self._ticker = self._loop.call_later(_TICK, self._tick, context=self._nobody)
+        self._maintenances = 0
+        self._maintained_at = (self._loop.time(), time.thread_time())
+        self._maintenance = self._call_later(_MAINTENANCE_SECONDS, self._maintain)
 
-    async def wait(self, watch: Poller) -> Outcome:
-        """Look from time to time until the job has ended or the watch's deadline has passed."""
-        now = time.time()
-        waiter = Subscriber(watch, self._loop.create_future(), copy_context())
-        job = self._enter(watch.project_id)
-        job.waiters.append(waiter)
-        latest = max(watch.deadline, watch.quiet_until, now) + _DEADLINE_GRACE
-        expiry = self._loop.call_later(latest - now, waiter.expire)
+    async def wait(self, poller: Poller) -> Outcome:
+        """Poll from time to time until the job has ended or the deadline has passed."""
+        now = self._clock()
+        subscriber = Subscriber(poller, self._loop.create_future(), copy_context())
+        job = self._subscribe(poller.project_id)
+        job.subscribers.append(subscriber)
+        latest = max(poller.deadline, poller.quiet_until, now) + _TIMEOUT_GRACE_SECONDS
+        expiry = self._loop.call_later(latest - now, subscriber.time_out)
         try:
-            self._plan(job, watch.pause(now))
-            return await waiter.ended
+            self._schedule(job, poller.seconds_to_next_poll(now))
+            return await subscriber.outcome
         finally:
             expiry.cancel()
-            job.waiters.remove(waiter)
-            await self._leave(job)
+            job.subscribers.remove(subscriber)
+            await self._unsubscribe(job)
 
-    async def look(self, project_id: str) -> VideoProject:
-        """Look once, together with those who wait for the job. Raises MagicHourError."""
-        seen: asyncio.Future[VideoProject] = self._loop.create_future()
-        job = self._enter(project_id)
-        job.askers.append(seen)
-        self._plan(job, 0.0)
+    async def poll_once(self, project_id: str) -> VideoProject:
+        """Poll a job now, with one request for all that wait for it. Raises MagicHourError."""
+        answer: asyncio.Future[VideoProject] = self._loop.create_future()
+        job = self._subscribe(project_id)
+        job.requests.append(answer)
+        self._schedule(job, 0.0)
         try:
-            return await seen
+            return await answer
         finally:
-            if seen in job.askers:
-                job.askers.remove(seen)
-            await self._leave(job)
+            if answer in job.requests:
+                job.requests.remove(answer)
+            await self._unsubscribe(job)
 
-    # -----------------------------------------------------------------------------------------------
-    # Coming and going.
+    def _subscribe(self, project_id: str) -> Job:
+        self._users += 1
+        return self._queue.get(project_id)
 
-    def _enter(self, project_id: str) -> Job:
-        self._visitors += 1
-        return self._agenda.get(project_id)
-
-    async def _leave(self, job: Job) -> None:
-        self._visitors -= 1
-        self._agenda.drop_if_unwanted(job)
-        if self._visitors > 0:
+    async def _unsubscribe(self, job: Job) -> None:
+        self._users -= 1
+        self._queue.discard_if_idle(job)
+        if self._users > 0:
             return
-        self._on_empty()
+        self._on_idle()
         if not self._loop.is_closed():
-            # Shielded: Airflow cancels a killed trigger again and again, and the sockets must be closed.
+            # Shielded: Airflow cancels a killed trigger every second, and the sockets must be closed.
             closing = self._loop.create_task(self._close())
             _closings.add(closing)
             closing.add_done_callback(_closings.discard)
             await asyncio.shield(closing)
 
     async def _close(self) -> None:
-        self._ticker.cancel()
+        self._maintenance.cancel()
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks:
@@ -141,167 +168,188 @@ class PollScheduler:
         await self._client.aclose()
         self._report()
 
-    # -----------------------------------------------------------------------------------------------
-    # Whose turn it is.
+    # Starting polls ---------------------------------------------------------------------------------
 
-    def _plan(self, job: Job, pause: float) -> None:
-        if self._agenda.put(job, self._loop.time() + pause):
-            self._set_timer()
+    def _schedule(self, job: Job, pause: float) -> None:
+        self._queue.push(job, self._loop.time() + pause)
+        self._set_timer()
 
     def _set_timer(self) -> None:
-        """Wake up when the next look may be made; where all sockets are busy, the end of a look wakes."""
-        job = self._agenda.first()
-        if job is None or self._is_full():
+        """Wake up for the next poll. At the concurrency limit, the end of a poll starts the next."""
+        job = self._queue.peek()
+        if job is None or self._is_at_limit():
             return
-        when = max(round(job.due / _BEAT) * _BEAT, self._limiter.free_at())
+        start = round(job.due / _START_INTERVAL_SECONDS) * _START_INTERVAL_SECONDS
+        when = max(start, self._limiter.free_at())
         if self._timer is not None:
             if self._timer.when() <= when:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._wake_up, context=self._nobody)
+        self._timer = self._loop.call_at(when, self._on_timer, context=self._no_task)
 
-    def _wake_up(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
-        self._start_looks()
+        self._start_polls()
 
-    def _start_looks(self) -> None:
+    def _start_polls(self) -> None:
         now = self._loop.time()
         self._limiter.per_second = self._client.requests_per_second
-        while not self._is_full() and self._limiter.free_at() <= now:
-            job = self._agenda.take(now + _BEAT / 2)
+        while not self._is_at_limit() and self._limiter.free_at() <= now:
+            job = self._queue.pop_due(now + _START_INTERVAL_SECONDS / 2)
             if job is None:
                 break
-            self._limiter.take(now)
-            self._under_way += 1
-            self._run(self._look(job))
+            self._limiter.acquire(now)
+            self._polls_under_way += 1
+            self._run(self._poll(job))
         self._set_timer()
 
-    def _begin_anew(self) -> None:
-        """Let a new connection not suffer from what limited the looks by the old one."""
-        is_paused = self._limiter.free_at() > self._loop.time()
-        self._limiter = Limiter()
-        if is_paused:
-            for job in self._agenda.forget_silence():
-                self._plan(job, job.pause(time.time()))
-
-    def _is_full(self) -> bool:
-        """Whether no more looks may begin now; the first makes the client, and learns what its limits are."""
-        return self._under_way >= (self._width.allowed if self._client.is_there else 1)
+    def _is_at_limit(self) -> bool:
+        """Whether no poll may start now. The first poll is alone: it builds the client."""
+        return self._polls_under_way >= (self._concurrency.allowed if self._client.is_ready else 1)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # -----------------------------------------------------------------------------------------------
-    # A look, and what it means.
+    # A poll and its answer --------------------------------------------------------------------------
 
-    async def _look(self, job: Job) -> None:
-        began, began_at = self._loop.time(), time.time()
-        self._counts.looks += 1
+    async def _poll(self, job: Job) -> None:
+        began, began_at = self._loop.time(), self._clock()
+        self._metrics.polls += 1
         try:
-            self._saw(job, await self._ask(job.project_id), time.time())
+            self._on_status(job, await self._client.get_video(job.project_id), self._clock())
         except MagicHourError as error:
-            self._missed(job, error, time.time())
-        except Exception as error:  # the connection could not be looked up, or worse: the wait goes on
-            self._stumbled(job, error, time.time())
+            self._on_error(job, error, self._clock())
+        except Exception as error:  # such as one of the connection's lookup: the waits continue
+            self._on_exception(job, error, self._clock())
         finally:
-            self._under_way -= 1
-            job.is_looked_at = False
-        # Counted from the beginning of the look, or the time for an answer would stretch every interval.
-        pause = job.pause(began_at)
+            self._polls_under_way -= 1
+            job.is_polled = False
+        # Counted from the start of the poll: else the time for the answer would stretch every interval.
+        pause = job.seconds_to_next_poll(began_at)
         rest = began - self._loop.time() + pause
-        self._plan(job, max(rest, min(pause, SHORTEST), 0.0 if job.askers else _BEAT))
-        self._start_looks()
+        least = 0.0 if job.requests else _START_INTERVAL_SECONDS
+        self._queue.push(job, self._loop.time() + max(rest, min(pause, MIN_INTERVAL_SECONDS), least))
+        self._start_polls()
 
-    async def _ask(self, project_id: str) -> VideoProject:
-        """Look by the shared client; where its key is refused, by the next one: the key may have changed."""
-        if not self._client.is_there:
-            await self._client.refresh()
-        with self._client.lease() as client:
-            try:
-                return await client.get_video(project_id)
-            except AuthenticationError:
-                if not await self._client.renew(client):
-                    raise
-        with self._client.lease() as client:
-            return await client.get_video(project_id)
-
-    def _saw(self, job: Job, project: VideoProject, now: float) -> None:
+    def _on_status(self, job: Job, project: VideoProject, now: float) -> None:
         self._limiter.answered(self._loop.time())
         job.not_found = 0
-        job.answer(project)
-        for waiter in job.awake(now):
-            watch = waiter.watch
-            unseen_since = watch.unseen_since
-            ended = waiter.context.run(watch.saw, project, now)
-            if ended is not None:
-                self._counts.delays.append(now - unseen_since)
-            waiter.tell(ended or watch.overdue(now))
+        job.answer_requests(project)
+        for each in job.ready(now):
+            unfinished_at = each.poller.unfinished_at
+            outcome = each.context.run(each.poller.on_status, project, now)
+            if outcome is not None:
+                self._metrics.completion_lags.append(now - unfinished_at)
+            each.resolve(outcome or each.poller.timeout_if_due(now))
 
-    def _missed(self, job: Job, error: MagicHourError, now: float) -> None:
-        self._counts.look_errors += 1
-        self._slow_down(error)
-        job.answer(error)
-        if isinstance(error, NotFoundError) and job.not_found < len(NOT_FOUND_PAUSES):
+    def _on_error(self, job: Job, error: MagicHourError, now: float) -> None:
+        self._metrics.poll_errors += 1
+        if isinstance(error, APIError) and (error.retry_after is not None or error.status == 429):
+            self._on_refusal(error)
+        job.answer_requests(error)
+        if isinstance(error, NotFoundError) and job.not_found < len(NOT_FOUND_RETRY_SECONDS):
             job.not_found += 1
             return
         job.not_found = 0
-        for waiter in job.awake(now):
-            waiter.tell(waiter.context.run(waiter.watch.missed, error, now) or waiter.watch.overdue(now))
+        for each in job.ready(now):
+            outcome = each.context.run(each.poller.on_error, error, now)
+            each.resolve(outcome or each.poller.timeout_if_due(now))
 
-    def _slow_down(self, error: MagicHourError) -> None:
-        if not isinstance(error, APIError):
-            return
-        if error.retry_after is None and not isinstance(error, RateLimitError):
-            return
+    def _on_refusal(self, error: APIError) -> None:
         now = self._loop.time()
         if not self._limiter.refused(now, error.retry_after):
             return
-        self._counts.pauses += 1
-        if now > self._warned_at + _WARN_AGAIN:
+        self._metrics.rate_limited += 1
+        if now > self._warned_at + _WARN_AGAIN_SECONDS:
             self._warned_at = now
             seconds = self._limiter.free_at() - now
             log.warning(
-                "Magic Hour asks for fewer requests (%d): nobody looks for %.0f s.", error.status, seconds
+                "Rate limited by Magic Hour (HTTP %d); polling paused for %.0f s.", error.status, seconds
             )
 
-    def _stumbled(self, job: Job, error: Exception, now: float) -> None:
-        self._counts.look_errors += 1
-        log.debug("Where it came from:", exc_info=error)
-        job.answer(error)
+    def _on_exception(self, job: Job, error: Exception, now: float) -> None:
+        self._metrics.poll_errors += 1
+        log.debug("A poll raised an unexpected error.", exc_info=error)
+        job.answer_requests(error)
         job.not_found = 0
-        for waiter in job.awake(now):
-            waiter.context.run(waiter.watch.stumbled, f"{type(error).__name__} was raised.", now)
-            waiter.tell(waiter.watch.overdue(now))
+        for each in job.ready(now):
+            each.context.run(each.poller.on_failure, f"{type(error).__name__} was raised.", now)
+            each.resolve(each.poller.timeout_if_due(now))
 
-    # -----------------------------------------------------------------------------------------------
-    # From time to time.
+    # Maintenance ------------------------------------------------------------------------------------
 
-    def _tick(self) -> None:
-        self._ticks += 1
-        self._ticker = self._loop.call_later(_TICK, self._tick, context=self._nobody)
+    def _call_later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        return self._loop.call_later(seconds, call, context=self._no_task)
+
+    def _maintain(self) -> None:
+        self._maintenances += 1
+        self._maintenance = self._call_later(_MAINTENANCE_SECONDS, self._maintain)
         self._report()
-        self._adjust_width()
-        if self._ticks % _TICKS_TO_REREAD == 0 and self._client.is_there:
+        self._update_concurrency()
+        if self._maintenances % _REREAD_EVERY == 0 and self._client.is_ready:
             self._run(self._reread_connection())
-        self._start_looks()
+        self._start_polls()
 
     def _report(self) -> None:
-        """Hand the metrics on in a thread: the network of a metrics system is not ours to wait for."""
-        counts, self._counts = self._counts, PollMetrics()
-        self._loop.run_in_executor(None, counts.report, self._stats, len(self._agenda), self._tags)
+        """Send the metrics from a thread: the event loop must not wait for their network."""
+        metrics, self._metrics = self._metrics, PollMetrics()
+        if self._stats is not None:
+            self._loop.run_in_executor(None, metrics.report, self._stats, len(self._queue), self._tags)
 
-    def _adjust_width(self) -> None:
-        now, worked = self._loop.time(), time.thread_time()
-        passed, busy = now - self._ticked_at[0], worked - self._ticked_at[1]
-        self._ticked_at = (now, worked)
-        job = self._agenda.first()
-        lateness = max(0.0, now - job.due) if job is not None and self._is_full() else 0.0
-        self._width.adjust(lateness=lateness, busy=busy / passed)
+    def _update_concurrency(self) -> None:
+        now, cpu = self._loop.time(), time.thread_time()
+        passed, busy = now - self._maintained_at[0], cpu - self._maintained_at[1]
+        self._maintained_at = (now, cpu)
+        job = self._queue.peek()
+        lateness = max(0.0, now - job.due) if job is not None and self._is_at_limit() else 0.0
+        self._concurrency.update(lateness=lateness, busy_share=busy / passed)
 
     async def _reread_connection(self) -> None:
         try:
             await self._client.refresh()
         except Exception as error:
             log.warning("The connection could not be read again (%s).", type(error).__name__)
+
+    def _on_new_connection(self) -> None:
+        """Drop the rate limit and the backoff of the old connection."""
+        is_paused = self._limiter.free_at() > self._loop.time()
+        self._limiter = RateLimiter()
+        if not is_paused:
+            return
+        for job in self._queue.jobs.values():
+            for each in job.subscribers:
+                each.poller.reset_backoff()
+            self._schedule(job, job.seconds_to_next_poll(self._clock()))
+
+
+# ---------------------------------------------------------------------------------------------------
+# The schedulers of this process
+
+_closings: set[asyncio.Task[None]] = set()
+_by_loop: dict[asyncio.AbstractEventLoop, dict[str, PollScheduler]] = {}
+
+
+def get_scheduler(conn_id: str, read_settings: ReadSettings, stats: Any | None = None) -> PollScheduler:
+    """The running event loop's scheduler for a connection. Use it before the next `await`.
+
+    :param read_settings: reads the connection; ConfigurationError if it cannot be used.
+    """
+    loop = asyncio.get_running_loop()
+    if loop not in _by_loop:
+        for other in [other for other in _by_loop if other.is_closed()]:
+            del _by_loop[other]
+    schedulers = _by_loop.setdefault(loop, {})
+    if conn_id not in schedulers:
+        schedulers[conn_id] = PollScheduler(
+            read_settings, stats, {"conn_id": conn_id}, lambda: _forget(loop, conn_id)
+        )
+    return schedulers[conn_id]
+
+
+def _forget(loop: asyncio.AbstractEventLoop, conn_id: str) -> None:
+    schedulers = _by_loop.get(loop, {})
+    schedulers.pop(conn_id, None)
+    if not schedulers:
+        _by_loop.pop(loop, None)

@@ -1,11 +1,11 @@
-"""Waiting for a job that another task, or anybody, has submitted."""
+"""`VideoJobSensor`: wait for a job that another task, or anyone, has submitted."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import (
@@ -16,58 +16,110 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from magichour_provider.airflow_internals import delete_xcoms, min_deferral_seconds
+from magichour_provider.airflow_internals import (
+    all_params_set,
+    as_plain_xcom_arg,
+    delete_xcoms,
+    has_execute_hooks,
+    is_mapped,
+    min_deferral_seconds,
+)
 from magichour_provider.asset_events import announce_job
-from magichour_provider.exceptions import JobError, WaitTimeoutError
-from magichour_provider.jobs.reference import DEADLINE, DEFAULT_CONN_ID, HANDED_OVER, JobReference
+from magichour_provider.exceptions import InvalidRequestError, JobError, WaitTimeoutError
+from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.operators import _base
 from magichour_provider.operators._base import (
+    ERROR_KEY,
+    MagicHourHookMixin,
     kill_message,
     log_from_signal_handler,
     map_non_retryable,
     reports_failure,
     set_default_retry_policy,
 )
-from magichour_provider.polling.deadlines import deadline_from, optional_seconds
-from magichour_provider.sensors.poke_state import recall, remember
-from magichour_provider.sensors.start_from_trigger import (
-    StartFromTrigger,
-    StartTriggerArgsDescriptor,
-    worker_reason,
+from magichour_provider.polling.intervals import (
+    ALARM_MARGIN_SECONDS,
+    TRIGGER_TIMEOUT_MARGIN_SECONDS,
+    get_deadline,
+    optional_seconds,
 )
+from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
+    from airflow.triggers.base import StartTriggerArgs
 
-    from magichour_provider.hooks.magichour import MagicHourHook
     from magichour_provider.polling.outcome import Outcome
 
+log = logging.getLogger(__name__)
 
-class VideoJobSensor(BaseSensorOperator):
-    """Wait until a job has ended; succeed with its data when the clip is there.
+_TRIGGER = "magichour_provider.triggers.video_sensor.VideoSensorTrigger"
+_TEMPLATE_SIGNS = ("{{", "{%", "{#")
+_MAX_DAG_TASKS = 100
+"""The triggerer deserializes the Dag on its event loop for each sensor that starts there: 50 sensors of a Dag
+of 300 tasks blocked it for half a second and more (Airflow 3.3.2)."""
+_MIN_EXECUTION_TIMEOUT_SECONDS = 60.0
+"""With less, a wait that ends a little before the timeout may still end too late."""
+_HARMLESS_OVERRIDES = frozenset({"__init__", "__doc__", "__module__", "__qualname__"})
 
-    Poke, reschedule and deferrable mode. A look that fails in a way that may pass is not a failed job:
-    the wait goes on until its deadline. `soft_fail` and `never_fail` skip the task when the job came to
-    no clip or the time was up; they do not hide a wrong key.
 
-    When deferrable, from Airflow 3.3 on, the sensor begins in the triggerer and, when the clip is there, ends
-    there: no worker is started. It needs a worker all the same for what only a worker does (any other ending,
-    callbacks of its success, outlets), where its `project_id` is a template or comes from a mapped task, and
-    in a Dag of more than 100 tasks; one line in its log says which way it waits, and why. A sensor that
-    begins in the triggerer follows `trigger_rule` and `depends_on_past` as ever, but no pool,
-    `max_active_tis_per_dag` or `queue` holds it back, its rendered fields are not shown, and listeners
-    (OpenLineage) hear nothing of its success. `sensor.start_from_trigger = False` keeps it in a worker.
+class _StartFromTrigger:
+    """`start_from_trigger`, computed when Airflow serializes the Dag, so that later changes count.
+
+    False on the class itself, which Airflow asks for a mapped task, and before `__init__` has ended.
+    """
+
+    def __get__(self, sensor: VideoJobSensor | None, owner: type[VideoJobSensor]) -> bool:
+        return sensor is not None and _is_initialized(sensor) and worker_reason(sensor) is None
+
+
+class _StartTriggerArgs:
+    """`start_trigger_args`, computed likewise; None for a sensor that needs a worker."""
+
+    def __get__(self, sensor: VideoJobSensor | None, owner: type[VideoJobSensor]) -> StartTriggerArgs | None:
+        if sensor is None or not _is_initialized(sensor) or worker_reason(sensor) is not None:
+            return None
+        from airflow.triggers.base import StartTriggerArgs
+
+        limit, grace = get_time_limits(sensor.timeout, sensor.execution_timeout)
+        kwargs = {
+            "conn_id": sensor.magichour_conn_id,
+            "limit": limit,
+            "grace": grace,
+            "poll_interval": sensor.poll_interval,
+            "push_result": sensor.do_xcom_push,
+            **(_find_job(sensor.project_id) or {}),
+        }
+        return StartTriggerArgs(
+            trigger_cls=_TRIGGER,
+            trigger_kwargs=kwargs,
+            next_method="execute_complete",
+            timeout=timedelta(seconds=limit + grace),
+        )
+
+
+class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
+    """Wait until a job has ended; succeed with its data if the video is ready.
+
+    Poke, reschedule and deferrable mode. A poll that fails in a way that may pass is not a failed job: the
+    wait goes on until its deadline. `soft_fail` and `never_fail` skip the task if the job made no video or
+    the time is up; they do not hide a wrong API key.
+
+    From Airflow 3.3 on, a deferrable sensor starts in the triggerer and, if the video is ready, ends there:
+    it needs no worker. It does need one for any other ending, for success callbacks and outlets, if its
+    `project_id` is a template or comes from a mapped task, and in a Dag of more than 100 tasks; its log says
+    which, and why. A sensor that starts in the triggerer follows `trigger_rule` and `depends_on_past`, but
+    no pool, `max_active_tis_per_dag` or `queue` limits it, its rendered fields are not shown, and listeners
+    (OpenLineage) do not hear of its success. `sensor.start_from_trigger = False` keeps it in a worker.
 
     :param project_id: a project id, the output of `ImageToVideoOperator`, or a template of either.
     :param magichour_conn_id: the connection.
-    :param poke_interval: seconds between looks; None: adaptive when deferred, else 10. In reschedule mode
+    :param poke_interval: seconds between polls; None: adaptive if deferred, else 10. In reschedule mode
         at least `[workers] min_heartbeat_interval` + 2.
-    :param timeout: seconds, or a timedelta, until the wait ends as `AirflowSensorTimeout`. With
-        `execution_timeout` the earlier of both.
+    :param timeout: seconds, or a timedelta, until the wait ends with `AirflowSensorTimeout`. With
+        `execution_timeout`, the earlier of both.
     :param deferrable: wait in the triggerer; default from `[operators] default_deferrable`.
-    :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`,
-        `queued_seconds` and `rendering_seconds` (as its looks have shown, else None), `url`.
+    :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`, `url`.
     """
 
     template_fields: Sequence[str] = ("project_id", "magichour_conn_id")
@@ -77,8 +129,8 @@ class VideoJobSensor(BaseSensorOperator):
     default_poke_interval: ClassVar[float] = 10.0
     default_timeout: ClassVar[float] = 3600.0
 
-    start_from_trigger = StartFromTrigger()
-    start_trigger_args = StartTriggerArgsDescriptor()
+    start_from_trigger = _StartFromTrigger()
+    start_trigger_args = _StartTriggerArgs()
 
     def __init__(
         self,
@@ -99,69 +151,59 @@ class VideoJobSensor(BaseSensorOperator):
         if self.reschedule:
             # Sooner, Airflow may find the task still running and fail it, as with a trigger.
             self.poke_interval = max(self.poke_interval, min_deferral_seconds())
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.project_id = project_id
         self.magichour_conn_id = magichour_conn_id
         self.poll_interval = optional_seconds("poke_interval", poke_interval)
-        self.deferrable = (
-            conf.getboolean("operators", "default_deferrable", fallback=False)
-            if deferrable is None
-            else deferrable
-        )
+        self.deferrable = deferrable
         self.linked_project_id: str | None = None
         self.credits_charged: int | None = None
-        self._why_a_worker: str | None = None
-
-    @cached_property
-    def hook(self) -> MagicHourHook:
-        """The connection's hook."""
-        from magichour_provider.hooks.magichour import MagicHourHook
-
-        return MagicHourHook(self.magichour_conn_id)
+        self._worker_reason: str | None = None
 
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
-        """Render the templates, and note before why a worker does so."""
-        self._why_a_worker = worker_reason(self)
+        """Render the templates. The reason for a worker is found before: it depends on them."""
+        self._worker_reason = worker_reason(self)
         super().render_template_fields(context, jinja_env)
 
     @reports_failure
     def execute(self, context: Context) -> Any:
-        """Wait in the way that was asked for."""
+        """Wait in the mode that was asked for."""
         if self.deferrable:
-            reason = self._why_a_worker or worker_reason(self) or "it was begun in one"
-            self.log.info("This task waits the ordinary way, from a worker, because %s.", reason)
+            reason = self._worker_reason or worker_reason(self) or "it was started in one"
+            self.log.info("This sensor starts in a worker, because %s.", reason)
         return self._wait(context)
 
     def _wait(self, context: Context, deadline: float | None = None) -> Any:
         with map_non_retryable(self):
-            self._begin(context, deadline)
-            # Looked before deferring: a trigger that fires at once can fail the task (airflow#71580).
-            outcome = self._look() if self.deferrable else super().execute(context)
+            self._start(context, deadline)
+            # Polled before deferring: a trigger that fires at once can fail the task (airflow#71580).
+            outcome = self._poll() if self.deferrable else super().execute(context)
             if outcome is None:
                 self._defer()
             return self._finish(context, outcome)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once; done with the outcome, good or bad, so that `silent_fail` pokes no failed job."""
-        outcome = self._look() or self._watch.overdue(time.time())
-        if outcome is None and self.reschedule:
-            remember(context, self._watch, self._recalled)
+        """Poll once. Done with the outcome, good or bad, so that `silent_fail` does not poke a failed job."""
+        outcome = self._poll() or self._poller.timeout_if_due(time.time())
         return PokeReturnValue(is_done=outcome is not None, xcom_value=outcome)
 
     def on_kill(self) -> None:
-        """Say what goes on: there is no way to cancel a render from here."""
+        """Log what keeps running: the API cannot cancel a job."""
         if self.linked_project_id:
             log_from_signal_handler(self.log, kill_message(self.linked_project_id, self.credits_charged))
 
     @reports_failure
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
-        """Take over from the triggerer: return the job's data, or raise what became of it."""
+        """Resume after the trigger: return the job's data, raise, or wait on from this worker."""
         from magichour_provider.polling.outcome import Outcome
+        from magichour_provider.triggers.video_sensor import END_TIME, FALLBACK_REASON
 
-        if HANDED_OVER in event:
-            delete_xcoms(context["ti"], "return_value", _base.ERROR_KEY)
-            if event[HANDED_OVER] is not None:
-                self.log.info("A worker takes this task over, because %s.", event[HANDED_OVER])
-                return self._wait(context, event[DEADLINE])
+        if FALLBACK_REASON in event:
+            delete_xcoms(context["ti"], "return_value", ERROR_KEY)
+            if event[FALLBACK_REASON] is not None:
+                self.log.info("This sensor continues in a worker, because %s.", event[FALLBACK_REASON])
+                return self._wait(context, event[END_TIME])
         outcome = Outcome.from_event(event)
         self._job = JobReference.of(self.project_id)
         self.linked_project_id = outcome.project_id
@@ -172,45 +214,34 @@ class VideoJobSensor(BaseSensorOperator):
         with map_non_retryable(self):
             return self._finish(context, outcome)
 
-    def _begin(self, context: Context, deadline: float | None = None) -> None:
-        from magichour_provider.polling.durations import RenderKind
+    def _start(self, context: Context, deadline: float | None) -> None:
+        from magichour_provider.polling.intervals import JobKind
         from magichour_provider.polling.poller import Poller
 
         self._job = JobReference.of(self.project_id)
         self.linked_project_id = self._job.project_id
-        first = self._first_poke(context)
-        started = time.time() if first is None else first
-        self._recalled = {} if first is None else recall(context, self._job.project_id)
-        self._watch = Poller(
+        # In reschedule mode each poke is a process of its own, and the wait began at the first of them.
+        first = context["ti"].get_first_reschedule_date(context) if self.reschedule else None
+        started = first.timestamp() if first else time.time()
+        if deadline is None:
+            in_worker = not self.deferrable and not self.reschedule
+            timeout = timedelta(seconds=self.timeout)
+            deadline = get_deadline(started, timeout, self.execution_timeout, in_worker=in_worker)
+        self._poller = Poller(
             self._job.project_id,
-            deadline=self._deadline(started) if deadline is None else deadline,
+            deadline=deadline,
             started=started,
             poll_interval=self.poll_interval,
-            kind=RenderKind(self._job.model, self._job.resolution),
-            has_looked=first is not None,
-            queued_at=self._recalled.get("queued_at"),
-            rendering_since=self._recalled.get("rendering_since"),
+            kind=JobKind(self._job.model, self._job.resolution),
+            has_polled=first is not None,
         )
 
-    def _deadline(self, started: float) -> float:
-        return deadline_from(
-            started,
-            timedelta(seconds=self.timeout),
-            self.execution_timeout,
-            in_worker=not self.deferrable and not self.reschedule,
-        )
+    def _poll(self) -> Outcome | None:
+        from magichour_provider.polling.poller import poll_once
 
-    def _first_poke(self, context: Context) -> float | None:
-        """Epoch seconds of this try's first poke, which another process has made; None: this is it."""
-        first = context["ti"].get_first_reschedule_date(context) if self.reschedule else None
-        return first.timestamp() if first else None
-
-    def _look(self) -> Outcome | None:
-        from magichour_provider.polling.blocking import look
-
-        ended = look(self.hook.get_conn(), self._watch)
-        self.credits_charged = self._watch.credits_charged
-        return ended
+        outcome = poll_once(self.hook.get_conn(), self._poller)
+        self.credits_charged = self._poller.credits_charged
+        return outcome
 
     def _defer(self) -> NoReturn:
         from magichour_provider.triggers.video_job import VideoJobTrigger
@@ -218,13 +249,11 @@ class VideoJobSensor(BaseSensorOperator):
         trigger = VideoJobTrigger(
             self._job.project_id,
             self.magichour_conn_id,
-            deadline=self._watch.deadline,
+            deadline=self._poller.deadline,
             poll_interval=self.poll_interval,
             credits_charged=self.credits_charged,
-            submitted=self._watch.known_submission,
-            queued_at=self._watch.queued_at,
-            rendering_since=self._watch.rendering_since,
-            **self._watch.kind._asdict(),
+            submitted=self._poller.known_submission,
+            **self._poller.kind._asdict(),
         )
         self.defer(**trigger.as_deferral())
 
@@ -239,3 +268,114 @@ class VideoJobSensor(BaseSensorOperator):
         if isinstance(error, WaitTimeoutError):
             raise AirflowSensorTimeout(str(error)) from error
         raise error
+
+
+# ---------------------------------------------------------------------------------------------------
+# Starting in the triggerer
+
+
+def worker_reason(sensor: VideoJobSensor) -> str | None:
+    """Why a sensor needs a worker; None: it can start and end in the triggerer.
+
+    It needs one for all that only a worker does, and for what the triggerer cannot do: it renders no
+    templates. Never raises: otherwise the sensor's Dag could not be imported.
+    """
+    try:
+        return _worker_reason(sensor)
+    except Exception as error:
+        log.debug("Whether a sensor needs a worker could not be determined.", exc_info=error)
+        return f"whether it can start elsewhere could not be determined ({type(error).__name__})"
+
+
+def _worker_reason(sensor: VideoJobSensor) -> str | None:
+    if not AIRFLOW_V_3_3_PLUS:
+        return "this needs Airflow 3.3"
+    if not sensor.deferrable:
+        return "it is not deferrable"
+    if is_mapped(sensor):
+        return "it is mapped, or in a mapped task group"
+    if vars(sensor).get("start_from_trigger") is False:
+        return "start_from_trigger is set to False"
+    if _find_job(sensor.project_id) is None:
+        return "its project_id is neither an id nor the output of an unmapped task"
+    if _is_template(sensor.magichour_conn_id):
+        return "its magichour_conn_id is a template"
+    if _is_customized(sensor):
+        return "its class changes what VideoJobSensor does"
+    return _worker_feature(sensor)
+
+
+def _worker_feature(sensor: VideoJobSensor) -> str | None:
+    """What a sensor has that only a worker, or only a small enough Dag, can serve."""
+    limit = sensor.execution_timeout
+    dag_tasks = len(sensor.dag.task_ids) if sensor.has_dag() else 1  # type: ignore[no-untyped-call]
+    has_mapped_dependants = next(iter(sensor.iter_mapped_dependants()), None) is not None
+    has_special_xcoms = sensor.multiple_outputs or sensor.returns_dag_result or has_mapped_dependants
+    features = {
+        "it has inlets or outlets": bool(sensor.inlets or sensor.outlets),
+        "it has an on_execute_callback": bool(sensor.on_execute_callback),
+        "it has an on_success_callback": bool(sensor.on_success_callback),
+        "it has a pre_execute or a post_execute": has_execute_hooks(sensor),
+        "it has multiple_outputs, is mapped over, or is the Dag's result": has_special_xcoms,
+        "its execution_timeout is less than a minute": (
+            limit is not None and limit.total_seconds() < _MIN_EXECUTION_TIMEOUT_SECONDS
+        ),
+        f"its Dag has more than {_MAX_DAG_TASKS} tasks": dag_tasks > _MAX_DAG_TASKS,
+        "a param of it, or of its Dag, has no default": not all_params_set(sensor),
+    }
+    return next((reason for reason, is_so in features.items() if is_so), None)
+
+
+def get_time_limits(timeout: float, execution_timeout: timedelta | None) -> tuple[float, float]:
+    """Seconds that a task may wait in the triggerer, and by how many Airflow's own timeout comes later.
+
+    Airflow enforces `execution_timeout` on a task that starts in the triggerer, without calling our code and
+    without naming the job; so the wait ends a little earlier.
+    """
+    latest = timeout + TRIGGER_TIMEOUT_MARGIN_SECONDS
+    if execution_timeout is None or execution_timeout.total_seconds() >= latest:
+        return timeout, TRIGGER_TIMEOUT_MARGIN_SECONDS
+    latest = execution_timeout.total_seconds()
+    limit = min(timeout, latest - ALARM_MARGIN_SECONDS)
+    return limit, latest - limit
+
+
+def _find_job(project_id: object) -> dict[str, Any] | None:
+    """The trigger's arguments for a job that is a literal or one task's XCom; None for anything else."""
+    reference = as_plain_xcom_arg(project_id)
+    if reference is not None:
+        task, key = reference
+        if task.get_closest_mapped_task_group() is not None:
+            return None
+        return {"upstream_task_id": task.task_id, "upstream_key": key}
+    if not isinstance(project_id, (str, Mapping)) or _is_template(str(project_id)):
+        return None
+    if isinstance(project_id, Mapping):
+        known = [project_id.get(name) for name in ("model", "resolution")]
+        if not all(value is None or isinstance(value, str) for value in known):
+            return None
+    try:
+        job = JobReference.of(project_id)
+    except InvalidRequestError:
+        return None
+    return {"job_id": job.project_id, "model": job.model, "resolution": job.resolution}
+
+
+def _is_initialized(sensor: VideoJobSensor) -> bool:
+    return "_worker_reason" in vars(sensor)
+
+
+def _is_template(text: object) -> bool:
+    return not isinstance(text, str) or any(sign in text for sign in _TEMPLATE_SIGNS)
+
+
+def _is_customized(sensor: VideoJobSensor) -> bool:
+    """Whether a subclass overrides a method, a property, or the links."""
+    classes = type(sensor).__mro__[: type(sensor).__mro__.index(VideoJobSensor)]
+    overridden = {
+        name
+        for each in classes
+        for name, value in vars(each).items()
+        if name not in _HARMLESS_OVERRIDES and hasattr(value, "__get__") and hasattr(VideoJobSensor, name)
+    }
+    return bool(overridden) or sensor.operator_extra_links is not VideoJobSensor.operator_extra_links

@@ -1,4 +1,4 @@
-"""Waiting for a job in the triggerer."""
+"""`VideoJobTrigger`: wait for a job in the triggerer."""
 
 from __future__ import annotations
 
@@ -17,34 +17,38 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from magichour_provider.airflow_internals import is_deferred, min_deferral_seconds, triggerer_stats
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
 from magichour_provider.operators._base import kill_message
-from magichour_provider.polling.deadlines import FRAMEWORK_GRACE
+from magichour_provider.polling.intervals import TRIGGER_TIMEOUT_MARGIN_SECONDS, JobKind
 
 if TYPE_CHECKING:
     from magichour_provider.polling.outcome import Outcome
     from magichour_provider.polling.scheduler import PollScheduler
 
 log = logging.getLogger(__name__)
-_HEAVY = ("magichour_provider.polling.schedulers", "magichour_provider.hooks.magichour")
-_loading = threading.Lock()
-_farewells: set[asyncio.Task[None]] = set()
+_HEAVY_MODULES = ("magichour_provider.polling.scheduler", "magichour_provider.hooks.magichour")
+_ARGUMENTS = (
+    "project_id", "magichour_conn_id", "deadline", "poll_interval", "credits_charged", "submitted", "model",
+    "resolution", "end_seconds",
+)  # fmt: skip
+_import_lock = threading.Lock()
+_is_imported = False
+_kill_reports: set[asyncio.Task[None]] = set()
 
 
 class VideoJobTrigger(BaseTrigger):
     """Fires one event when the job has ended, or when the deadline has passed.
 
-    The event is `waiting.outcome.Outcome.as_event()`: ending, ids, credits, error code and message. What
-    the trigger is given is stored in Airflow's database, so it is ids and numbers only.
+    The event is `polling.outcome.Outcome.as_event()`: ending, ids, credits, error code and message. Airflow
+    stores the trigger's arguments in its database: they are ids and numbers only.
 
     :param project_id: the job.
     :param magichour_conn_id: the connection.
     :param deadline: epoch seconds; absolute, so that a restarted triggerer grants no new time.
-    :param poll_interval: seconds between looks; None: adaptive.
-    :param credits_charged: what the job has cost, in credits, for the line that a killed task leaves.
-    :param submitted: epoch seconds at which the job was submitted; None: Magic Hour is asked.
-    :param model: with `resolution` and `end_seconds`, what the job renders: the schedule learns by that.
-    :param queued_at: epoch seconds of a look that saw the job in the queue, just before the deferral.
-    :param rendering_since: epoch seconds of the first look that saw the job render; None: not known.
-    :param later: what a worker of a later version says besides, while a deployment is upgraded: ignored.
+    :param poll_interval: seconds between polls; None: adaptive.
+    :param credits_charged: what the job costs in credits, for the message of a kill.
+    :param submitted: epoch seconds at which the job was submitted; None: the first poll tells.
+    :param model: with `resolution` and `end_seconds` (length of the video), the kind of job, by which poll
+        intervals are learned.
+    :param ignored: arguments of another version of this package, while a deployment is upgraded.
     """
 
     def __init__(
@@ -59,9 +63,7 @@ class VideoJobTrigger(BaseTrigger):
         model: str | None = None,
         resolution: str | None = None,
         end_seconds: float | None = None,
-        queued_at: float | None = None,
-        rendering_since: float | None = None,
-        **later: Any,
+        **ignored: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.project_id = project_id
@@ -73,140 +75,113 @@ class VideoJobTrigger(BaseTrigger):
         self.model = model
         self.resolution = resolution
         self.end_seconds = end_seconds
-        self.queued_at = queued_at
-        self.rendering_since = rendering_since
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Name the class and the arguments that make this trigger anew."""
-        return (
-            "magichour_provider.triggers.video_job.VideoJobTrigger",
-            {
-                "project_id": self.project_id,
-                "magichour_conn_id": self.magichour_conn_id,
-                "deadline": self.deadline,
-                "poll_interval": self.poll_interval,
-                "credits_charged": self.credits_charged,
-                "submitted": self.submitted,
-                "model": self.model,
-                "resolution": self.resolution,
-                "end_seconds": self.end_seconds,
-                "queued_at": self.queued_at,
-                "rendering_since": self.rendering_since,
-            },
-        )
+        """Class path and arguments, from which Airflow makes this trigger again."""
+        path = "magichour_provider.triggers.video_job.VideoJobTrigger"
+        return path, {name: getattr(self, name) for name in _ARGUMENTS}
 
     def as_deferral(self) -> dict[str, Any]:
-        """Arguments for `BaseOperator.defer`. Airflow's own timeout is a net: it skips `execute_complete`."""
+        """Arguments for `BaseOperator.defer`. Airflow's timeout comes later than ours: it skips our code."""
         remaining = max(0.0, self.deadline - time.time())
         return {
             "trigger": self,
             "method_name": "execute_complete",
-            "timeout": timedelta(seconds=remaining + FRAMEWORK_GRACE),
+            "timeout": timedelta(seconds=remaining + TRIGGER_TIMEOUT_MARGIN_SECONDS),
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the one event."""
-        outcome = await self.wait_for(self.project_id, self.deadline, quiet=min_deferral_seconds())
+        outcome = await self.wait_for(self.project_id, self.deadline, quiet_seconds=min_deferral_seconds())
         yield TriggerEvent(outcome.as_event())  # type: ignore[no-untyped-call]
 
     async def wait_for(
-        self, project_id: str, deadline: float, *, quiet: float, at_once: bool = False
+        self, project_id: str, deadline: float, *, quiet_seconds: float, poll_immediately: bool = False
     ) -> Outcome:
         """Wait until the job has ended or the deadline has passed.
 
-        :param quiet: seconds in which the wait neither looks nor ends.
-        :param at_once: whether the first look is made without a pause.
+        :param quiet_seconds: time in which the wait neither polls nor ends.
+        :param poll_immediately: whether no pause precedes the first poll.
         """
-        await _loaded()
-        from magichour_provider.polling.durations import RenderKind
+        await _import_async()
         from magichour_provider.polling.poller import Poller
 
         now = time.time()
-        watch = Poller(
+        poller = Poller(
             project_id,
             deadline=deadline,
             started=now,
             poll_interval=self.poll_interval,
             submitted=self.submitted,
-            kind=RenderKind(self.model, self.resolution, self.end_seconds),
-            quiet_until=now + quiet,
-            at_once=at_once,
-            queued_at=self.queued_at,
-            rendering_since=self.rendering_since,
+            kind=JobKind(self.model, self.resolution, self.end_seconds),
+            quiet_until=now + quiet_seconds,
+            poll_immediately=poll_immediately,
         )
-        return await self._hub().wait(watch)
+        return await self._scheduler().wait(poller)
 
     async def on_kill(self) -> None:
-        """Say what goes on, if a person has ended the task: a render cannot be cancelled from here.
+        """Log what keeps running, if a user has ended the task: the API cannot cancel a job.
 
-        Airflow cuts this off after about a second, so it goes on by itself and is waited for behind a shield;
-        the set keeps it from being collected. Airflow also calls this when another triggerer has taken the
-        trigger over and nobody has killed anything (airflow#73454): the task waits on then, or has ended with
-        its job.
+        In a task of its own, behind a shield: Airflow cancels this method after about a second. Airflow also
+        calls it when another triggerer has adopted the trigger and nothing was killed (airflow#73454); then
+        the task is still deferred, or has ended with its job.
         """
-        farewell = asyncio.create_task(self._say_what_goes_on())
-        _farewells.add(farewell)
-        farewell.add_done_callback(_farewells.discard)
-        await asyncio.shield(farewell)
+        report = asyncio.create_task(self._report_kill())
+        _kill_reports.add(report)
+        report.add_done_callback(_kill_reports.discard)
+        await asyncio.shield(report)
 
-    async def _say_what_goes_on(self) -> None:
+    async def _report_kill(self) -> None:
         try:
-            still_waits = await is_deferred(self.task_instance)
+            if await is_deferred(self.task_instance):
+                return
         except Exception as error:
             log.warning(
-                "Job %s: whether its task was killed cannot be found out (%s).", self.project_id, error
+                "Whether the task of job %s was killed could not be determined (%s).", self.project_id, error
             )
             return
-        if still_waits:
-            return
-        if await self._goes_on():
+        if await self._job_is_running():
             log.warning("%s", kill_message(self.project_id, self.credits_charged))
         else:
-            log.info("This task waits no longer for job %s, which has ended.", self.project_id)
+            log.info("This task no longer waits for job %s, which has ended.", self.project_id)
 
-    async def _goes_on(self) -> bool:
-        """Whether the job has not ended, as far as is known."""
-        await _loaded()
-        from magichour_provider.polling.outcome import of_project
+    async def _job_is_running(self) -> bool:
+        """Whether the job is unfinished, as far as is known."""
+        await _import_async()
+        from magichour_provider.polling.outcome import from_project
 
         try:
-            project = await self._hub().look(self.project_id)
+            project = await self._scheduler().poll_once(self.project_id)
         except Exception:
             return True
         if self.credits_charged is None:
             self.credits_charged = project.credits_charged
-        return of_project(project) is None
+        return from_project(project) is None
 
-    def _hub(self) -> PollScheduler:
+    def _scheduler(self) -> PollScheduler:
         from magichour_provider.hooks.magichour import MagicHourHook
-        from magichour_provider.polling.schedulers import scheduler_for
+        from magichour_provider.polling.scheduler import get_scheduler
 
         hook = MagicHourHook(self.magichour_conn_id)
-        return scheduler_for(self.magichour_conn_id, hook.read_settings, triggerer_stats())
+        return get_scheduler(self.magichour_conn_id, hook.read_settings, triggerer_stats())
 
 
-_is_loaded = False
+async def _import_async() -> None:
+    """Import the HTTP client in a thread: that takes half a second, too long for the event loop."""
+    global _is_imported
+    if not _is_imported:
+        await asyncio.to_thread(_import)
+        _is_imported = True
 
 
-async def _loaded() -> None:
-    """Import what waits, in a thread: that takes half a second, which the event loop has not."""
-    global _is_loaded
-    if not _is_loaded:
-        await asyncio.to_thread(_load)
-        _is_loaded = True
-
-
-def _load() -> None:
-    """Import what waits, and leave garbage alone meanwhile.
-
-    In a process as large as a triggerer a collection holds everybody up for a tenth of a second.
-    """
-    with _loading:
-        is_collected = gc.isenabled()
+def _import() -> None:
+    """Import with the garbage collector off: a collection in a large triggerer blocks it for 0.1 s."""
+    with _import_lock:
+        was_enabled = gc.isenabled()
         gc.disable()
         try:
-            for module in _HEAVY:
+            for module in _HEAVY_MODULES:
                 import_module(module)
         finally:
-            if is_collected:
+            if was_enabled:
                 gc.enable()

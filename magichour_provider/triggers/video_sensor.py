@@ -1,8 +1,8 @@
-"""A whole sensor in the triggerer: no worker is started for it.
+"""`VideoSensorTrigger`: a whole sensor in the triggerer, without a worker (Airflow 3.3).
 
-Invariants. The result is stored before the event that lets downstream tasks start. Only a success ends
-here: every other ending, and whatever cannot be done here, is handed to a worker, where retries, callbacks
-and skips mean what they mean elsewhere. Nothing that this trigger waits for can keep it for ever.
+Invariants. The result is stored before the event that starts downstream tasks. Only a success ends here.
+Every other ending falls back to a worker, where retries, callbacks and skips work as usual. Nothing that this
+trigger waits for can block it for ever.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from airflow.triggers.base import TriggerEvent
 from magichour_provider.airflow_internals import delete_xcoms, detach_dag, get_xcom, push_link, push_xcom
 from magichour_provider.client import library_url
 from magichour_provider.exceptions import InvalidRequestError
-from magichour_provider.jobs.reference import DEADLINE, DEFAULT_CONN_ID, HANDED_OVER, JobReference
+from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.operators import _base
+from magichour_provider.operators._base import ERROR_KEY
 from magichour_provider.triggers.video_job import VideoJobTrigger
 
 if TYPE_CHECKING:
@@ -31,31 +31,40 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_AIRFLOW_ANSWERS_WITHIN = 60.0
-"""Seconds from the time that it is asked."""
-_LEAST_PATIENCE = 3.0
-_QUESTIONS_AT_ONCE = 4
-_YOUNG = 30.0
-"""Seconds in which nobody may have looked at a task's job yet."""
+FALLBACK_REASON = "fallback_reason"
+"""Event key: why the sensor continues in a worker; None if the event is the outcome of the wait."""
+END_TIME = "end_time"
+"""Event key: epoch seconds at which the task's wait must end; None if it is not known."""
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+AIRFLOW_TIMEOUT_SECONDS = 60.0
+"""For each call to Airflow."""
+_MIN_CALL_SECONDS = 3.0
+_CONCURRENT_CALLS = 4
+_FIRST_START_SECONDS = 30.0
+"""A sensor that has waited for less has just started: this is no restart of the triggerer."""
+_ARGUMENTS = (
+    "limit", "grace", "poll_interval", "job_id", "model", "resolution", "upstream_task_id", "upstream_key",
+    "push_result",
+)  # fmt: skip
+
+_call_slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 T = TypeVar("T")
 
 
 class VideoSensorTrigger(VideoJobTrigger):
-    """Stands for a `VideoJobSensor`, from its first moment to its last.
+    """Stands for a `VideoJobSensor`, from its start to its success.
 
-    It is named in the Dag, so its arguments are the same for every run. None of them has the name of one of
-    the sensor's template fields: the triggerer renders nothing. The deadline comes from the time at which
-    Airflow's own timeout ends the task, which is stored, so that a restarted triggerer grants no new time.
+    The Dag names its arguments, which are thus the same in every run. None has the name of a template field
+    of the sensor: the triggerer would render it. The deadline follows from the time of Airflow's own timeout,
+    which is stored: a restarted triggerer grants no new time.
 
     :param conn_id: the connection.
     :param limit: seconds that the task may wait.
     :param grace: seconds by which Airflow's own timeout comes later.
-    :param poll_interval: seconds between looks; None: adaptive.
+    :param poll_interval: seconds between polls; None: adaptive.
     :param job_id: the job; `model` and `resolution` are what is known of it.
-    :param upstream_task_id: the task whose XCom `upstream_key` is or has the job, where there is no `job_id`.
+    :param upstream_task_id: without a `job_id`, the task whose XCom `upstream_key` names the job.
     :param push_result: whether the result becomes an XCom.
     """
 
@@ -74,142 +83,135 @@ class VideoSensorTrigger(VideoJobTrigger):
         upstream_task_id: str | None = None,
         upstream_key: str | None = None,
         push_result: bool = True,
-        **later: Any,
+        **ignored: Any,
     ) -> None:
-        super().__init__(job_id or "", conn_id, deadline=0.0, poll_interval=poll_interval, **later)
+        super().__init__(
+            job_id or "",
+            conn_id,
+            deadline=0.0,
+            poll_interval=poll_interval,
+            model=model,
+            resolution=resolution,
+        )
         self.limit = limit
         self.grace = grace
         self.job_id = job_id
-        self.model = model
-        self.resolution = resolution
-        self.end_seconds: float | None = None
         self.upstream_task_id = upstream_task_id
         self.upstream_key = upstream_key
         self.push_result = push_result
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Name the class and the arguments that make this trigger anew."""
-        names = (
-            "limit", "grace", "poll_interval", "job_id", "model", "resolution",
-            "upstream_task_id", "upstream_key", "push_result",
-        )  # fmt: skip
-        kwargs = {"conn_id": self.magichour_conn_id, **{name: getattr(self, name) for name in names}}
-        return f"{__name__}.{type(self).__name__}", kwargs
+        """Class path and arguments, from which Airflow makes this trigger again."""
+        arguments = {name: getattr(self, name) for name in _ARGUMENTS}
+        return f"{__name__}.{type(self).__name__}", {"conn_id": self.magichour_conn_id, **arguments}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, store the result and end the task; or hand it to a worker."""
+        """Wait, store the result and end the task; or fall back to a worker."""
         try:
             self.task_instance = detach_dag(self.task_instance)
-            event = await self._live()
+            event = await self._wait()
         except Exception as error:
-            log.debug("Where it came from:", exc_info=error)
-            event = self._hand_over(f"{type(error).__name__} was raised in the triggerer")
+            log.debug("The sensor failed in the triggerer.", exc_info=error)
+            event = self._fall_back(f"{type(error).__name__} was raised in the triggerer")
         yield event
 
     async def on_kill(self) -> None:
-        """Say what goes on, if a person has ended the task while its job is known."""
+        """Log what keeps running, if a user has ended the task and its job is known."""
         if self.project_id:
             await super().on_kill()
 
-    async def _live(self) -> TriggerEvent:
+    async def _wait(self) -> TriggerEvent:
         if self.timeout_after is None:
-            return self._hand_over("Airflow has set it no timeout")
+            return self._fall_back("Airflow has set no timeout for it")
         self.deadline = self.timeout_after.timestamp() - self.grace
-        given = await self._given()
+        given = await self._read_job()
         try:
             job = JobReference.of(given)
         except InvalidRequestError:
-            return self._hand_over(f"task {self.upstream_task_id} has given no project id")
-        self._learn_of(job, given)
-        log.info(
-            "This task waits in the triggerer from the start, for job %s: no worker, until %s.",
-            job.project_id,
-            datetime.fromtimestamp(self.deadline, timezone.utc).isoformat(timespec="seconds"),
-        )
-        is_young = self._is_young()
-        # The link by its side, as Airflow may be slow to answer, and the wait has a deadline.
-        showing = asyncio.create_task(self._show_link()) if is_young else None
-        try:
-            # No worker may still be busy with the deferral, so there is nothing to keep quiet for.
-            outcome = await self.wait_for(job.project_id, self.deadline, quiet=0.0, at_once=is_young)
-            return await self._end(job, outcome, showing)
-        finally:
-            if showing is not None:
-                showing.cancel()
-
-    def _is_young(self) -> bool:
-        """Whether this is the task's beginning, and no restart of the triggerer."""
-        return self.limit - (self.deadline - time.time()) < _YOUNG
-
-    async def _given(self) -> Any:
-        """What the Dag, or the task before this one, says of the job."""
-        if self.upstream_task_id is None:
-            return {"project_id": self.job_id, "model": self.model, "resolution": self.resolution}
-        return await _asked(
-            get_xcom, self.task_instance, self.upstream_task_id, self.upstream_key, until=self.deadline
-        )
-
-    def _learn_of(self, job: JobReference, given: object) -> None:
-        """Take in what is known of the job; the schedule learns by it how long such renders take."""
+            return self._fall_back(f"task {self.upstream_task_id} returned no project id")
         self.project_id, self.model, self.resolution = job.project_id, job.model, job.resolution
         end_seconds = given.get("end_seconds") if isinstance(given, Mapping) else None
         self.end_seconds = float(end_seconds) if isinstance(end_seconds, (int, float)) else None
-
-    async def _show_link(self) -> None:
-        link, address = VideoProjectLink(), library_url(self.project_id)
+        until = datetime.fromtimestamp(self.deadline, timezone.utc).isoformat(timespec="seconds")
+        log.info(
+            "This sensor waits for job %s in the triggerer, without a worker, until %s.",
+            job.project_id,
+            until,
+        )
+        is_first_start = self.limit - (self.deadline - time.time()) < _FIRST_START_SECONDS
+        # The link is stored meanwhile: Airflow may answer slowly, and the wait has a deadline.
+        pushing_link = asyncio.create_task(self._push_link()) if is_first_start else None
         try:
-            await _asked(push_link, self.task_instance, link, address, until=self.deadline)
-        except Exception as error:
-            log.warning("The link to %s could not be stored (%s).", address, type(error).__name__)
+            # No worker can still be busy with a deferral, so no quiet time is needed.
+            outcome = await self.wait_for(
+                job.project_id, self.deadline, quiet_seconds=0.0, poll_immediately=is_first_start
+            )
+            return await self._finish(job, outcome, pushing_link)
+        finally:
+            if pushing_link is not None:
+                pushing_link.cancel()
 
-    async def _end(
-        self, job: JobReference, outcome: Outcome, showing: Awaitable[None] | None = None
+    async def _read_job(self) -> Any:
+        """The job as the Dag names it, or as the upstream task returned it."""
+        if self.upstream_task_id is None:
+            return {"project_id": self.job_id, "model": self.model, "resolution": self.resolution}
+        return await self._call_airflow(get_xcom, self.upstream_task_id, self.upstream_key)
+
+    async def _push_link(self) -> None:
+        url = library_url(self.project_id)
+        try:
+            await self._call_airflow(push_link, VideoProjectLink(), url)
+        except Exception as error:
+            log.warning("The link to %s could not be stored (%s).", url, type(error).__name__)
+
+    async def _finish(
+        self, job: JobReference, outcome: Outcome, pushing_link: Awaitable[None] | None
     ) -> TriggerEvent:
         from airflow.triggers.base import TaskSuccessEvent
 
         from magichour_provider.polling.outcome import TerminalStatus
 
         if outcome.ending is TerminalStatus.COMPLETE and await self._store(job.result(outcome)):
-            await (showing or self._show_link())
-            log.info("Job %s is complete; this task ends in the triggerer.", job.project_id)
+            await (pushing_link or self._push_link())
+            log.info("Job %s is complete; this sensor ends in the triggerer.", job.project_id)
             return TaskSuccessEvent()
-        return self._event({HANDED_OVER: None, **outcome.as_event()})
+        return self._event({FALLBACK_REASON: None, **outcome.as_event()})
 
     async def _store(self, result: Mapping[str, Any]) -> bool:
-        """Store the result; False where that failed, and a worker shall do it."""
+        """Store the result; False if that failed, and a worker must do it."""
         if not self.push_result:
             return True
         try:
-            await _asked(_replace_result, self.task_instance, result, until=self.deadline)
+            await self._call_airflow(_replace_result, result)
         except Exception as error:
             log.warning("The result could not be stored from the triggerer (%s).", type(error).__name__)
             return False
         return True
 
-    def _hand_over(self, why: str) -> TriggerEvent:
-        log.info("This task goes on in a worker, because %s.", why)
-        return self._event({HANDED_OVER: why})
+    def _fall_back(self, reason: str) -> TriggerEvent:
+        log.info("This sensor continues in a worker, because %s.", reason)
+        return self._event({FALLBACK_REASON: reason})
 
     def _event(self, payload: Mapping[str, Any]) -> TriggerEvent:
-        return TriggerEvent({**payload, DEADLINE: self.deadline or None})  # type: ignore[no-untyped-call]
+        return TriggerEvent({**payload, END_TIME: self.deadline or None})  # type: ignore[no-untyped-call]
+
+    async def _call_airflow(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Call Airflow about this task, in a thread: XCom backends block. TimeoutError if it does not answer.
+
+        A few at a time: Airflow answers one after the other, and thousands of sensors may start at once. The
+        wait for a slot ends at the deadline, too.
+        """
+
+        async def in_slot() -> T:
+            slots = _call_slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_CONCURRENT_CALLS))
+            async with slots:
+                in_thread = asyncio.to_thread(call, self.task_instance, *arguments)
+                return await asyncio.wait_for(in_thread, AIRFLOW_TIMEOUT_SECONDS)
+
+        remaining = max(_MIN_CALL_SECONDS, self.deadline - time.time())
+        return await asyncio.wait_for(in_slot(), None if remaining == math.inf else remaining)
 
 
 def _replace_result(ti: Any, result: Mapping[str, Any]) -> None:
-    delete_xcoms(ti, _base.ERROR_KEY)
+    delete_xcoms(ti, ERROR_KEY)
     push_xcom(ti, "return_value", result)
-
-
-async def _asked(question: Callable[..., T], *arguments: Any, until: float = math.inf) -> T:
-    """Ask Airflow in a thread, as XCom backends block; TimeoutError where it gives no answer.
-
-    A few at a time: Airflow answers one after the other, and thousands of tasks may begin at once.
-
-    :param until: epoch seconds until which there may be an answer at all; waiting for one's turn counts.
-    """
-
-    async def ask() -> T:
-        async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_QUESTIONS_AT_ONCE)):
-            return await asyncio.wait_for(asyncio.to_thread(question, *arguments), _AIRFLOW_ANSWERS_WITHIN)
-
-    patience = max(_LEAST_PATIENCE, until - time.time())
-    return await asyncio.wait_for(ask(), None if patience == math.inf else patience)

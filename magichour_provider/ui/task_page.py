@@ -12,7 +12,7 @@ from magichour_provider.client import library_url
 from magichour_provider.client.models import JobStatus, VideoProject
 from magichour_provider.exceptions import MagicHourError, NotFoundError
 from magichour_provider.operators._base import describe_error
-from magichour_provider.polling.outcome import of_project, status_text
+from magichour_provider.polling.outcome import from_project, status_text
 from magichour_provider.storage.locations import display
 from magichour_provider.ui import media
 from magichour_provider.ui.media_files import MediaError
@@ -150,7 +150,7 @@ def _with_live_status(
 
 
 def _job_failure(project: VideoProject) -> Failure | None:
-    outcome = of_project(project)
+    outcome = from_project(project)
     error = outcome.error() if outcome is not None else None
     return None if error is None else explain(describe_error(error, credits_charged=project.credits_charged))
 

@@ -115,10 +115,10 @@ def test_a_task_that_is_killed_while_its_clip_completes_leaves_it_to_the_next_ru
 
 
 def test_a_task_that_is_killed_while_it_waits_ends_at_once(tries, magichour_sandbox, monkeypatch):
-    from magichour_provider.polling import blocking
+    from magichour_provider.polling import poller
 
     magichour_sandbox.control.behaviour(render_seconds=3600)
-    monkeypatch.setattr(blocking.time, "sleep", lambda _: tries.operator.on_kill())
+    monkeypatch.setattr(poller.time, "sleep", lambda _: tries.operator.on_kill())
     with pytest.raises(TaskKilledError, match="re-attaches to it at no cost"):
         tries()
 

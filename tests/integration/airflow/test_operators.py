@@ -1,21 +1,16 @@
-"""Operators and sensor by themselves, against the sandbox over HTTP."""
+"""Operators by themselves, against the sandbox over HTTP."""
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
 import signal
 import time
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 
 import pytest
-from airflow.exceptions import AirflowRescheduleException
 from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
     AirflowTaskTimeout,
     TaskDeferred,
 )
@@ -23,7 +18,6 @@ from airflow.providers.common.compat.sdk import (
 from magichour_provider import exceptions as errors
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
-from magichour_provider.sensors.video_job import VideoJobSensor
 from magichour_provider.triggers.video_job import VideoJobTrigger
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -32,7 +26,6 @@ IMAGE = "dags_examples/images/grace_hopper.jpg"
 CREATES = {"method": "POST", "path": "/v1/image-to-video"}
 CREATES = {"method": "POST", "path": "/v1/image-to-video"}
 LOOKS = {"method": "GET", "path": "/v1/video-projects/*"}
-UNSEEN = {"queued_seconds": None, "rendering_seconds": None}
 
 
 def render(**options):
@@ -46,10 +39,6 @@ def render(**options):
         **options,
     }
     return ImageToVideoOperator(**options)
-
-
-def sensor(project_id, **options):
-    return VideoJobSensor(**{"task_id": "wait", "project_id": project_id, "poke_interval": 0.1, **options})
 
 
 def deferred(operator, context):
@@ -103,8 +92,6 @@ class TestImageToVideo:
             "resolution": "480p",
             "end_seconds": 3,
             "credits_charged": 72,
-            "queued_seconds": None,
-            "rendering_seconds": None,
             "url": f"https://magichour.ai/my-library?videoId={job['id']}",
         }
 
@@ -138,8 +125,6 @@ class TestImageToVideo:
             "model",
             "resolution",
             "end_seconds",
-            "queued_at",
-            "rendering_since",
         }
         assert before <= kwargs["submitted"] <= time.time()
         assert before + 100 <= kwargs["deadline"] <= time.time() + 100
@@ -266,174 +251,6 @@ class TestImageToVideo:
 
     def test_it_can_be_copied_as_airflow_copies_it(self):
         assert copy.deepcopy(render()).image == IMAGE
-
-
-class TestSensor:
-    @pytest.mark.parametrize("deferrable", [False, True])
-    def test_a_finished_job_needs_no_wait(self, context, magichour_sandbox, deferrable):
-        job = render().execute(context)
-        waited = sensor(job, deferrable=deferrable).execute(context)
-        assert waited == {**job, **UNSEEN}
-
-    def test_it_looks_before_it_defers(self, context, submitted, magichour_sandbox):
-        deferral = deferred(sensor(submitted, deferrable=True, timeout=60), context)
-        assert deferral.trigger.project_id == submitted
-        assert deferral.trigger.deadline == pytest.approx(time.time() + 60, abs=5)
-
-    @pytest.mark.parametrize("deferrable", [False, True])
-    @pytest.mark.parametrize("status", ["error", "canceled"])
-    def test_a_job_without_a_clip_fails_or_skips(
-        self, context, submitted, magichour_sandbox, deferrable, status, fails_for_good
-    ):
-        magichour_sandbox.control.set_job(submitted, status)
-        with fails_for_good(match="refunded"):
-            sensor(submitted, deferrable=deferrable).execute(context)
-        for skip in ("soft_fail", "never_fail"):
-            with pytest.raises(AirflowSkipException):
-                sensor(submitted, deferrable=deferrable, **{skip: True}).execute(context)
-
-    @pytest.mark.parametrize("mode", ["poke", "reschedule"])
-    def test_the_timeout_says_that_the_job_goes_on(self, context, submitted, mode):
-        context["ti"].get_first_reschedule_date = lambda _: None
-        with pytest.raises(AirflowSensorTimeout, match="goes on"):
-            sensor(submitted, timeout=0.000001, mode=mode).execute(context)
-        with pytest.raises(AirflowSkipException):
-            sensor(submitted, timeout=0.000001, mode=mode, soft_fail=True).execute(context)
-
-    def test_what_the_worker_has_seen_goes_with_the_deferral(self, context, submitted, magichour_sandbox):
-        before = time.time()
-        queued = deferred(sensor(submitted, deferrable=True), context).trigger.serialize()[1]
-        assert before <= queued["queued_at"] <= time.time()
-        assert queued["rendering_since"] is None
-        magichour_sandbox.control.set_job(submitted, "rendering")
-        rendering = deferred(sensor(submitted, deferrable=True), context).trigger.serialize()[1]
-        assert queued["queued_at"] <= rendering["rendering_since"] <= time.time()
-        assert rendering["queued_at"] is None
-
-    def test_what_worker_and_triggerer_have_seen_is_one_story(self, context, submitted, magichour_sandbox):
-        trigger = deferred(sensor(submitted, deferrable=True), context).trigger
-        magichour_sandbox.control.set_job(submitted, "rendering")
-
-        async def wait():
-            waiting = asyncio.create_task(trigger.wait_for(submitted, trigger.deadline, quiet=0.0))
-            while not magichour_sandbox.control.state()["jobs"][0]["polls"] > 2:
-                await asyncio.sleep(0.05)
-            await asyncio.to_thread(magichour_sandbox.control.set_job, submitted, "complete")
-            return await waiting
-
-        event = asyncio.run(wait()).as_event()
-        result = sensor(submitted, deferrable=True).execute_complete(context, event)
-        assert result["queued_seconds"] >= 0
-        assert result["rendering_seconds"] >= 0
-
-    @pytest.mark.parametrize("has_store", [True, False], ids=["store", "no store"])
-    def test_pokes_of_a_rescheduled_sensor_tell_each_other_what_they_saw(
-        self, context, submitted, magichour_sandbox, tries, has_store
-    ):
-        if not has_store:
-            del context["task_state_store"]
-        first = None
-        context["ti"].get_first_reschedule_date = lambda _: first
-        for status in ("queued", "rendering", "rendering"):
-            magichour_sandbox.control.set_job(submitted, status)
-            with pytest.raises(AirflowRescheduleException):
-                sensor(submitted, mode="reschedule").execute(context)
-            first = first or datetime.now(timezone.utc)
-        magichour_sandbox.control.set_job(submitted, "complete")
-        result = sensor(submitted, mode="reschedule").execute(context)
-        assert [result[name] is not None for name in UNSEEN] == [has_store] * 2
-
-    def test_what_was_seen_of_another_job_is_not_told_of_this_one(self, context, submitted, tries):
-        tries.store["magichour_poke_state"] = {
-            "project_id": "another",
-            "queued_at": 1.0,
-            "rendering_since": 2.0,
-        }
-        context["ti"].get_first_reschedule_date = lambda _: datetime.now(timezone.utc)
-        with pytest.raises(AirflowRescheduleException):
-            sensor(submitted, mode="reschedule").execute(context)
-        assert tries.store["magichour_poke_state"].keys() == {"project_id", "queued_at"}
-        assert tries.store["magichour_poke_state"]["project_id"] == submitted
-
-    def test_a_store_that_fails_costs_no_poke(self, context, submitted, tries, monkeypatch):
-        def fail(*_):
-            raise OSError("no store today")
-
-        monkeypatch.setattr(tries.store, "get", fail, raising=False)
-        monkeypatch.setattr(tries.store, "set", fail)
-        context["ti"].get_first_reschedule_date = lambda _: datetime.now(timezone.utc)
-        with pytest.raises(AirflowRescheduleException):
-            sensor(submitted, mode="reschedule").execute(context)
-
-    @pytest.mark.parametrize(
-        ("limits", "over"),
-        [
-            ({"timeout": 50}, True),
-            ({"timeout": 200}, False),
-            ({"timeout": 200, "execution_timeout": timedelta(seconds=50)}, True),
-            ({"timeout": 200, "execution_timeout": timedelta(seconds=150)}, False),
-        ],
-    )
-    def test_reschedule_counts_both_limits_from_the_first_poke(self, context, submitted, limits, over):
-        begun = datetime.now(timezone.utc) - timedelta(seconds=100)
-        context["ti"].get_first_reschedule_date = lambda _: begun
-        with pytest.raises(AirflowSensorTimeout if over else AirflowRescheduleException):
-            sensor(submitted, mode="reschedule", poke_interval=30, **limits).execute(context)
-
-    @pytest.mark.parametrize(
-        ("ending", "error"),
-        [("timeout", AirflowSensorTimeout), ("failed", (errors.JobFailedError, AirflowFailException))],
-    )
-    def test_resumed_it_ends_as_in_every_other_mode(self, context, ending, error):
-        event = {"ending": ending, "project_id": "cm1"}
-        with pytest.raises(error):
-            sensor("cm1").execute_complete(context, event)
-        with pytest.raises(AirflowSkipException):
-            sensor("cm1", soft_fail=True).execute_complete(context, event)
-
-    def test_a_failed_job_is_not_poked_for_ever_when_failures_are_silent(
-        self, context, submitted, magichour_sandbox, fails_for_good
-    ):
-        magichour_sandbox.control.set_job(submitted, "error")
-        with fails_for_good(match="refunded"):
-            sensor(submitted, silent_fail=True).execute(context)
-
-    def test_never_fail_does_not_hide_a_wrong_key(self, context, connection, fails_for_good):
-        connection(password="wrong")
-        with fails_for_good(match="API key"):
-            sensor("cm1", never_fail=True).execute(context)
-
-    def test_a_connection_that_is_not_defined_is_an_error_at_once(self, context, fails_for_good):
-        with fails_for_good(match="'elsewhere' is not defined"):
-            sensor("cm1", magichour_conn_id="elsewhere").execute(context)
-
-    def test_a_template_of_the_operators_output_is_read(self, context, magichour_sandbox):
-        job = render().execute(context)
-        assert sensor(str(job)).execute(context) == {**job, **UNSEEN}
-
-    def test_the_wait_in_a_worker_ends_before_airflows_alarm(self, context, submitted):
-        waiting = sensor(submitted, execution_timeout=timedelta(seconds=1))
-        with pytest.raises(AirflowSensorTimeout, match="goes on"), airflow_alarm(1):
-            waiting.execute(context)
-
-    @pytest.mark.parametrize("deferrable", [False, True])
-    def test_soft_fail_does_not_hide_a_wrong_key(self, context, connection, deferrable, fails_for_good):
-        connection(password="wrong")
-        for soft_fail in (False, True):
-            with fails_for_good(match="API key"):
-                sensor("cm1", deferrable=deferrable, soft_fail=soft_fail).execute(context)
-        refused = {"ending": "refused", "project_id": "cm1", "error_status": 401}
-        with pytest.raises(errors.AuthenticationError):
-            sensor("cm1", soft_fail=True).execute_complete(context, refused)
-
-    def test_an_unknown_job_is_an_error_at_once(self, context, fails_for_good):
-        with fails_for_good(match="not one of this account's"):
-            sensor("unknown").execute(context)
-
-    @pytest.mark.parametrize("project_id", ["", None, "None", 5, {"id": "cm1"}, ["cm1"]])
-    def test_what_is_no_job_is_an_error_at_once(self, context, project_id, fails_for_good):
-        with fails_for_good(match="project"):
-            sensor(project_id).execute(context)
 
 
 class TestDownload:

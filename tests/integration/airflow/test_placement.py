@@ -8,8 +8,7 @@ from functools import cached_property
 import pytest
 from airflow.sdk import DAG, Asset, Param, TaskGroup, task, task_group
 
-from magichour_provider.sensors.start_from_trigger import time_limits, worker_reason
-from magichour_provider.sensors.video_job import VideoJobSensor
+from magichour_provider.sensors.video_job import VideoJobSensor, get_time_limits, worker_reason
 from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
 
 JOB = "clxyz123"
@@ -247,7 +246,7 @@ def test_before_airflow_33_every_sensor_needs_a_worker():
     ],
 )
 def test_the_wait_ends_before_airflow_ends_it(timeout, execution_timeout, limits):
-    assert time_limits(timeout, execution_timeout) == limits
+    assert get_time_limits(timeout, execution_timeout) == limits
 
 
 def kwargs_of(args):

@@ -45,10 +45,7 @@ def render(tries, context, path):
         if not same:
             context["ti"].run_id = f"run_{next(runs)}"
             context["ti"].max_tries = 2
-        result = tries(**{"state_path": path, **options})
-        for its_own in ("queued_seconds", "rendering_seconds"):  # each run tells what it has seen itself
-            result.pop(its_own)
-        return result
+        return tries(**{"state_path": path, **options})
 
     one.path = path
     return one

@@ -69,8 +69,8 @@ def test_a_killed_task_names_job_page_and_credits_although_airflow_cuts_it_off(
     states.states = {name: "failed", "render_1": "deferred"}
     asyncio.run(cancelled_again_and_again(trigger(map_index), states))
     (line,) = said(caplog)
-    assert f"{trigger.job} goes on" in line
-    assert "its 120 credits stay charged" in line
+    assert f"{trigger.job} is still running" in line
+    assert "its 120 credits remain charged" in line
     assert f"https://magichour.ai/my-library?videoId={trigger.job}" in line
     assert states.asked == [("d", "r", ["render"], None if map_index < 0 else map_index)]
 
@@ -89,8 +89,8 @@ def test_a_task_whose_job_has_ended_under_another_triggerer_was_not_killed(
     states.states = {"render": "success"}
     asyncio.run(cancelled_again_and_again(trigger(), states))
     (line,) = said(caplog)
-    assert "was killed" not in line
-    assert f"waits no longer for job {trigger.job}, which has ended" in line
+    assert "Task killed" not in line
+    assert f"no longer waits for job {trigger.job}, which has ended" in line
 
 
 def test_a_kill_while_magic_hour_cannot_be_reached_is_told(trigger, states, caplog, magichour_sandbox):
@@ -115,7 +115,7 @@ sys.meta_path.insert(0, Watcher())
 
 async def first():
     trigger = VideoJobTrigger("cm0000000000000000000000x", deadline=0.0)
-    await trigger.wait_for(trigger.project_id, trigger.deadline, quiet=0.0)
+    await trigger.wait_for(trigger.project_id, trigger.deadline, quiet_seconds=0.0)
 
 asyncio.run(first())
 print(json.dumps(seen))

@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout
 
-from magichour_provider.jobs.reference import DEADLINE, HANDED_OVER, library_url
+from magichour_provider.jobs.reference import library_url
 from magichour_provider.sensors import video_job
 from magichour_provider.sensors.video_job import VideoJobSensor
 from magichour_provider.triggers import video_sensor
-from magichour_provider.triggers.video_sensor import VideoSensorTrigger
+from magichour_provider.triggers.video_sensor import END_TIME, FALLBACK_REASON, VideoSensorTrigger
 from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
 
 
@@ -113,7 +113,7 @@ def test_a_task_that_pushes_nothing_stores_nothing(trigger, airflow, job, magich
 def test_a_failure_is_handed_to_a_worker_as_an_outcome(trigger, airflow, job, magichour_sandbox):
     magichour_sandbox.control.set_job(job, "error", code="nsfw", message="No")
     payload = run(trigger(job_id=job)).payload
-    assert payload[HANDED_OVER] is None
+    assert payload[FALLBACK_REASON] is None
     assert (payload["ending"], payload["project_id"], payload["error_code"]) == ("failed", job, "nsfw")
     assert airflow.pushed == []
 
@@ -123,7 +123,7 @@ def test_the_deadline_comes_from_the_timeout_that_airflow_has_stored(trigger, ai
     made.timeout_after = datetime.now(timezone.utc) + timedelta(seconds=60)
     payload = run(made).payload
     assert payload["ending"] == "timeout"
-    assert payload[DEADLINE] == made.timeout_after.timestamp() - 60
+    assert payload[END_TIME] == made.timeout_after.timestamp() - 60
 
 
 def test_a_wrong_key_is_handed_over(trigger, airflow, job, connection):
@@ -140,8 +140,8 @@ def test_what_is_no_job_is_handed_over(trigger, airflow, connection, given):
     airflow.xcoms["submit", "return_value"] = given
     made = trigger(upstream_task_id="submit", upstream_key="return_value")
     payload = run(made).payload
-    assert "submit has given no project id" in payload[HANDED_OVER]
-    assert payload[DEADLINE] == made.timeout_after.timestamp() - 60
+    assert "submit returned no project id" in payload[FALLBACK_REASON]
+    assert payload[END_TIME] == made.timeout_after.timestamp() - 60
 
 
 def test_a_question_that_airflow_does_not_answer_is_handed_over(trigger, airflow, connection, monkeypatch):
@@ -151,7 +151,7 @@ def test_a_question_that_airflow_does_not_answer_is_handed_over(trigger, airflow
     timer = threading.Timer(1.0, answered.set)
     timer.start()
     payload = run(trigger(upstream_task_id="submit", upstream_key="return_value")).payload
-    assert "TimeoutError was raised" in payload[HANDED_OVER]
+    assert "TimeoutError was raised" in payload[FALLBACK_REASON]
     timer.join()
 
 
@@ -164,7 +164,7 @@ def test_many_tasks_that_begin_at_once_wait_for_their_turn(trigger, airflow, con
         return await asyncio.gather(*(each.run().__anext__() for each in made))
 
     for event in asyncio.run(all_of_them()):
-        assert "has given no project id" in event.payload[HANDED_OVER]
+        assert "returned no project id" in event.payload[FALLBACK_REASON]
 
 
 def test_a_task_that_goes_on_after_a_restart_shows_its_link_at_its_end(
@@ -184,15 +184,15 @@ def test_a_result_that_cannot_be_stored_is_handed_over(trigger, airflow, job, ma
     magichour_sandbox.control.set_job(job, "complete")
     event = run(trigger(job_id=job))
     assert not is_success(event)
-    assert (event.payload[HANDED_OVER], event.payload["ending"]) == (None, "complete")
+    assert (event.payload[FALLBACK_REASON], event.payload["ending"]) == (None, "complete")
 
 
 def test_a_task_without_a_time_limit_is_handed_over(trigger, airflow, job):
     made = trigger(job_id=job)
     made.timeout_after = None
     payload = run(made).payload
-    assert payload[HANDED_OVER] is not None
-    assert payload[DEADLINE] is None
+    assert payload[FALLBACK_REASON] is not None
+    assert payload[END_TIME] is None
 
 
 def test_a_killed_task_whose_job_nobody_knows_says_nothing(trigger):
@@ -266,20 +266,20 @@ def sensor(monkeypatch, context):
 def test_a_worker_takes_over_with_its_own_templates_and_the_same_deadline(sensor, context, job):
     deadline = time.time() + 1234
     with pytest.raises(Deferred) as deferred:
-        sensor(job).execute_complete(context, {HANDED_OVER: "why", DEADLINE: deadline})
+        sensor(job).execute_complete(context, {FALLBACK_REASON: "why", END_TIME: deadline})
     assert deferred.value.args == (deadline,)
     assert sensor.forgotten == [("return_value", "magichour_error")]
 
 
 def test_a_worker_that_takes_over_nothing_says_so(sensor, context, connection, fails_for_good):
     with fails_for_good("not the id of a Magic Hour project"):
-        sensor("None").execute_complete(context, {HANDED_OVER: "why", DEADLINE: time.time() + 9})
+        sensor("None").execute_complete(context, {FALLBACK_REASON: "why", END_TIME: time.time() + 9})
 
 
 def test_a_worker_gives_the_result_that_the_triggerer_could_not_store(sensor, context, connection):
     event = {
-        HANDED_OVER: None,
-        DEADLINE: 0.0,
+        FALLBACK_REASON: None,
+        END_TIME: 0.0,
         "ending": "complete",
         "project_id": "clabc",
         "status": "complete",
@@ -289,6 +289,6 @@ def test_a_worker_gives_the_result_that_the_triggerer_could_not_store(sensor, co
 
 
 def test_a_worker_ends_the_wait_that_has_timed_out_in_the_triggerer(sensor, context, connection):
-    event = {HANDED_OVER: None, DEADLINE: 0.0, "ending": "timeout", "project_id": "clabc"}
+    event = {FALLBACK_REASON: None, END_TIME: 0.0, "ending": "timeout", "project_id": "clabc"}
     with pytest.raises(AirflowSensorTimeout):
         sensor("clabc").execute_complete(context, event)

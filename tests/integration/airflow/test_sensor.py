@@ -1,0 +1,175 @@
+"""`VideoJobSensor` by itself, against the sandbox over HTTP."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from airflow.exceptions import AirflowRescheduleException
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    TaskDeferred,
+)
+
+from magichour_provider import exceptions as errors
+from magichour_provider.operators.image_to_video import ImageToVideoOperator
+from magichour_provider.sensors.video_job import VideoJobSensor
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+
+def submit(context, **options):
+    options = {"end_seconds": 3, "model": "ltx-2.3", "resolution": "480p", "poll_interval": 0.1, **options}
+    image = "dags_examples/images/grace_hopper.jpg"
+    return ImageToVideoOperator(task_id="submit", image=image, **options).execute(context)
+
+
+def sensor(project_id, **options):
+    return VideoJobSensor(**{"task_id": "wait", "project_id": project_id, "poke_interval": 0.1, **options})
+
+
+def deferred(operator, context):
+    with pytest.raises(TaskDeferred) as raised:
+        operator.execute(context)
+    return raised.value
+
+
+@contextmanager
+def airflow_alarm(seconds):
+    """Airflow's own way to enforce `execution_timeout` in a worker."""
+
+    def time_out(*_):
+        raise AirflowTaskTimeout("Timeout")
+
+    old = signal.signal(signal.SIGALRM, time_out)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+@pytest.fixture
+def submitted(context, magichour_sandbox):
+    """The id of a job that does not end by itself."""
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+    return submit(context, wait_for_completion=False)["project_id"]
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_sensor_returns_finished_job_without_waiting(context, magichour_sandbox, deferrable):
+    job = submit(context)
+    assert sensor(job, deferrable=deferrable).execute(context) == job
+
+
+def test_sensor_polls_before_it_defers(context, submitted, magichour_sandbox):
+    deferral = deferred(sensor(submitted, deferrable=True, timeout=60), context)
+    assert deferral.trigger.project_id == submitted
+    assert deferral.trigger.deadline == pytest.approx(time.time() + 60, abs=5)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize("status", ["error", "canceled"])
+def test_sensor_failed_job_fails_or_skips(
+    context, submitted, magichour_sandbox, deferrable, status, fails_for_good
+):
+    magichour_sandbox.control.set_job(submitted, status)
+    with fails_for_good(match="refunded"):
+        sensor(submitted, deferrable=deferrable).execute(context)
+    for skip in ("soft_fail", "never_fail"):
+        with pytest.raises(AirflowSkipException):
+            sensor(submitted, deferrable=deferrable, **{skip: True}).execute(context)
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_sensor_timeout_says_that_the_job_continues(context, submitted, mode):
+    context["ti"].get_first_reschedule_date = lambda _: None
+    with pytest.raises(AirflowSensorTimeout, match="had not ended"):
+        sensor(submitted, timeout=0.000001, mode=mode).execute(context)
+    with pytest.raises(AirflowSkipException):
+        sensor(submitted, timeout=0.000001, mode=mode, soft_fail=True).execute(context)
+
+
+@pytest.mark.parametrize(
+    ("limits", "over"),
+    [
+        ({"timeout": 50}, True),
+        ({"timeout": 200}, False),
+        ({"timeout": 200, "execution_timeout": timedelta(seconds=50)}, True),
+        ({"timeout": 200, "execution_timeout": timedelta(seconds=150)}, False),
+    ],
+)
+def test_sensor_reschedule_deadline_counts_from_first_poke(context, submitted, limits, over):
+    begun = datetime.now(timezone.utc) - timedelta(seconds=100)
+    context["ti"].get_first_reschedule_date = lambda _: begun
+    with pytest.raises(AirflowSensorTimeout if over else AirflowRescheduleException):
+        sensor(submitted, mode="reschedule", poke_interval=30, **limits).execute(context)
+
+
+@pytest.mark.parametrize(
+    ("ending", "error"),
+    [("timeout", AirflowSensorTimeout), ("failed", (errors.JobFailedError, AirflowFailException))],
+)
+def test_sensor_execute_complete_raises_or_skips(context, ending, error):
+    event = {"ending": ending, "project_id": "cm1"}
+    with pytest.raises(error):
+        sensor("cm1").execute_complete(context, event)
+    with pytest.raises(AirflowSkipException):
+        sensor("cm1", soft_fail=True).execute_complete(context, event)
+
+
+def test_sensor_silent_fail_ends_on_failed_job(context, submitted, magichour_sandbox, fails_for_good):
+    magichour_sandbox.control.set_job(submitted, "error")
+    with fails_for_good(match="refunded"):
+        sensor(submitted, silent_fail=True).execute(context)
+
+
+def test_sensor_never_fail_does_not_hide_wrong_key(context, connection, fails_for_good):
+    connection(password="wrong")
+    with fails_for_good(match="API key"):
+        sensor("cm1", never_fail=True).execute(context)
+
+
+def test_sensor_undefined_connection_fails(context, fails_for_good):
+    with fails_for_good(match="'elsewhere' is not defined"):
+        sensor("cm1", magichour_conn_id="elsewhere").execute(context)
+
+
+def test_sensor_reads_rendered_template_of_operator_output(context, magichour_sandbox):
+    job = submit(context)
+    assert sensor(str(job)).execute(context) == job
+
+
+def test_sensor_wait_ends_before_execution_timeout(context, submitted):
+    waiting = sensor(submitted, execution_timeout=timedelta(seconds=1))
+    with pytest.raises(AirflowSensorTimeout, match="had not ended"), airflow_alarm(1):
+        waiting.execute(context)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_sensor_soft_fail_does_not_hide_wrong_key(context, connection, deferrable, fails_for_good):
+    connection(password="wrong")
+    for soft_fail in (False, True):
+        with fails_for_good(match="API key"):
+            sensor("cm1", deferrable=deferrable, soft_fail=soft_fail).execute(context)
+    refused = {"ending": "refused", "project_id": "cm1", "error_status": 401}
+    with pytest.raises(errors.AuthenticationError):
+        sensor("cm1", soft_fail=True).execute_complete(context, refused)
+
+
+def test_sensor_poll_404_fails(context, fails_for_good):
+    with fails_for_good(match="belongs to another account"):
+        sensor("unknown").execute(context)
+
+
+@pytest.mark.parametrize("project_id", ["", None, "None", 5, {"id": "cm1"}, ["cm1"]])
+def test_sensor_invalid_project_id_fails(context, project_id, fails_for_good):
+    with fails_for_good(match="project"):
+        sensor(project_id).execute(context)
