@@ -88,11 +88,12 @@ def explain(failure: Mapping[str, Any]) -> Failure:
     """Read the error that a task pushed, with title and remedy of its class in `exceptions`."""
     if not failure:
         return UNKNOWN_FAILURE
-    known = getattr(exceptions, str(failure.get("error")), None)
-    error = known if isinstance(known, type) and issubclass(known, MagicHourError) else MagicHourError
+    error = getattr(exceptions, str(failure.get("error")), None)
     message = str(failure.get("message") or UNKNOWN_FAILURE.message)
+    if not (isinstance(error, type) and issubclass(error, MagicHourError)):
+        return Failure(MagicHourError.title, message)
     return Failure(
-        title=str(getattr(error, "title", UNKNOWN_FAILURE.title)),
+        title=error.title,
         message=message.removesuffix(error.default_remedy).strip() or message,
         remedy=error.default_remedy,
         code=as_text(failure.get("code")),

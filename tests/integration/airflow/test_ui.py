@@ -42,7 +42,7 @@ def test_tab_shows_the_job_and_plays_the_downloaded_file(ui):
 def test_tab_of_a_failed_task_says_why_and_what_to_do(ui):
     page = ui.get("task", "refused")
     assert 'data-testid="failure"' in page.text
-    for expected in ("moderation", "What to do", "will be refused again", "were refunded", "nsfw"):
+    for expected in ("moderation", "What to do", "would be refused again", "were refunded", "nsfw"):
         assert expected in words(page)
     assert ui.get("video", "refused").status_code == 404
 
@@ -205,7 +205,7 @@ def test_job_that_failed_after_its_submission_is_explained(ui):
     ui.sandbox.control.set_job(ui.project_id, status="error", code="nsfw")
     page = words(ui.get("task", "render"))
     assert "moderation" in page
-    assert "will be refused again" in page
+    assert "would be refused again" in page
 
 
 def test_deleted_job_is_named(ui):

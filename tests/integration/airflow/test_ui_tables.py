@@ -6,49 +6,57 @@ import json
 import uuid
 import zlib
 from datetime import datetime, timedelta, timezone
+from urllib.parse import parse_qs
 
 import pytest
 from postgres import postgres
 
-from magichour_provider.airflow_internals import task_state_rows
-from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS
+from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS, AIRFLOW_V_3_4_PLUS
 
 if not AIRFLOW_V_3_1_PLUS:
-    pytest.skip("Airflow shows no pages before 3.1", allow_module_level=True)
+    pytest.skip("Airflow 3.0 has no place for pages", allow_module_level=True)
 
-from airflow.models.renderedtifields import RenderedTaskInstanceFields
+from airflow.models import renderedtifields, taskinstance, xcom
+from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
-from airflow.models.xcom import XComModel
 from sqlalchemy import create_engine, insert
 from sqlalchemy.orm import Session
 
+from magichour_provider.airflow_internals import task_state_rows
 from magichour_provider.client.models import VideoProject
 from magichour_provider.exceptions import NetworkError
-from magichour_provider.ui import gallery, media, queries, task_page
-from magichour_provider.ui.queries import LINK_KEY as LINK
+from magichour_provider.ui import media, queries
+from magichour_provider.ui.gallery import build_gallery
+from magichour_provider.ui.queries import LINK_KEY
+from magichour_provider.ui.task_page import build_task_page
 from magichour_provider.ui.view_models import TaskKey
 
 NOW = datetime.now(timezone.utc)
 LIBRARY = "https://magichour.ai/my-library?videoId="
 REFUND = {"project_id": "job1", "credits_charged": 0, "error": "ModerationError"}
-MODELS = [TaskInstance, XComModel, RenderedTaskInstanceFields, task_state_rows()]
+XCom = xcom.XComModelV2 if AIRFLOW_V_3_4_PLUS else xcom.XComModel
+Rendered = renderedtifields.RenderedTaskInstanceFields
+TABLES = [DagRun, TaskInstance, XCom, Rendered, task_state_rows()]
+if AIRFLOW_V_3_4_PLUS:  # the tables with the rows of before the upgrade
+    TABLES += [xcom.XComModelV1, taskinstance.LegacyTaskDataOwner]
+    TABLES += [renderedtifields.LegacyRenderedTaskInstanceFields]
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def engine(request):
-    """An empty database with the tables that the pages read, and no other."""
+    """A database with the tables that the pages read, and no other."""
     if request.param == "sqlite":
-        yield _filled(create_engine("sqlite://"))
+        yield create_tables(create_engine("sqlite://"))
         return
     with postgres() as url:
-        engine = create_engine(url)
-        yield _filled(engine)
+        engine = create_tables(create_engine(url))
+        yield engine
         engine.dispose()
 
 
-def _filled(engine):
+def create_tables(engine):
     with engine.begin() as connection:
-        for model in filter(None, MODELS):
+        for model in filter(None, TABLES):
             table = model.__table__.to_metadata(type(model.__table__.metadata)())
             for constraint in list(table.foreign_key_constraints):
                 table.constraints.discard(constraint)
@@ -57,17 +65,17 @@ def _filled(engine):
 
 
 @pytest.fixture
-def book(engine):
+def db(engine):
     with Session(engine) as session:
-        yield Book(session)
+        yield Database(session)
         session.rollback()
 
 
-class Book:
-    """Writes down what tasks leave; times are minutes ago."""
+class Database:
+    """Writes what tasks leave in Airflow's tables. Times are minutes ago."""
 
     def __init__(self, session):
-        self.session = session
+        self.session, self.runs = session, set()
 
     def task(
         self,
@@ -80,276 +88,265 @@ class Book:
         map_index=-1,
         state="success",
         operator="AnOperator",
-        **left,
+        rendered=None,
+        job_state=None,
+        legacy=False,
+        **xcoms,
     ):
-        """A task instance with its link and XComs; `rendered` and `record` go where Airflow keeps those."""
-        at = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
-        when = NOW - timedelta(minutes=ago)
-        self._add(TaskInstance, **at, id=an_id(), state=state, operator=operator, pool="default_pool")
-        number = zlib.crc32(f"{dag_id} {run_id}".encode()) >> 1
-        rendered, record = left.pop("rendered", None), left.pop("record", None)
-        if rendered is not None:
-            self._add(RenderedTaskInstanceFields, **at, rendered_fields=rendered)
-        if record is not None:
-            self._add(
-                task_state_rows(),
-                **at,
-                dag_run_id=number,
-                key="magichour_job",
-                value=json.dumps(record),
-                updated_at=when,
-            )
+        """A task instance with its link to the job, and its XComs; `legacy`: from before Airflow 3.4."""
+        when, run = NOW - timedelta(minutes=ago), zlib.crc32(f"{dag_id} {run_id}".encode()) >> 1
+        if run not in self.runs:
+            self.runs.add(run)
+            times = {"run_type": "manual", "run_after": NOW, "log_template_id": 1}
+            self.add(DagRun, id=run, dag_id=dag_id, run_id=run_id, **times)
+        index = {"region_index" if AIRFLOW_V_3_4_PLUS else "map_index": map_index}
+        address = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id}
+        ti_id = TaskInstance.__table__.c.id.type.python_type(str(uuid.uuid4()))
+        self.add(
+            TaskInstance, **address, **index, id=ti_id, state=state, operator=operator, pool="default_pool"
+        )
+        in_run = {**address, "map_index": map_index, "dag_run_id": run}
+        owner, xcom_table, rendered_table = in_run, XCom, Rendered
+        if legacy:
+            self.add(taskinstance.LegacyTaskDataOwner, **address, map_index=map_index, task_instance_id=ti_id)
+            xcom_table = xcom.XComModelV1
+            rendered_table = renderedtifields.LegacyRenderedTaskInstanceFields
+        elif AIRFLOW_V_3_4_PLUS:
+            owner = {"task_instance_id": ti_id}
         if project_id is not None:
-            left[LINK] = LIBRARY + project_id
-        for key, value in left.items():
-            self._add(XComModel, **at, dag_run_id=number, key=key, value=value, timestamp=when)
+            xcoms[LINK_KEY] = LIBRARY + project_id
+        for key, value in xcoms.items():
+            self.add(xcom_table, **owner, key=key, value=value, timestamp=when)
+        if rendered is not None:
+            owner = {name: value for name, value in owner.items() if name != "dag_run_id"}
+            self.add(rendered_table, **owner, rendered_fields=rendered)
+        if job_state is not None:
+            values = {"key": "magichour_job", "value": json.dumps(job_state), "updated_at": when}
+            self.add(task_state_rows(), **address, **index, dag_run_id=run, **values)
         return TaskKey(dag_id, run_id, task_id, map_index)
 
-    def clip(self, dag_id, number, *, ago):
-        """A clip's three tasks, a minute apart."""
-        job = {"project_id": f"job{number}", "credits_charged": 1}
-        for place, task_id in enumerate(("submit", "wait", "land")):
-            self.task(
-                dag_id, task_id, f"job{number}", ago=ago - place, run_id=f"run{number}", return_value=job
-            )
+    def video(self, dag_id, number, *, ago):
+        """The three tasks of a video, one minute apart."""
+        result = {"project_id": f"job{number}", "credits_charged": 1}
+        for place, task_id in enumerate(("submit", "wait", "download")):
+            where = {"ago": ago - place, "run_id": f"run{number}"}
+            self.task(dag_id, task_id, f"job{number}", **where, return_value=result)
 
-    def _add(self, model, **values):
+    def add(self, model, **values):
         self.session.execute(insert(model.__table__).values(**values))
 
-    def credits(self, *dag_ids, days=30):
-        since = NOW - timedelta(days=days)
-        found, _ = queries.get_charges(self.session, dag_ids or ["a", "b"], since, limit=1000)
-        return sorted((entry.dag_id, entry.credits) for entry in found if entry.credits)
+    def charges(self, days=30, limit=1000):
+        return queries.get_charges(self.session, ["a", "b"], NOW - timedelta(days=days), limit=limit)
+
+    def credits(self, days=30):
+        charges, _ = self.charges(days)
+        return sorted((charge.dag_id, charge.credits) for charge in charges if charge.credits)
 
 
-def an_id():
-    """As this Airflow has ids of task instances: a UUID, or its text."""
-    return TaskInstance.__table__.c.id.type.python_type(str(uuid.uuid4()))
-
-
-def told(project_id, credits_charged=120, **more):
+def result(project_id, credits_charged=120, **more):
     return {"project_id": project_id, "credits_charged": credits_charged, **more}
 
 
-def pages_of(session, dag_ids, **narrowed):
-    """The keys of the cards of each page, from the newest on."""
-    from urllib.parse import parse_qs
+def job_state(project_id, credits_charged=120, *, ago=60.0, **more):
+    at = (NOW - timedelta(minutes=ago)).isoformat()
+    return {"stage": "done", "at": at, **result(project_id, credits_charged, **more)}
 
+
+def gallery_pages(session, dag_ids, **filters):
+    """The keys of the cards of each page, newest first."""
     before = None
     while True:
-        shown = gallery.build_gallery(session, dag_ids, before=before, **narrowed)
-        yield [card.key for card in shown.cards]
-        if shown.older is None:
+        gallery = build_gallery(session, dag_ids, before=before, **filters)
+        yield [card.key for card in gallery.cards]
+        if gallery.older is None:
             return
-        before = datetime.fromisoformat(parse_qs(shown.older[1:])["before"][0])
+        before = datetime.fromisoformat(parse_qs(gallery.older[1:])["before"][0])
 
 
-def test_the_tasks_of_one_job_are_found_at_their_map_index_and_beside_it(book):
+# Task instances
+
+
+def test_tasks_of_a_job_have_its_map_index_or_none(db):
     for index in (0, 1, 2):
-        job = f"job{index}"
-        book.task("a", "submit", job, map_index=index, return_value=told(job))
-        book.task("a", "land", job, map_index=index, return_value=told(job))
-    book.task("a", "wait", "job1", return_value=told("job1"))
-    book.task("a", "submit", "job1", run_id="another", map_index=1, return_value=told("job1"))
-    row = queries.get_task(book.session, TaskKey("a", "run", "submit", 1))
-    members = queries.get_tasks_of_job(book.session, row)
-    found = {(member.key.task_id, member.key.map_index) for member in members}
-    assert found == {("submit", 1), ("land", 1), ("wait", -1)}
-    assert queries.get_task(book.session, TaskKey("a", "run", "submit", 9)) is None
+        for task_id in ("submit", "download"):
+            job = f"job{index}"
+            db.task("a", task_id, job, map_index=index, return_value=result(job))
+    db.task("a", "wait", "job1", return_value=result("job1"))
+    db.task("a", "submit", "job1", run_id="another", map_index=1, return_value=result("job1"))
+    row = queries.get_task(db.session, TaskKey("a", "run", "submit", 1))
+    tasks = {(row.key.task_id, row.key.map_index) for row in queries.get_tasks_of_job(db.session, row)}
+    assert tasks == {("submit", 1), ("download", 1), ("wait", -1)}
+    assert queries.get_task(db.session, TaskKey("a", "run", "submit", 9)) is None
 
 
 @pytest.mark.parametrize(
-    "asked_for", ["job1", {"project_id": "job1"}, "{'project_id': 'job1', 'model': None}"]
+    "rendered", ["job1", {"project_id": "job1"}, "{'project_id': 'job1', 'model': None}"]
 )
-def test_a_task_that_has_said_nothing_yet_is_about_the_job_that_it_was_given(book, asked_for):
-    book.task("a", "submit", "job1", return_value=told("job1"))
-    rendered = {"project_id": asked_for, "magichour_conn_id": "magichour_default"}
-    key = book.task("a", "wait", state="running", rendered=rendered)
-    row = queries.get_task(book.session, key)
-    assert row.is_magichour
-    assert row.project_id == "job1"
-    assert len(queries.get_tasks_of_job(book.session, row)) == 2
+def test_rendered_project_id_counts_before_the_first_result(db, rendered):
+    db.task("a", "submit", "job1", return_value=result("job1"))
+    fields = {"project_id": rendered, "magichour_conn_id": "magichour_default"}
+    key = db.task("a", "wait", state="running", rendered=fields)
+    row = queries.get_task(db.session, key)
+    assert (row.is_magichour, row.project_id) == (True, "job1")
+    assert len(queries.get_tasks_of_job(db.session, row)) == 2
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_4_PLUS, reason="Airflow 3.4 has two tables")
+def test_rows_from_before_an_upgrade_to_airflow_3_4_are_read(db):
+    fields = {"name": "a name", "magichour_conn_id": "magichour_default"}
+    for legacy, task_id in ((True, "submit"), (False, "wait")):
+        db.task("a", task_id, "job1", legacy=legacy, rendered=fields, return_value=result("job1"))
+    row = queries.get_task(db.session, TaskKey("a", "run", "submit"))
+    assert (row.project_id, row.field("name")) == ("job1", "a name")
+    assert len(queries.get_tasks_of_job(db.session, row)) == 2
+    assert [len(page) for page in gallery_pages(db.session, {"a"})] == [1]
+    assert db.credits() == [("a", 120)]
 
 
 @pytest.mark.parametrize("state", [None, "queued", "upstream_failed"])
-def test_a_task_that_has_not_run_is_magichour_by_its_operator(book, state):
+def test_task_that_has_not_run_is_known_by_its_operator(db, state):
     for operator in ("ImageToVideoOperator", "VideoJobSensor", "DownloadVideoOperator"):
-        key = book.task("a", operator, state=state, operator=operator)
-        row = queries.get_task(book.session, key)
+        row = queries.get_task(db.session, db.task("a", operator, state=state, operator=operator))
         assert row.is_magichour
-        assert queries.get_tasks_of_job(book.session, row) == [row]
-    assert not queries.get_task(book.session, book.task("a", "another", state=state)).is_magichour
+        assert queries.get_tasks_of_job(db.session, row) == [row]
+    assert not queries.get_task(db.session, db.task("a", "another", state=state)).is_magichour
 
 
-def test_a_task_of_another_kind_with_a_project_id_is_none_of_ours(book):
-    book.clip("a", 1, ago=10)
-    key = book.task(
-        "a", "bigquery", run_id="run1", project_id=None, rendered={"project_id": "a-cloud-project"}
-    )
-    book.task("a", "says_so", run_id="run1", **{"state": "success"})
-    book._add(
-        XComModel,
-        dag_id="a",
-        run_id="run1",
-        task_id="says_so",
-        map_index=-1,
-        dag_run_id=7,
-        key="project_id",
-        value="a-cloud-project",
-        timestamp=NOW,
-    )
-    assert not queries.get_task(book.session, key).is_magichour
-    assert queries.get_task(book.session, key).project_id is None
-    ((card,),) = pages_of(book.session, {"a"})
-    assert card.task_id == "land"
+def test_other_operators_with_a_project_id_are_ignored(db):
+    db.video("a", 1, ago=10)
+    db.task("a", "returns_one", run_id="run1", project_id=None, return_value="x")
+    key = db.task("a", "bigquery", run_id="run1", rendered={"project_id": "a-cloud-project"})
+    row = queries.get_task(db.session, key)
+    assert (row.is_magichour, row.project_id) == (False, None)
+    ((card,),) = gallery_pages(db.session, {"a"})
+    assert card.task_id == "download"
+
+
+# The gallery
 
 
 @pytest.mark.parametrize("state", [None, "success"])
-def test_leafing_through_the_gallery_shows_each_clip_once(book, state):
+def test_pages_of_the_gallery_show_each_video_once(db, state):
     for number in range(80):
-        book.clip("a" if number % 2 else "b", number, ago=10 + number * 1.5)
-    pages = list(pages_of(book.session, {"a", "b"}, state=state))
+        db.video("a" if number % 2 else "b", number, ago=10 + number * 1.5)
+    pages = list(gallery_pages(db.session, {"a", "b"}, state=state))
     assert len(pages) > 2
     shown = [key.run_id for page in pages for key in page]
     assert sorted(shown) == sorted(f"run{number}" for number in range(80))
     assert shown[0] == "run0"
 
 
-def test_a_failure_that_another_task_went_on_from_later_is_on_some_page(book):
-    book.task("a", "wait", "late", run_id="late", ago=1000, state="failed", magichour_error=told("late"))
-    book.task("a", "land", "late", run_id="late", ago=1, state="success", return_value=told("late"))
+def test_failure_with_a_later_success_is_on_one_page(db):
+    db.task("a", "wait", "late", run_id="late", ago=1000, state="failed", magichour_error=result("late"))
+    db.task("a", "download", "late", run_id="late", ago=1, return_value=result("late"))
     for number in range(100):
-        book.task("a", "wait", f"job{number}", run_id=f"run{number}", ago=10 + number, state="failed")
-    shown = [key.run_id for page in pages_of(book.session, {"a"}, state="failed") for key in page]
+        db.task("a", "wait", f"job{number}", run_id=f"run{number}", ago=10 + number, state="failed")
+    shown = [key.run_id for page in gallery_pages(db.session, {"a"}, state="failed") for key in page]
     assert shown.count("late") == 1
     assert len(shown) == 101
 
 
-def test_a_clips_card_is_of_the_task_that_failed_else_of_one_that_goes_on_else_of_the_one_that_landed_it(
-    book,
-):
-    landed = told("landed", path="/clips/landed.mp4")
-    book.task("a", "submit", "landed", run_id="landed", ago=9, return_value=told("landed"))
-    book.task("a", "land", "landed", run_id="landed", ago=8, return_value=landed)
-    book.task("a", "look", "landed", run_id="landed", ago=7, return_value=told("landed"))
+def test_card_is_of_the_failed_else_the_waiting_else_the_download_task(db):
+    file = result("done", path="/videos/done.mp4")
+    db.task("a", "submit", "done", run_id="done", ago=9, return_value=result("done"))
+    db.task("a", "download", "done", run_id="done", ago=8, return_value=file)
+    db.task("a", "check", "done", run_id="done", ago=7, return_value=result("done"))
     for run_id in ("waiting", "failed"):
-        book.task("a", "submit", run_id, run_id=run_id, ago=6, return_value=told(run_id))
-        book.task("a", "wait", run_id, run_id=run_id, ago=5, state="deferred")
-        book.task("a", "look", run_id, run_id=run_id, ago=3, return_value=told(run_id))
-    book.task(
-        "a", "check", "failed", run_id="failed", ago=4, state="failed", magichour_error=told("failed", 0)
-    )
-    cards = {card.key.run_id: card for card in gallery.build_gallery(book.session, {"a"}).cards}
-    assert {run_id: card.key.task_id for run_id, card in cards.items()} == {
-        "landed": "land",
-        "waiting": "wait",
-        "failed": "check",
-    }
-    assert cards["failed"].failure is not None
+        db.task("a", "submit", run_id, run_id=run_id, ago=6, return_value=result(run_id))
+        db.task("a", "wait", run_id, run_id=run_id, ago=5, state="deferred")
+        db.task("a", "check", run_id, run_id=run_id, ago=3, return_value=result(run_id))
+    error = {**REFUND, "project_id": "failed"}
+    db.task("a", "publish", "failed", run_id="failed", ago=4, state="failed", magichour_error=error)
+    cards = {card.key.run_id: card for card in build_gallery(db.session, {"a"}).cards}
+    tasks = {run_id: card.key.task_id for run_id, card in cards.items()}
+    assert tasks == {"done": "download", "waiting": "wait", "failed": "publish"}
+    assert "moderation" in cards["failed"].failure
+    assert cards["failed"].credits_charged == 0
 
 
-def test_a_clips_card_tells_what_it_has_cost_in_the_end(book):
-    book.task("a", "submit", "job1", ago=2, return_value=told("job1"))
-    book.task(
-        "a", "wait", "job1", ago=1, state="failed", magichour_error=told("job1", 0, error="ModerationError")
-    )
-    (card,) = gallery.build_gallery(book.session, {"a"}).cards
-    assert card.credits_charged == 0
+# Charges
 
 
-def test_each_job_is_counted_once_and_for_who_has_paid(book):
-    book.task("a", "submit", "job1", ago=60, return_value=told("job1"))
-    book.task("a", "wait", "job1", ago=30, return_value=told("job1"))
-    book.task("a", "sheet", "", ago=20, return_value={"path": "/sheet.jpg", "clips": 1})
-    book.task("b", "wait", "job1", ago=10, return_value=told("job1"))
-    assert book.credits() == [("a", 120)]
-    assert gallery.build_gallery(book.session, {"a", "b"}, dag_id="b").chart is None
-    assert gallery.build_gallery(book.session, {"a", "b"}, dag_id="a").chart.total == 120
+def test_job_is_counted_once_for_the_dag_that_paid(db):
+    db.task("a", "submit", "job1", ago=60, return_value=result("job1"))
+    db.task("a", "wait", "job1", ago=30, return_value=result("job1"))
+    db.task("a", "sheet", "", ago=20, return_value={"path": "/sheet.jpg", "videos": 1})
+    db.task("b", "wait", "job1", ago=10, return_value=result("job1"))
+    assert db.credits() == [("a", 120)]
+    assert build_gallery(db.session, {"a", "b"}, dag_id="b").chart is None
+    assert build_gallery(db.session, {"a", "b"}, dag_id="a").chart.total == 120
 
 
-def test_a_refund_of_which_the_waiting_task_tells_is_taken_off(book):
-    book.task("a", "submit", "job1", ago=60, return_value=told("job1"))
-    book.task(
-        "a", "wait", "job1", ago=30, state="failed", magichour_error=told("job1", 0, error="ModerationError")
-    )
-    assert book.credits() == []
+def test_refund_of_a_later_task_is_subtracted(db):
+    db.task("a", "submit", "job1", ago=60, return_value=result("job1"))
+    db.task("a", "wait", "job1", ago=30, state="failed", magichour_error=REFUND)
+    assert db.credits() == []
 
 
-def test_what_was_spent_before_the_window_is_not_counted(book):
-    book.task("a", "submit", "job1", ago=60 * 24 * 40, return_value=told("job1"))
-    assert book.credits() == []
-    assert book.credits(days=60) == [("a", 120)]
+def test_older_charges_are_not_counted(db):
+    db.task("a", "submit", "job1", ago=60 * 24 * 40, return_value=result("job1"))
+    assert db.credits() == []
+    assert db.credits(days=60) == [("a", 120)]
 
 
-def test_the_reader_is_told_where_there_was_more_than_could_be_read(book):
+def test_limit_of_rows_is_reported(db):
     for number in range(3):
-        book.task("a", "submit", f"job{number}", run_id=f"run{number}", return_value=told(f"job{number}"))
-    assert queries.get_charges(book.session, ["a"], NOW - timedelta(days=1), limit=3)[1]
-    assert not queries.get_charges(book.session, ["a"], NOW - timedelta(days=1), limit=4)[1]
+        db.task("a", "submit", f"job{number}", run_id=f"run{number}", return_value=result(f"job{number}"))
+    assert db.charges(limit=3)[1]
+    assert not db.charges(limit=4)[1]
 
 
-@pytest.mark.skipif(task_state_rows() is None, reason="Airflow keeps no record before 3.3")
-class TestByRecords:
-    """On Airflow 3.3 the records say who has paid."""
+@pytest.mark.skipif(task_state_rows() is None, reason="needs Airflow 3.3")
+class TestJobStates:
+    """On Airflow 3.3 the state of a job says which task paid for it."""
 
-    def record(self, project_id, credits_charged=120, *, ago=60.0, **more):
-        at = (NOW - timedelta(minutes=ago)).isoformat()
-        return {
-            "stage": "done",
-            "at": at,
-            "project_id": project_id,
-            "credits_charged": credits_charged,
-            **more,
-        }
+    def test_earlier_jobs_of_the_task_count(self, db):
+        state = job_state("job2", spent=30)
+        db.task("a", "submit", "job2", job_state=state, return_value=result("job2"))
+        assert db.credits() == [("a", 30), ("a", 120)]
 
-    def test_a_record_counts_with_what_the_task_has_spent_before(self, book):
-        book.task("a", "submit", "job2", record=self.record("job2", spent=30), return_value=told("job2"))
-        assert book.credits() == [("a", 30), ("a", 120)]
+    def test_state_without_a_job_has_no_charge(self, db):
+        db.task("a", "submit", state="failed", job_state=job_state(None, None))
+        assert db.credits() == []
 
-    def test_a_record_without_a_job_counts_for_nothing(self, book):
-        book.task("a", "submit", state="failed", record=self.record(None, None))
-        assert book.credits() == []
+    def test_refund_is_subtracted(self, db):
+        state = job_state("job1", spent=30)
+        db.task("a", "submit", "job1", ago=30, job_state=state, return_value=result("job1"))
+        db.task("a", "wait", "job1", state="failed", magichour_error=REFUND)
+        assert db.credits() == [("a", 30)]
 
-    def test_a_refund_is_taken_off_what_a_record_says(self, book):
-        record = self.record("job1", spent=30)
-        book.task("a", "submit", "job1", ago=30, record=record, return_value=told("job1"))
-        book.task("a", "wait", "job1", state="failed", magichour_error=told("job1", 0))
-        assert book.credits() == [("a", 30)]
+    def test_job_of_another_run_counts_there(self, db):
+        db.task("a", "submit", "job1", run_id="first", ago=30, job_state=job_state("job1"))
+        state = job_state("job1", elsewhere=True, spent=7)
+        db.task("b", "submit", "job1", run_id="second", job_state=state, return_value=result("job1"))
+        assert db.credits() == [("a", 120)]
 
-    def test_a_job_that_another_run_has_paid_for_counts_once_and_when_it_was_paid(self, book):
-        book.task("a", "submit", "job1", run_id="first", ago=30, record=self.record("job1"))
-        again = self.record("job1", elsewhere=True, spent=7)
-        book.task("b", "submit", "job1", run_id="second", record=again, return_value=told("job1"))
-        assert book.credits() == [("a", 120)]
+    def test_job_counts_when_it_was_submitted(self, db):
+        state = job_state("job1", elsewhere=True, ago=60 * 24 * 40)
+        db.task("a", "submit", "job1", job_state=state, return_value=result("job1"))
+        charges, _ = db.charges()
+        assert {charge.at < NOW - timedelta(days=39) for charge in charges if charge.credits} == {True}
 
-    def test_a_job_that_was_paid_for_long_ago_and_is_taken_up_now_is_not_counted_now(self, book):
-        again = self.record("job1", elsewhere=True, ago=60 * 24 * 40)
-        book.task("a", "submit", "job1", record=again, return_value=told("job1"))
-        found, _ = queries.get_charges(book.session, ["a"], NOW - timedelta(days=30), limit=10)
-        assert {entry.at < NOW - timedelta(days=39) for entry in found if entry.credits} == {True}
-
-    def test_a_task_is_one_of_ours_by_its_record_alone(self, book):
-        key = book.task("a", "submit", state="running", record=self.record("job1"))
-        row = queries.get_task(book.session, key)
-        assert row.is_magichour
-        assert row.project_id == "job1"
+    def test_task_is_known_by_its_job_state(self, db):
+        key = db.task("a", "submit", state="running", job_state=job_state("job1"))
+        row = queries.get_task(db.session, key)
+        assert (row.is_magichour, row.project_id) == (True, "job1")
 
 
-def test_the_tab_shows_the_last_word_on_a_job_and_magic_hours_over_it(book, monkeypatch):
-    book.task("a", "submit", "job1", ago=2, return_value=told("job1", status="queued"))
-    ended = told("job1", status="complete")
-    book.task("a", "wait", "job1", ago=1, return_value=ended)
-    row = queries.get_task(book.session, TaskKey("a", "run", "submit"))
-    rows = queries.get_tasks_of_job(book.session, row)
+def test_tab_shows_the_latest_status_and_magic_hours_first(db, monkeypatch):
+    db.task("a", "submit", "job1", ago=2, return_value=result("job1", status="queued"))
+    db.task("a", "wait", "job1", ago=1, return_value=result("job1", status="complete"))
+    row = queries.get_task(db.session, TaskKey("a", "run", "submit"))
+    rows = queries.get_tasks_of_job(db.session, row)
 
     def unreachable(conn_id, project_id):
-        raise NetworkError("Nobody answers.")
+        raise NetworkError("No answer.")
 
     monkeypatch.setattr(media, "get_project", unreachable)
-    page = task_page.build_task_page(rows)[0]
+    page, _ = build_task_page(rows)
     assert (page.status, page.credits_charged) == ("complete", 120)
 
     refunded = VideoProject.model_validate({"id": "job1", "status": "error", "credits_charged": 0})
     monkeypatch.setattr(media, "get_project", lambda conn_id, project_id: refunded)
-    page = task_page.build_task_page(rows)[0]
+    page, _ = build_task_page(rows)
     assert (page.status, page.credits_charged, page.is_live) == ("error", 0, True)

@@ -96,7 +96,7 @@ def test_texts():
 def test_error_is_explained_by_its_class():
     error = exceptions.ModerationError("Job x failed.", project_id="x", code="nsfw")
     failure = explain(describe(error, project_id="x", credits_charged=0))
-    assert failure.title == getattr(exceptions.ModerationError, "title", "The task failed")
+    assert failure.title == exceptions.ModerationError.title
     assert failure.remedy == exceptions.ModerationError.default_remedy
     assert failure.remedy not in failure.message
     assert failure.message.startswith("Job x failed.")

@@ -1,4 +1,4 @@
-"""Opening landed files: nothing but clips and posters, whatever is put in the way."""
+"""Which files the pages open: only videos and posters below the roots, whatever a path or a link says."""
 
 from __future__ import annotations
 
@@ -8,24 +8,259 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from magichour_provider.exceptions import ConfigurationError
+from magichour_provider.storage.locations import ObjectPath
 from magichour_provider.ui.media_files import (
     LOCAL_BLOCK_BYTES,
     MediaRefusedError,
     MediaUnavailableError,
+    authorize,
     open_media,
     parse_roots,
 )
 
+SHARED = "/data/videos"
+PER_DAG = "/data/videos/{dag_id}"
+BUCKET = "s3://store@videos/finished/{dag_id}/"
 HEAD = b"\0\0\0\x18ftypisom"
-CLIP = HEAD + b"of the Dag"
-SECRET = HEAD + b"of somebody else"
+VIDEO = HEAD + b"of the Dag"
+SECRET = HEAD + b"of another Dag"
 JPEG = b"\xff\xd8\xff\xe0 a poster"
+
+
+def allowed(path, roots, *, dag_id="a_dag", rendered_path=None):
+    """The allowed location; None if it is refused."""
+    roots = parse_roots(roots)
+    try:
+        return authorize(path, dag_id=dag_id, rendered_path=rendered_path, roots=roots).location
+    except MediaRefusedError:
+        return None
+
+
+# The setting
+
+
+def test_setting_has_folders_and_object_storage():
+    assert parse_roots("") == parse_roots(" , ,") == ()
+    roots = parse_roots(f"{SHARED}/, file:///srv/my%20videos , {BUCKET},gs://google@videos")
+    assert [(root.location, root.is_per_dag) for root in roots] == [
+        (Path(SHARED), False),
+        (Path("/srv/my videos"), False),
+        (ObjectPath("s3", "s3://videos/finished/{dag_id}", "store"), True),
+        (ObjectPath("gs", "gs://videos", "google"), False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        (["videos", "./videos", "~/videos", "{dag_id}", "{dag_id}://videos/a"], "absolute"),
+        (["/", "file:///"], "must name a folder"),
+        (["s3://", "s3://store@", "s3://store@/videos/"], "must name a folder, or a bucket"),
+        (["file://host/videos"], "three slashes"),
+        (["http://host/videos/", "HTTPS://host/videos/"], "not web addresses"),
+        (["/data/{run_id}", "/data/{}", "/data/{dag_id", "/data/{{dag_id}}"], "only placeholder"),
+        (["s3://{dag_id}@videos/a", "s3://key:secret@videos/a"], "id of an Airflow connection"),
+        (["s3://{dag_id}/a", "s3://store@{dag_id}-videos/a"], "must be below"),
+        (["/{dag_id}/", "/{dag_id}", "file:///{dag_id}"], "must be below"),
+        (["/data/../etc", "s3://videos/a/../b", "s3://videos/./b"], "empty parts"),
+        (["s3://videos//b", "s3://videos/b//", "/data/\0videos"], "empty parts"),
+    ],
+)
+def test_invalid_root_is_an_error_with_the_reason(entries, reason):
+    for entry in entries:
+        with pytest.raises(ConfigurationError, match=reason) as raised:
+            parse_roots(f"/fine, {entry}")
+        assert "[magichour] ui_video_roots" in str(raised.value)
+        assert "secret" not in str(raised.value)
+        assert "onnection; trying" not in str(raised.value)
+
+
+# The path must be written below a root
+
+
+@pytest.mark.parametrize("name", ["x.mp4", "2026/b c/\u732b%2e+#.mp4", "[a]*.mp4", "..x"])
+def test_path_below_a_root_is_allowed_with_the_roots_connection(name):
+    path, url = f"/data/videos/a_dag/{name}", f"s3://videos/finished/a_dag/{name}"
+    assert allowed(path, PER_DAG) == Path(path)
+    assert allowed(url, BUCKET) == ObjectPath("s3", url, "store")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *["", "/", "/etc/passwd", "data/videos/a_dag/x.mp4", "~/x.mp4", "~root/x.mp4", "a_dag/x.mp4"],
+        *["{root}", "{root}/", "{root}/x.mp4/", "{root}/..", "{root}/../b_dag/x.mp4", "{root}/./x.mp4"],
+        *["{root}/x/../../../../etc/passwd", "{root}//x.mp4", "{root}//etc/passwd", " {root}/x.mp4"],
+        *["{root}-secret/x.mp4", "{root}x.mp4", "{root}%2Fx.mp4", "{root}\\x.mp4", "{root}/x.mp4\n"],
+        *["{root}/x\0.mp4", "{root}/\ud800.mp4", "{root}/x.mp4\x7f", "file://{root}/x.mp4"],
+        *["/data/videos/A_DAG/x.mp4", "/Data/videos/a_dag/x.mp4", "/data/videos/b_dag/x.mp4"],
+        *["/data/videos/{{dag_id}}/x.mp4", "/data/videos/*/x.mp4", "/data/./videos/a_dag/x.mp4"],
+        *["//data/videos/a_dag/x.mp4", "/data/videos/../videos/a_dag/x.mp4", "/data/videos%2Fa_dag/x.mp4"],
+        *[
+            "file:/data/videos/a_dag/x.mp4",
+            "local:///data/videos/a_dag/x.mp4",
+            "s3://data/videos/a_dag/x.mp4",
+        ],
+        *[
+            "s3://videos/other/a_dag/x.mp4",
+            "s3://videos2/finished/a_dag/x.mp4",
+            "s3:/videos/finished/a_dag/x",
+        ],
+        *[
+            "S3://videos/finished/a_dag/x.mp4",
+            "s3a://videos/finished/a_dag/x.mp4",
+            "s3:///videos/finished/a_dag/x",
+        ],
+        *["gs://videos/finished/a_dag/x.mp4", "https://videos/finished/a_dag/x.mp4"],
+        *["s3://store@videos/finished/a_dag/x.mp4", "s3://key:secret@videos/finished/a_dag/x.mp4"],
+        *["s3://videos/finished/a_dag/x.mp4?versionId=1", "simplecache::s3://videos/finished/a_dag/x.mp4"],
+    ],
+)
+def test_any_other_path_is_refused(path):
+    for root, setting in (("/data/videos/a_dag", PER_DAG), ("s3://videos/finished/a_dag", BUCKET)):
+        text = path.format(root=root)
+        assert allowed(text, setting, rendered_path=text) is None
+
+
+@given(
+    st.lists(st.sampled_from(["..", ".", "", "/", "a_dag", "b_dag", "x.mp4", "videos", "~", "%2e%2e", "\0"]))
+)
+@example(["a_dag", "..", "a_dag", "x.mp4"])
+def test_allowed_path_is_below_the_dags_folder(parts):
+    path = "/data/videos/" + "/".join(parts)
+    location = allowed(path, PER_DAG, rendered_path=path)
+    assert location is None or Path(os.path.normpath(path)).is_relative_to("/data/videos/a_dag")
+
+
+@pytest.mark.parametrize("path", [None, 7, b"/data/videos/a_dag/x.mp4", ["/data/videos/a_dag/x.mp4"], {}])
+def test_path_that_is_no_text_is_refused(path):
+    assert allowed(path, PER_DAG, rendered_path=path) is None
+
+
+@pytest.mark.parametrize(
+    "dag_id", ["..", ".", "", "a/b", "a/../b", "/etc", "*", "[ab]_dag", "a?dag", "a_dag\n", "{dag_id}", "%2e"]
+)
+def test_dag_id_that_is_no_name_of_a_folder_is_refused(dag_id):
+    for path in (f"/data/videos/{dag_id}/x.mp4", "/data/x.mp4", "/data/videos/x.mp4", "/data/videos/b/x.mp4"):
+        assert allowed(path, PER_DAG, dag_id=dag_id) is None
+
+
+@pytest.mark.parametrize("dag_id", ["a", "a.b-c_d", "\u732b", "..a", "A"])
+def test_other_dag_ids_are_allowed(dag_id):
+    path = f"/data/videos/{dag_id}/x.mp4"
+    assert allowed(path, PER_DAG, dag_id=dag_id) == Path(path)
+    path, root = f"/data/of-{dag_id}/{dag_id}/x.mp4", "/data/of-{dag_id}/{dag_id}"
+    assert allowed(path, root, dag_id=dag_id) == Path(path)
+    assert allowed(path, root, dag_id="b") is None
+
+
+def test_refusal_without_roots_names_the_setting_and_no_path():
+    with pytest.raises(MediaRefusedError, match=r"\[magichour\] ui_video_roots") as refused:
+        authorize("/etc/passwd", dag_id="a_dag", rendered_path="/etc/passwd", roots=())
+    assert "passwd" not in str(refused.value)
+
+
+# The Dag's id or the rendered field must confirm it
+
+
+def test_root_with_the_dag_id_needs_no_rendered_field():
+    path = "/data/videos/a_dag/x.mp4"
+    for rendered_path in (None, "/elsewhere/"):
+        assert allowed(path, PER_DAG, rendered_path=rendered_path) == Path(path)
+    assert allowed(path, f"{SHARED},{PER_DAG}") == allowed(path, f"{PER_DAG},{SHARED}") == Path(path)
+    assert allowed(path, f"{SHARED},{PER_DAG}", dag_id="b_dag") is None
+
+
+@pytest.mark.parametrize(
+    ("rendered_path", "reason"),
+    [(None, "max_num_rendered_ti_fields_per_task"), ("/data/other/", "rendered field `path`")],
+)
+def test_refusal_of_a_shared_root_says_what_is_missing(rendered_path, reason):
+    with pytest.raises(MediaRefusedError, match=reason) as refused:
+        authorize("/data/videos/x.mp4", dag_id="a", rendered_path=rendered_path, roots=parse_roots(SHARED))
+    assert "{dag_id} in [magichour] ui_video_roots" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "rendered_path",
+    [
+        *["/data/videos/x.mp4", "/data/videos", "/data/videos/", "/data//videos/./"],
+        *["file:///data/videos/", "file:///data/videos/x.mp4"],
+    ],
+)
+def test_rendered_field_confirms_its_folder_or_file(rendered_path):
+    assert allowed("/data/videos/x.mp4", SHARED, rendered_path=rendered_path) is not None
+
+
+@pytest.mark.parametrize(
+    "rendered_path",
+    [
+        *["", "None", "***", "/", "/data/", "/data/videos/y.mp4", "/data/videos/x", "/data/videos/sub/"],
+        *["/data/videos/sub/../", "/data/video", "/data/videos-2/", "/other/x.mp4", "videos/", "./"],
+        *["~unknown-user/", "file://host/data/videos/", "s3://data/videos/", ["/data/videos/"], 7],
+    ],
+)
+def test_other_rendered_fields_confirm_nothing(rendered_path):
+    assert allowed("/data/videos/x.mp4", SHARED, rendered_path=rendered_path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "rendered_path"),
+    [
+        ("/etc/x.mp4", "/etc/"),
+        ("/data/videos-secret/x.mp4", "/data/videos-secret/"),
+        ("/data/videos/other/x.mp4", "/data/videos/"),
+        ("/data/videos/sub-2", "/data/videos/sub/"),
+        ("/data/videos/xzy.mp4", "/data/videos/x.y.mp4"),
+        ("/data/videos/a.mp4", "/data/videos/.*.mp4"),
+        *[
+            (f"/data/videos/{name}", "/data/videos/x.mp4")
+            for name in (
+                "x-y.mp4",
+                "x-2.mov",
+                "xx.mp4",
+                "x.mp4.mp4",
+                "x-2-y.jpg",
+                "x.png",
+                "-2.mp4",
+                "Xx.mp4",
+            )
+        ],
+    ],
+)
+def test_rendered_field_confirms_no_other_folder_or_name(path, rendered_path):
+    assert allowed(path, SHARED, rendered_path=rendered_path) is None
+
+
+@pytest.mark.parametrize("rendered_path", ["s3://any@videos/a/", "s3://videos/a", "S3://any@videos/a/x.mp4"])
+def test_rendered_url_confirms_with_any_connection(rendered_path):
+    url = "s3://videos/a/x.mp4"
+    assert allowed(url, "s3://store@videos", rendered_path=rendered_path) == ObjectPath("s3", url, "store")
+    for other in ("s3a://videos/a/", "s3://videos2/a/", "gs://videos/a/", "/videos/a/"):
+        assert allowed(url, "s3://store@videos", rendered_path=other) is None
+
+
+@pytest.mark.parametrize(
+    "path", ["/data/videos/", "/data/videos/x.mp4", "/data/videos/x", "/data/videos/.mp4"]
+)
+@pytest.mark.parametrize("name", ["{stem}{ending}", "{stem}-2{ending}", "{stem}-11{ending}", "{stem}-2.jpg"])
+def test_each_video_of_a_job_and_its_poster_is_confirmed(path, name):
+    stem, dot, extension = (path.rpartition("/")[2] or "job1.mp4").rpartition(".")
+    stem, ending = (stem, dot + extension) if stem else (extension if not dot else f".{extension}", "")
+    file = f"/data/videos/{name.format(stem=stem, ending=ending)}"
+    assert allowed(file, SHARED, rendered_path=path) == Path(file)
+
+
+# Files
 
 
 @pytest.fixture
 def root(tmp_path):
-    folder = tmp_path / "clips" / "a_dag"
+    folder = tmp_path / "videos" / "a_dag"
     folder.mkdir(parents=True)
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "x.mp4").write_bytes(SECRET)
@@ -33,367 +268,261 @@ def root(tmp_path):
 
 
 @pytest.fixture
-def look(root):
+def open_file(root):
     roots = parse_roots(f"{root.parent}/{{dag_id}}")
-
-    def look(path, kind="video"):
-        return open_media(str(path), dag_id="a_dag", rendered_path=None, roots=roots, kind=kind)
-
-    return look
+    return lambda path, kind="video": open_media(
+        str(path), dag_id="a_dag", rendered_path=None, roots=roots, kind=kind
+    )
 
 
 @pytest.fixture
 def opened(monkeypatch):
-    """The inodes of all files that were opened, and a place for what happens just before."""
-    inodes, before, really = [], [], os.open
+    """`opened.inodes` of all files, and `opened.before`: what happens before the next part is opened."""
+    original = os.open
 
     def watched(path, *args, **kwargs):
-        for act in before:
-            act(path)
-        descriptor = really(path, *args, **kwargs)
-        inodes.append(os.fstat(descriptor).st_ino)
+        act = opened.before.pop(path, None)
+        if act:
+            act()
+        descriptor = original(path, *args, **kwargs)
+        opened.inodes.append(os.fstat(descriptor).st_ino)
         return descriptor
 
+    opened = watched
+    opened.inodes, opened.before = [], {}
     monkeypatch.setattr(os, "open", watched)
-    watched.inodes, watched.before = inodes, before
-    return watched
+    return opened
 
 
-def content(clip):
-    return b"".join(clip.read(0, clip.size))
+def content(file):
+    return b"".join(file.read(0, file.size))
 
 
-# --- what is there
+def open_below(folder):
+    links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    return [link for link in links if link.startswith(str(folder))]
 
 
-def test_a_clip_is_opened_with_all_that_an_answer_needs(root, look):
-    (root / "x.mp4").write_bytes(CLIP)
-    os.utime(root / "x.mp4", (1_700_000_000.5, 1_700_000_000.5))
-    clip = look(root / "x.mp4")
-    assert (clip.name, clip.size, clip.media_type) == ("x.mp4", len(CLIP), "video/mp4")
-    assert content(clip) == CLIP
-
-
-def test_a_poster_is_opened_as_a_jpeg(root, look):
+def test_video_and_poster_are_opened(root, open_file):
+    (root / "x.mp4").write_bytes(VIDEO)
     (root / "x.jpg").write_bytes(JPEG)
-    poster = look(root / "x.jpg", "poster")
+    video, poster = open_file(root / "x.mp4"), open_file(root / "x.jpg", "poster")
+    assert (video.name, video.size, video.media_type) == ("x.mp4", len(VIDEO), "video/mp4")
+    assert content(video) == VIDEO
     assert (poster.media_type, content(poster)) == ("image/jpeg", JPEG)
 
 
-def test_the_etag_changes_with_the_file_and_with_nothing_else(root, look):
+def test_etag_changes_with_the_file(root, open_file):
     path = root / "x.mp4"
-    path.write_bytes(CLIP)
-    first = look(path)
-    again = look(path)
-    path.write_bytes(CLIP + b".")
-    longer = look(path)
+    path.write_bytes(VIDEO)
+    files = [open_file(path), open_file(path)]
+    path.write_bytes(VIDEO + b".")
+    files.append(open_file(path))
     os.utime(path, ns=(1, 1))
-    older = look(path)
-    for clip in (first, again, longer, older):
-        clip.close()
-    assert first.etag == again.etag
-    assert len({first.etag, longer.etag, older.etag}) == 3
+    files.append(open_file(path))
+    for file in files:
+        file.close()
+    assert files[0].etag == files[1].etag
+    assert len({file.etag for file in files}) == 3
 
 
+@pytest.mark.parametrize("kind", ["video", "poster"])
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"ftyp", b"root:x:0:0", JPEG, b"\0\0\0\x18moov----", b"\x89PNG\r\n\x1a\n0000", b"ftypftyp"],
+    "head", [b"", b"ftyp", b"root:x:0:0", b"---ftyp-", b"\x89PNG\r\n\x1a\n0000", b"\xff\xd8"]
 )
-def test_what_does_not_start_like_an_mp4_is_no_clip(root, look, content):
-    if content == b"ftypftyp":
-        content = b"---ftyp-"
-    (root / "x.mp4").write_bytes(content)
-    with pytest.raises(MediaRefusedError, match="no mp4") as refused:
-        look(root / "x.mp4")
+def test_other_kinds_of_files_are_refused(root, open_file, kind, head):
+    (root / "x").write_bytes(head)
+    with pytest.raises(MediaRefusedError, match=r"no (mp4|JPEG)") as refused:
+        open_file(root / "x", kind)
     assert "root:x" not in str(refused.value)
+    (root / "x").write_bytes(JPEG if kind == "video" else VIDEO)
+    with pytest.raises(MediaRefusedError, match=r"no (mp4|JPEG)"):
+        open_file(root / "x", kind)
+    assert open_below(root) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"root:x:0:0", CLIP, b"\x89PNG\r\n\x1a\n0000", b"\xff\xd8"])
-def test_what_does_not_start_like_a_jpeg_is_no_poster(root, look, content):
-    (root / "x.jpg").write_bytes(content)
-    with pytest.raises(MediaRefusedError, match="no JPEG"):
-        look(root / "x.jpg", "poster")
-
-
-def test_what_is_not_there_is_refused_in_words(root, look):
+def test_missing_file_is_refused(root, open_file):
     for path in (root / "x.mp4", root / "sub" / "x.mp4", root / ("x" * 300)):
         with pytest.raises(MediaRefusedError, match="cannot read the file"):
-            look(path)
+            open_file(path)
 
 
-def test_a_root_that_the_api_server_does_not_have_is_said_to_be_missing(tmp_path):
-    roots = parse_roots(f"{tmp_path}/nowhere/{{dag_id}}")
-    with pytest.raises(MediaRefusedError, match="does not exist"):
-        open_media(f"{tmp_path}/nowhere/a/x.mp4", dag_id="a", rendered_path=None, roots=roots)
-
-
-def test_a_disk_in_trouble_is_no_refusal(root, look, monkeypatch):
-    (root / "x.mp4").write_bytes(CLIP)
-
+def test_disk_error_is_temporary(root, open_file, monkeypatch):
     def fail(*args):
         raise OSError(5, "Input/output error")
 
+    (root / "x.mp4").write_bytes(VIDEO)
     monkeypatch.setattr(os, "pread", fail)
     with pytest.raises(MediaUnavailableError, match="Input/output error"):
-        look(root / "x.mp4")
+        open_file(root / "x.mp4")
 
 
-# --- what is no file
-
-
-def test_folders_pipes_sockets_and_devices_are_refused_and_never_opened(root, look, opened, monkeypatch):
+def test_folders_pipes_sockets_and_devices_are_not_opened(root, open_file, opened, monkeypatch):
     (root / "folder").mkdir()
     os.mkfifo(root / "pipe")
-    monkeypatch.chdir(root)  # the name of a socket may not be long
+    monkeypatch.chdir(root)  # a socket's name must be short
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket")
         for name in ("folder", "pipe", "socket"):
             with pytest.raises(MediaRefusedError, match="no regular file"):
-                look(root / name)
+                open_file(root / name)
     assert (root / "pipe").stat().st_ino not in opened.inodes
-
-
-def test_a_device_is_refused():
     with pytest.raises(MediaRefusedError, match="no regular file"):
         open_media("/dev/zero", dag_id="a", rendered_path="/dev/", roots=parse_roots("/dev"))
 
 
-# --- links
+# Links
 
 
 @pytest.mark.parametrize(
     "target", ["../../secret/x.mp4", "y.mp4", "{tmp}/secret/x.mp4", "/dev/zero", "x.mp4"]
 )
-def test_a_link_in_place_of_a_clip_is_refused_wherever_it_leads(root, look, opened, tmp_path, target):
-    (root / "y.mp4").write_bytes(CLIP)
+def test_link_instead_of_a_file_is_refused(root, open_file, opened, tmp_path, target):
+    (root / "y.mp4").write_bytes(VIDEO)
     (root / "x.mp4").symlink_to(target.format(tmp=tmp_path))
     with pytest.raises(MediaRefusedError, match="no regular file"):
-        look(root / "x.mp4")
+        open_file(root / "x.mp4")
     assert (tmp_path / "secret" / "x.mp4").stat().st_ino not in opened.inodes
 
 
-@pytest.mark.parametrize("target", ["../../secret", "{tmp}/secret", "../../secret/../secret"])
-def test_a_folder_that_leads_out_of_the_root_is_refused(root, look, tmp_path, target):
+@pytest.mark.parametrize("target", ["../../secret", "{tmp}/secret", "../a_dag-secret", "../b_dag"])
+def test_folder_that_leads_out_of_the_root_is_refused(root, open_file, tmp_path, target):
+    for name in ("a_dag-secret", "b_dag"):
+        root.with_name(name).mkdir()
+        (root.with_name(name) / "x.mp4").write_bytes(SECRET)
     (root / "sub").symlink_to(target.format(tmp=tmp_path))
     with pytest.raises(MediaRefusedError, match="leads out"):
-        look(root / "sub" / "x.mp4")
+        open_file(root / "sub" / "x.mp4")
 
 
-def test_a_folder_that_leads_to_one_with_the_roots_name_at_its_start_is_refused(root, look):
-    beside = root.with_name("a_dag-secret")
-    beside.mkdir()
-    (beside / "x.mp4").write_bytes(SECRET)
-    (root / "sub").symlink_to(beside)
-    with pytest.raises(MediaRefusedError, match="leads out"):
-        look(root / "sub" / "x.mp4")
-
-
-def test_a_folder_that_leads_to_another_dags_is_refused(root, look):
-    other = root.with_name("b_dag")
-    other.mkdir()
-    (other / "x.mp4").write_bytes(SECRET)
-    (root / "sub").symlink_to(other)
-    with pytest.raises(MediaRefusedError, match="leads out"):
-        look(root / "sub" / "x.mp4")
-
-
-def test_what_the_setting_names_may_be_a_link_and_so_may_a_folder_within(root, look, tmp_path):
+def test_root_may_be_a_link_and_links_inside_are_followed(root, open_file, tmp_path):
     real = tmp_path / "real"
     (real / "a_dag" / "2026").mkdir(parents=True)
     (real / "a_dag" / "latest").symlink_to("2026")
-    (real / "a_dag" / "2026" / "x.mp4").write_bytes(CLIP)
+    (real / "a_dag" / "2026" / "x.mp4").write_bytes(VIDEO)
     root.rmdir()
     root.parent.rmdir()
     root.parent.symlink_to(real)
-    assert content(look(root / "latest" / "x.mp4")) == CLIP
+    path = f"{root}/latest/x.mp4"
+    assert content(open_file(path)) == VIDEO
     shared = parse_roots(f"{root.parent}/a_dag/latest")
-    shared_path = f"{root}/latest/x.mp4"
-    clip = open_media(shared_path, dag_id="a_dag", rendered_path=shared_path, roots=shared)
-    assert content(clip) == CLIP
+    assert content(open_media(path, dag_id="a_dag", rendered_path=path, roots=shared)) == VIDEO
 
 
 @pytest.mark.parametrize("target", ["../secret", "b_dag", "{tmp}", "/proc/self/cwd"])
-def test_a_dags_own_folder_may_not_be_a_link_to_anywhere_else(root, look, opened, tmp_path, target):
-    for place in (root.with_name("b_dag"), tmp_path / "secret"):
-        place.mkdir(exist_ok=True)
-        (place / "x.mp4").write_bytes(SECRET)
-    (tmp_path / "x.mp4").write_bytes(SECRET)
+def test_folder_of_a_dag_may_not_be_a_link(root, open_file, opened, tmp_path, target):
+    root.with_name("b_dag").mkdir()
+    for folder in (root.with_name("b_dag"), tmp_path):
+        (folder / "x.mp4").write_bytes(SECRET)
     root.rmdir()
     root.symlink_to(target.format(tmp=tmp_path))
     secret = {file.stat().st_ino for file in tmp_path.rglob("x.mp4")}
     with pytest.raises(MediaRefusedError):
-        look(root / "x.mp4")
+        open_file(root / "x.mp4")
     assert secret.isdisjoint(opened.inodes)
 
 
-def test_a_dags_own_folder_that_becomes_a_link_after_it_was_looked_at_is_not_followed(
-    root, look, opened, tmp_path
-):
-    (root / "x.mp4").write_bytes(CLIP)
-
-    def swap(path):
-        opened.before.clear()
-        root.rename(root.with_name("was"))
-        root.symlink_to(tmp_path / "secret")
-
-    opened.before.append(swap)
-    with pytest.raises(MediaRefusedError):
-        look(root / "x.mp4")
-    assert (tmp_path / "secret" / "x.mp4").stat().st_ino not in opened.inodes
-
-
-def test_percent_signs_are_not_decoded(root, look, tmp_path):
+def test_percent_signs_are_not_decoded(root, open_file):
     for path in (f"{root}/%2e%2e/%2e%2e/secret/x.mp4", f"{root}/..%2f..%2fsecret%2fx.mp4"):
         with pytest.raises(MediaRefusedError):
-            look(path)
+            open_file(path)
     (root / "%2e%2e").mkdir()
-    (root / "%2e%2e" / "x.mp4").write_bytes(CLIP)
-    assert content(look(f"{root}/%2e%2e/x.mp4")) == CLIP
+    (root / "%2e%2e" / "x.mp4").write_bytes(VIDEO)
+    assert content(open_file(f"{root}/%2e%2e/x.mp4")) == VIDEO
 
 
-# --- what is exchanged meanwhile
+# Changes during the check
 
 
-def test_a_folder_that_becomes_a_link_after_it_was_looked_at_is_not_followed(root, look, opened, tmp_path):
+@pytest.mark.parametrize("part", ["a_dag", "sub", "x.mp4"])
+def test_part_that_becomes_a_link_after_the_check_is_not_followed(root, open_file, opened, tmp_path, part):
     (root / "sub").mkdir()
-    (root / "sub" / "x.mp4").write_bytes(CLIP)
+    (root / "sub" / "x.mp4").write_bytes(VIDEO)
+    path = {"a_dag": root, "sub": root / "sub", "x.mp4": root / "sub" / "x.mp4"}[part]
 
-    def swap(path):
-        if path == "sub":
-            opened.before.clear()
-            (root / "sub").rename(root / "was")
-            (root / "sub").symlink_to(tmp_path / "secret")
+    def swap():
+        path.rename(path.with_name("was"))
+        path.symlink_to(tmp_path / "secret" / ("x.mp4" if part == "x.mp4" else ""))
 
-    opened.before.append(swap)
+    opened.before[part] = swap
     with pytest.raises(MediaRefusedError):
-        look(root / "sub" / "x.mp4")
-    assert opened.before == []
-    assert (tmp_path / "secret" / "x.mp4").stat().st_ino not in opened.inodes
-
-
-def test_a_clip_that_becomes_a_link_after_it_was_looked_at_is_not_followed(root, look, opened, tmp_path):
-    (root / "x.mp4").write_bytes(CLIP)
-
-    def swap(path):
-        if path == "x.mp4":
-            opened.before.clear()
-            (root / "x.mp4").unlink()
-            (root / "x.mp4").symlink_to(tmp_path / "secret" / "x.mp4")
-
-    opened.before.append(swap)
-    with pytest.raises(MediaRefusedError):
-        look(root / "x.mp4")
-    assert opened.before == []
+        open_file(root / "sub" / "x.mp4")
+    assert opened.before == {}
     assert (tmp_path / "secret" / "x.mp4").stat().st_ino not in opened.inodes
 
 
 @pytest.mark.parametrize("becomes", ["another file", "a pipe"])
-def test_a_clip_that_is_exchanged_after_it_was_looked_at_is_refused_without_waiting(
-    root, look, opened, tmp_path, becomes
+def test_file_that_is_replaced_after_the_check_is_refused_without_waiting(
+    root, open_file, opened, tmp_path, becomes
 ):
-    (root / "x.mp4").write_bytes(CLIP)
-    outside = tmp_path / "secret" / "x.mp4"
+    path, errors = root / "x.mp4", []
+    path.write_bytes(VIDEO)
 
-    def swap(path):
-        if path == "x.mp4":
-            opened.before.clear()
-            (root / "x.mp4").rename(root / "was.mp4")
-            os.link(outside, root / "x.mp4") if becomes == "another file" else os.mkfifo(root / "x.mp4")
-
-    opened.before.append(swap)
-    errors = []
+    def swap():
+        path.rename(root / "was.mp4")
+        os.link(tmp_path / "secret" / "x.mp4", path) if becomes == "another file" else os.mkfifo(path)
 
     def attempt():
         try:
-            look(root / "x.mp4")
+            open_file(path)
         except MediaRefusedError as error:
-            errors.append(error)
+            errors.append(str(error))
 
+    opened.before["x.mp4"] = swap
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
     thread.join(20)
     assert not thread.is_alive(), "waits for the other end of a pipe"
-    assert open_files(tmp_path) == []
-    assert [str(error) for error in errors] == [
-        "The file was replaced while it was opened. Load the page again."
-    ]
+    assert open_below(tmp_path) == []
+    assert errors == ["The file was replaced while it was opened. Load the page again."]
 
 
-def test_a_clip_that_is_replaced_while_it_is_read_is_read_to_its_own_end(root, look):
-    path = root / "x.mp4"
-    path.write_bytes(HEAD + b"1" * 3 * LOCAL_BLOCK_BYTES)
-    clip = look(path)
-    blocks = clip.read(0, clip.size)
+def test_file_that_changes_while_it_is_read(root, open_file):
+    path, body = root / "x.mp4", HEAD + b"1" * 3 * LOCAL_BLOCK_BYTES
+    path.write_bytes(body)
+    replaced, cut = open_file(path), open_file(path)
+    blocks, cut_blocks = replaced.read(0, replaced.size), cut.read(0, cut.size)
     first = next(blocks)
+    next(cut_blocks)
     (root / "new").write_bytes(HEAD + b"2" * 3 * LOCAL_BLOCK_BYTES)
+    old = path.rename(root / "old")
     (root / "new").rename(path)
-    assert first + b"".join(blocks) == HEAD + b"1" * 3 * LOCAL_BLOCK_BYTES
-
-
-def test_a_clip_that_is_cut_while_it_is_read_ends_in_an_error(root, look):
-    path = root / "x.mp4"
-    path.write_bytes(HEAD + b"1" * 3 * LOCAL_BLOCK_BYTES)
-    clip = look(path)
-    blocks = clip.read(0, clip.size)
-    next(blocks)
-    os.truncate(path, 100)
+    assert first + b"".join(blocks) == body
+    os.truncate(old, 100)
     with pytest.raises(MediaUnavailableError, match="shorter"):
-        list(blocks)
+        list(cut_blocks)
 
 
-# --- handles
-
-
-def open_files(folder):
-    links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
-    return [link for link in links if link.startswith(str(folder))]
-
-
-def test_nothing_stays_open_however_it_ends(root, look):
-    (root / "x.mp4").write_bytes(HEAD + b"1" * 3 * LOCAL_BLOCK_BYTES)
-    (root / "text.mp4").write_bytes(b"text")
-    kept = [look(root / "x.mp4") for _ in range(3)]  # so that nothing is closed for want of a reference
-    assert open_files(root) == [str(root / "x.mp4")] * 3
-    content(kept[0])
+def test_every_file_is_closed(root, open_file):
+    (root / "x.mp4").write_bytes(HEAD + bytes(5 * LOCAL_BLOCK_BYTES))
+    kept = [open_file(root / "x.mp4") for _ in range(3)]  # referenced, so not closed by the garbage collector
+    assert open_below(root) == [str(root / "x.mp4")] * 3
+    sizes = [len(block) for block in kept[0].read(0, kept[0].size)]
+    assert sizes == [*[LOCAL_BLOCK_BYTES] * 5, len(HEAD)]
     kept[1].close()
     blocks = kept[2].read(0, 2 * LOCAL_BLOCK_BYTES)
     next(blocks)
     blocks.close()
     kept[2].close()
-    assert open_files(root) == []
+    assert open_below(root) == []
 
 
-@pytest.mark.parametrize("name", ["text.mp4", "none.mp4", "sub/text.mp4"])
-def test_nothing_stays_open_after_a_refusal(root, look, name):
-    (root / "sub").mkdir()
-    for folder in (root, root / "sub"):
-        (folder / "text.mp4").write_bytes(b"text")
-    with pytest.raises(MediaRefusedError) as refused:
-        look(root / name)
-    assert open_files(root) == []
-    assert refused.tb is not None  # keeps all that was at hand
+# Object storage
 
 
-def test_blocks_are_small(root, look):
-    (root / "x.mp4").write_bytes(HEAD + bytes(5 * LOCAL_BLOCK_BYTES))
-    clip = look(root / "x.mp4")
-    sizes = [len(block) for block in clip.read(0, clip.size)]
-    assert sizes == [*[LOCAL_BLOCK_BYTES] * 5, len(HEAD)]
-
-
-def test_objects_are_read_by_any_driver(memory_store):
-    memory_store.pipe_file("/clips/a_dag/x.mp4", CLIP)
-    memory_store.pipe_file("/clips/b_dag/x.mp4", SECRET)
-    roots = parse_roots("memory://some_store@clips/{dag_id}")
-    clip = open_media("memory://clips/a_dag/x.mp4", dag_id="a_dag", rendered_path=None, roots=roots)
-    assert (clip.name, clip.size, clip.media_type) == ("x.mp4", len(CLIP), "video/mp4")
-    assert b"".join(clip.read(3, 9)) == CLIP[3:9]
-    for url in ("memory://clips/b_dag/x.mp4", "memory://clips/a_dag/none.mp4", "memory://clips/a_dag"):
+def test_objects_are_read_with_any_driver(memory_store):
+    memory_store.pipe_file("/videos/a_dag/x.mp4", VIDEO)
+    memory_store.pipe_file("/videos/b_dag/x.mp4", SECRET)
+    roots = parse_roots("memory://some_store@videos/{dag_id}")
+    file = open_media("memory://videos/a_dag/x.mp4", dag_id="a_dag", rendered_path=None, roots=roots)
+    assert (file.name, file.size, file.media_type) == ("x.mp4", len(VIDEO), "video/mp4")
+    assert b"".join(file.read(3, 9)) == VIDEO[3:9]
+    for url in ("memory://videos/b_dag/x.mp4", "memory://videos/a_dag/none.mp4", "memory://videos/a_dag"):
         with pytest.raises(MediaRefusedError):
             open_media(url, dag_id="a_dag", rendered_path=None, roots=roots)
 
 
-def test_a_store_without_a_driver_is_said_to_have_none():
-    roots = parse_roots("nosuch://conn@clips/{dag_id}")
+def test_store_without_a_driver_is_refused():
+    roots = parse_roots("nosuch://conn@videos/{dag_id}")
     with pytest.raises(MediaRefusedError, match="no driver for nosuch:// is installed"):
-        open_media("nosuch://clips/a/x.mp4", dag_id="a", rendered_path=None, roots=roots)
+        open_media("nosuch://videos/a/x.mp4", dag_id="a", rendered_path=None, roots=roots)
