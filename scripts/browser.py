@@ -72,7 +72,7 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Window:
-    """One person's window: its page, and what has gone wrong in it that a person would not see."""
+    """A user's window: its page, and the errors that the page does not show."""
 
     page: Page
     base_url: str
@@ -89,7 +89,7 @@ class Window:
         size: tuple[int, int] = SMALL,
         view: View = "grid",
     ) -> Window:
-        """Open a window with storage and cookies of its own; `token` None: of somebody who has to log in."""
+        """Open a window with storage and cookies of its own; `token` None: the user is not logged in."""
         width, height = size
         context = browser.new_context(color_scheme=theme, viewport={"width": width, "height": height})
         if token is not None:
@@ -134,7 +134,7 @@ class Window:
 
 
 def _remember(context: BrowserContext, theme: Theme, view: View) -> None:
-    """What Airflow's UI remembers of a person who likes these colours and this view."""
+    """Store this theme and view as Airflow's UI stores a user's choice."""
     context.add_init_script(
         f"""if (!localStorage.getItem('theme')) {{
             localStorage.setItem('theme', '{theme}');

@@ -1,4 +1,4 @@
-"""An auth manager with users who may read some Dags only, for a live Airflow that a browser looks at.
+"""An auth manager with users who may read some Dags only, for a live Airflow with a browser.
 
 Airflow's own SimpleAuthManager knows roles and no Dags. A real deployment's auth manager does; this one has
 just enough of it to show what a page lets through.

@@ -1,6 +1,6 @@
 """What a browser is shown: a live Airflow with users and rights, and a sandbox behind it.
 
-    with stage(folder, dags, readable={"reader": ["open_clips"]}) as scene:
+    with stage(folder, dags, readable={"reader": ["open_videos"]}) as scene:
         token = scene.token("reader")
 
 Airflow's database is a PostgreSQL: SQLite refuses pages under load, which a browser shows as errors.
@@ -34,12 +34,12 @@ _ROLES = {ADMIN: "admin", "reader": "viewer", "stranger": "viewer"}
 
 @dataclass(frozen=True)
 class Scene:
-    """A live Airflow, the sandbox that it renders at, and the folder below which its pages show clips."""
+    """A live Airflow, its sandbox, and the folder below which its pages show videos."""
 
     airflow: LiveAirflow
     sandbox: SandboxControl
     sandbox_url: str
-    clips: Path
+    videos: Path
 
     def token(self, user: str) -> str:
         """What logs a user in."""
@@ -59,10 +59,10 @@ def stage(
 
     :param readable: the Dags that a user may see, by user; one who is not in it sees all.
     """
-    all_dags, clips = folder / "dags", folder / "clips"
+    all_dags, videos = folder / "dags", folder / "videos"
     for each in dags:
         shutil.copytree(each, all_dags, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    clips.mkdir()
+    videos.mkdir()
     with (
         postgres() as database,
         sandbox(folder / "sandbox.log", "--api-key", API_KEY, *sandbox_options) as url,
@@ -72,10 +72,10 @@ def stage(
             all_dags,
             database=database,
             admin=(ADMIN, PASSWORDS[ADMIN]),
-            env=_users(folder, readable or {}) | _magic_hour(url, clips) | dict(env or {}),
+            env=_users(folder, readable or {}) | _magic_hour(url, videos) | dict(env or {}),
         ) as airflow,
     ):
-        yield Scene(airflow, control, url, clips)
+        yield Scene(airflow, control, url, videos)
 
 
 def connection(url: str, key: str = API_KEY) -> dict[str, str]:
@@ -83,11 +83,11 @@ def connection(url: str, key: str = API_KEY) -> dict[str, str]:
     return {"conn_type": "magichour", "host": url, "password": key}
 
 
-def _magic_hour(url: str, clips: Path) -> dict[str, str]:
+def _magic_hour(url: str, videos: Path) -> dict[str, str]:
     return {
         "AIRFLOW_CONN_MAGICHOUR_DEFAULT": json.dumps(connection(url)),
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
-        "AIRFLOW__MAGICHOUR__UI_VIDEO_ROOTS": f"{clips}/{{dag_id}}/",
+        "AIRFLOW__MAGICHOUR__UI_VIDEO_ROOTS": f"{videos}/{{dag_id}}/",
     }
 
 

@@ -1,4 +1,4 @@
-"""Take the pictures of the documentation anew: runs, the connection's form, and our pages in Airflow's UI.
+"""Take the pictures of the documentation: runs, the connection's form, and our pages in Airflow's UI.
 
 Needs chromium, as `browser.py` says, the sandbox's extra and Playwright; everything goes into docs/images:
 
@@ -26,7 +26,7 @@ PIPELINE = "magichour_image_to_video"
 SHORT = "magichour_render_and_download"
 FOLDER = "magichour_folder_of_images"
 HELD, QUICK = 3600.0, 2.0
-"""Seconds that a render takes: one that is looked at while it waits, and the others."""
+"""Seconds that a render takes: one for the pictures of a waiting run, and the others."""
 
 USUAL: ViewportSize = {"width": SMALL[0], "height": SMALL[1]}
 TALL: ViewportSize = {"width": SMALL[0], "height": 1280}
@@ -34,7 +34,7 @@ TALL: ViewportSize = {"width": SMALL[0], "height": 1280}
 RUN_SECONDS = 300.0
 PAGE_MILLISECONDS = 60_000
 SETTLE_MILLISECONDS = 2500
-"""For what has no end that a page shows: the graph's layout, animations, a clip's first frame."""
+"""For what ends without a sign on the page: the graph's layout, animations, a video's first frame."""
 
 
 def main() -> int:
@@ -70,9 +70,9 @@ def _take_all(scene: Scene, browser: Browser) -> None:
 
 
 def _run_the_others(scene: Scene) -> str:
-    """More clips for the gallery, and a run that is refused; the page of its failed task."""
+    """More videos for the gallery, and a run that is refused; the page of its failed task."""
     runs = [
-        (FOLDER, _trigger(scene, FOLDER, images=str(_variants(scene.clips.parent / "stills")))),
+        (FOLDER, _trigger(scene, FOLDER, images=str(_variants(scene.videos.parent / "stills")))),
         (SHORT, _trigger(scene, SHORT)),
     ]
     refused = _trigger(scene, PIPELINE, prompt="Something nsfw")
@@ -82,7 +82,7 @@ def _run_the_others(scene: Scene) -> str:
 
 
 def _trigger(scene: Scene, dag_id: str, **conf: str) -> str:
-    return scene.airflow.trigger(dag_id, {"folder": str(scene.clips / dag_id), **conf})
+    return scene.airflow.trigger(dag_id, {"folder": str(scene.videos / dag_id), **conf})
 
 
 def _finish(scene: Scene, dag_id: str, run_id: str, expected: str = "success") -> None:
@@ -92,7 +92,7 @@ def _finish(scene: Scene, dag_id: str, run_id: str, expected: str = "success") -
 
 
 def _variants(folder: Path) -> Path:
-    """The photograph in other shades, for clips that a person can tell apart."""
+    """The photograph in other shades, so that the videos differ visibly."""
     folder.mkdir()
     with Image.open(PHOTOGRAPH) as photograph:
         picture = photograph.convert("RGB")
@@ -146,25 +146,25 @@ def _take_connection(window: Window, scene: Scene) -> None:
     form.locator("input[name=password]").fill("mhk_live_mistyped")
     form.get_by_role("button", name="Save").click()
     page.get_by_role("button", name="Test Connection").click()
-    expect(page.get_by_text("Put a valid API key").first).to_be_visible()
+    expect(page.get_by_text("valid API key").first).to_be_visible()
     _save(page, "connection-test.png")
     window.close()
     scene.airflow.request("DELETE", "/connections/magichour_studio")
 
 
-def _take_pages(scene: Scene, browser: Browser, landed: str, failed: str) -> None:
-    """Our own pages: the gallery in both themes, a clip's tab, and a failed task's."""
+def _take_pages(scene: Scene, browser: Browser, download: str, failed: str) -> None:
+    """Our own pages: the gallery in both themes, the tab of a video, and a failed task's."""
     for theme in ("light", "dark"):
         window = _open(scene, browser, theme=theme)
         window.goto("/plugin/magichour")
         expect(window.frame.get_by_test_id("balance").first).to_be_visible()
         _save(window.page, f"gallery-{theme}.png")
-        window.goto(f"{landed}/plugin/magichour_clip")
+        window.goto(f"{download}/plugin/magichour_video")
         expect(window.frame.get_by_test_id("player")).to_be_visible()
         _save(window.page, f"task-{theme}.png")
         window.close()
     window = _open(scene, browser)
-    window.goto(f"{failed}/plugin/magichour_clip")
+    window.goto(f"{failed}/plugin/magichour_video")
     expect(window.frame.get_by_test_id("failure")).to_be_visible()
     _save(window.page, "failed-task.png")
     window.close()

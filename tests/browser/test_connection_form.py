@@ -1,4 +1,4 @@
-"""The connection: made, tested and edited in Airflow's form, by a variable and on the command line."""
+"""The connection in Airflow's form: added, tested and edited, and used by a run."""
 
 from __future__ import annotations
 
@@ -22,60 +22,51 @@ WRONG_KEY = "mhk_live_browser_UNKNOWN"
 NOT_YET_LOGGED_IN = (
     "console: Failed to load resource: the server responded with a status of 401 (Unauthorized) (/ui/config)"
 )
-"""Airflow's own: its login page asks for a configuration that it may not have yet."""
+"""Airflow's own: its login page reads a configuration that needs a login."""
 
 
 class ConnectionsPage:
-    """The page of connections and its form."""
+    """The page of connections and its form; `answers` are the API's responses to it."""
 
     def __init__(self, window: Window) -> None:
-        self.window = window
-        self.page = window.page
+        self.window, self.page = window, window.page
         self.form = self.page.get_by_role("dialog")
         self.answers: list[str] = []
         self.page.on("response", self._keep)
 
-    def _keep(self, answer: Response) -> None:
-        if "/api/v2/" in answer.url or "/ui/" in answer.url:
-            self.answers.append(answer.text())
+    def _keep(self, response: Response) -> None:
+        if "/api/v2/" in response.url or "/ui/" in response.url:
+            self.answers.append(response.text())
 
-    def add(self, conn_id: str) -> None:
-        """Open the form for a new connection of our type."""
+    def add(self, conn_id: str, **fields: str) -> None:
+        """Open the form for a new connection of our type and fill it."""
         self.page.get_by_role("button", name="Add Connection").click()
         self.form.locator("input[name=connection_id]").fill(conn_id)
         self.form.get_by_role("combobox").click()
         self.page.get_by_role("option", name="Magic Hour", exact=True).click()
-
-    def edit(self, conn_id: str) -> None:
-        """Open the form of a connection that is there."""
-        self.row(conn_id).get_by_role("button", name="Edit Connection").click()
-
-    def fill(self, **fields: str) -> None:
         for name, value in fields.items():
             self.form.locator(f"input[name={name}]").fill(value)
 
+    def edit(self, conn_id: str) -> None:
+        self.row(conn_id).get_by_role("button", name="Edit Connection").click()
+
     def extra(self, name: str) -> Locator:
-        """A typed field of the extras."""
         return self.form.locator(f"input[name=element_{name}]")
 
     def unfold_extras(self) -> None:
         self.form.get_by_role("button", name="Extra Fields", exact=True).click()
         expect(self.extra("timeout")).to_be_visible()
 
-    def flip(self, name: str) -> None:
-        """Flip a switch among the extras, by what a person sees of it."""
-        self.form.locator("label").filter(has=self.page.locator(f"input[name=element_{name}]")).click()
-
     def save(self) -> None:
         self.form.get_by_role("button", name="Save").click()
         expect(self.form).to_be_hidden()
 
     def test(self, conn_id: str) -> dict[str, Any]:
-        """Press Test; what Airflow answers to the page."""
-        with self.page.expect_response("**/api/v2/connections/test") as answer:
+        """Press Test and return the API's response."""
+        with self.page.expect_response("**/api/v2/connections/test") as response:
             self.row(conn_id).get_by_role("button", name="Test Connection").click()
-        found: dict[str, Any] = answer.value.json()
-        return found
+        result: dict[str, Any] = response.value.json()
+        return result
 
     def row(self, conn_id: str) -> Locator:
         return self.page.get_by_role("row").filter(has=self.page.get_by_text(conn_id, exact=True))
@@ -89,17 +80,13 @@ def connections(open_window: Callable[..., Window]) -> ConnectionsPage:
     return page
 
 
-def port_of(scene: Scene) -> str:
-    return scene.sandbox_url.rpartition(":")[2]
+@pytest.fixture
+def address(scene: Scene) -> dict[str, str]:
+    return {"host": scene.sandbox_url, "port": scene.sandbox_url.rpartition(":")[2]}
 
 
-def stored_extra(scene: Scene, conn_id: str) -> dict[str, Any]:
-    extra: dict[str, Any] = json.loads(scene.airflow.request("GET", f"/connections/{conn_id}")["extra"])
-    return extra
-
-
-def test_after_the_login_page_a_connection_is_made_in_the_form_and_tells_tier_and_credits(
-    scene: Scene, runs: object, open_window: Callable[..., Window]
+def test_connection_is_added_tested_and_used_after_a_login(
+    scene: Scene, address: dict[str, str], begin: Callable[..., Any], open_window: Callable[..., Window]
 ) -> None:
     connections = ConnectionsPage(open_window(user=None))
     page = connections.page
@@ -110,27 +97,26 @@ def test_after_the_login_page_a_connection_is_made_in_the_form_and_tells_tier_an
     page.wait_for_url("**/connections")
     assert set(connections.window.take_problems()) == {NOT_YET_LOGGED_IN}
 
-    connections.add("by_form")
-    connections.fill(host=scene.sandbox_url, password=API_KEY, port=port_of(scene))
+    connections.add("by_form", password=API_KEY, **address)
     connections.save()
-    answer = connections.test("by_form")
+    result = connections.test("by_form")
 
-    account = scene.sandbox.state()["account"]
-    assert answer["status"] is True
-    assert re.search(rf"tier {account['tier']}, \d+ credits", answer["message"])
+    tier = scene.sandbox.state()["account"]["tier"]
+    assert result["status"] is True
+    assert re.search(rf"tier {tier}, \d+ credits", result["message"])
     expect(connections.row("by_form").locator("svg[color=green], svg[style*=green]")).to_be_visible()
 
     connections.edit("by_form")
     expect(connections.form.locator("input[name=password]")).to_have_value("***")
     assert API_KEY not in page.content()
     assert [text for text in connections.answers if API_KEY in text] == []
-    assert any('"by_form"' in text for text in connections.answers), "the answers were looked at"
+    assert any('"by_form"' in text for text in connections.answers), "the responses were read"
+    assert begin("open_videos", "uses-by-form", conn_id="by_form").finish() == "success"
 
 
-def test_the_form_has_our_labels_and_shows_only_what_applies(connections: ConnectionsPage) -> None:
+def test_form_has_our_labels_and_fields(connections: ConnectionsPage) -> None:
     connections.add("labels")
     form = connections.form
-
     password = form.get_by_label("API key")
     assert (password.get_attribute("name"), password.get_attribute("type")) == ("password", "password")
     assert form.get_by_label("Base URL").get_attribute("placeholder") == "https://api.magichour.ai"
@@ -146,42 +132,31 @@ def test_the_form_has_our_labels_and_shows_only_what_applies(connections: Connec
     assert connections.extra("verify").is_checked()
 
 
-def test_a_wrong_key_is_told_from_a_good_one_in_plain_words(
-    scene: Scene, connections: ConnectionsPage
-) -> None:
-    connections.add("wrong_key")
-    connections.fill(host=scene.sandbox_url, password=WRONG_KEY, port=port_of(scene))
+def test_wrong_key_is_explained(connections: ConnectionsPage, address: dict[str, str]) -> None:
+    connections.add("wrong_key", password=WRONG_KEY, **address)
     connections.save()
 
-    answer = connections.test("wrong_key")
+    result = connections.test("wrong_key")
 
-    assert answer["status"] is False
-    told = connections.page.get_by_text("Put a valid API key into the connection's password").first
-    expect(told).to_be_visible()
-    assert WRONG_KEY not in connections.page.content()
-    assert WRONG_KEY not in json.dumps(answer)
+    assert result["status"] is False
+    expect(connections.page.get_by_text("valid API key").first).to_be_visible()
+    assert WRONG_KEY not in connections.page.content() + json.dumps(result)
 
 
-def test_extras_keep_their_types_when_the_form_is_saved_again(
-    scene: Scene, connections: ConnectionsPage
-) -> None:
-    connections.add("typed")
-    connections.fill(host=scene.sandbox_url, password=API_KEY, port=port_of(scene))
+def test_extras_keep_their_types(scene: Scene, connections: ConnectionsPage, address: dict[str, str]) -> None:
+    def stored_extra() -> Any:
+        return json.loads(scene.airflow.request("GET", "/connections/typed")["extra"])
+
+    connections.add("typed", password=API_KEY, **address)
     connections.unfold_extras()
-    connections.extra("requests_per_second").fill("2.5")
-    connections.extra("max_attempts").fill("3")
-    connections.extra("timeout").fill("")
-    connections.flip("verify")
+    for name, value in {"requests_per_second": "2.5", "max_attempts": "3", "timeout": ""}.items():
+        connections.extra(name).fill(value)
+    switch = connections.page.locator("input[name=element_verify]")
+    connections.form.locator("label").filter(has=switch).click()
     connections.save()
-    expected = {
-        "timeout": None,
-        "max_attempts": 3,
-        "requests_per_second": 2.5,
-        "proxy": None,
-        "verify": False,
-        "ca_bundle": None,
-    }
-    assert stored_extra(scene, "typed") == expected
+    expected = {"timeout": None, "max_attempts": 3, "requests_per_second": 2.5}
+    expected |= {"proxy": None, "verify": False, "ca_bundle": None}
+    assert stored_extra() == expected
 
     connections.page.reload()
     connections.edit("typed")
@@ -190,25 +165,5 @@ def test_extras_keep_their_types_when_the_form_is_saved_again(
     expect(connections.extra("verify")).not_to_be_checked()
     connections.extra("max_attempts").fill("5")
     connections.save()
-
-    assert stored_extra(scene, "typed") == expected | {"max_attempts": 5}
+    assert stored_extra() == expected | {"max_attempts": 5}
     assert connections.test("typed")["status"] is True
-
-
-@pytest.mark.parametrize("conn_id", ["by_form", "by_cli"])
-def test_a_run_uses_a_connection_made_in_the_form_or_on_the_command_line(
-    conn_id: str, scene: Scene, begin: Callable[..., Any]
-) -> None:
-    if conn_id == "by_cli":
-        scene.airflow.airflow(
-            *("connections", "add", conn_id, "--conn-type", "magichour"),
-            *("--conn-host", scene.sandbox_url, "--conn-password", API_KEY),
-            *("--conn-extra", '{"max_attempts": 3}'),
-        )
-    run = begin("open_clips", f"uses-{conn_id}", conn_id=conn_id)
-
-    assert run.finish() == "success"
-
-
-def test_a_run_uses_a_connection_from_the_environment(runs: dict[str, Any]) -> None:
-    assert runs["landed"].finish() == "success"

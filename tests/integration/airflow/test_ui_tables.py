@@ -261,7 +261,13 @@ def test_card_is_of_the_failed_else_the_waiting_else_the_download_task(db):
     tasks = {run_id: card.key.task_id for run_id, card in cards.items()}
     assert tasks == {"done": "download", "waiting": "wait", "failed": "publish"}
     assert "moderation" in cards["failed"].failure
-    assert cards["failed"].credits_charged == 0
+
+
+def test_card_has_the_final_price(db):
+    db.task("a", "submit", "job1", ago=2, return_value=result("job1"))
+    db.task("a", "wait", "job1", ago=1, state="failed", magichour_error=REFUND)
+    (card,) = build_gallery(db.session, {"a"}).cards
+    assert card.credits_charged == 0
 
 
 # Charges

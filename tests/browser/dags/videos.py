@@ -1,4 +1,4 @@
-"""Two Dags that are the same but for their ids, so that one user may see one of them and not the other."""
+"""Two equal Dags with different ids, so that a user may read one and not the other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def note() -> str:
     return "done"
 
 
-for dag_id in ("open_clips", "closed_clips"):
+for dag_id in ("open_videos", "closed_videos"):
     with DAG(dag_id=dag_id, schedule=None, params=PARAMS) as dag:
         submit = ImageToVideoOperator(
             task_id="submit",
