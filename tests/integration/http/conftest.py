@@ -1,4 +1,4 @@
-"""A client that speaks plain HTTP to the sandbox, so that tests read as what a user does."""
+"""Plain HTTP to the sandbox, so that tests read like a user's requests; and a local S3."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 30.0
 
 
 def jpeg(width: int = 320, height: int = 180) -> bytes:
-    """A small real photograph, as far as a sandbox can tell."""
+    """A small real JPEG."""
     file = io.BytesIO()
     Image.linear_gradient("L").resize((width, height)).convert("RGB").save(file, "JPEG")
     return file.getvalue()
@@ -73,7 +73,7 @@ class MagicHour:
         return until(lambda: self.get(project_id), lambda job: job["status"] in ("complete", "error"))
 
     def complete(self, **fields: Any) -> dict[str, Any]:
-        """A job that has come to its clip."""
+        """A job that is complete."""
         project_id = self.create(**fields)
         self.control.set_job(project_id, "complete")
         return self.get(project_id)
@@ -85,10 +85,10 @@ class MagicHour:
         return next(job for job in self.control.state()["jobs"] if job["id"] == project_id)
 
 
-def until(look: Callable[[], Any], is_enough: Callable[[Any], bool]) -> Any:
+def until(probe: Callable[[], Any], is_enough: Callable[[Any], bool]) -> Any:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_enough(seen := look()):
-        assert time.monotonic() < deadline, f"never happened; last seen: {seen}"
+    while not is_enough(seen := probe()):
+        assert time.monotonic() < deadline, f"timed out; last seen: {seen}"
         time.sleep(0.02)
     return seen
 
@@ -111,18 +111,13 @@ def photo() -> bytes:
 
 
 @pytest.fixture
-def make_jpeg() -> Callable[..., bytes]:
-    return jpeg
-
-
-@pytest.fixture
 def wait_until() -> Callable[..., Any]:
     return until
 
 
 @pytest.fixture
 def order(hook: Any, magic: MagicHour) -> Callable[..., str]:
-    """Order by a test's own hook: the id of a job that has come to clips, under the switches given."""
+    """Submit by the test's own hook: the id of a complete job, under the given switches."""
 
     def order(padding: int = 0, *, name: str | None = None, **switches: Any) -> str:
         magic.control.behaviour(render_seconds=0, video_padding_bytes=padding, **switches)
@@ -148,7 +143,7 @@ def _s3_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def s3_environment(_s3_server: str) -> dict[str, str]:
-    """The connection `s3` to it, for the environment of a process."""
+    """The connection `s3` to the local S3, for the environment of a process."""
     extra = {"endpoint_url": _s3_server, "region_name": "us-east-1"}
     fields = {"conn_type": "aws", "login": "an-access-key", "password": "a-secret-key", "extra": extra}
     return {"AIRFLOW_CONN_S3": json.dumps(fields)}
@@ -156,7 +151,7 @@ def s3_environment(_s3_server: str) -> dict[str, str]:
 
 @pytest.fixture
 def s3(_s3_server: str, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A plain client of it, with the bucket `clips`; the connection `s3` is in the environment."""
+    """A boto3 client of the local S3 with one bucket; the connection `s3` is in the environment."""
     import boto3
 
     httpx.post(f"{_s3_server}/moto-api/reset", trust_env=False)
