@@ -61,7 +61,7 @@ def test_wait_in_the_triggerer(runs: dict[str, Run], name: str, task_id: str) ->
     assert (task["state"], task["trigger"]["classpath"]) == ("deferred", TRIGGER)
     assert task["rendered_fields"]["magichour_conn_id"] == run.run_id
     kwargs = stored_kwargs(run.airflow, task["trigger"]["id"])
-    assert kwargs.pop("end_time") > time.time() > kwargs.pop("submitted")
+    assert kwargs.pop("deadline") > time.time() > kwargs.pop("submitted")
     assert kwargs == {
         "project_id": job["id"],
         "magichour_conn_id": run.run_id,

@@ -20,6 +20,8 @@ ROOT_MODULES = {
 MAX_MODULES = 85
 MAX_PACKAGE_LINES, MAX_TEST_LINES = 13_500, 18_000
 MIN_LINES_OF_A_MODULE_WITH_ONE_IMPORTER = 80
+SMALL_ON_PURPOSE = {"ui/access.py"}
+"""Authorisation of the pages, in one place for a review."""
 
 OPERATORS = [
     "operators.image_to_video",
@@ -57,7 +59,6 @@ def loaded_by(statement: str, *, before: str = "pass") -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-@IN_PROGRESS
 def test_module_count_is_limited():
     assert len(MODULES) <= MAX_MODULES
 
@@ -82,6 +83,8 @@ def test_small_module_has_more_than_one_importer():
     importers = Counter(name for path in MODULES for name in imported_modules(path))
     small = {}
     for path in MODULES:
+        if path.parent == PACKAGE or str(path.relative_to(PACKAGE)) in SMALL_ON_PURPOSE:
+            continue  # users import the root's modules
         parts = path.relative_to(ROOT).with_suffix("").parts
         lines = line_count([path])
         if lines < MIN_LINES_OF_A_MODULE_WITH_ONE_IMPORTER and importers[".".join(parts)] == 1:
