@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from magichour_provider.polling.poll_queue import PollQueue
+
+OPERATIONS = st.lists(st.tuples(st.integers(0, 9), st.floats(0, 100)), max_size=200)
+
+
+class Request:
+    """Keeps a job in the queue."""
+
+    def done(self):
+        return True
+
+
+def filled(pushes):
+    queue, due = PollQueue(), {}
+    for number, when in pushes:
+        job = queue.get(f"cm{number}")
+        job.requests.append(Request())
+        queue.push(job, when)
+        due[number] = min(when, due.get(number, math.inf))
+    return queue, due
+
+
+@given(OPERATIONS)
+def test_jobs_are_popped_once_in_the_order_of_their_due_times(pushes):
+    queue, due = filled(pushes)
+    popped = []
+    while (job := queue.pop_due(1000)) is not None:
+        assert queue.pop_due(-1) is None
+        popped.append(job.project_id)
+    assert sorted(popped) == sorted(f"cm{number}" for number in due)
+    times = [due[int(each[2:])] for each in popped]
+    assert times == sorted(times)
+
+
+@given(OPERATIONS, st.floats(0, 100))
+def test_no_job_is_popped_before_it_is_due(pushes, now):
+    queue, due = filled(pushes)
+    popped = set()
+    while (job := queue.pop_due(now)) is not None:
+        popped.add(int(job.project_id[2:]))
+    assert popped == {number for number, when in due.items() if when <= now}
+
+
+@given(OPERATIONS)
+def test_stale_entries_are_dropped(pushes):
+    queue, due = filled(pushes)
+    for _ in range(3):
+        for number in due:
+            job = queue.get(f"cm{number}")
+            job.due = math.inf
+            queue.push(job, 5.0)
+    assert len(queue._heap) <= 2 * len(queue) + 64
+
+
+def test_polled_job_is_not_pushed_and_idle_job_is_discarded():
+    queue, _ = filled([(1, 1.0)])
+    job = queue.pop_due(2)
+    queue.push(job, 0.0)
+    assert queue.peek() is None
+    job.requests.clear()
+    queue.discard_if_idle(job)
+    assert len(queue) == 0

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import logging
+import math
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from magichour_provider import exceptions as errors
+from magichour_provider.client import protocol
+from magichour_provider.client.models import VideoProject
+from magichour_provider.polling import poller as module
+from magichour_provider.polling.intervals import JobKind, PollIntervals
+from magichour_provider.polling.outcome import TerminalStatus
+from magichour_provider.polling.poller import Poller, get_video
+
+KIND = JobKind("ltx-2.3", "480p", 5.0)
+
+
+class Learner(PollIntervals):
+    """Remembers what it is taught."""
+
+    def __init__(self):
+        super().__init__()
+        self.learned = []
+
+    def ended(self, kind, wait, shortest, longest):
+        if kind in self._kinds and wait in self._kinds[kind].followed:
+            self.learned.append((kind, shortest, longest))
+
+
+def poller(**fields):
+    return Poller(
+        **{"project_id": "cm1", "deadline": 1000.0, "started": 0.0, "intervals": PollIntervals(), **fields}
+    )
+
+
+def project(status, **fields):
+    return VideoProject(id="cm1", status=status, **fields)
+
+
+def rate_limited(retry_after):
+    return protocol.api_error(
+        status=429, code=None, message="", request="GET", project_id="cm1", retry_after=retry_after
+    )
+
+
+EVENTS = st.lists(st.tuples(st.sampled_from(["status", "error", "failure"]), st.floats(0, 50)), max_size=30)
+
+
+@given(
+    EVENTS,
+    st.one_of(st.none(), st.floats(0.01, 500)),
+    st.one_of(st.none(), st.floats(0, 900)),
+    st.floats(0, 1000),
+    st.floats(0, 20),
+)
+def test_next_poll_never_passes_the_deadline_and_is_never_in_quiet_time(
+    events, interval, submitted, deadline, quiet
+):
+    wait = poller(deadline=deadline, poll_interval=interval, submitted=submitted, quiet_until=quiet)
+    now = 0.0
+    for event, passed in events:
+        pause = wait.seconds_to_next_poll(now)
+        assert 0 <= pause <= max(deadline, quiet) - min(now, max(deadline, quiet)) + 1e-6
+        assert now + pause >= min(quiet, max(deadline, quiet)) - 1e-6
+        now += pause + passed
+        if event == "status":
+            wait.on_status(project("rendering"), now)
+        elif event == "error":
+            wait.on_error(errors.NetworkError("cut"), now)
+        else:
+            wait.on_failure("OSError", now)
+
+
+@given(st.floats(0, 900), st.one_of(st.none(), st.floats(0.5, 60)))
+def test_polls_of_an_adaptive_wait_are_at_least_a_second_apart(submitted, interval):
+    wait, now = poller(submitted=submitted, deadline=math.inf, started=submitted), submitted
+    for _ in range(20):
+        pause = wait.seconds_to_next_poll(now)
+        assert pause >= 1.0
+        now += pause
+        wait.on_status(project("queued"), now)
+
+
+def test_retry_after_delays_the_next_poll():
+    wait = poller()
+    assert wait.on_error(rate_limited(50), now=100.0) is None
+    assert wait.seconds_to_next_poll(100.0) >= 50
+    wait.reset_backoff()
+    assert wait.seconds_to_next_poll(100.0) < 50
+
+
+def test_deadline_ends_the_wait_as_timeout():
+    wait = poller()
+    wait.on_status(project("rendering"), 1.0)
+    assert wait.timeout_if_due(999.9) is None
+    outcome = wait.timeout_if_due(1000.0)
+    assert (outcome.ending, outcome.status) == (TerminalStatus.TIMEOUT, "rendering")
+
+
+def test_status_is_logged_when_it_changes(caplog):
+    caplog.set_level(logging.INFO)
+    wait = poller()
+    for status in ("queued", "queued", "rendering", "rendering"):
+        wait.on_status(project(status), 1.0)
+    assert caplog.messages == ["Job cm1 is queued.", "Job cm1 is rendering."]
+
+
+def test_unknown_status_is_warned_of_once(caplog):
+    wait = poller()
+    assert [wait.on_status(project("paused"), 1.0) for _ in range(3)] == [None] * 3
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+
+
+def test_failed_polls_are_warned_of_every_five_minutes(caplog):
+    wait = poller()
+    for now in (0.0, 1.0, 2.0):
+        wait.on_error(errors.NetworkError("cut"), now)
+    for now in (9.0, 400.0):
+        wait.on_status(project("queued"), now)
+        wait.on_error(errors.NetworkError("cut"), now)
+    assert [record.levelname for record in caplog.records].count("WARNING") == 2
+
+
+def test_poll_interval_has_ten_percent_jitter_and_a_spread_start():
+    pauses = [poller(poll_interval=30).seconds_to_next_poll(0.0) for _ in range(200)]
+    assert min(pauses) < 5 < 25 < max(pauses) <= 30
+    wait = poller(poll_interval=10)
+    wait.on_status(project("queued"), 5.0)
+    assert all(9 <= wait.seconds_to_next_poll(5.0) <= 11 for _ in range(50))
+
+
+def test_waits_resumed_together_spread_their_first_polls():
+    pauses = [poller(submitted=0.0, started=60.0).seconds_to_next_poll(60.0) for _ in range(200)]
+    assert min(pauses) < 2
+    assert max(pauses) > 3
+
+
+def test_polls_after_the_quiet_time_are_spread():
+    pauses = [poller(quiet_until=7.0).seconds_to_next_poll(0.0) for _ in range(200)]
+    assert 7.0 <= min(pauses) < 8.0
+    assert 9.0 < max(pauses) <= 10.0
+
+
+def test_immediate_poll_is_only_the_first():
+    wait = poller(poll_interval=100, poll_immediately=True)
+    assert wait.seconds_to_next_poll(5.0) == 0
+    wait.on_error(errors.NetworkError("cut"), 5.0)
+    assert wait.seconds_to_next_poll(5.0) > 0.7
+
+
+def test_backoff_doubles_up_to_a_minute():
+    wait, pauses = poller(submitted=0.0, deadline=10_000.0), []
+    for now in range(8):
+        wait.on_error(errors.NetworkError("cut"), float(now))
+        pauses.append(wait.seconds_to_next_poll(float(now)))
+    assert 0.7 <= pauses[0] <= 1.3
+    assert pauses[2] > 2 * pauses[0]
+    assert max(pauses) <= 75
+
+
+def test_clock_set_back_does_not_stop_the_wait():
+    wait = poller(submitted=0.0, deadline=99_999.0)
+    wait.on_error(errors.NetworkError("cut"), 5000.0)
+    wait.on_status(project("queued"), 1400.0)
+    assert wait.seconds_to_next_poll(1400.0) <= 62
+
+
+def test_age_is_learned_from_the_first_poll():
+    wait = poller(started=1000.0, deadline=9000.0)
+    assert wait.seconds_to_next_poll(1000.0) <= 5
+    wait.on_status(project("queued", created_at=datetime.fromtimestamp(995, timezone.utc)), 1002.0)
+    assert (wait.submitted, wait.known_submission) == (995, 995)
+
+
+@pytest.mark.parametrize("created", [None, datetime.fromtimestamp(5000, timezone.utc)], ids=["none", "ahead"])
+def test_unknown_age_is_that_of_the_wait_and_teaches_nothing(created):
+    intervals = Learner()
+    wait = poller(started=1000.0, deadline=9000.0, intervals=intervals, kind=KIND)
+    wait.on_status(project("queued", created_at=created), 1002.0)
+    assert (wait.submitted, wait.known_submission) == (1000, None)
+    wait.on_status(project("complete", created_at=created), 1030.0)
+    assert intervals.learned == []
+
+
+def follow(statuses, **fields):
+    intervals = Learner()
+    wait = poller(intervals=intervals, **{"kind": KIND, "submitted": 100.0, "started": 103.0, **fields})
+    for status, now in statuses:
+        wait.on_status(project(status, end_seconds=5), now)
+    return intervals.learned
+
+
+def test_duration_is_learned_between_the_last_two_polls():
+    assert follow([("rendering", 130.0), ("complete", 135.0)]) == [(KIND, 30.0, 35.0)]
+    assert follow([("complete", 135.0)]) == [(KIND, 0.0, 35.0)]
+
+
+def test_length_of_the_video_is_learned_from_the_first_poll():
+    learned = follow([("rendering", 130.0), ("complete", 135.0)], kind=KIND._replace(end_seconds=None))
+    assert learned == [(KIND, 30.0, 35.0)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [({"started": 900.0}, "complete"), ({}, "error"), ({}, "canceled"), ({"poll_interval": 30}, "complete")],
+    ids=str,
+)
+def test_duration_is_not_learned_if_it_was_not_followed_or_failed(fields, status):
+    assert follow([("rendering", 950.0), (status, 960.0)], **fields) == []
+
+
+class Flaky:
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    def get_video(self, project_id):
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def not_found():
+    return protocol.api_error(status=404, code=None, message="", request="GET", project_id="cm1")
+
+
+def test_get_video_404_is_believed_the_third_time(monkeypatch):
+    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    assert get_video(Flaky(not_found(), not_found(), project("queued")), "cm1").id == "cm1"
+    with pytest.raises(errors.NotFoundError):
+        get_video(Flaky(not_found(), not_found(), not_found()), "cm1")
