@@ -249,18 +249,22 @@ def test_page_of_testing_lists_faults_and_switches():
 
 def test_page_of_lineage_lists_event_keys_and_facet_fields():
     pytest.importorskip("airflow.providers.openlineage")
-    from magichour_provider.asset_events import extra_of_job
-    from magichour_provider.lineage_facets import MagicHourClipDatasetFacet, MagicHourJobRunFacet
+    from magichour_provider import lineage
 
     result = {"project_id": "abc", "end_seconds": 5.0, "model": None, "credits_charged": None}
-    assert set(names("lineage.md", "contains these keys")) == set(extra_of_job(result))
-    facets = {name: cells[2] for name, cells in names("lineage.md", "`projects/<project id>` |").items()}
-    for name, facet in {
-        "magichour_job": MagicHourJobRunFacet,
-        "magichour_video": MagicHourClipDatasetFacet,
-    }.items():
-        fields = {field.name for field in attrs.fields(facet) if not field.name.startswith("_")}
-        assert set(re.findall(r"`(\w+)`", facets[name])) == fields
+    assert set(names("lineage.md", "contains these keys")) == set(lineage.job_event_extra(result))
+    build = lineage._facets()
+    video = dict.fromkeys(
+        ("project_id", "content_type", "duration", "width", "height", "fps", "sha256", "size"), 1
+    )
+    facets = {
+        **build.operator_lineage([], [], {"project_id": "abc"}).run_facets,
+        **build.video_output(("file", "/a.mp4"), video).facets,
+    }
+    listed = {name: cells[2] for name, cells in names("lineage.md", "`projects/<project id>` |").items()}
+    for name in ("magichour_job", "magichour_video"):
+        fields = {field.name for field in attrs.fields(type(facets[name])) if field.name[0] != "_"}
+        assert set(re.findall(r"`(\w+)`", listed[name])) == fields
 
 
 def test_registry_lists_what_airflow_loads():
