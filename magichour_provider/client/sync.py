@@ -48,7 +48,7 @@ def build_http_client(settings: ClientSettings) -> httpx.Client:
     """An httpx client with the settings' timeouts, certificates and proxy. Takes some 25 ms.
 
     It keeps no connection open. A create on a kept connection that the server has just closed cannot be
-    told from a create that was received, and would end as SubmissionUnknownError.
+    distinguished from a create that was received, and would end as SubmissionUnknownError.
     """
     return httpx.Client(
         timeout=httpx.Timeout(settings.timeout),

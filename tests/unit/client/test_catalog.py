@@ -52,7 +52,7 @@ DOCUMENTED = [
 
 
 @pytest.mark.parametrize(("model", "durations", "resolutions", "audio"), DOCUMENTED)
-def test_every_documented_combination_is_taken(model, durations, resolutions, audio):
+def test_documented_combination_is_accepted(model, durations, resolutions, audio):
     for end_seconds in durations:
         for resolution in resolutions:
             validate(ModelRequest(model, end_seconds, resolution))
@@ -78,7 +78,7 @@ def test_every_documented_combination_is_taken(model, durations, resolutions, au
         (ModelRequest("default", 5, "8k"), "'8k'"),
     ],
 )
-def test_a_combination_that_no_vintage_takes_is_refused_and_says_what_is_taken(choice, objection):
+def test_combination_of_no_version_is_refused_with_alternatives(choice, objection):
     with pytest.raises(CatalogError, match="does not take this") as refused:
         validate(choice)
     assert objection in str(refused.value)
@@ -96,17 +96,17 @@ def test_a_combination_that_no_vintage_takes_is_refused_and_says_what_is_taken(c
         ModelRequest("sora-2", 4, "720p", image_size=(1278, 722)),
     ],
 )
-def test_one_vintage_that_takes_it_is_enough(choice):
+def test_one_version_is_enough(choice):
     validate(choice)
 
 
-def test_parts_of_different_vintages_do_not_add_up():
+def test_versions_are_not_combined():
     """3 s were possible until June 2026, audio since: never both."""
     with pytest.raises(CatalogError):
         validate(ModelRequest("seedance", 3, "720p", audio=True))
 
 
-def test_an_unknown_model_passes_whatever_it_asks_for():
+def test_unknown_model_passes():
     choice = ModelRequest("kling-9", 90, "8k", audio=True, end_image=True)
     assert not is_known(choice.model)
     validate(choice)
@@ -128,7 +128,7 @@ def test_an_unknown_model_passes_whatever_it_asks_for():
         (ModelRequest("seedance-2.0", 4, "480p", audio=True), 576),
     ],
 )
-def test_estimates_are_what_was_observed_or_published(choice, cost):
+def test_estimate_is_the_published_or_observed_price(choice, cost):
     assert estimate_credits(choice) == cost
 
 
@@ -141,11 +141,11 @@ def test_estimates_are_what_was_observed_or_published(choice, cost):
         ModelRequest("kling-3.0", 5),
     ],
 )
-def test_an_unpublished_rate_has_no_estimate(choice):
+def test_unpublished_rate_has_no_estimate(choice):
     assert estimate_credits(choice) is None
 
 
-def test_the_free_tier_defaults_to_480p_and_paid_tiers_to_720p():
+def test_default_resolution_by_tier():
     assert catalog.default_resolution("free") == "480p"
     assert catalog.default_resolution("pro") == "720p"
     assert catalog.default_resolution(None) is None

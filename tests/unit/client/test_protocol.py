@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from magichour_provider import exceptions as errors
 from magichour_provider.client import protocol
@@ -28,16 +31,16 @@ def answer(status=200, body=b"{}", **headers):
     return Response(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
 
 
-def test_a_request_leaves_out_what_was_not_given():
+def test_request_omits_values_that_are_not_given():
     assert CREATE.json == {"assets": {"image_file_path": "api-assets/a.png"}, "end_seconds": 5}
 
 
-def test_an_empty_prompt_is_not_sent():
+def test_empty_prompt_is_not_sent():
     request = ImageToVideoRequest(image_file_path="a", end_seconds=5, prompt="")
     assert "style" not in protocol.create_image_to_video(request).json
 
 
-def test_a_whole_request_has_the_shape_of_the_reference_page():
+def test_complete_request_matches_the_reference_page():
     request = ImageToVideoRequest(
         image_file_path="a",
         end_image_file_path="b",
@@ -60,7 +63,7 @@ def test_a_whole_request_has_the_shape_of_the_reference_page():
 
 
 @pytest.mark.parametrize("project_id", ["", "None", "..", "a/b", "a b", "{{ x }}", "a?b"])
-def test_what_cannot_be_a_project_id_is_refused_before_it_is_sent(project_id):
+def test_invalid_project_id_is_refused_before_sending(project_id):
     with pytest.raises(errors.InvalidRequestError, match="not the id"):
         protocol.get_video(project_id)
 
@@ -81,7 +84,7 @@ def test_what_cannot_be_a_project_id_is_refused_before_it_is_sent(project_id):
     ],
 )
 @pytest.mark.parametrize("body", [{"message": "why"}, {"code": "some_code", "message": "why"}])
-def test_both_shapes_of_an_error_body_are_read(status, kind, body):
+def test_error_status_and_both_shapes_of_its_body(status, kind, body):
     with pytest.raises(kind, match="why") as raised:
         protocol.parse_response(GET, answer(status, body))
     assert type(raised.value) is kind
@@ -89,24 +92,24 @@ def test_both_shapes_of_an_error_body_are_read(status, kind, body):
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>502</html>", b"[1]", b"null", b'{"message": 5}', b"\xff"])
-def test_an_error_body_that_is_no_json_object_still_gives_the_error(body):
+def test_error_body_without_json_object(body):
     with pytest.raises(errors.ServerError, match="502"):
         protocol.parse_response(GET, answer(502, body))
 
 
 @pytest.mark.parametrize("status", [500, 502, 504])
-def test_a_create_that_failed_inside_the_server_has_an_unknown_outcome(status):
+def test_create_5xx_raises_submission_unknown(status):
     with pytest.raises(errors.SubmissionUnknownError, match="may have been spent"):
         protocol.parse_response(CREATE, answer(status, b"bad gateway"))
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"id": ""}', b'{"id": 5}'])
-def test_a_create_answered_without_an_id_has_an_unknown_outcome(body):
+def test_create_without_id_raises_submission_unknown(body):
     with pytest.raises(errors.SubmissionUnknownError):
         protocol.parse_response(CREATE, answer(200, body))
 
 
-def test_an_unreadable_answer_is_named_by_its_fields_and_never_quoted():
+def test_unreadable_response_names_fields_without_values():
     body = {**PROJECT, "status": None, "downloads": [{"url": "https://s/x?sig=SECRET", "expires_at": "x"}]}
     with pytest.raises(errors.InvalidResponseError) as raised:
         protocol.parse_response(GET, answer(200, body))
@@ -117,13 +120,13 @@ def test_an_unreadable_answer_is_named_by_its_fields_and_never_quoted():
 @pytest.mark.parametrize(
     ("call", "kind"), [(GET, errors.InvalidResponseError), (CREATE, errors.SubmissionUnknownError)]
 )
-def test_a_redirect_is_not_followed_and_points_at_the_host(call, kind):
+def test_redirect_names_the_host(call, kind):
     with pytest.raises(kind, match="host"):
         protocol.parse_response(call, answer(301, b"", location="https://elsewhere/"))
 
 
 @pytest.mark.parametrize("body", [b"[" * 200_000, b'{"a":' * 100_000])
-def test_a_body_that_is_nested_without_end_is_only_unreadable(body):
+def test_deeply_nested_body_is_unreadable(body):
     with pytest.raises(errors.SubmissionUnknownError):
         protocol.parse_response(CREATE, answer(500, body))
     with pytest.raises(errors.InvalidResponseError):
@@ -131,13 +134,13 @@ def test_a_body_that_is_nested_without_end_is_only_unreadable(body):
 
 
 @pytest.mark.parametrize("identifier", [" \n", "None/..", "a/../b?x", "a" * 300])
-def test_a_created_job_with_an_id_that_cannot_be_used_has_an_unknown_outcome(identifier):
+def test_create_with_invalid_id_raises_submission_unknown(identifier):
     with pytest.raises(errors.SubmissionUnknownError):
         protocol.parse_response(CREATE, answer(200, {"id": identifier, "credits_charged": 1}))
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "/v1/account", "data:x", ""])
-def test_a_link_that_is_no_web_address_is_no_link_and_hides_no_state(url):
+def test_download_url_that_is_not_http_is_dropped(url):
     project = protocol.parse_response(GET, answer(200, {**PROJECT, "downloads": [{"url": url}]}))
     assert project.download_url is None
     assert project.status is JobStatus.COMPLETE
@@ -159,7 +162,7 @@ def test_a_link_that_is_no_web_address_is_no_link_and_hides_no_state(url):
     ],
     ids=str,
 )
-def test_what_cannot_be_read_beside_the_state_hides_it_not(field):
+def test_invalid_optional_field_is_dropped(field):
     body = json.dumps({**PROJECT, "status": "complete", **field}).encode()
     project = protocol.parse_response(GET, answer(200, body))
     assert project.status is JobStatus.COMPLETE
@@ -167,33 +170,33 @@ def test_what_cannot_be_read_beside_the_state_hides_it_not(field):
     assert getattr(project, next(iter(field))) in (None, True)
 
 
-def test_a_time_without_a_zone_is_in_utc():
+def test_time_without_zone_is_utc():
     body = json.dumps({**PROJECT, "created_at": "2026-01-01T00:00:00"}).encode()
     created = protocol.parse_response(GET, answer(200, body)).created_at
     assert created is not None
     assert created.isoformat() == "2026-01-01T00:00:00+00:00"
 
 
-def test_an_answer_about_another_project_is_unreadable():
+def test_response_about_another_project_is_refused():
     with pytest.raises(errors.InvalidResponseError):
         protocol.parse_response(GET, answer(200, {**PROJECT, "id": "cm9"}))
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
-def test_what_a_gateway_answers_may_pass(status):
+def test_poll_404_without_json_comes_from_a_gateway(status):
     with pytest.raises(errors.InvalidResponseError) as caught:
         protocol.parse_response(GET, answer(status, b"<html>"))
     assert caught.value.retryable
 
 
-def test_requests_and_answers_show_no_signed_address():
+def test_repr_shows_no_signed_url():
     signed = "https://host/still.png?sig=SECRET"
     request = ImageToVideoRequest(image_file_path=signed, end_image_file_path=signed, end_seconds=5)
     call = protocol.create_image_to_video(request)
     assert "SECRET" not in repr(request) + repr(call) + repr(answer(200, PROJECT))
 
 
-def test_unknown_fields_and_statuses_do_not_break_a_reader():
+def test_unknown_fields_and_statuses_are_accepted():
     project = protocol.parse_response(
         GET, answer(200, {**PROJECT, "status": "paused", "type": "NEW", "extra": {"a": 1}})
     )
@@ -201,13 +204,13 @@ def test_unknown_fields_and_statuses_do_not_break_a_reader():
     assert not isinstance(project.status, JobStatus)
 
 
-def test_the_deprecated_download_stands_in_for_downloads():
+def test_deprecated_download_is_read():
     body = {"id": "cm1", "status": "complete", "download": PROJECT["downloads"][0]}
     project = protocol.parse_response(GET, answer(200, body))
     assert project.download_url.url.get_secret_value() == "https://s/x?sig=SECRET"
 
 
-def test_a_signed_link_shows_in_no_repr_and_no_dump():
+def test_signed_url_is_in_no_repr_and_no_dump():
     project = protocol.parse_response(GET, answer(200, PROJECT))
     assert "SECRET" not in repr(project) + str(project) + project.model_dump_json()
 
@@ -224,7 +227,7 @@ def test_a_signed_link_shows_in_no_repr_and_no_dump():
         (None, None),
     ],
 )
-def test_retry_after_is_read_as_seconds_or_as_a_date(value, seconds):
+def test_retry_after_seconds_or_date(value, seconds):
     now = datetime(2026, 11, 22, 12, 0, 0, tzinfo=timezone.utc)
     assert protocol.parse_retry_after(value, now=now) == seconds
 
@@ -237,6 +240,19 @@ def error_of(request, status, **headers):
 
 def no_answer(request, *, may_have_arrived):
     return protocol.network_error(request, "host", OSError("broken"), may_have_arrived=may_have_arrived)
+
+
+@given(seconds=st.integers(-(10**6), 10**6))
+def test_retry_after_date_is_the_time_left(seconds):
+    now = datetime(2026, 11, 22, 12, 0, 0, tzinfo=timezone.utc)
+    date = format_datetime(now + timedelta(seconds=seconds), usegmt=True)
+    assert protocol.parse_retry_after(date, now=now) == max(0, seconds)
+
+
+@given(value=st.text(max_size=40) | st.floats(allow_nan=True).map(str) | st.integers().map(str))
+def test_retry_after_is_none_or_not_negative(value):
+    seconds = protocol.parse_retry_after(value)
+    assert seconds is None or seconds >= 0
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from types import SimpleNamespace
 
 import pytest
 from airflow.models.connection import Connection
@@ -32,11 +33,11 @@ def connection(**fields):
         ({"port": 443}, "https://api.magichour.ai"),
     ],
 )
-def test_the_host_may_be_written_in_each_usual_way(fields, base_url):
+def test_base_url_from_host_schema_and_port(fields, base_url):
     assert settings_from_connection(connection(**fields)).base_url == base_url
 
 
-def test_the_uri_form_is_read():
+def test_connection_from_uri():
     settings = settings_from_connection(
         Connection(conn_id="mh", uri="magichour://:key%2F1@?timeout=30&verify=false")
     )
@@ -44,14 +45,14 @@ def test_the_uri_form_is_read():
     assert settings.base_url == "https://api.magichour.ai"
 
 
-def test_the_json_form_is_read():
+def test_connection_from_json():
     text = '{"conn_type": "magichour", "password": "key", "host": "http://h:1", "extra": {"max_attempts": 2}}'
     settings = settings_from_connection(Connection.from_json(text, conn_id="mh"))
     assert (settings.base_url, settings.max_attempts) == ("http://h:1", 2)
 
 
 @pytest.mark.parametrize("password", [None, ""])
-def test_a_missing_key_is_said_with_the_connections_name(password):
+def test_missing_password_names_the_connection(password):
     with pytest.raises(ConfigurationError, match="'mh' has no password"):
         settings_from_connection(connection(password=password))
 
@@ -63,22 +64,33 @@ def test_a_missing_key_is_said_with_the_connections_name(password):
         ('{"timeout": "soon"}', "timeout"),
         ('{"timeout": -1}', "timeout"),
         ('{"max_attempts": 0}', "max_attempts"),
+        ('{"timeout": NaN}', "timeout"),
+        ('{"requests_per_second": 1e999}', "requests_per_second"),
+        ("[1]", "not a JSON object"),
+        ('{"timeout"', "not a JSON object"),
     ],
 )
-def test_a_bad_extra_is_an_error_that_names_connection_and_key(extra, named):
+def test_invalid_extra_names_connection_and_key(extra, named):
     with pytest.raises(ConfigurationError) as refused:
         settings_from_connection(connection(extra=extra))
     assert "'mh'" in str(refused.value)
     assert named in str(refused.value)
 
 
-def test_an_unusable_extra_is_not_quoted():
+@pytest.mark.parametrize("extra", ["[1]", '{"timeout"', "[" * 100_000])
+def test_extra_that_is_not_an_object_is_refused(extra):
+    given = SimpleNamespace(conn_id="mh", password="key", host=None, port=None, schema=None, extra=extra)
+    with pytest.raises(ConfigurationError, match="not a JSON object"):
+        settings_from_connection(given)
+
+
+def test_invalid_extra_is_not_quoted():
     with pytest.raises(ConfigurationError) as refused:
         settings_from_connection(connection(extra='{"proxy": ["http://u:hush@p"], "api_key": "hush"}'))
     assert "hush" not in str(refused.value)
 
 
-def test_fields_that_the_form_saved_empty_take_their_defaults():
+def test_empty_extras_have_their_defaults():
     extra = '{"timeout": null, "proxy": "", "max_attempts": null, "verify": null, "ca_bundle": ""}'
     assert settings_from_connection(connection(extra=extra)) == settings_from_connection(connection())
 
