@@ -66,8 +66,6 @@ def test_missing_password_names_the_connection(password):
         ('{"max_attempts": 0}', "max_attempts"),
         ('{"timeout": NaN}', "timeout"),
         ('{"requests_per_second": 1e999}', "requests_per_second"),
-        ("[1]", "not a JSON object"),
-        ('{"timeout"', "not a JSON object"),
     ],
 )
 def test_invalid_extra_names_connection_and_key(extra, named):
