@@ -35,7 +35,7 @@ _SETTINGS = {
     "full_page_writes": "off",
     "synchronous_commit": "off",
     # A scheduler killed in a transaction leaves it, and its locks, to the workers that it had forked.
-    "idle_in_transaction_session_timeout": "15s",
+    "idle_in_transaction_session_timeout": "30s",
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
