@@ -39,8 +39,8 @@ def download(job: dict[str, Any]) -> Callable[[], None]:
     from magichour_provider.client.models import DownloadUrl
     from magichour_provider.client.settings import ClientSettings
     from magichour_provider.client.sync import MagicHourClient
-    from magichour_provider.storage.locations import resolve_target
     from magichour_provider.storage.download import download_video
+    from magichour_provider.storage.locations import resolve_target
 
     target = resolve_target(job["path"], "job", job.get("conn_id"))
     if not isinstance(target.place, Path):
@@ -66,8 +66,8 @@ def source(job: dict[str, Any]) -> Callable[[], None]:
     """An image on its way from S3 to Magic Hour, as `ImageToVideoOperator` uploads it."""
     from magichour_provider.client.settings import ClientSettings
     from magichour_provider.client.sync import MagicHourClient
-    from magichour_provider.storage.locations import parse_location
     from magichour_provider.storage.images import ImageFile, upload_image
+    from magichour_provider.storage.locations import parse_location
 
     place = parse_location(f"s3://{job['bucket']}/{job['key']}", job["conn_id"])
     client = MagicHourClient.from_settings(
