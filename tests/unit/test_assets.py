@@ -38,13 +38,13 @@ def test_other_spellings_mean_the_same_project(written):
         "magichour://projects/two/parts",
         "magichour://projects/a%2Fb",
         "magichour://projects/..",
-        "magichour://clips/abc",
+        "magichour://videos/abc",
         "magichour:///projects/abc",
         "magichour://api.magichour.ai/projects/abc",
         f"{URI}?videoId=2",
     ],
 )
-def test_what_names_no_project_is_refused_and_the_form_is_told(uri):
+def test_what_names_no_project_is_refused_and_the_form_is_reported(uri):
     with pytest.raises(
         ValueError, match=r"names no project .*: its assets are magichour://projects/<project id>"
     ):

@@ -1,4 +1,4 @@
-"""How images and clips are named in lineage, and what the operators and the hook say of them."""
+"""How images and videos are named in lineage, and what the operators and the hook say of them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ import pytest
 
 from magichour_provider import lineage
 from magichour_provider.jobs.reference import JobReference
-from magichour_provider.lineage import Submission, image_dataset, download_lineage, submission_lineage
+from magichour_provider.lineage import Submission, download_lineage, image_dataset, submission_lineage
 
 SIGNED = "https://who:secret@cdn.example.com:8443/stills/a%20b.jpg?X-Amz-Signature=5f3c9a5f3c9a#top"
 PROMPT = "She smiles; the camera moves slowly closer"
-LANDED = {
-    "project_id": "abc", "path": "s3://clips/2026/abc.mp4", "sha256": "ab" * 32, "size": 12,
+SAVED = {
+    "project_id": "abc", "path": "s3://videos/2026/abc.mp4", "sha256": "ab" * 32, "size": 12,
     "content_type": "video/mp4", "width": 640, "height": 360, "fps": 24.0, "duration": 5.0,
 }  # fmt: skip
+
+RESULT = {**SAVED, "videos": [SAVED]}
 
 
 def submission(**change):
@@ -110,27 +112,30 @@ def test_no_signature_and_no_prompt_is_in_the_lineage():
     assert not [secret for secret in (PROMPT, "Signature", "5f3c9a", "who", "secret") if secret in text]
 
 
-def test_a_landing_leads_from_the_project_to_the_clip():
+def test_a_download_leads_from_the_project_to_the_video():
     job = JobReference("abc", "kling-3.0", "720p", 300)
-    found = as_json(download_lineage(job, LANDED))
+    found = as_json(download_lineage(job, RESULT))
     assert names(found["inputs"]) == [("magichour", "projects/abc")]
-    (clip,) = found["outputs"]
-    assert (clip["namespace"], clip["name"]) == ("s3://clips", "2026/abc.mp4")
-    assert clip["facets"]["version"]["datasetVersion"] == "ab" * 32
-    ours = {key: value for key, value in clip["facets"]["magichour_clip"].items() if key[0] != "_"}
+    (video,) = found["outputs"]
+    assert (video["namespace"], video["name"]) == ("s3://videos", "2026/abc.mp4")
+    assert video["facets"]["version"]["datasetVersion"] == "ab" * 32
+    ours = {key: value for key, value in video["facets"]["magichour_video"].items() if key[0] != "_"}
     wanted = ("project_id", "content_type", "duration", "width", "height", "fps")
-    assert ours == {key: LANDED[key] for key in wanted}
-    statistics = clip["outputFacets"]["outputStatistics"]
+    assert ours == {key: SAVED[key] for key in wanted}
+    statistics = video["outputFacets"]["outputStatistics"]
     assert (statistics["size"], statistics["fileCount"]) == (12, 1)
     assert found["run_facets"]["magichour_job"]["credits"] == 300
 
 
-def test_every_clip_of_a_project_is_in_the_lineage_and_none_that_did_not_land():
+def test_every_video_of_a_project_is_in_the_lineage_and_none_that_did_not_arrive():
     job = JobReference("abc")
-    second = {**LANDED, "path": "/clips/2.mp4"}
-    found = as_json(download_lineage(job, {**LANDED, "clips": [LANDED, second]}))
-    assert names(found["outputs"]) == [("s3://clips", "2026/abc.mp4"), ("file", "/clips/2.mp4")]
+    second = {**SAVED, "path": "/videos/2.mp4"}
+    found = as_json(download_lineage(job, {**SAVED, "videos": [SAVED, second]}))
+    assert names(found["outputs"]) == [("s3://videos", "2026/abc.mp4"), ("file", "/videos/2.mp4")]
     assert as_json(download_lineage(job, None))["outputs"] == []
+
+
+COLLECTOR = "airflow.providers.common.compat.lineage.hook.get_hook_lineage_collector"
 
 
 class Collector:
@@ -147,7 +152,7 @@ class Collector:
 @pytest.fixture
 def collector(monkeypatch):
     found = Collector()
-    monkeypatch.setattr(lineage, "lineage_collector", lambda: found)
+    monkeypatch.setattr(COLLECTOR, lambda: found)
     return found
 
 
@@ -166,18 +171,18 @@ def test_the_hook_reports_the_image_that_it_has_read(collector, image, uris):
     assert (collector.inputs, collector.outputs) == (uris, [])
 
 
-def test_the_hook_reports_projects_and_clips(collector):
+def test_the_hook_reports_projects_and_videos(collector):
     lineage.collect_submission(object(), "abc")
-    lineage.collect_download(object(), "abc", LANDED)
+    lineage.collect_download(object(), "abc", RESULT)
     assert collector.inputs == ["magichour://projects/abc"]
-    assert collector.outputs == ["magichour://projects/abc", "s3://clips/2026/abc.mp4"]
+    assert collector.outputs == ["magichour://projects/abc", "s3://videos/2026/abc.mp4"]
 
 
 def test_a_collector_that_fails_fails_no_transfer(monkeypatch, caplog):
     def broken():
         raise RuntimeError("no plugin manager")
 
-    monkeypatch.setattr(lineage, "lineage_collector", broken)
+    monkeypatch.setattr(COLLECTOR, broken)
     lineage.collect_submission(object(), "abc")
     assert "could not be collected" in caplog.text
 
@@ -185,6 +190,7 @@ def test_a_collector_that_fails_fails_no_transfer(monkeypatch, caplog):
 def test_without_the_openlineage_provider_there_is_none_and_nothing_breaks():
     program = """
 import sys
+import airflow.providers.common.compat.sdk
 from magichour_provider.lineage import download_lineage
 sys.modules["airflow.providers.openlineage"] = sys.modules["openlineage"] = None
 from magichour_provider.jobs.reference import JobReference

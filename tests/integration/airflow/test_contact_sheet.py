@@ -1,4 +1,4 @@
-"""The operator that shows a run's clips: by itself, and in a Dag with mapped downloads."""
+"""The operator that shows a run's videos: by itself, and in a Dag with mapped downloads."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
 IMAGE = "dags_examples/images/grace_hopper.jpg"
-KEYS = {"path", "size", "width", "height", "clips", "unreadable"}
+KEYS = {"path", "size", "width", "height", "videos", "unreadable"}
 
 
-def sheet(clips, path, **options):
-    return ContactSheetOperator(task_id="sheet", clips=clips, path=str(path), **options)
+def sheet(videos, path, **options):
+    return ContactSheetOperator(task_id="sheet", videos=videos, path=str(path), **options)
 
 
 @pytest.fixture
-def clip(context, connection, tmp_path):
-    """What the download of a real clip returned."""
+def video(context, connection, tmp_path):
+    """What the download of a real video returned."""
     render = ImageToVideoOperator(
         task_id="render", image=IMAGE, end_seconds=3, model="ltx-2.3", resolution="480p", durable=False
     )
     job = render.execute(context)
-    return DownloadVideoOperator(task_id="d", project_id=job, path=f"{tmp_path}/clips/").execute(context)
+    return DownloadVideoOperator(task_id="d", project_id=job, path=f"{tmp_path}/videos/").execute(context)
 
 
-def test_a_clip_that_was_downloaded_is_shown(context, clip, tmp_path):
-    result = sheet(clip, tmp_path / "sheet.jpg").execute(context)
+def test_a_video_that_was_downloaded_is_shown(context, video, tmp_path):
+    result = sheet(video, tmp_path / "sheet.jpg").execute(context)
     assert set(result) == KEYS
-    assert (result["clips"], result["unreadable"]) == (1, 0)
+    assert (result["videos"], result["unreadable"]) == (1, 0)
     with Image.open(result["path"]) as image:
         assert image.size == (result["width"], result["height"])
 
 
-@pytest.mark.parametrize("clips", [[], None, [None, None], "None"])
-def test_without_a_clip_the_task_is_skipped(context, tmp_path, clips):
-    with pytest.raises(AirflowSkipException, match="no clip to show"):
-        sheet(clips, tmp_path / "sheet.jpg").execute(context)
+@pytest.mark.parametrize("videos", [[], None, [None, None], "None"])
+def test_without_a_video_the_task_is_skipped(context, tmp_path, videos):
+    with pytest.raises(AirflowSkipException, match="no video to show"):
+        sheet(videos, tmp_path / "sheet.jpg").execute(context)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_extra_is_told_before_any_work(context, tmp_path, monkeypatch, fails_for_good):
+def test_a_missing_extra_is_reported_before_any_work(context, tmp_path, monkeypatch, fails_for_good):
     imported = builtins.__import__
 
     def without_pyav(name, *arguments, **options):
@@ -63,14 +63,14 @@ def test_a_missing_extra_is_told_before_any_work(context, tmp_path, monkeypatch,
 
 
 def test_what_no_retry_mends_fails_for_good(context, tmp_path, fails_for_good):
-    for clips, path, reason in [
-        (5, tmp_path, "not a clip"),
+    for videos, path, reason in [
+        (5, tmp_path, "not a video"),
         ({"project_id": "cm1"}, tmp_path, "has no path"),
         ([str(tmp_path / "gone.mp4")], tmp_path, "does not exist"),
-        (["clip.mp4"], tmp_path / "sheet.gif", r"does not end in \.jpg"),
+        (["video.mp4"], tmp_path / "sheet.gif", r"does not end in \.jpg"),
     ]:
         with fails_for_good(match=reason):
-            sheet(clips, path).execute(context)
+            sheet(videos, path).execute(context)
 
 
 def test_a_store_in_trouble_may_be_asked_again(context, tmp_path, memory_store, monkeypatch):
@@ -79,17 +79,17 @@ def test_a_store_in_trouble_may_be_asked_again(context, tmp_path, memory_store, 
 
     monkeypatch.setattr(type(memory_store), "_open", broken)
     with pytest.raises(NetworkError):
-        sheet("memory://clips/a.mp4", tmp_path).execute(context)
+        sheet("memory://videos/a.mp4", tmp_path).execute(context)
 
 
 @pytest.mark.parametrize("path", ["", "sheet.gif", "file://elsewhere/sheet.jpg", "a-file/sheet.jpg"])
-def test_a_sheet_that_cannot_be_written_says_so_to_the_next_tasks_and_nothing_of_a_clip_to_download(
-    context, clip, tmp_path, monkeypatch, fails_for_good, path
+def test_a_sheet_that_cannot_be_written_says_so_to_the_next_tasks_and_nothing_of_a_video_to_download(
+    context, video, tmp_path, monkeypatch, fails_for_good, path
 ):
     monkeypatch.chdir(tmp_path)
     Path("a-file").touch()
-    with fails_for_good(match="The clips are untouched, and no credits were spent"):
-        sheet(clip, path).execute(context)
+    with fails_for_good(match="The videos are untouched, and no credits were spent"):
+        sheet(video, path).execute(context)
     failure = context["ti"].pushed["magichour_error"]
     assert (failure["error"], failure["project_id"], failure["credits_charged"]) == (
         "DestinationError",
@@ -100,19 +100,19 @@ def test_a_sheet_that_cannot_be_written_says_so_to_the_next_tasks_and_nothing_of
     assert failure["retryable"] is False
 
 
-def test_a_store_that_may_take_the_sheet_later_says_nothing_of_a_clip_to_download(
-    context, clip, memory_store, monkeypatch
+def test_a_store_that_may_take_the_sheet_later_says_nothing_of_a_video_to_download(
+    context, video, memory_store, monkeypatch
 ):
     def broken(*_, **__):
         raise ConnectionResetError("reset by peer")
 
     monkeypatch.setattr(type(memory_store), "_open", broken)
-    with pytest.raises(TransferError, match="The clips are untouched"):
-        sheet(clip, "memory://sheets/").execute(context)
+    with pytest.raises(TransferError, match="The videos are untouched"):
+        sheet(video, "memory://sheets/").execute(context)
     assert context["ti"].pushed["magichour_error"]["retryable"] is True
 
 
-def test_a_run_without_clips_leaves_no_failure_to_read(context, tmp_path):
+def test_a_run_without_videos_leaves_no_failure_to_read(context, tmp_path):
     with pytest.raises(AirflowSkipException):
         sheet([], tmp_path).execute(context)
     assert context["ti"].pushed == {}
@@ -124,7 +124,7 @@ def test_counts_that_make_no_sense_are_refused_when_the_dag_is_parsed(options):
         sheet([], "sheet.jpg", **options)
 
 
-def test_a_name_that_our_operator_made_up_is_not_shown(context, clip, tmp_path, monkeypatch):
+def test_a_name_that_our_operator_made_up_is_not_shown(context, video, tmp_path, monkeypatch):
     from magichour_provider.storage import contact_sheets as contact_sheet
 
     seen = []
@@ -135,27 +135,27 @@ def test_a_name_that_our_operator_made_up_is_not_shown(context, clip, tmp_path, 
         lambda cells, plan, **texts: seen.append(cells) or draw(cells, plan, **texts),
     )
     for name in ("a_dag render[3] a_run", "Sunset"):
-        jobs = {"project_id": clip["project_id"], "name": name, "credits_charged": 72}
-        sheet(clip, tmp_path / "sheet.jpg", jobs=jobs).execute(context)
-    assert [cells[0].label for cells in seen] == [clip["project_id"], "Sunset"]
+        jobs = {"project_id": video["project_id"], "name": name, "credits_charged": 72}
+        sheet(video, tmp_path / "sheet.jpg", jobs=jobs).execute(context)
+    assert [cells[0].label for cells in seen] == [video["project_id"], "Sunset"]
     assert "72 credits" in seen[0][0].detail
 
 
-def test_a_sheet_of_the_clips_that_a_run_has_made(run_dag, magichour_sandbox, tmp_path):
+def test_a_sheet_of_the_videos_that_a_run_has_made(run_dag, magichour_sandbox, tmp_path):
     run = run_dag("tests/contact_sheet.py", prompts=["one", "nsfw", "three"], folder=str(tmp_path))
     (ti,) = run.tasks["sheet"]
     assert str(ti.state) == "success"
     result = ti.xcom_pull(task_ids="sheet")
-    assert (result["clips"], result["unreadable"]) == (2, 0)
+    assert (result["videos"], result["unreadable"]) == (2, 0)
     assert result["path"] == str(tmp_path / "sheets" / "contact_sheet.jpg")
     with Image.open(result["path"]) as image:
         assert image.size == (result["width"], result["height"])
     of_a_template = ti.xcom_pull(task_ids="sheet_of_a_template")
-    assert of_a_template["clips"] == 2
+    assert of_a_template["videos"] == 2
     assert Path(of_a_template["path"]) == tmp_path / "templates" / "contact-sheet.jpg"
 
 
-def test_a_run_without_clips_has_no_sheet(run_dag, tmp_path):
+def test_a_run_without_videos_has_no_sheet(run_dag, tmp_path):
     run = run_dag("tests/contact_sheet.py", prompts=[], folder=str(tmp_path))
     assert run.state == "success"
     assert {str(ti.state) for ti in run.tasks["sheet"]} == {"skipped"}

@@ -35,9 +35,9 @@ def known_assets(dags_folder) -> None:
 
 
 @pytest.fixture
-def told(known_assets, run_dag, tmp_path) -> Any:
+def reported(known_assets, run_dag, tmp_path) -> Any:
     """The run, its events, and what its tasks returned."""
-    run = run_dag("tests/outlets.py", folder=str(tmp_path / "clips"), image=str(IMAGE))
+    run = run_dag("tests/outlets.py", folder=str(tmp_path / "videos"), image=str(IMAGE))
     assert run.state == "success", {name: str(tis[0].state) for name, tis in run.tasks.items()}
     run.events = events()
     run.returned = lambda task_id, index=0: run.tasks[task_id][index].xcom_pull(
@@ -59,40 +59,42 @@ def of_job(job, **change):
     }
 
 
-def of_clip(clip, **change):
+def of_video(video, **change):
     return {
-        "project_id": clip["project_id"],
-        "uri": f"file://{clip['path']}",
-        "sha256": clip["sha256"],
-        "bytes": clip["size"],
-        **{key: clip[key] for key in ("width", "height", "fps", "duration")},
+        "project_id": video["project_id"],
+        "uri": f"file://{video['path']}",
+        "sha256": video["sha256"],
+        "bytes": video["size"],
+        **{key: video[key] for key in ("width", "height", "fps", "duration")},
         **change,
     }
 
 
-def test_every_task_says_in_its_asset_events_what_it_knows(told, magichour_sandbox):
-    submitted, rendered, resumed = map(told.returned, ("submit", "render", "resumed"))
-    assert told.events["submit", -1] == {"outlets_submitted": of_job(submitted)}
+def test_every_task_says_in_its_asset_events_what_it_knows(reported, magichour_sandbox):
+    submitted, rendered, resumed = map(reported.returned, ("submit", "render", "resumed"))
+    assert reported.events["submit", -1] == {"outlets_submitted": of_job(submitted)}
     job = of_job(rendered)
-    assert told.events["render", -1] == {"outlets_rendered": job, job["uri"]: job}
-    assert told.events["resumed", -1] == {"outlets_resumed": of_job(resumed)}
-    assert told.events["wait", -1] == {"outlets_waited": of_job(told.returned("wait"))}
-    assert told.events["poke", -1] == {"outlets_poked": of_job(told.returned("poke"))}
+    assert reported.events["render", -1] == {"outlets_rendered": job, job["uri"]: job}
+    assert reported.events["resumed", -1] == {"outlets_resumed": of_job(resumed)}
+    assert reported.events["wait", -1] == {"outlets_waited": of_job(reported.returned("wait"))}
+    assert reported.events["poke", -1] == {"outlets_poked": of_job(reported.returned("poke"))}
 
     cost = {job["id"]: job["credits_charged"] for job in magichour_sandbox.control.state()["jobs"]}
-    landed = of_clip(told.returned("land"), model="ltx-2.3", credits=cost[rendered["project_id"]])
-    assert told.events["land", -1] == {
-        "outlets_landed": {**landed, "campaign": "spring", "model": "mine"},
-        landed["uri"]: landed,
-        "outlets_rendered": landed,
-        "outlets_poked": landed,
+    saved = of_video(reported.returned("save"), model="ltx-2.3", credits=cost[rendered["project_id"]])
+    assert reported.events["save", -1] == {
+        "outlets_saved": {**saved, "campaign": "spring", "model": "mine"},
+        saved["uri"]: saved,
+        "outlets_rendered": saved,
+        "outlets_poked": saved,
     }
-    by_id = of_clip(told.returned("by_id"), model=None, credits=cost[resumed["project_id"]])
-    assert told.events["by_id", -1] == {"outlets_landed_by_id": by_id, by_id["uri"]: by_id}
+    by_id = of_video(reported.returned("by_id"), model=None, credits=cost[resumed["project_id"]])
+    assert reported.events["by_id", -1] == {"outlets_saved_by_id": by_id, by_id["uri"]: by_id}
     for index in (0, 1):
-        clip = of_clip(told.returned("mapped", index), model="ltx-2.3", credits=cost[rendered["project_id"]])
-        assert told.events["mapped", index] == {"outlets_mapped": clip}
+        video = of_video(
+            reported.returned("mapped", index), model="ltx-2.3", credits=cost[rendered["project_id"]]
+        )
+        assert reported.events["mapped", index] == {"outlets_mapped": video}
 
-    assert all(set(extra) >= KEYS for events in told.events.values() for extra in events.values())
+    assert all(set(extra) >= KEYS for events in reported.events.values() for extra in events.values())
     assert None not in cost.values()
-    assert len(told.events) == 9
+    assert len(reported.events) == 9

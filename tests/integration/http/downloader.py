@@ -1,8 +1,8 @@
-"""Lands clips in processes that can be killed: one that has loaded everything forks one for each landing.
+"""Lands videos in processes that can be killed: one that has loaded everything forks one for each download.
 
 Reads lines of JSON from stdin, the arguments of `MagicHourHook.download`; writes the pid of the process that
-carries each out. `after` is a project to land before, so that what is made once is there. `{"wait": pid}`
-writes how it ended: 0 for a landed clip.
+carries each out. `after` is a project to save before, so that what is made once is there. `{"wait": pid}`
+writes how it ended: 0 for a saved video.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import traceback
 
 
 def warm_up() -> None:
-    """Load what a landing loads, so that little but the landing itself happens afterwards."""
+    """Load what a download loads, so that little but the download itself happens afterwards."""
     import magichour_provider.client.downloads
     import magichour_provider.storage.download  # noqa: F401
     from magichour_provider.storage import download as fetching
@@ -35,8 +35,8 @@ def peak_kib(name: str) -> int:
         return next(int(line.split()[1]) for line in file if line.startswith(name))
 
 
-def land(arguments: dict[str, object]) -> int:
-    """Land one clip; writes by how many KiB the memory grew at its peak."""
+def save(arguments: dict[str, object]) -> int:
+    """Download one video; writes by how many KiB the memory grew at its peak."""
     from magichour_provider.hooks.magichour import MagicHourHook
 
     hook, first = MagicHourHook(), arguments.pop("after", None)
@@ -65,7 +65,7 @@ def main() -> None:
             continue
         pid = os.fork()
         if pid == 0:
-            os._exit(land(order))
+            os._exit(save(order))
         print(pid, flush=True)
 
 

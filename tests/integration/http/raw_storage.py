@@ -1,4 +1,4 @@
-"""A storage that answers whatever bytes a test writes, and a client's way to it."""
+"""A storage that answers any bytes a test writes, and a client's way to it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Request:
     sock: socket.socket = field(repr=False)
 
     def start(self) -> int:
-        """The byte from which on it asks for the clip."""
+        """The byte from which on it asks for the video."""
         return int(self.headers.get("range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
 
     def answer(self, status: int, headers: dict[str, object], body: bytes = b"") -> None:
@@ -67,7 +67,7 @@ class RawStorage:
         return f"{scheme}://127.0.0.1:{self.port}/job/output.mp4?{SIGNATURE}"
 
     def link(self) -> DownloadUrl:
-        """A signed link to the clip."""
+        """A signed link to the video."""
         return DownloadUrl.model_validate({"url": self.url})
 
     def _serve(self) -> None:

@@ -1,4 +1,4 @@
-"""A landing that is killed at any byte: the target absent or whole, and nothing left after the next try."""
+"""A download that is killed at any byte: the target absent or whole, and nothing left after the next try."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from pathlib import Path
 import pytest
 
 MIB = 1 << 20
-CLIPS = {"method": "GET", "origin": "storage", "path": "*/output.mp4"}
+VIDEOS = {"method": "GET", "origin": "storage", "path": "*/output.mp4"}
 PATIENCE_SECONDS = 60.0
 
 
-def until(look):
+def until(read):
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (seen := look()):
+    while not (seen := read()):
         assert time.monotonic() < deadline, "never happened"
         time.sleep(0.001)  # the sandbox works in this process, too
     return seen
 
 
-class Lander:
-    """Processes that land clips, from outside."""
+class Downloader:
+    """Processes that save videos, from outside."""
 
     def __init__(self, log, **environment):
         self.log = log
@@ -59,7 +59,7 @@ class Lander:
         return int(line)
 
     def start(self, project_id, path, **options):
-        """The process of a new landing."""
+        """The process of a new download."""
         return self._order(project_id=project_id, path=str(path), **options)
 
     def kill(self, pid):
@@ -86,19 +86,19 @@ def connection(server):
 
 
 @pytest.fixture(scope="module")
-def lander(magichour_sandbox_server, s3_environment, tmp_path_factory):
-    lander = Lander(
-        tmp_path_factory.mktemp("lander") / "log",
+def downloader(magichour_sandbox_server, s3_environment, tmp_path_factory):
+    downloader = Downloader(
+        tmp_path_factory.mktemp("downloader") / "log",
         AIRFLOW_CONN_MAGICHOUR_DEFAULT=connection(magichour_sandbox_server),
         **s3_environment,
     )
-    yield lander
-    lander.close()
+    yield downloader
+    downloader.close()
 
 
 @pytest.fixture
 def order(magic):
-    """A job with a large clip: its id, and the clip's digest and length."""
+    """A job with a large video: its id, and the video's digest and length."""
 
     def order(padding):
         magic.control.behaviour(render_seconds=0, video_padding_bytes=padding)
@@ -133,77 +133,77 @@ def size_of(parts):
 
 
 @pytest.mark.parametrize("if_exists", ["skip", "overwrite"])
-def test_killed_at_any_byte_the_target_is_absent_or_whole(lander, order, tmp_path, if_exists):
+def test_killed_at_any_byte_the_target_is_absent_or_whole(downloader, order, tmp_path, if_exists):
     """At 20 moments in all: after so many bytes by chance, or by and by after the last one."""
     project_id, digest, size = order(64 * MIB)
     target = tmp_path / f"{project_id}.mp4"
     choose = random.Random(f"killed {if_exists}")
     left = met = 0
     for number in range(10):
-        pid = lander.start(project_id, f"{tmp_path}/", if_exists=if_exists)
+        pid = downloader.start(project_id, f"{tmp_path}/", if_exists=if_exists)
         moment = choose.randrange(size) if number < 7 else size
         until(lambda moment=moment: size_of(parts_in(tmp_path)) >= moment or target.exists())
         if number >= 7:
             time.sleep(choose.uniform(0, 0.05))
-        met += lander.kill(pid)
+        met += downloader.kill(pid)
         assert not target.exists() or sha256_of(target) == digest
         left += bool(parts_in(tmp_path))
         target.unlink(missing_ok=True)
     assert met >= 7
     assert left  # so there was something to clean
-    lander.wait(lander.start(project_id, f"{tmp_path}/", if_exists=if_exists))
+    downloader.wait(downloader.start(project_id, f"{tmp_path}/", if_exists=if_exists))
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
     assert sha256_of(target) == digest
 
 
-def test_killed_while_it_replaces_a_file_either_the_old_or_the_new_one_is_there(lander, order, tmp_path):
+def test_killed_while_it_replaces_a_file_either_the_old_or_the_new_one_is_there(downloader, order, tmp_path):
     project_id, digest, size = order(16 * MIB)
-    target = tmp_path / "clip.mp4"
+    target = tmp_path / "video.mp4"
     old = b"what stood there before"
     choose = random.Random("replaced")
     for _ in range(6):
         target.write_bytes(old)
-        pid = lander.start(project_id, target, if_exists="overwrite")
+        pid = downloader.start(project_id, target, if_exists="overwrite")
         moment = choose.choice([choose.randrange(size), size])
         until(lambda moment=moment: size_of(parts_in(tmp_path)) >= moment or target.stat().st_size > 100)
-        lander.kill(pid)
+        downloader.kill(pid)
         assert target.read_bytes() == old or sha256_of(target) == digest
-    lander.wait(lander.start(project_id, target, if_exists="overwrite"))
-    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+    downloader.wait(downloader.start(project_id, target, if_exists="overwrite"))
+    assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
 
 
-def test_what_a_live_landing_of_the_same_name_writes_survives_the_end_of_another(
-    lander, order, magic, tmp_path
+def test_what_a_live_download_of_the_same_name_writes_survives_the_end_of_another(
+    downloader, order, magic, tmp_path
 ):
     project_id, digest, _ = order(16 * MIB)
     target = tmp_path / f"{project_id}.mp4"
-    cut, hold = {**CLIPS, "truncate": 8 * MIB, "times": 1}, {**CLIPS, "hold": "before", "times": 1}
+    cut, hold = {**VIDEOS, "truncate": 8 * MIB, "times": 1}, {**VIDEOS, "hold": "before", "times": 1}
     pids = []
     for number in (1, 2):
         magic.control.faults([cut, hold])
-        pids.append(lander.start(project_id, f"{tmp_path}/", if_exists="overwrite"))
+        pids.append(downloader.start(project_id, f"{tmp_path}/", if_exists="overwrite"))
         until(lambda number=number: len(magic.control.state()["held"]) == number)
     assert len(parts_in(tmp_path)) == 2
-    lander.kill(pids[0])
+    downloader.kill(pids[0])
     assert len(parts_in(tmp_path)) == 2
-    lander.wait(lander.start(project_id, f"{tmp_path}/", if_exists="overwrite"))
+    downloader.wait(downloader.start(project_id, f"{tmp_path}/", if_exists="overwrite"))
     (survivor,) = parts_in(tmp_path)
     assert survivor.stat().st_size > 0
     assert sha256_of(target) == digest
-    landed = target.stat().st_ino
+    saved = target.stat().st_ino
     magic.control.release()
-    lander.wait(pids[1])
+    downloader.wait(pids[1])
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
     assert sha256_of(target) == digest
-    assert target.stat().st_ino != landed
+    assert target.stat().st_ino != saved
 
 
-def test_a_large_clip_lands_on_a_disk_with_flat_memory(lander, order, tmp_path):
+def test_a_large_video_arrives_on_a_disk_with_flat_memory(downloader, order, tmp_path):
     project_id, digest, size = order(256 * MIB)
-    lander.wait(lander.start(project_id, f"{tmp_path}/"))
+    downloader.wait(downloader.start(project_id, f"{tmp_path}/"))
     assert size > 256 * MIB
     assert sha256_of(tmp_path / f"{project_id}.mp4") == digest
-    assert lander.growth_kib() <= 32 * 1024
+    assert downloader.growth_kib() <= 32 * 1024
 
 
 # --- the same in S3
@@ -212,7 +212,7 @@ def test_a_large_clip_lands_on_a_disk_with_flat_memory(lander, order, tmp_path):
 def in_s3(s3, key):
     """The digest of an object, None where it is not there."""
     try:
-        body = s3.get_object(Bucket="clips", Key=key)["Body"]
+        body = s3.get_object(Bucket="videos", Key=key)["Body"]
     except s3.exceptions.NoSuchKey:
         return None
     digest = hashlib.sha256()
@@ -222,7 +222,7 @@ def in_s3(s3, key):
 
 
 def uploads_in(s3):
-    return s3.list_multipart_uploads(Bucket="clips").get("Uploads", [])
+    return s3.list_multipart_uploads(Bucket="videos").get("Uploads", [])
 
 
 def sent_to(s3):
@@ -230,34 +230,34 @@ def sent_to(s3):
     sent = 0
     for upload in uploads_in(s3):
         with contextlib.suppress(s3.exceptions.ClientError):
-            parts = s3.list_parts(Bucket="clips", Key=upload["Key"], UploadId=upload["UploadId"])
+            parts = s3.list_parts(Bucket="videos", Key=upload["Key"], UploadId=upload["UploadId"])
             sent = max(sent, len(parts.get("Parts", [])))
     return sent
 
 
-def test_killed_at_any_part_the_object_is_absent_or_whole(lander, order, s3):
+def test_killed_at_any_part_the_object_is_absent_or_whole(downloader, order, s3):
     project_id, digest, size = order(48 * MIB)
     key = f"a folder/{project_id}.mp4"
     choose = random.Random("killed in S3")
     left = 0
     for parts in (0, 1, *choose.sample(range(2, size // (6 * MIB)), 3), size // (6 * MIB) + 1):
-        pid = lander.start(project_id, "s3://s3@clips/a folder/")
+        pid = downloader.start(project_id, "s3://s3@videos/a folder/")
         if parts:
             until(lambda parts=parts: sent_to(s3) >= parts or in_s3(s3, key))
-        lander.kill(pid)
+        downloader.kill(pid)
         left += len(uploads_in(s3))
         assert in_s3(s3, key) in (None, digest)
-        s3.delete_object(Bucket="clips", Key=key)
+        s3.delete_object(Bucket="videos", Key=key)
     assert left
-    lander.wait(lander.start(project_id, "s3://s3@clips/a folder/"))
+    downloader.wait(downloader.start(project_id, "s3://s3@videos/a folder/"))
     assert in_s3(s3, key) == digest
     assert uploads_in(s3) == []
 
 
-def test_a_large_clip_lands_in_s3_with_flat_memory(lander, order, s3):
+def test_a_large_video_arrives_in_s3_with_flat_memory(downloader, order, s3):
     small_id, _, _ = order(0)
     project_id, digest, size = order(256 * MIB)
-    lander.wait(lander.start(project_id, "s3://s3@clips/", after=small_id))
+    downloader.wait(downloader.start(project_id, "s3://s3@videos/", after=small_id))
     assert size > 256 * MIB
     assert in_s3(s3, f"{project_id}.mp4") == digest
-    assert lander.growth_kib() <= 64 * 1024
+    assert downloader.growth_kib() <= 64 * 1024

@@ -15,7 +15,7 @@ from magichour_provider import exceptions as errors
 from magichour_provider.hooks.magichour import MagicHourHook
 
 IMAGE = "dags_examples/images/grace_hopper.jpg"
-CLIPS = {"method": "GET", "path": "*/output.mp4"}
+VIDEOS = {"method": "GET", "path": "*/output.mp4"}
 
 
 @pytest.fixture
@@ -81,9 +81,9 @@ def test_a_task_of_ones_own_can_do_each_step(hook, tmp_path):
     job = hook.create_image_to_video(file_path, 3, model="ltx-2.3", resolution="480p", prompt="p")
     while hook.get_video(job.id).status != "complete":
         pass
-    clip = hook.download(job.id, f"{tmp_path}/")
+    video = hook.download(job.id, f"{tmp_path}/")
     hook.delete_video(job.id)
-    assert clip["path"] == str(tmp_path / f"{job.id}.mp4")
+    assert video["path"] == str(tmp_path / f"{job.id}.mp4")
     assert hook.estimate_credits("ltx-2.3", 3) == 144
     assert hook.get_account().credits == 12000 - 72
 
@@ -96,23 +96,23 @@ def test_the_connection_is_read_without_blocking_for_the_async_client(hook, magi
     assert asyncio.run(tier()) == "creator"
 
 
-def test_a_landed_clip_is_whole_and_described(hook, rendered, tmp_path):
-    clip = hook.download(rendered, str(tmp_path / "a" / "clip.mp4"))
-    content = Path(clip["path"]).read_bytes()
-    assert clip["size"] == len(content)
-    assert (clip["project_id"], clip["content_type"], clip["fps"]) == (rendered, "video/mp4", 24)
-    assert clip["duration"] == pytest.approx(3, abs=0.05)
-    assert (clip["width"], clip["height"]) == (
+def test_a_saved_video_is_whole_and_described(hook, rendered, tmp_path):
+    video = hook.download(rendered, str(tmp_path / "a" / "video.mp4"))
+    content = Path(video["path"]).read_bytes()
+    assert video["size"] == len(content)
+    assert (video["project_id"], video["content_type"], video["fps"]) == (rendered, "video/mp4", 24)
+    assert video["duration"] == pytest.approx(3, abs=0.05)
+    assert (video["width"], video["height"]) == (
         hook.get_video(rendered).width,
         hook.get_video(rendered).height,
     )
-    assert json.loads(json.dumps(clip)) == clip
+    assert json.loads(json.dumps(video)) == video
 
 
-def test_a_clip_lands_in_object_storage(hook, rendered, memory_store):
-    clip = hook.download(rendered, "memory://clips/")
-    assert clip["path"] == f"memory://clips/{rendered}.mp4"
-    assert memory_store.size(f"/clips/{rendered}.mp4") == clip["size"]
+def test_a_video_arrives_in_object_storage(hook, rendered, memory_store):
+    video = hook.download(rendered, "memory://videos/")
+    assert video["path"] == f"memory://videos/{rendered}.mp4"
+    assert memory_store.size(f"/videos/{rendered}.mp4") == video["size"]
 
 
 def test_an_image_is_uploaded_from_object_storage(hook, magichour_sandbox, memory_store):
@@ -122,7 +122,7 @@ def test_an_image_is_uploaded_from_object_storage(hook, magichour_sandbox, memor
     assert upload["bytes"] == Path(IMAGE).stat().st_size
 
 
-def test_a_clip_that_is_there_is_not_fetched_again(hook, rendered, tmp_path):
+def test_a_video_that_is_there_is_not_fetched_again(hook, rendered, tmp_path):
     first = hook.download(rendered, f"{tmp_path}/")
     written = Path(first["path"]).stat()
     assert hook.download(rendered, f"{tmp_path}/") == first
@@ -130,8 +130,8 @@ def test_a_clip_that_is_there_is_not_fetched_again(hook, rendered, tmp_path):
     assert (again.st_ino, again.st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
 
 
-def test_an_expired_link_is_asked_for_anew(hook, rendered, tmp_path, magichour_sandbox):
-    magichour_sandbox.control.faults([{**CLIPS, "times": 1, "status": 403, "body": "expired"}])
+def test_an_expired_link_is_asked_for_again(hook, rendered, tmp_path, magichour_sandbox):
+    magichour_sandbox.control.faults([{**VIDEOS, "times": 1, "status": 403, "body": "expired"}])
     assert hook.download(rendered, f"{tmp_path}/")["size"] > 0
 
 
@@ -149,26 +149,26 @@ def test_an_expired_link_is_asked_for_anew(hook, rendered, tmp_path, magichour_s
 def test_a_download_that_goes_wrong_leaves_nothing_behind(
     hook, rendered, tmp_path, magichour_sandbox, fault, error
 ):
-    magichour_sandbox.control.faults([{**CLIPS, **fault}])
+    magichour_sandbox.control.faults([{**VIDEOS, **fault}])
     with pytest.raises(error, match="downloading it again costs nothing") as failed:
         hook.download(rendered, f"{tmp_path}/")
     assert failed.value.retryable
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_jobs_clip_under_a_fixed_name_is_not_taken_for_this_one(hook, rendered, tmp_path):
-    target = str(tmp_path / "clip.mp4")
+def test_another_jobs_video_under_a_fixed_name_is_not_taken_for_this_one(hook, rendered, tmp_path):
+    target = str(tmp_path / "video.mp4")
     first = hook.download(rendered, target)
     assert hook.download(rendered, target) == first
     longer = hook.create_image_to_video("saved-items/a/b.png", 5, model="ltx-2.3", resolution="480p")
     while hook.get_video(longer.id).download_url is None:
         pass
-    with pytest.raises(errors.DestinationError, match="holds another clip"):
+    with pytest.raises(errors.DestinationError, match="holds another video"):
         hook.download(longer.id, target)
 
 
 @pytest.mark.parametrize("if_exists", ["skip", "fail"])
-def test_what_is_not_a_clip_is_never_replaced_unasked(hook, rendered, tmp_path, if_exists):
+def test_what_is_not_a_video_is_never_replaced_unasked(hook, rendered, tmp_path, if_exists):
     target = tmp_path / "report.csv"
     target.write_text("a,b")
     with pytest.raises(errors.DestinationError, match=r"report\.csv"):
@@ -177,7 +177,7 @@ def test_what_is_not_a_clip_is_never_replaced_unasked(hook, rendered, tmp_path, 
 
 
 def test_overwrite_replaces(hook, rendered, tmp_path):
-    target = tmp_path / "clip.mp4"
+    target = tmp_path / "video.mp4"
     target.write_text("old")
     assert hook.download(rendered, str(target), if_exists="overwrite")["size"] == target.stat().st_size > 3
 
@@ -185,7 +185,7 @@ def test_overwrite_replaces(hook, rendered, tmp_path):
 def test_a_target_below_a_file_is_refused(hook, rendered, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(errors.DestinationError, match="file"):
-        hook.download(rendered, str(tmp_path / "file" / "clip.mp4"))
+        hook.download(rendered, str(tmp_path / "file" / "video.mp4"))
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can mount a small disk")
@@ -205,7 +205,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(hook, magichour_sandbox, tmp_pat
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
-def test_the_clip_of_a_running_or_failed_job_is_not_downloaded(hook, magichour_sandbox, tmp_path):
+def test_the_video_of_a_running_or_failed_job_is_not_downloaded(hook, magichour_sandbox, tmp_path):
     magichour_sandbox.control.behaviour(render_seconds=3600)
     job = hook.create_image_to_video("saved-items/a/b.png", 3, model="ltx-2.3", resolution="480p")
     with pytest.raises(errors.JobNotCompleteError):

@@ -10,10 +10,10 @@ import pytest
 STORE_CONN_ID = "some_store"
 
 
-def make_clip(
+def make_video(
     *, faststart: bool = False, audio: bool = False, options: dict[str, str] | None = None, frames: int = 36
 ) -> bytes:
-    """A real H.264 clip of 64x48 pixels at 24 fps, with as many frames as asked."""
+    """A real H.264 video of 64x48 pixels at 24 fps, with as many frames as asked."""
     flags = options or ({"movflags": "faststart"} if faststart else {})
     with tempfile.NamedTemporaryFile(suffix=".mp4") as file:  # faststart reads its own output by name
         with av.open(file.name, "w", options=flags) as container:
@@ -51,16 +51,16 @@ def boxes_of(data: bytes) -> list[tuple[str, int, int]]:
 
 
 @pytest.fixture(scope="session")
-def clip() -> bytes:
-    return make_clip()
+def video() -> bytes:
+    return make_video()
 
 
-@pytest.fixture(name="make_clip")
-def make_clip_file(tmp_path) -> Any:
-    """Write a real clip whose frames get brighter, from black to white, and give its path."""
+@pytest.fixture(name="make_video")
+def make_video_file(tmp_path) -> Any:
+    """Write a real video whose frames get brighter, from black to white, and give its path."""
 
     def make(
-        name: str = "clip.mp4",
+        name: str = "video.mp4",
         *,
         size: tuple[int, int] = (64, 48),
         frames: int = 25,

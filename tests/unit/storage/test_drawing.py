@@ -1,4 +1,4 @@
-"""A sheet stays small enough for a mail whatever is on it, and nothing on it overlaps."""
+"""A sheet stays small enough for a mail any is on it, and nothing on it overlaps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COUNTS = (1, 2, 3, 5, 12, 50, 100, 1000)
 
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("frames", [1, 3, 12, 99])
-def test_it_is_bounded_and_has_a_place_for_every_clip_or_says_so(count, frames):
+def test_it_is_bounded_and_has_a_place_for_every_video_or_says_so(count, frames):
     for aspect, columns in product([0.01, 9 / 16, 1, 16 / 9, 100], [None, 1, 3, 99]):
         plan = plan_sheet(count, frames=frames, aspect=aspect, columns=columns)
         check(plan, count, frames)
@@ -34,12 +34,12 @@ def check(plan, count, frames):
         assert next_left >= left + plan.cell_width or next_top >= top + plan.cell_height
 
 
-def test_few_clips_get_all_their_frames_and_much_room():
+def test_few_videos_get_all_their_frames_and_much_room():
     plan = plan_sheet(2, frames=3, aspect=16 / 9)
     assert (plan.columns, plan.rows, plan.frames, plan.left_out) == (1, 2, 3, 0)
 
 
-def test_more_clips_get_more_columns_then_fewer_frames_then_a_last_line():
+def test_more_videos_get_more_columns_then_fewer_frames_then_a_last_line():
     plans = [plan_sheet(count, frames=3, aspect=16 / 9) for count in (2, 8, 40, 400)]
     assert [plan.columns for plan in plans] == sorted(plan.columns for plan in plans)
     assert [plan.frames for plan in plans] == sorted((plan.frames for plan in plans), reverse=True)

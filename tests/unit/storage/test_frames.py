@@ -1,4 +1,4 @@
-"""Frames of real clips: the right moment, upright, and nothing that a bad clip may do to the worker."""
+"""Frames of real videos: the right moment, upright, and nothing that a bad video may do to the worker."""
 
 from __future__ import annotations
 
@@ -27,28 +27,20 @@ KINDS = {
 }
 
 
-def levels(clip, fractions):
-    stills = read_frames(str(clip), fractions, within=WITHIN)
+def levels(video, fractions):
+    stills = read_frames(str(video), fractions, within=WITHIN)
     return [image.convert("L").getpixel((image.width // 2, image.height // 2)) for image in stills.images]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_finds_the_frame_of_the_moment(make_clip, kind):
-    clip = make_clip(**KINDS[kind])
+def test_it_finds_the_frame_of_the_moment(make_video, kind):
+    video = make_video(**KINDS[kind])
     near = 25 if kind == "fragments" else 6  # whose index is of fragments, not of frames
-    assert levels(clip, [0, 0.25, 0.5, 0.75, 1]) == pytest.approx([0, 64, 128, 191, 255], abs=near)
+    assert levels(video, [0, 0.25, 0.5, 0.75, 1]) == pytest.approx([0, 64, 128, 191, 255], abs=near)
 
 
-def test_moments_may_come_in_any_order(make_clip):
-    assert levels(make_clip(), [1, 0, 0.5]) == pytest.approx([255, 0, 128], abs=6)
-
-
-def test_a_clip_of_one_frame_has_it_at_every_moment(make_clip):
-    assert levels(make_clip(frames=1), [0, 0.5, 1]) == pytest.approx([0, 0, 0], abs=6)
-
-
-def test_it_says_length_and_size(make_clip):
-    stills = read_frames(str(make_clip(frames=36)), [0], within=WITHIN)
+def test_it_says_length_and_size(make_video):
+    stills = read_frames(str(make_video(frames=36)), [0], within=WITHIN)
     assert (stills.duration, stills.width, stills.height) == (pytest.approx(1.5, abs=0.01), 64, 48)
 
 
@@ -63,51 +55,46 @@ def test_it_says_length_and_size(make_clip):
         ((1024, 16), (10, 10), (10, 1)),
     ],
 )
-def test_pictures_keep_their_shape_and_are_never_enlarged(make_clip, size, within, expected):
-    clip = make_clip(size=size, pix_fmt="yuv444p", frames=1)
-    (image,) = read_frames(str(clip), [0], within=within).images
+def test_pictures_keep_their_shape_and_are_never_enlarged(make_video, size, within, expected):
+    video = make_video(size=size, pix_fmt="yuv444p", frames=1)
+    (image,) = read_frames(str(video), [0], within=within).images
     assert (image.size, image.mode) == (expected, "RGB")
 
 
-def test_pixels_that_are_not_square_are_stretched(make_clip):
-    stills = read_frames(str(make_clip(aspect=2)), [0], within=WITHIN)
-    assert (stills.width, stills.height, stills.images[0].size) == (128, 48, (128, 48))
-
-
-def test_a_clip_that_was_filmed_sideways_is_upright(tmp_path):
+def test_a_video_that_was_filmed_sideways_is_upright(tmp_path):
     if not hasattr(av.VideoFrame, "rotation"):
-        pytest.skip("this PyAV does not tell the rotation")
+        pytest.skip("this PyAV does not know the rotation")
     white_left = Image.new("RGB", (64, 32))
     white_left.paste("white", (0, 0, 32, 32))
-    clip = tmp_path / "clip.mp4"
-    with av.open(str(clip), "w", format="mp4") as file:
+    path = tmp_path / "video.mp4"
+    with av.open(str(path), "w", format="mp4") as file:
         video = file.add_stream("libx264", rate=24)
         video.width, video.height, video.pix_fmt = 64, 32, "yuv420p"
         file.mux(video.encode(av.VideoFrame.from_image(white_left)))
         file.mux(video.encode(None))
-    data = bytearray(clip.read_bytes())
+    data = bytearray(path.read_bytes())
     matrix = data.index(b"tkhd") + 4 + 40
     clockwise = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
     data[matrix : matrix + 36] = clockwise
-    clip.write_bytes(data)
-    stills = read_frames(str(clip), [0], within=WITHIN)
+    path.write_bytes(data)
+    stills = read_frames(str(path), [0], within=WITHIN)
     assert (stills.width, stills.height, stills.images[0].size) == (32, 64, (32, 64))
     top, bottom = (stills.images[0].getpixel((16, y))[0] for y in (8, 56))
     assert (top > 200, bottom < 50) == (True, True)
 
 
-def test_padding_is_not_read(make_clip):
+def test_padding_is_not_read(make_video):
     padding = 1 << 30
-    clip = make_clip()
-    data = clip.read_bytes()
+    video = make_video()
+    data = video.read_bytes()
     index = data.index(b"moov") - 4
-    with clip.open("wb") as file:  # a sparse file: the padding takes no space
+    with video.open("wb") as file:  # a sparse file: the padding takes no space
         file.write(data[:index] + struct.pack(">I4s", padding, b"free"))
         file.seek(index + padding)
         file.write(data[index:])
     read = bytes_read()
-    assert levels(clip, [0.5]) == pytest.approx([128], abs=6)
-    assert clip.stat().st_size > padding
+    assert levels(video, [0.5]) == pytest.approx([128], abs=6)
+    assert video.stat().st_size > padding
     assert bytes_read() - read < 4 << 20
 
 
@@ -129,15 +116,15 @@ def bytes_read():
     ],
     ids=["empty", "html", "jpeg", "playlist", "list", "header alone"],
 )
-def test_what_is_no_clip_is_told_by_what_it_is(make_clip, tmp_path, content, reason):
-    make_clip("second.mp4")
-    file = tmp_path / "clip.mp4"
+def test_what_is_no_video_is_reported_by_what_it_is(make_video, tmp_path, content, reason):
+    make_video("second.mp4")
+    file = tmp_path / "video.mp4"
     file.write_bytes(content)
     with pytest.raises(PictureError, match=reason):
         read_frames(str(file), [0.5], within=WITHIN)
 
 
-def test_what_is_no_file_is_told(tmp_path):
+def test_what_is_no_file_is_reported(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     for path, reason in {
         tmp_path / "missing.mp4": "does not exist",
@@ -157,25 +144,25 @@ def test_sound_alone_has_no_picture(tmp_path):
         frame.sample_rate, frame.pts = 44100, 0
         file.mux(sound.encode(frame))
         file.mux(sound.encode(None))
-    with pytest.raises(PictureError, match="holds no pictures"):
+    with pytest.raises(PictureError, match="has no video track"):
         read_frames(str(tmp_path / "sound.mp4"), [0], within=WITHIN)
 
 
-def test_a_clip_without_its_end_shows_what_is_there(make_clip):
-    clip = make_clip(frames=100, movflags="faststart", g="10", size=(320, 240))
-    clip.write_bytes(clip.read_bytes()[: -clip.stat().st_size // 3])
-    assert levels(clip, [0]) == pytest.approx([0], abs=6)
+def test_a_video_without_its_end_shows_what_is_there(make_video):
+    video = make_video(frames=100, movflags="faststart", g="10", size=(320, 240))
+    video.write_bytes(video.read_bytes()[: -video.stat().st_size // 3])
+    assert levels(video, [0]) == pytest.approx([0], abs=6)
 
 
-def test_a_frame_of_many_pixels_is_refused(make_clip):
-    clip = make_clip(size=(4400, 4400), frames=1, preset="ultrafast")
-    with pytest.raises(PictureError, match="4400 x 4400 pixels are larger"):
-        read_frames(str(clip), [0], within=WITHIN)
+def test_a_frame_of_many_pixels_is_refused(make_video):
+    video = make_video(size=(4400, 4400), frames=1, preset="ultrafast")
+    with pytest.raises(PictureError, match="4400 x 4400 pixels are too large"):
+        read_frames(str(video), [0], within=WITHIN)
 
 
 def test_a_frame_that_is_suddenly_large_or_damaged_is_not_decoded(tmp_path):
-    clip = tmp_path / "clip.mp4"
-    with av.open(str(clip), "w", format="mp4") as file:
+    path = tmp_path / "video.mp4"
+    with av.open(str(path), "w", format="mp4") as file:
         video = file.add_stream("mjpeg", rate=24)
         video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p"
         for number, size in enumerate([(64, 48), (64, 48), (4400, 4400)]):
@@ -186,7 +173,7 @@ def test_a_frame_that_is_suddenly_large_or_damaged_is_not_decoded(tmp_path):
         damaged = av.Packet(b"\xff\xd8 damaged")
         damaged.stream, damaged.pts, damaged.dts, damaged.time_base = video, 3, 3, Fraction(1, 24)
         file.mux(damaged)
-    stills = read_frames(str(clip), [1], within=WITHIN)
+    stills = read_frames(str(path), [1], within=WITHIN)
     assert (stills.width, stills.height) == (64, 48)
 
 
@@ -196,22 +183,22 @@ def jpegs(size):
     return [*encoder.encode(av.VideoFrame.from_image(Image.new("RGB", size))), *encoder.encode(None)]
 
 
-def test_a_frame_of_many_bytes_is_refused(make_clip):
-    clip = make_clip(frames=1)
-    data = bytearray(clip.read_bytes())
+def test_a_frame_of_many_bytes_is_refused(make_video):
+    video = make_video(frames=1)
+    data = bytearray(video.read_bytes())
     size = data.index(b"stsz") + 8
     data[size : size + 4] = struct.pack(">I", 100 << 20)
-    clip.write_bytes(data)
-    os.truncate(clip, 200 << 20)
+    video.write_bytes(data)
+    os.truncate(video, 200 << 20)
     with pytest.raises(PictureError, match="larger than 64 MiB"):
-        read_frames(str(clip), [0], within=WITHIN)
+        read_frames(str(video), [0], within=WITHIN)
 
 
-def test_damage_of_any_kind_ends_in_frames_or_in_one_error(make_clip, tmp_path):
+def test_damage_of_any_kind_ends_in_frames_or_in_one_error(make_video, tmp_path):
     """In a process of its own: a crash of the decoder would end this one."""
-    clip = make_clip(frames=12, bf="2")
+    video = make_video(frames=12, bf="2")
     done = subprocess.run(
-        [sys.executable, "-c", DAMAGE, str(clip), str(tmp_path / "damaged.mp4")],
+        [sys.executable, "-c", DAMAGE, str(video), str(tmp_path / "damaged.mp4")],
         capture_output=True,
         text=True,
         timeout=200,
@@ -248,22 +235,24 @@ print(shown, refused)
 
 
 class TestInAStore:
-    def test_a_clip_is_read_where_it_lies(self, make_clip, memory_store):
-        memory_store.pipe("/clips/a.mp4", make_clip().read_bytes())
-        stills = read_frames("memory://some_store@clips/a.mp4", [0.5], within=WITHIN)
+    def test_a_video_is_read_where_it_lies(self, make_video, memory_store):
+        memory_store.pipe("/videos/a.mp4", make_video().read_bytes())
+        stills = read_frames("memory://some_store@videos/a.mp4", [0.5], within=WITHIN)
         assert stills.images[0].convert("L").getpixel((32, 24)) == pytest.approx(128, abs=6)
 
-    def test_a_clip_that_is_not_there_is_told_without_the_connection(self, memory_store):
-        with pytest.raises(PictureError, match=r"Clip memory://clips/a.mp4 cannot be read.* does not exist"):
-            read_frames("memory://some_store@clips/a.mp4", [0.5], within=WITHIN)
+    def test_a_video_that_is_not_there_is_reported_without_the_connection(self, memory_store):
+        with pytest.raises(
+            PictureError, match=r"Video memory://videos/a.mp4 cannot be read.* does not exist"
+        ):
+            read_frames("memory://some_store@videos/a.mp4", [0.5], within=WITHIN)
 
     @pytest.mark.parametrize("good_bytes", [0, 1000, 3000])
-    def test_a_store_in_trouble_may_be_asked_again(self, make_clip, memory_store, monkeypatch, good_bytes):
-        memory_store.pipe("/clips/a.mp4", make_clip().read_bytes())
-        opened = memory_store.open("/clips/a.mp4", "rb")
+    def test_a_store_in_trouble_may_be_asked_again(self, make_video, memory_store, monkeypatch, good_bytes):
+        memory_store.pipe("/videos/a.mp4", make_video().read_bytes())
+        opened = memory_store.open("/videos/a.mp4", "rb")
         monkeypatch.setattr(type(memory_store), "_open", lambda *_, **__: Flaky(opened, good_bytes))
-        with pytest.raises(NetworkError, match=r"Clip memory://clips/a.mp4 .*reset by peer.*can help"):
-            read_frames("memory://clips/a.mp4", [0.5], within=WITHIN)
+        with pytest.raises(NetworkError, match=r"Video memory://videos/a.mp4 .*reset by peer"):
+            read_frames("memory://videos/a.mp4", [0.5], within=WITHIN)
 
 
 class Flaky:

@@ -1,4 +1,4 @@
-"""Whatever tasks return, the sheet knows which clips it is to show."""
+"""Whatever tasks return, the sheet knows which videos it is to show."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import pytest
 from magichour_provider.exceptions import InvalidRequestError
 from magichour_provider.storage.contact_sheets import ListedVideo, parse_videos
 
-ONE = {"path": "/clips/a.mp4", "project_id": "cm1", "duration": 5.0, "width": 1276, "height": 720, "fps": 24}
-TWO = {"path": "s3://clips/b.mp4", "project_id": "cm2", "duration": 3.5}
+ONE = {"path": "/videos/a.mp4", "project_id": "cm1", "duration": 5.0, "width": 1276, "height": 720, "fps": 24}
+TWO = {"path": "s3://videos/b.mp4", "project_id": "cm2", "duration": 3.5}
 READ = [
-    ListedVideo("/clips/a.mp4", "cm1", None, 5.0, 1276, 720),
-    ListedVideo("s3://clips/b.mp4", "cm2", None, 3.5),
+    ListedVideo("/videos/a.mp4", "cm1", None, 5.0, 1276, 720),
+    ListedVideo("s3://videos/b.mp4", "cm2", None, 3.5),
 ]
 
 
@@ -34,7 +34,7 @@ class LazySequence:
         str([ONE, TWO]),
         f" {[ONE, None]}{'  '}".strip().replace("None", str(TWO)),
         [str(ONE), TWO, ONE],
-        {**ONE, "clips": [ONE, TWO]},
+        {**ONE, "videos": [ONE, TWO]},
     ],
     ids=["list", "mapped", "nested", "template", "template with spaces", "templates", "several downloads"],
 )
@@ -42,21 +42,21 @@ def test_every_form_is_read_in_its_order(given):
     assert parse_videos(given) == READ
 
 
-def test_paths_are_clips():
-    assert parse_videos(["/clips/a.mp4", "s3://clips/b.mp4"]) == [
-        ListedVideo("/clips/a.mp4"),
-        ListedVideo("s3://clips/b.mp4"),
+def test_paths_are_videos():
+    assert parse_videos(["/videos/a.mp4", "s3://videos/b.mp4"]) == [
+        ListedVideo("/videos/a.mp4"),
+        ListedVideo("s3://videos/b.mp4"),
     ]
-    assert parse_videos("/clips/[1].mp4") == [ListedVideo("/clips/[1].mp4")]
+    assert parse_videos("/videos/[1].mp4") == [ListedVideo("/videos/[1].mp4")]
 
 
 @pytest.mark.parametrize("given", [None, [], "", "None", "[]", [None, None], LazySequence(), "[None]"])
-def test_nothing_is_no_clip(given):
+def test_nothing_is_no_video(given):
     assert parse_videos(given) == []
 
 
 @pytest.mark.parametrize(
-    "given", [5, [5], {"project_id": "cm1"}, [{"clips": [{"size": 3}]}], b"/clips/a.mp4"]
+    "given", [5, [5], {"project_id": "cm1"}, [{"videos": [{"size": 3}]}], b"/videos/a.mp4"]
 )
 def test_anything_else_is_refused(given):
     with pytest.raises(InvalidRequestError):
@@ -75,27 +75,27 @@ def test_the_jobs_know_names_models_and_credits():
 
 
 def test_what_an_asset_event_holds_is_read():
-    (clip,) = parse_videos(
+    (video,) = parse_videos(
         {"path": "/a.mp4", "credits": 30, "model": "ltx-2.3", "fps": None, "duration": None}
     )
-    assert (clip.credits, clip.model, clip.seconds) == (30, "ltx-2.3", None)
+    assert (video.credits, video.model, video.seconds) == (30, "ltx-2.3", None)
 
 
 @pytest.mark.parametrize("strange", [True, "5", float("nan"), -1, 10**400, [5]])
 def test_strange_figures_are_taken_for_unknown(strange):
-    (clip,) = parse_videos({"path": "/a.mp4", "duration": strange, "width": strange, "credits": strange})
-    assert (clip.seconds, clip.width, clip.credits) == (None, None, None)
+    (video,) = parse_videos({"path": "/a.mp4", "duration": strange, "width": strange, "credits": strange})
+    assert (video.seconds, video.width, video.credits) == (None, None, None)
 
 
 @pytest.mark.parametrize(
-    ("clip", "label"),
+    ("video", "label"),
     [
-        (ListedVideo("/clips/cm1.mp4", "cm1"), "cm1"),
-        (ListedVideo("/clips/cm1.mp4", "cm1", "Sunset"), "Sunset"),
-        (ListedVideo("s3://secret@clips/a.b.mp4"), "a.b"),
-        (ListedVideo("/clips/clip"), "clip"),
+        (ListedVideo("/videos/cm1.mp4", "cm1"), "cm1"),
+        (ListedVideo("/videos/cm1.mp4", "cm1", "Sunset"), "Sunset"),
+        (ListedVideo("s3://secret@videos/a.b.mp4"), "a.b"),
+        (ListedVideo("/videos/video"), "video"),
     ],
 )
-def test_a_clip_is_called_by_its_name_or_its_files(clip, label):
-    assert clip.label == label
-    assert "secret" not in repr(clip)
+def test_a_video_is_called_by_its_name_or_its_files(video, label):
+    assert video.label == label
+    assert "secret" not in repr(video)
