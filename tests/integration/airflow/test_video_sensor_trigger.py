@@ -147,7 +147,7 @@ def test_what_is_no_job_is_handed_over(trigger, airflow, connection, given):
 def test_a_question_that_airflow_does_not_answer_is_handed_over(trigger, airflow, connection, monkeypatch):
     answered = threading.Event()
     monkeypatch.setattr(video_sensor, "get_xcom", lambda *_: answered.wait(30))
-    monkeypatch.setattr(video_sensor, "_AIRFLOW_ANSWERS_WITHIN", 0.2)
+    monkeypatch.setattr(video_sensor, "AIRFLOW_TIMEOUT_SECONDS", 0.2)
     timer = threading.Timer(1.0, answered.set)
     timer.start()
     payload = run(trigger(upstream_task_id="submit", upstream_key="return_value")).payload
@@ -157,7 +157,7 @@ def test_a_question_that_airflow_does_not_answer_is_handed_over(trigger, airflow
 
 def test_many_tasks_that_begin_at_once_wait_for_their_turn(trigger, airflow, connection, monkeypatch):
     monkeypatch.setattr(video_sensor, "get_xcom", lambda *_: time.sleep(0.2))
-    monkeypatch.setattr(video_sensor, "_AIRFLOW_ANSWERS_WITHIN", 1.0)
+    monkeypatch.setattr(video_sensor, "AIRFLOW_TIMEOUT_SECONDS", 1.0)
 
     async def all_of_them():
         made = [trigger(upstream_task_id="submit", upstream_key="return_value") for _ in range(50)]
