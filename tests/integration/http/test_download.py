@@ -272,7 +272,7 @@ def test_skip_refuses_another_video_of_the_same_length_under_a_fixed_name(hook, 
     hook.download(project_id, str(target))
     other = flipped(target.read_bytes(), IN_PADDING)
     target.write_bytes(other)
-    with pytest.raises(errors.DestinationError, match="holds another video") as failed:
+    with pytest.raises(errors.DestinationError, match="is another video") as failed:
         hook.download(project_id, str(target))
     assert not failed.value.retryable
     assert target.read_bytes() == other
@@ -345,7 +345,7 @@ def test_nothing_is_removed_unless_every_video_is_read_back_as_it_saved(hook, or
     else:
         other = Path(result["videos"][1 - number]["path"]).read_bytes()
         path.write_bytes({"flip": flipped(content, IN_PADDING), "cut": content[:-1], "replace": other}[harm])
-    with pytest.raises(errors.TransferError, match="read back"):
+    with pytest.raises(errors.TransferError, match="not the video that was saved"):
         hook.delete_after_verify(result)
     assert is_there(hook, project_id)
     path.write_bytes(content)
@@ -414,5 +414,5 @@ def test_a_record_of_a_file_that_is_gone_is_no_success(hook, order, tmp_path):
     project_id = order()
     context = {"task_state_store": Store()}
     Path(run(context, project_id, tmp_path / "video.mp4")["path"]).unlink()
-    with pytest.raises(errors.TransferError, match="read back"):
+    with pytest.raises(errors.TransferError, match="not the video that was saved"):
         run(context, project_id, tmp_path / "video.mp4")

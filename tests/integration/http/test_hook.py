@@ -163,7 +163,7 @@ def test_another_jobs_video_under_a_fixed_name_is_not_taken_for_this_one(hook, r
     longer = hook.create_image_to_video("saved-items/a/b.png", 5, model="ltx-2.3", resolution="480p")
     while hook.get_video(longer.id).download_url is None:
         pass
-    with pytest.raises(errors.DestinationError, match="holds another video"):
+    with pytest.raises(errors.DestinationError, match="is another video"):
         hook.download(longer.id, target)
 
 

@@ -256,7 +256,7 @@ def test_skip_takes_the_same_video_and_refuses_another(hook, order, content_of, 
     assert hook.download(project_id, "s3://s3@videos/video.mp4") == first
     again = s3.head_object(Bucket="videos", Key="video.mp4")
     assert (again["LastModified"], again["ETag"]) == (written["LastModified"], written["ETag"])
-    with pytest.raises(errors.DestinationError, match="holds another video"):
+    with pytest.raises(errors.DestinationError, match="is another video"):
         hook.download(other_id, "s3://s3@videos/video.mp4")
     with pytest.raises(errors.DestinationError, match="exists already"):
         hook.download(project_id, "s3://s3@videos/video.mp4", if_exists="fail")
@@ -275,7 +275,7 @@ def test_nothing_is_removed_at_magic_hour_unless_the_object_is_as_it_saved(hook,
         s3.put_object(Bucket="videos", Key=f"{project_id}.mp4", Body=body)
     else:
         s3.delete_object(Bucket="videos", Key=f"{project_id}.mp4")
-    with pytest.raises(errors.TransferError, match="read back"):
+    with pytest.raises(errors.TransferError, match="not the video that was saved"):
         hook.delete_after_verify(result, "s3")
     assert hook.get_video(project_id).enabled
 
