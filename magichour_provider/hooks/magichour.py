@@ -210,8 +210,6 @@ class MagicHourHook(BaseHook):
                 self._settings = settings_from_connection(self.get_connection(self.magichour_conn_id))
         return self._settings
 
-    read_settings = get_settings_async
-
 
 @contextmanager
 def _defined(conn_id: str) -> Iterator[None]:

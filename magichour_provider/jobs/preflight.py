@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from magichour_provider.client.models import Account, ImageToVideoRequest
     from magichour_provider.client.sync import MagicHourClient
     from magichour_provider.jobs.request import Images, VideoRequest
-    from magichour_provider.storage.images import Remote, Upload
+    from magichour_provider.storage.images import ImageFile, RemoteImage
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +59,11 @@ def check(client: MagicHourClient, request: VideoRequest, images: Images) -> Pre
 def upload_images(client: MagicHourClient, request: VideoRequest, images: Images) -> ImageToVideoRequest:
     """Upload the images and build the body of the create, the only request that is left to send."""
     from magichour_provider.client.models import ImageToVideoRequest
-    from magichour_provider.storage.transfer import upload
+    from magichour_provider.storage.images import upload_image
 
     return ImageToVideoRequest(
-        image_file_path=upload(client, images.image),
-        end_image_file_path=upload(client, images.end_image) if images.end_image else None,
+        image_file_path=upload_image(client, images.image),
+        end_image_file_path=upload_image(client, images.end_image) if images.end_image else None,
         end_seconds=request.end_seconds,
         prompt=request.prompt,
         model=request.model,
@@ -111,15 +111,15 @@ def _get_account(client: MagicHourClient) -> Account | None:
 
 
 def _check_image_sizes(account: Account | None, images: Images) -> None:
-    from magichour_provider.storage.images import Upload
+    from magichour_provider.storage.images import ImageFile
 
     limit = pricing.MAX_UPLOAD_BYTES.get(account.tier) if account else None
     for source in (images.image, images.end_image):
-        if account and limit is not None and isinstance(source, Upload):
+        if account and limit is not None and isinstance(source, ImageFile):
             source.check_size(limit, account.tier)
 
 
-def _check_model(request: VideoRequest, image: Remote | Upload) -> None:
+def _check_model(request: VideoRequest, image: RemoteImage | ImageFile) -> None:
     if request.validate_model == "off":
         return
     model = request.model or pricing.DEFAULT_MODEL

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from magichour_provider.exceptions import InvalidRequestError
 
 if TYPE_CHECKING:
-    from magichour_provider.storage.images import Remote, Upload
+    from magichour_provider.storage.images import ImageFile, RemoteImage
 
 ValidateModel = Literal["error", "warn", "off"]
 """What to do if no known version of a model takes a request."""
@@ -106,19 +106,19 @@ class VideoRequest:
 class Images:
     """The images of a request, checked and readable."""
 
-    image: Remote | Upload
-    end_image: Remote | Upload | None = None
-    _digests: dict[Remote | Upload, str] = field(default_factory=dict, repr=False)
+    image: RemoteImage | ImageFile
+    end_image: RemoteImage | ImageFile | None = None
+    _digests: dict[RemoteImage | ImageFile, str] = field(default_factory=dict, repr=False)
 
-    def content_id(self, source: Remote | Upload) -> str:
+    def content_id(self, source: RemoteImage | ImageFile) -> str:
         """The SHA-256 of an image file, which is read once for it; the address of any other image.
 
         A file is identified by its bytes, an address without its query, because a signature changes with
         every attempt.
         """
-        from magichour_provider.storage.images import Remote
+        from magichour_provider.storage.images import RemoteImage
 
-        if isinstance(source, Remote):
+        if isinstance(source, RemoteImage):
             return source.display
         if source not in self._digests:
             digest = hashlib.sha256()
@@ -130,11 +130,11 @@ class Images:
 
 def open_images(request: VideoRequest) -> Images:
     """Find and check the images. Raises ImageError, or NetworkError if a store is out of reach for now."""
-    from magichour_provider.storage.images import open_source
+    from magichour_provider.storage.images import open_image
 
     return Images(
-        open_source(request.image, request.image_conn_id),
-        open_source(request.end_image, request.image_conn_id) if request.end_image else None,
+        open_image(request.image, request.image_conn_id),
+        open_image(request.end_image, request.image_conn_id) if request.end_image else None,
     )
 
 

@@ -214,12 +214,12 @@ class FileBackend:
     @classmethod
     def from_path(cls, path: str, conn_id: str | None) -> FileBackend:
         """Read the operator's arguments. Raises InvalidRequestError."""
-        from magichour_provider.storage.locations import display, locate
+        from magichour_provider.storage.locations import parse_location, redact
 
         try:
-            return cls(locate(path, conn_id), display(path))
+            return cls(parse_location(path, conn_id), redact(path))
         except ValueError as error:
-            raise InvalidRequestError(f"state_path {display(path)} cannot be used: {error}.") from error
+            raise InvalidRequestError(f"state_path {redact(path)} cannot be used: {error}.") from error
 
     def read(self) -> tuple[Mapping[str, Any] | None, Any]:
         """What is in the file. Raises SubmissionUnknownError if it is no state of this provider."""
@@ -346,14 +346,14 @@ class FileBackend:
 
     @contextmanager
     def _explained(self, done: str) -> Iterator[None]:
-        from magichour_provider.storage.locations import diagnose
+        from magichour_provider.storage.locations import classify_error
 
         try:
             yield
         except StateConflictError:
             raise
         except Exception as error:
-            diagnosis = diagnose(error, self._place)
+            diagnosis = classify_error(error, self._place)
             what = f"The job state {self.where} cannot be {done}: {diagnosis.cause}."
             consequence = "This attempt has paid nothing."
             if diagnosis.permanent:

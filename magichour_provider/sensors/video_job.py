@@ -24,9 +24,9 @@ from magichour_provider.airflow_internals import (
     is_mapped,
     min_deferral_seconds,
 )
-from magichour_provider.asset_events import announce_job
 from magichour_provider.exceptions import InvalidRequestError, JobError, WaitTimeoutError
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference
+from magichour_provider.lineage import emit_job_events
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.operators._base import (
     ERROR_KEY,
@@ -261,7 +261,7 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
         error = outcome.error()
         if error is None:
             result = self._job.result(outcome)
-            announce_job(context, self.outlets, result)
+            emit_job_events(context, self.outlets, result)
             return result
         if isinstance(error, JobError) and (self.soft_fail or self.never_fail):
             raise AirflowSkipException(str(error)) from error

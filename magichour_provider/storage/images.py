@@ -287,6 +287,3 @@ def describe_start(head: bytes) -> str:
     if head[4:8] == b"ftyp":
         kind = "an mp4 or a kind of HEIF"
     return f"starts with {quoted}{f': {kind}' if kind else ''}"
-
-
-Remote, Upload, open_source = RemoteImage, ImageFile, open_image

@@ -482,6 +482,3 @@ def safe_id(project_id: str) -> str:
     if safe == project_id:
         return safe
     return f"{safe}-{hashlib.sha256(project_id.encode(errors='surrogatepass')).hexdigest()[:8]}"
-
-
-display, locate, scheme_of, diagnose = redact, parse_location, url_scheme, classify_error

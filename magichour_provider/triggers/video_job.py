@@ -163,7 +163,7 @@ class VideoJobTrigger(BaseTrigger):
         from magichour_provider.polling.scheduler import get_scheduler
 
         hook = MagicHourHook(self.magichour_conn_id)
-        return get_scheduler(self.magichour_conn_id, hook.read_settings, triggerer_stats())
+        return get_scheduler(self.magichour_conn_id, hook.get_settings_async, triggerer_stats())
 
 
 async def _import_async() -> None:

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlencode
 
 from sqlalchemy.orm import Session
 
-from magichour_provider.storage.locations import scheme_of
+from magichour_provider.storage.locations import url_scheme
 from magichour_provider.ui import chart, media, queries
 from magichour_provider.ui.queries import FAILED, IN_PROGRESS, STATES, TaskRow, as_integer, as_number, as_text
 from magichour_provider.ui.task_page import explain
@@ -117,7 +117,7 @@ def _title(group: Sequence[TaskRow]) -> str:
     if not image:
         return group[-1].key.task_id
     file_name = PurePosixPath(image.partition("?")[0]).name
-    return unquote(file_name) if scheme_of(image) in ("http", "https") else file_name
+    return unquote(file_name) if url_scheme(image) in ("http", "https") else file_name
 
 
 def _updated_at(row: TaskRow) -> datetime:

@@ -36,7 +36,7 @@ from magichour_provider.exceptions import (
 from magichour_provider.hooks.connection import settings_from_connection
 from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
-from magichour_provider.storage.locations import display
+from magichour_provider.storage.locations import redact
 from magichour_provider.ui.media_files import (
     MediaError,
     MediaRefusedError,
@@ -240,7 +240,7 @@ def may_be_shown(row: TaskRow) -> bool:
 def file_player(row: TaskRow) -> Player:
     """The player of a downloaded video."""
     poster = f"poster?{row.key.query}" if row.result.get("poster") else None
-    return Player(f"video?{row.key.query}", poster, path=display(row.video_path or ""))
+    return Player(f"video?{row.key.query}", poster, path=redact(row.video_path or ""))
 
 
 def remote_player(row: TaskRow) -> Player:
@@ -266,7 +266,7 @@ def describe_file(row: TaskRow) -> MediaInfo:
     """What the task returned about its file."""
     result = row.result
     return MediaInfo(
-        path=display(str(result["path"])),
+        path=redact(str(result["path"])),
         size=as_integer(result.get("size")),
         sha256=as_text(result.get("sha256")),
         width=as_integer(result.get("width")),

@@ -20,7 +20,13 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from magichour_provider.exceptions import ConfigurationError
-from magichour_provider.storage.locations import ObjectPath, diagnose, display, locate, scheme_of
+from magichour_provider.storage.locations import (
+    ObjectPath,
+    classify_error,
+    parse_location,
+    redact,
+    url_scheme,
+)
 
 Kind = Literal["video", "poster"]
 
@@ -137,7 +143,7 @@ def authorize(
 def _confirms(rendered_path: str, path: str) -> bool:
     """Whether a task with this rendered `path` can have written a video or a poster at `path`."""
     try:
-        target = _as_text(locate(rendered_path)).rstrip("/")
+        target = _as_text(parse_location(rendered_path)).rstrip("/")
     except (ValueError, RuntimeError):  # a file of another host; an unknown user's home
         return False
     folder, _, name = path.rpartition("/")
@@ -156,10 +162,10 @@ def _confirms(rendered_path: str, path: str) -> bool:
 
 def _parse_root(entry: str) -> MediaRoot:
     def reject(reason: str) -> NoReturn:
-        what = f"{SETTING} cannot be used: {display(entry)!r}: {reason}."
+        what = f"{SETTING} cannot be used: {redact(entry)!r}: {reason}."
         raise ConfigurationError(what, consequence="", remedy="Correct the setting.")
 
-    scheme = scheme_of(entry)
+    scheme = url_scheme(entry)
     if re.search(r"[{}]", entry.replace(DAG_ID, "")):
         reject(f"the only placeholder is {DAG_ID}")
     if scheme in ("http", "https"):
@@ -167,7 +173,7 @@ def _parse_root(entry: str) -> MediaRoot:
     if scheme is None and not entry.startswith("/"):
         reject("it must be absolute")
     try:
-        location = locate(entry)
+        location = parse_location(entry)
     except ValueError as error:
         reject(str(error))
     if isinstance(location, ObjectPath):
@@ -264,7 +270,7 @@ def open_media(
 
 
 def _media_error(error: Exception, location: Path | ObjectPath) -> MediaError:
-    diagnosis = diagnose(error, location)
+    diagnosis = classify_error(error, location)
     kind = MediaRefusedError if diagnosis.permanent else MediaUnavailableError
     return kind(f"Airflow's API server cannot read the file: {diagnosis.cause}.")
 

@@ -13,7 +13,7 @@ from magichour_provider.client.models import JobStatus, VideoProject
 from magichour_provider.exceptions import MagicHourError, NotFoundError
 from magichour_provider.operators._base import describe_error
 from magichour_provider.polling.outcome import from_project, status_text
-from magichour_provider.storage.locations import display
+from magichour_provider.storage.locations import redact
 from magichour_provider.ui import media
 from magichour_provider.ui.media_files import MediaError
 from magichour_provider.ui.queries import (
@@ -60,7 +60,7 @@ def build_task_page(rows: Sequence[TaskRow]) -> tuple[TaskPage, str | None]:
         resolution=summary.text("resolution"),
         end_seconds=summary.number("end_seconds"),
         prompt=summary.field("prompt"),
-        image=None if image is None else display(image),
+        image=None if image is None else redact(image),
         credits_charged=summary.credits_charged,
         submitted_at=summary.submitted_at,
         project_id=row.project_id,

@@ -162,7 +162,7 @@ def s3(_s3_server: str, s3_environment: dict[str, str], monkeypatch: pytest.Monk
         aws_access_key_id="an-access-key",
         aws_secret_access_key="a-secret-key",
     )
-    client.create_bucket(Bucket="clips")
+    client.create_bucket(Bucket="videos")
     for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)
     return client

@@ -22,14 +22,14 @@ from magichour_provider.ui.media_files import (
 )
 
 MIB = 1 << 20
-ROOT = "s3://s3@clips/finished/{dag_id}/"
+ROOT = "s3://s3@videos/finished/{dag_id}/"
 CLIP = b"\0\0\0\x18ftypisom" + random.Random(6).randbytes(2 * STORE_BLOCK_BYTES + MIB)
-URL = "s3://clips/finished/a_dag/x.mp4"
+URL = "s3://videos/finished/a_dag/x.mp4"
 
 
 @pytest.fixture
 def put(s3):
-    return lambda key, body=CLIP: s3.put_object(Bucket="clips", Key=key, Body=body)
+    return lambda key, body=CLIP: s3.put_object(Bucket="videos", Key=key, Body=body)
 
 
 @pytest.fixture
@@ -123,26 +123,26 @@ def test_what_is_no_clip_is_refused_by_its_first_bytes(put, look, asked):
 
 def test_a_poster_is_a_jpeg(put, look):
     put("finished/a_dag/x.jpg", b"\xff\xd8\xff\xe0 a poster")
-    poster = look("s3://clips/finished/a_dag/x.jpg", kind="poster")
+    poster = look("s3://videos/finished/a_dag/x.jpg", kind="poster")
     assert poster.media_type == "image/jpeg"
     assert b"".join(poster.read(0, poster.size)) == b"\xff\xd8\xff\xe0 a poster"
     with pytest.raises(MediaRefusedError, match="no mp4"):
-        look("s3://clips/finished/a_dag/x.jpg")
+        look("s3://videos/finished/a_dag/x.jpg")
 
 
 @pytest.mark.parametrize(
     "url",
     [
-        "s3://clips/finished/b_dag/x.mp4",
-        "s3://clips/finished/a_dag-secret/x.mp4",
-        "s3://clips/finished/a_dag/../b_dag/x.mp4",
-        "s3://clips/finished/a_dag//x.mp4",
-        "s3://clips/secret.mp4",
+        "s3://videos/finished/b_dag/x.mp4",
+        "s3://videos/finished/a_dag-secret/x.mp4",
+        "s3://videos/finished/a_dag/../b_dag/x.mp4",
+        "s3://videos/finished/a_dag//x.mp4",
+        "s3://videos/secret.mp4",
         "s3://secret/finished/a_dag/x.mp4",
-        "s3://other@clips/finished/a_dag/x.mp4",
-        "s3://s3@clips/finished/a_dag/x.mp4",
-        "s3a://clips/finished/a_dag/x.mp4",
-        "s3://clips/finished/a_dag/x.mp4?versionId=1",
+        "s3://other@videos/finished/a_dag/x.mp4",
+        "s3://s3@videos/finished/a_dag/x.mp4",
+        "s3a://videos/finished/a_dag/x.mp4",
+        "s3://videos/finished/a_dag/x.mp4?versionId=1",
     ],
 )
 def test_what_lies_elsewhere_is_refused_without_a_request(s3, put, look, asked, url):
@@ -160,22 +160,22 @@ def test_what_lies_elsewhere_is_refused_without_a_request(s3, put, look, asked, 
 def test_a_folder_or_nothing_is_refused(put, look, key, why):
     put("finished/a_dag/x/y.mp4", CLIP[:99])
     with pytest.raises(MediaRefusedError, match=why):
-        look(f"s3://clips/finished/a_dag/{key}")
+        look(f"s3://videos/finished/a_dag/{key}")
 
 
 @pytest.mark.parametrize("key", ["[a]*.mp4", "a b/\u732b#+&%25.mp4", "%2e%2e/x.mp4"])
 def test_a_key_is_taken_as_it_is_written(put, look, key):
     put(f"finished/a_dag/{key}", CLIP[:100])
     put("finished/a_dag/a.mp4", CLIP[:50])
-    clip = look(f"s3://clips/finished/a_dag/{key}")
+    clip = look(f"s3://videos/finished/a_dag/{key}")
     assert b"".join(clip.read(0, clip.size)) == CLIP[:100]
 
 
 def test_under_a_shared_root_the_rendered_field_vouches(put, look):
     put("finished/x.mp4")
-    url, shared = "s3://clips/finished/x.mp4", "s3://s3@clips"
-    assert look(url, shared, rendered_path="s3://another@clips/finished/").size == len(CLIP)
-    for rendered_path in (None, "s3://s3@clips/other/"):
+    url, shared = "s3://videos/finished/x.mp4", "s3://s3@videos"
+    assert look(url, shared, rendered_path="s3://another@videos/finished/").size == len(CLIP)
+    for rendered_path in (None, "s3://s3@videos/other/"):
         with pytest.raises(MediaRefusedError):
             look(url, shared, rendered_path=rendered_path)
 
@@ -207,6 +207,6 @@ def test_a_store_that_is_away_is_no_refusal(look, monkeypatch):
     fields = {"conn_type": "aws", "login": "an-access-key", "password": "a-secret-key", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_AWAY", json.dumps(fields))
     with pytest.raises(MediaUnavailableError) as away:
-        look(root="s3://away@clips/finished/{dag_id}")
+        look(root="s3://away@videos/finished/{dag_id}")
     assert "cannot read the file" in str(away.value)
     assert "secret" not in str(away.value)
