@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from magichour_provider.polling.scheduler import PollScheduler
 
 log = logging.getLogger(__name__)
-_HEAVY_MODULES = ("magichour_provider.polling.scheduler", "magichour_provider.hooks.magichour")
+_HEAVY_MODULES = ("magichour_provider.polling.scheduler", "magichour_provider.hooks.magichour", "httpx")
 _ARGUMENTS = (
     "project_id", "magichour_conn_id", "deadline", "poll_interval", "credits_charged", "submitted", "model",
     "resolution", "end_seconds",
