@@ -41,7 +41,7 @@ _PARALLEL_PARTS = 3
 _FSSPEC_BLOCK_BYTES = 8 << 20
 _SYNC_EVERY_BYTES = 64 << 20
 _ABANDONED_AFTER_SECONDS = 24 * 3600.0
-"""Age of a temporary file that nobody writes, on file systems without locks."""
+"""Age of a temporary file without a writer, on file systems without locks."""
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 _S3_MISSING = ("404", "NoSuchKey", "NotFound")
 _S3_TAKEN = ("PreconditionFailed", "ConditionalRequestConflict")

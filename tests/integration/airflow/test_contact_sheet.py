@@ -62,7 +62,7 @@ def test_a_missing_extra_is_reported_before_any_work(context, tmp_path, monkeypa
         sheet(object(), tmp_path).execute(context)
 
 
-def test_what_no_retry_mends_fails_for_good(context, tmp_path, fails_for_good):
+def test_what_no_retry_fixes_fails_for_good(context, tmp_path, fails_for_good):
     for videos, path, reason in [
         (5, tmp_path, "not a video"),
         ({"project_id": "cm1"}, tmp_path, "has no path"),

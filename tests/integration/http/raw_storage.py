@@ -31,7 +31,7 @@ class Request:
 
     def answer(self, status: int, headers: dict[str, object], body: bytes = b"") -> None:
         """Send an answer as it is given; nothing is added."""
-        head = f"HTTP/1.1 {status} Whatever\r\n" + "".join(
+        head = f"HTTP/1.1 {status} Anything\r\n" + "".join(
             f"{key}: {value}\r\n" for key, value in headers.items()
         )
         self.sock.sendall(head.encode("latin-1") + b"\r\n" + body)

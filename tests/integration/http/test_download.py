@@ -279,7 +279,7 @@ def test_skip_refuses_another_video_of_the_same_length_under_a_fixed_name(hook, 
     assert names_in(tmp_path) == ["video.mp4"]
 
 
-def test_skip_takes_a_video_whose_tag_only_looks_like_a_checksum(hook, magic, order, tmp_path):
+def test_skip_takes_a_video_whose_tag_only_resembles_a_checksum(hook, magic, order, tmp_path):
     project_id = order(4 * MIB, video_checksum="etag-md5")
     magic.control.faults([{**VIDEOS, "flip": IN_PADDING}])
     first = hook.download(project_id, f"{tmp_path}/video.mp4")

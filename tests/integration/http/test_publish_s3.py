@@ -297,7 +297,7 @@ def test_a_bucket_that_is_not_there_is_said(hook, order, padding, if_exists):
 
 @pytest.fixture
 def strict_s3(_s3_server, s3):
-    """The local S3, from now on looking at keys."""
+    """The local S3, from now on reading at keys."""
     httpx.post(f"{_s3_server}/moto-api/reset-auth", content=b"0", trust_env=False).raise_for_status()
     yield s3
     httpx.post(f"{_s3_server}/moto-api/reset-auth", content=b"inf", trust_env=False).raise_for_status()

@@ -1,4 +1,4 @@
-"""Whatever tasks return, the sheet knows which videos it is to show."""
+"""Anything tasks return, the sheet knows which videos it is to show."""
 
 from __future__ import annotations
 

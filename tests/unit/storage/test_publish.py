@@ -378,7 +378,7 @@ def test_a_video_arrives_in_a_store(memory_store: Any, video: bytes, conn_id: st
     assert existing(target) == saved
 
 
-def test_a_name_in_a_store_that_looks_like_a_pattern_is_a_name(memory_store: Any, video: bytes) -> None:
+def test_a_name_in_a_store_that_resembles_a_pattern_is_a_name(memory_store: Any, video: bytes) -> None:
     memory_store.pipe("/bucket/a/video1.mp4", OLD)
     save(resolve_target("memory://bucket/[a]*/cl*p[1].mp4", "p1"), video)
     assert memory_store.cat_file("/bucket/[a]*/cl*p[1].mp4") == video
