@@ -32,7 +32,7 @@ OPERATORS = [
 ]
 HEAVY = {"httpx", "httpx_aiohttp", "aiohttp", "imagesize", "fsspec", "upath", "pydantic"}
 HEAVY |= {"fastapi", "av", "PIL"}
-HEAVY_MODULES = {"client.models", "storage.images", "storage.download", "storage.publish"}
+HEAVY_MODULES = {"client.models", "storage.download", "storage.publish"}
 IN_PROGRESS = pytest.mark.xfail(reason="version 0.2 is being written", strict=False)
 
 
