@@ -94,9 +94,8 @@ def make_app() -> FastAPI:
     app.add_api_route("/task", _in_thread(_task), response_class=HTMLResponse)
     app.add_api_route("/video", _in_thread(_video), methods=["GET", "HEAD"])
     app.add_api_route("/poster", _in_thread(_poster), methods=["GET", "HEAD"])
-    app.add_exception_handler(StarletteHTTPException, _error_page)
-    app.add_exception_handler(RequestValidationError, _error_page)
-    app.add_exception_handler(Exception, _error_page)
+    for error in (StarletteHTTPException, RequestValidationError, MediaError, Exception):
+        app.add_exception_handler(error, _error_page)
     return app
 
 
@@ -158,15 +157,12 @@ def _video(request: Request, user: CurrentUserDep, key: TaskKeyDep) -> Response:
     try:
         return RedirectResponse(media.get_fresh_link(rows), status_code=307, headers=_HEADERS)
     except MediaError as error:
-        raise _http_error(file_error or error) from None
+        raise file_error or error from None
 
 
 def _poster(request: Request, user: CurrentUserDep, key: TaskKeyDep) -> Response:
     rows = _readable_tasks(user, key)
-    try:
-        return media.respond(media.open_file(media.download_task(rows) or rows[0], poster=True), request)
-    except MediaError as error:
-        raise _http_error(error) from None
+    return media.respond(media.open_file(media.download_task(rows) or rows[0], poster=True), request)
 
 
 def _readable_tasks(user: CurrentUser, key: TaskKey) -> list[TaskRow]:
@@ -180,14 +176,12 @@ def _readable_tasks(user: CurrentUser, key: TaskKey) -> list[TaskRow]:
         return queries.get_tasks_of_job(session, row) if row.is_magichour else [row]
 
 
-def _http_error(error: MediaError) -> HTTPException:
-    return HTTPException(502 if isinstance(error, MediaUnavailableError) else 404, str(error))
-
-
 def _error_page(request: Request, error: Exception) -> Response:
     """A page that explains the error. The details of an internal error go only to the log."""
     if isinstance(error, StarletteHTTPException):
         status, message = error.status_code, str(error.detail)
+    elif isinstance(error, MediaError):
+        status, message = 502 if isinstance(error, MediaUnavailableError) else 404, str(error)
     elif isinstance(error, RequestValidationError):
         status, message = 422, _INVALID_ADDRESS
     else:

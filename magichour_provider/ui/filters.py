@@ -52,11 +52,6 @@ def seconds(value: float) -> str:
     return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
 
 
-def amount(value: int) -> str:
-    """A number with thousands separators."""
-    return f"{value:,}"
-
-
 def credits_text(value: int) -> str:
     """`1 credit`, `1,200 credits`."""
     return f"{value:,} credit{'' if value == 1 else 's'}"
@@ -70,19 +65,9 @@ def size(value: int) -> str:
     return f"{value / 1000**power:.1f} {_UNITS[power - 1]}"
 
 
-def frame_rate(value: float) -> str:
-    """`24 fps`, `23.976 fps`."""
-    return f"{value:.3f}".rstrip("0").rstrip(".") + " fps"
-
-
 def moment(value: datetime) -> str:
     """A time as Airflow writes it, in UTC; page.js replaces it with the user's time zone."""
     return f"{value.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def machine_moment(value: datetime) -> str:
-    """A time for an element's `datetime` attribute."""
-    return value.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def state_name(value: str | None) -> str:
@@ -106,10 +91,7 @@ def status_name(value: str) -> str:
 
 
 FILTERS: Mapping[str, Callable[[Any], str]] = {
-    "amount": amount,
     "credits": credits_text,
-    "frame_rate": frame_rate,
-    "machine_moment": machine_moment,
     "moment": moment,
     "seconds": seconds,
     "size": size,

@@ -39,19 +39,17 @@ def test_size(value, text):
     assert filters.size(value) == text
 
 
-def test_credits_and_frame_rate():
+def test_credits():
     assert [filters.credits_text(value) for value in (0, 1, 12_340)] == [
         "0 credits",
         "1 credit",
         "12,340 credits",
     ]
-    assert [filters.frame_rate(value) for value in (24.0, 23.976023)] == ["24 fps", "23.976 fps"]
 
 
 def test_moment_is_in_utc():
     moment = datetime(2026, 3, 14, 16, 9, 26, 999, tzinfo=timezone(timedelta(hours=1)))
     assert filters.moment(moment) == "2026-03-14 15:09:26 UTC"
-    assert filters.machine_moment(moment) == "2026-03-14T15:09:26Z"
 
 
 @pytest.mark.parametrize("state", AIRFLOW_STATES)

@@ -23,7 +23,7 @@ with DAG("pages", schedule=None, params={"folder": "/nowhere"}):
     download = DownloadVideoOperator(
         task_id="download", project_id=render.output, path="{{ params.folder }}/", poster=True
     )
-    ContactSheetOperator(task_id="sheet", clips=download.output, path="{{ params.folder }}/sheets/")
+    ContactSheetOperator(task_id="sheet", videos=download.output, path="{{ params.folder }}/sheets/")
     ImageToVideoOperator(task_id="refused", prompt="nsfw", **REQUEST)
 
     @task
