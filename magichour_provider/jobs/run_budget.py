@@ -34,6 +34,8 @@ from magichour_provider.exceptions import (
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from magichour_provider.jobs.submit import Cancellation
+
 log = logging.getLogger(__name__)
 
 KEY = "magichour_credits"
@@ -127,7 +129,7 @@ class RunBudget:
     """One task's part in the budget of its run.
 
     :param limit: credits that all tasks together may spend; infinity: this task only writes what it spends.
-    :param raise_if_cancelled: called while the task waits for others; what it raises ends the wait.
+    :param cancellation: ends a wait for other tasks; None: there is nothing to cancel.
     """
 
     def __init__(
@@ -135,19 +137,19 @@ class RunBudget:
         limit: float,
         store: BudgetStore,
         key: TaskKey,
-        raise_if_cancelled: Callable[[], None],
+        cancellation: Cancellation | None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._limit = limit
         self._store = store
         self._entry = BudgetEntry(*key)
         self._written: BudgetEntry | None = None
-        self._raise_if_cancelled = raise_if_cancelled
+        self._cancellation = cancellation
         self._sleep = sleep
 
     @classmethod
     def from_task(
-        cls, task: Any, context: Context, limit: int | None, raise_if_cancelled: Callable[[], None]
+        cls, task: Any, context: Context, limit: int | None, cancellation: Cancellation | None
     ) -> RunBudget:
         """The budget of a task that was given one. A template that renders to nothing is no limit.
 
@@ -165,9 +167,7 @@ class RunBudget:
             )
         index = context["ti"].map_index
         key = task.task_id, -1 if index is None else index
-        return cls(
-            math.inf if limit is None else limit, XComBudgetStore(context, task), key, raise_if_cancelled
-        )
+        return cls(math.inf if limit is None else limit, XComBudgetStore(context, task), key, cancellation)
 
     def begin(self, spent: int | None, reserved: int = 0) -> int:
         """Write, first of all in an attempt, what earlier ones have spent, or may have spent.
@@ -263,7 +263,8 @@ class RunBudget:
 
     def _pause(self, waits: int) -> None:
         try:
-            self._raise_if_cancelled()
+            if self._cancellation is not None:
+                self._cancellation.raise_if_cancelled()
         except MagicHourError:
             self._write(reserved=0, waiting=False)
             raise

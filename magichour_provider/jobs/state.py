@@ -146,6 +146,8 @@ class StateBackend(Protocol):
     """Where states are kept. `write` raises StateConflictError if the version has changed."""
 
     where: str
+    is_shared: bool
+    """Whether other task instances find the states too."""
 
     def read(self) -> tuple[Mapping[str, Any] | None, Any]:
         """What is stored, or None; and its version."""
@@ -164,6 +166,7 @@ class TaskStateBackend:
     """Airflow's task state store. Without versions: only the last attempt of one task instance may write."""
 
     where = "this task's state store"
+    is_shared = False
 
     def __init__(self, store: Any, try_number: int, sleep: Callable[[float], None] = time.sleep) -> None:
         self._store = store
@@ -205,6 +208,8 @@ class FileBackend:
 
     Methods raise NetworkError if a retry may help, InvalidRequestError if none can.
     """
+
+    is_shared = True
 
     def __init__(self, place: Path | ObjectPath, display: str) -> None:
         self._place = place
@@ -371,6 +376,7 @@ class JobStateStore:
     def __init__(self, backend: StateBackend | None, ti: Any, clock: Callable[[], float] = time.time) -> None:
         index = getattr(ti, "map_index", None)
         self._backend = backend
+        self._is_shared = backend is not None and backend.is_shared
         self._clock = clock
         self._run = f"{ti.dag_id}/{ti.run_id}"
         self._task = ti.task_id if index is None or index < 0 else f"{ti.task_id}[{index}]"
@@ -434,7 +440,7 @@ class JobStateStore:
 
     def is_own(self, state: JobState) -> bool:
         """Whether this task instance wrote the state, in this attempt or an earlier one."""
-        if state.run is None and isinstance(self._backend, TaskStateBackend):  # written by 0.1
+        if state.run is None and not self._is_shared:  # written by 0.1
             return True
         return (state.run, state.task) == (self._run, self._task)
 
@@ -654,7 +660,7 @@ class JobStateStore:
         return {self._key(state): state for state in states}, version
 
     def _key(self, state: JobState) -> str:
-        return state.fingerprint if isinstance(self._backend, FileBackend) else ""
+        return state.fingerprint if self._is_shared else ""
 
     def _put(self, new: JobState | None, *, expected: JobState | None) -> bool:
         """Replace `expected` by `new`, each None for nothing; False if another task has changed it meanwhile.
@@ -685,7 +691,7 @@ class JobStateStore:
     def _as_stored(self, states: Mapping[str, JobState]) -> Mapping[str, Any] | None:
         if not states:
             return None
-        if not isinstance(self._backend, FileBackend):
+        if not self._is_shared:
             return next(iter(states.values())).as_stored()
         newest = sorted(states.values(), key=lambda state: state.at)[-_MAX_JOBS_IN_FILE:]
         return {_JOBS_KEY: [state.as_stored() for state in newest]}

@@ -201,7 +201,7 @@ class SuccessListener:
     The plugin lists it; for tasks that are not ours it reads `sys.modules` only.
     """
 
-    @hookimpl(tryfirst=True)  # type: ignore[untyped-decorator]
+    @hookimpl(tryfirst=True)
     def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
         """Called by Airflow; also by its API server if a user marks a task, which then has no operator."""
         module = sys.modules.get("magichour_provider.operators.image_to_video")

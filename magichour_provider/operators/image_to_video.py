@@ -270,8 +270,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             return None
         from magichour_provider.jobs.run_budget import RunBudget
 
-        cancel = self._cancellation.raise_if_cancelled if self._cancellation is not None else None
-        return RunBudget.from_task(self, context, limit, cancel)
+        return RunBudget.from_task(self, context, limit, self._cancellation)
 
     def _trigger(
         self,

@@ -1,0 +1,129 @@
+"""A video is charged at most once, whatever happens: a state machine of attempts, kills, lost answers and Clears.
+
+The same rules hold for both backends: a task state store for each task instance, or one file for three runs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from world import Clock, Killed, MagicHour, Steps, Task
+
+from magichour_provider.exceptions import APIError, MagicHourError, NetworkError, SubmissionUnknownError
+
+FAULTS = [None, None, 429, 503, 402, 422, 502, "never connected", "lost on the way", "answer lost", "unreadable"]
+RUNS = 3
+
+
+class PaidOnce(RuleBasedStateMachine):
+    """Tasks that want one video. `excused`: jobs that a user has given up, by a Clear, or that cost nothing."""
+
+    with_file = False
+
+    @initialize()
+    def begin(self):
+        self.magic, self.clock = MagicHour(), Clock()
+        self.folder = tempfile.TemporaryDirectory()
+        path = Path(self.folder.name) / "cat.json" if self.with_file else None
+        self.tasks = [
+            Task(self.magic, self.clock, path=path, run=f"run_{number}")
+            for number in range(RUNS if self.with_file else 1)
+        ]
+        self.excused = set()
+        self.returned = {}
+        self.succeeded = {}
+        self.told = set()
+
+    def teardown(self):
+        if hasattr(self, "folder"):
+            self.folder.cleanup()
+
+    def live(self):
+        return {job["id"] for job in self.magic.jobs.values() if self.costs(job)} - self.excused
+
+    @staticmethod
+    def costs(job):
+        return job["status"] not in ("error", "canceled") and job["enabled"]
+
+    @rule(
+        number=st.integers(0, RUNS - 1),
+        faults=st.lists(st.sampled_from(FAULTS), max_size=4),
+        at=st.none() | st.integers(0, 14),
+        after=st.booleans(),
+    )
+    def attempt(self, number, faults, at, after):
+        task = self.tasks[number % len(self.tasks)]
+        self.magic.faults = list(faults)
+        self.returned.pop(task, None)
+        self.succeeded.pop(task, None)
+        try:
+            job = task.attempt(Steps(at, after=after))
+        except SubmissionUnknownError:
+            self.told.add(task)
+        except (APIError, NetworkError):
+            pass
+        except Killed:
+            pass
+        else:
+            assert job.id in self.magic.jobs
+            assert self.costs(self.magic.jobs[job.id]), "a job that has come to nothing is given to nobody"
+            self.returned[task] = job.id
+
+    @rule(number=st.integers(0, RUNS - 1))
+    def clear(self, number):
+        task = self.tasks[number % len(self.tasks)]
+        if task in self.told:  # the user was asked to check whether there is a job
+            self.excused |= self.live()
+        if task in self.succeeded:
+            self.excused.add(self.succeeded.pop(task))
+        self.told.discard(task)
+        task.clear()
+
+    @precondition(lambda self: self.returned)
+    @rule(data=st.data())
+    def succeed(self, data):
+        task = data.draw(st.sampled_from(sorted(self.returned, key=self.tasks.index)))
+        job_id = self.returned.pop(task)
+        if self.costs(self.magic.jobs[job_id]):
+            self.magic.end(job_id, "complete")
+            task.succeed(job_id)
+            self.succeeded[task] = job_id
+
+    @precondition(lambda self: self.live())
+    @rule(data=st.data(), status=st.sampled_from(["error", "canceled", "deleted", "complete"]))
+    def job_ends(self, data, status):
+        job_id = data.draw(st.sampled_from(sorted(self.live())))
+        if job_id not in self.succeeded.values():
+            self.magic.end(job_id, status)
+
+    @rule(seconds=st.sampled_from([10, 130, 4000]))
+    def time_passes(self, seconds):
+        self.clock.now += seconds
+
+    @invariant()
+    def charged_at_most_once(self):
+        if hasattr(self, "magic"):
+            assert len(self.live()) <= 1, self.magic.jobs
+
+
+class PaidOnceByFile(PaidOnce):
+    """Three runs share one file."""
+
+    with_file = True
+
+
+SETTINGS = settings(
+    max_examples=60,
+    stateful_step_count=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+TestTaskStateStore = PaidOnce.TestCase
+TestTaskStateStore.settings = SETTINGS
+TestFile = PaidOnceByFile.TestCase
+TestFile.settings = SETTINGS

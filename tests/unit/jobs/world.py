@@ -1,0 +1,184 @@
+"""Magic Hour in memory, behind httpx.MockTransport, and task instances whose attempts can be killed at any step."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from types import SimpleNamespace
+
+import httpx
+
+from magichour_provider.client.settings import ClientSettings
+from magichour_provider.client.sync import MagicHourClient
+from magichour_provider.exceptions import TaskKilledError
+from magichour_provider.jobs.request import VideoRequest
+from magichour_provider.jobs.state import FileBackend, JobStateStore, TaskStateBackend
+from magichour_provider.jobs.submit import Cancellation, DeferredTimeout, submit
+
+CREDITS = 72
+
+
+class Killed(BaseException):
+    """The process is gone: nothing after this runs."""
+
+
+class Clock:
+    """Seconds since the epoch; sleeping moves it on."""
+
+    def __init__(self):
+        self.now = 1_800_000_000.0
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+class Steps:
+    """Counts what an attempt does to the outside, and kills it before or after step number `at`."""
+
+    def __init__(self, at=None, *, after=False):
+        self.at, self.after, self.done = at, after, 0
+
+    def __call__(self, action):
+        number, self.done = self.done, self.done + 1
+        if number == self.at and not self.after:
+            raise Killed
+        result = action()
+        if number == self.at:
+            raise Killed
+        return result
+
+
+def respond(status, body):
+    """An answer that can be streamed."""
+    content = body if isinstance(body, str) else json.dumps(body)
+    return httpx.Response(status, content=iter([content.encode()]))
+
+
+class MagicHour:
+    """The API. `faults` holds how the next creates are answered; `jobs` all jobs that were charged."""
+
+    def __init__(self):
+        self.jobs = {}
+        self.faults = []
+        self._ids = itertools.count()
+
+    def __call__(self, request):
+        path = request.url.path
+        if path == "/v1/account":
+            return respond(200, {"tier": "pro", "credits": 12_000 - CREDITS * len(self.jobs)})
+        if request.method == "POST":
+            return self._create(json.loads(request.content))
+        job = self.jobs[path.rpartition("/")[2]]
+        return respond(200, job)
+
+    def _create(self, body):
+        fault = self.faults.pop(0) if self.faults else None
+        if fault in (429, 503, 402, 422):
+            return respond(fault, {"message": "no"})
+        if fault == "never connected":
+            raise httpx.ConnectError("refused")
+        if fault != "lost on the way":
+            job = {
+                "id": f"cm{next(self._ids)}",
+                "status": "rendering",
+                "enabled": True,
+                "credits_charged": CREDITS,
+                "name": body["name"],
+                "prompt": body["style"].get("prompt") if "style" in body else body.get("prompt"),
+            }
+            self.jobs[job["id"]] = job
+        if fault in ("lost on the way", "answer lost"):
+            raise httpx.ReadTimeout("late")
+        if fault == 502:
+            return respond(502, "<html>")
+        if fault == "unreadable":
+            return respond(200, "{")
+        return respond(200, {"id": job["id"], "credits_charged": CREDITS})
+
+    def end(self, job_id, status):
+        """Let a job fail, be canceled or deleted, or complete."""
+        self.jobs[job_id] |= {
+            "status": "complete" if status == "deleted" else status,
+            "enabled": status != "deleted",
+            "credits_charged": 0 if status in ("error", "canceled") else CREDITS,
+            "error": {"code": "internal", "message": "no"} if status == "error" else None,
+        }
+
+
+class Store(dict):
+    """The task state store's three verbs."""
+
+    def set(self, key, value, *, retention=None):
+        self[key] = value
+
+    def delete(self, key):
+        self.pop(key, None)
+
+
+class CountedBackend:
+    """A backend each of whose reads and writes is a step."""
+
+    def __init__(self, backend, steps):
+        self._backend, self._steps = backend, steps
+        self.where, self.is_shared = backend.where, backend.is_shared
+
+    def __getattr__(self, name):
+        method = getattr(self._backend, name)
+        return lambda *arguments: self._steps(lambda: method(*arguments))
+
+
+class AlwaysRunning(Cancellation):
+    """A task that nobody has marked in Airflow."""
+
+    def raise_if_cancelled(self):
+        if self.cancelled:
+            raise TaskKilledError("killed")
+
+
+class Task:
+    """One task instance, attempt by attempt.
+
+    :param path: its `state_path`; None: a task state store of its own.
+    """
+
+    def __init__(self, magic, clock, *, path=None, run="run", map_index=-1):
+        self.magic, self.clock, self.path = magic, clock, path
+        self.store = Store()
+        self.ti = SimpleNamespace(
+            dag_id="dag", run_id=run, task_id="render", map_index=map_index, try_number=0, max_tries=2
+        )
+        self.cancellation = None
+
+    def clear(self):
+        self.ti.max_tries = self.ti.try_number + 2
+
+    def states(self, steps):
+        if self.path is None:
+            backend = TaskStateBackend(self.store, self.ti.try_number, self.clock.sleep)
+        else:
+            backend = FileBackend.from_path(str(self.path), None)
+        return JobStateStore(CountedBackend(backend, steps), self.ti, self.clock)
+
+    def attempt(self, steps=None, *, on_sleep=None, budget=None, **options):
+        """One more attempt; what `submit` returns or raises."""
+        self.ti.try_number += 1
+        steps = steps or Steps()
+        request = VideoRequest.from_arguments(
+            **{"image": "https://example.com/cat.png", "end_seconds": 3, "model": "ltx-2.3"}
+            | {"resolution": "480p", "name": f"{self.ti.run_id}", **options}
+        )
+        http = httpx.Client(transport=httpx.MockTransport(lambda sent: steps(lambda: self.magic(sent))))
+        client = MagicHourClient(http, ClientSettings("a-key"))
+        hook = SimpleNamespace(get_conn=lambda: client, get_video=client.get_video)
+        self.cancellation = AlwaysRunning({}, float("inf"))
+        sleep = on_sleep or self.clock.sleep
+        return submit(
+            request, self.states(steps), hook, self.cancellation, DeferredTimeout(), budget, sleep
+        )
+
+    def succeed(self, job_id):
+        """What the listener does once Airflow has accepted the success."""
+        self.states(Steps()).mark_done(job_id)
