@@ -128,4 +128,4 @@ def test_a_budget_that_the_others_cannot_see_is_refused(context):
     task = ImageToVideoOperator(task_id="mapped", **ORDER, **LIMIT)
     task.__dict__["_dag"] = dag
     with pytest.raises(xcom_board.InvalidRequestError, match=r"by partial\(\)"):
-        RunBudget.from_task(task, context, 100, lambda: None)
+        RunBudget.from_task(task, context, 100, None)

@@ -1,4 +1,4 @@
-"""The budget of a run: many tasks at once on a board like Airflow's, one entry each, no lock, no order."""
+"""The budget of a run: many tasks at once on a store like Airflow's, one entry each, no lock, no order."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from magichour_provider.exceptions import BudgetError, NetworkError, SubmissionUnknownError, TaskKilledError
 from magichour_provider.jobs.run_budget import RunBudget
@@ -15,7 +17,7 @@ from magichour_provider.jobs.run_budget import RunBudget
 COST = 100
 
 
-class Board:
+class Entries:
     """What the tasks of one run have written; every read and write takes its time, as over HTTP."""
 
     def __init__(self, delay=0.0):
@@ -23,71 +25,75 @@ class Board:
         self.alive = set()
         self.delay = delay
 
-    def of(self, name):
-        return Place(self, name)
+    def seen_by(self, name):
+        return SeenBy(self, name)
 
     def wait(self):
         time.sleep(random.uniform(0, self.delay))
 
 
-class Place:
-    """The board as one task sees it."""
+class SeenBy:
+    """The store as one task sees it."""
 
-    def __init__(self, board, name):
-        self.board, self.name = board, name
+    def __init__(self, store, name):
+        self.store, self.name = store, name
 
     def write(self, entry):
-        self.board.wait()
-        self.board.entries[self.name] = entry
-        self.board.wait()
+        self.store.wait()
+        self.store.entries[self.name] = entry
+        self.store.wait()
+
+    def read_own(self):
+        return self.store.entries.get(self.name)
 
     def read(self):
-        self.board.wait()
-        return list(self.board.entries.values())
+        self.store.wait()
+        return list(self.store.entries.values())
 
     def running(self):
-        self.board.wait()
-        return set(self.board.alive)
+        self.store.wait()
+        return set(self.store.alive)
 
 
-def budget(board, index=0, *, limit=1000, patience=60.0, spent=0):
+def budget(store, index=0, *, limit=1000, patience=60.0, spent=0):
     name = ("render", index)
-    board.alive.add(name)
+    store.alive.add(name)
     deadline = time.time() + patience
 
-    def make_sure():
-        if time.time() >= deadline:
-            raise TaskKilledError("The deadline passed.")
+    class Cancellation:
+        def raise_if_cancelled(self):
+            if time.time() >= deadline:
+                raise TaskKilledError("The deadline passed.")
 
-    made = RunBudget(limit, board.of(name), name, make_sure, lambda _: time.sleep(0.001))
+    made = RunBudget(limit, store.seen_by(name), name, Cancellation(), lambda _: time.sleep(0.001))
     made.begin(spent)
     return made
 
 
-def render(board, index, *, limit, cost=COST, paid=None):
+def render(store, index, *, limit, cost=COST, paid=None):
     """One task: reserve, pay, write down what was paid, end. Whether it was admitted."""
-    mine = budget(board, index, limit=limit)
+    mine = budget(store, index, limit=limit)
     try:
         mine.check(cost)
         with mine.reserved(cost):
-            board.wait()
+            store.wait()
             paid.append(cost)
-        mine.spent(cost)
+        mine.set_spent(cost)
     except BudgetError:
         return False
     finally:
-        board.alive.discard(("render", index))
+        store.alive.discard(("render", index))
     return True
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_fifty_tasks_at_once_never_spend_more_than_the_limit_and_use_it_up(seed):
+def test_fifty_tasks_at_once_spend_exactly_the_limit(seed):
     random.seed(seed)
-    board, paid, begin = Board(delay=0.003), [], threading.Barrier(50)
+    store, paid, begin = Entries(delay=0.003), [], threading.Barrier(50)
 
     def one(index):
         begin.wait()
-        return render(board, index, limit=40 * COST, paid=paid)
+        return render(store, index, limit=40 * COST, paid=paid)
 
     with ThreadPoolExecutor(50) as pool:
         admitted = list(pool.map(one, range(50)))
@@ -95,101 +101,167 @@ def test_fifty_tasks_at_once_never_spend_more_than_the_limit_and_use_it_up(seed)
     assert sum(admitted) == 40
 
 
-def test_clips_of_different_prices_stay_below_the_limit():
-    board, paid = Board(delay=0.003), []
+def test_videos_of_different_cost_stay_below_the_limit():
+    store, paid = Entries(delay=0.003), []
     prices = [random.Random(7).choice([30, 70, 110, 250]) for _ in range(40)]
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda i: render(board, i, limit=1500, cost=prices[i], paid=paid), range(len(prices))))
+        list(pool.map(lambda i: render(store, i, limit=1500, cost=prices[i], paid=paid), range(len(prices))))
     assert 1500 - 250 < sum(paid) <= 1500
 
 
-def test_what_earlier_tries_have_spent_counts():
-    board = Board()
-    budget(board, 1, spent=950)
+def test_credits_of_earlier_attempts_count():
+    store = Entries()
+    budget(store, 1, spent=950)
     with pytest.raises(BudgetError, match="has spent 950 of its max_credits_per_run, 1000"):
-        budget(board, 2).check(COST)
-    budget(board, 2).check(50)
+        budget(store, 2).check(COST)
+    budget(store, 2).check(50)
 
 
-def test_a_create_that_was_not_taken_gives_its_credits_back():
-    board = Board()
-    mine = budget(board, 1)
+def test_refused_create_gives_its_credits_back():
+    store = Entries()
+    mine = budget(store, 1)
     with pytest.raises(NetworkError), mine.reserved(1000):
         raise NetworkError("no")
-    budget(board, 2).check(1000)
+    budget(store, 2).check(1000)
 
 
-def test_a_create_of_unknown_outcome_counts_as_spent_once_its_task_has_ended():
-    board = Board()
-    with pytest.raises(SubmissionUnknownError), budget(board, 1).reserved(950):
+def test_unknown_outcome_counts_as_spent_after_its_task():
+    store = Entries()
+    with pytest.raises(SubmissionUnknownError), budget(store, 1).reserved(950):
         raise SubmissionUnknownError("perhaps")
-    board.alive.discard(("render", 1))
+    store.alive.discard(("render", 1))
     with pytest.raises(BudgetError):
-        budget(board, 2).check(COST)
+        budget(store, 2).check(COST)
 
 
-def test_a_killed_tasks_reservation_keeps_nobody_waiting():
-    board = Board()
-    budget(board, 1)._reserve(950)
-    board.alive.discard(("render", 1))
-    with pytest.raises(BudgetError), budget(board, 2).reserved(COST):
+def test_reservation_of_a_killed_task_counts_as_spent():
+    store = Entries()
+    budget(store, 1)._reserve(950)
+    store.alive.discard(("render", 1))
+    with pytest.raises(BudgetError), budget(store, 2).reserved(COST):
         pytest.fail("admitted")
 
 
-def test_a_reservation_that_may_come_free_is_waited_for():
-    board, pool, seconds = Board(), ThreadPoolExecutor(), []
+def test_task_waits_for_a_reservation_that_may_come_free():
+    store, pool, seconds = Entries(), ThreadPoolExecutor(), []
 
-    def create_that_is_not_taken():
+    def refused_create():
         with first.reserved(950):
-            seconds.append(pool.submit(render, board, 2, limit=1000, paid=[]))
-            while not board.entries.get(("render", 2), {}).get("waiting"):
+            seconds.append(pool.submit(render, store, 2, limit=1000, paid=[]))
+            while not store.entries.get(("render", 2), {}).get("waiting"):
                 time.sleep(0.001)
             raise NetworkError("not taken")
 
-    first = budget(board, 1)
+    first = budget(store, 1)
     with pool:
         with pytest.raises(NetworkError):
-            create_that_is_not_taken()
+            refused_create()
         assert seconds[0].result()
 
 
-def test_a_task_that_runs_and_has_written_nothing_yet_is_waited_for():
-    board = Board()
-    board.alive.add(("render", 1))
-    mine = budget(board, 2)
+def test_task_waits_for_the_entry_of_a_running_task():
+    store = Entries()
+    store.alive.add(("render", 1))
+    mine = budget(store, 2)
     with ThreadPoolExecutor() as pool:
         checked = pool.submit(mine.check, COST)
         time.sleep(0.05)
         assert not checked.done()
-        budget(board, 1, spent=950)
+        budget(store, 1, spent=950)
         with pytest.raises(BudgetError):
             checked.result()
 
 
-def test_nobody_waits_beyond_the_deadline():
-    board = Board()
-    board.alive.add(("render", 1))
+def test_wait_ends_with_the_deadline():
+    store = Entries()
+    store.alive.add(("render", 1))
     with pytest.raises(TaskKilledError):
-        budget(board, 2, patience=0.05).check(COST)
+        budget(store, 2, patience=0.05).check(COST)
 
 
-def test_an_error_that_is_not_ours_leaves_the_reservation_as_it_is():
-    """A try that Airflow has given up is refused its record, and must not write over what the new one has."""
-    board = Board()
-    with pytest.raises(RuntimeError), budget(board, 1).reserved(950):
+def test_foreign_error_keeps_the_reservation():
+    """Airflow refuses the state of an attempt that it has given up; its entry must not replace the new one."""
+    store = Entries()
+    with pytest.raises(RuntimeError), budget(store, 1).reserved(950):
         raise RuntimeError("Task instance not found")
-    assert board.entries[("render", 1)]["reserved"] == 950
+    assert store.entries[("render", 1)]["reserved"] == 950
 
 
-def test_a_task_without_a_limit_writes_down_what_it_spends_and_waits_for_nobody():
-    board = Board()
-    board.alive.add(("render", 1))
-    with budget(board, 2, limit=float("inf")).reserved(COST):
-        assert board.entries[("render", 2)]["reserved"] == COST
+def test_task_without_a_limit_writes_its_entry_and_does_not_wait():
+    store = Entries()
+    store.alive.add(("render", 1))
+    with budget(store, 2, limit=float("inf")).reserved(COST):
+        assert store.entries[("render", 2)]["reserved"] == COST
 
 
-def test_an_entry_of_a_later_version_is_read():
-    board = Board()
-    board.entries[("render", 1)] = {"task_id": "render", "map_index": 1, "spent": 950, "something_new": 1}
+def test_entry_of_a_later_version_is_read():
+    store = Entries()
+    store.entries[("render", 1)] = {"task_id": "render", "map_index": 1, "spent": 950, "something_new": 1}
     with pytest.raises(BudgetError):
-        budget(board, 2).check(COST)
+        budget(store, 2).check(COST)
+
+
+def test_state_of_another_run_leaves_the_entry_of_the_earlier_attempt():
+    store = Entries()
+    budget(store, 1, spent=300)
+    again = budget(store, 1, spent=None)
+    again.check(700)
+    with pytest.raises(BudgetError, match="has spent 300"):
+        again.check(701)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    limit=st.integers(50, 600),
+    costs=st.lists(st.integers(1, 250), min_size=1, max_size=4),
+    seed=st.integers(0, 2**32),
+)
+def test_no_interleaving_admits_more_than_the_limit(limit, costs, seed):
+    """Every read and write of every task may be the next one."""
+    store, paid, turn = Entries(), [], Turns(random.Random(seed))
+    store.wait = turn.wait
+    threads = [
+        threading.Thread(
+            target=turn.run, args=(render, store, index), kwargs={"limit": limit, "cost": cost, "paid": paid}
+        )
+        for index, cost in enumerate(costs)
+    ]
+    turn.start(threads)
+    assert sum(paid) <= limit
+    assert len(paid) == len(costs) or sum(costs) > limit, "whoever fits is admitted"
+
+
+class Turns:
+    """Lets one thread run at a time, and picks the next one at each step."""
+
+    def __init__(self, orders):
+        self._orders, self._waiting, self._lock = orders, {}, threading.Lock()
+        self._alive = 0
+
+    def run(self, task, *args, **kwargs):
+        self.wait()
+        try:
+            task(*args, **kwargs)
+        finally:
+            with self._lock:
+                self._alive -= 1
+                self._next()
+
+    def wait(self):
+        mine = threading.Event()
+        with self._lock:
+            self._waiting[threading.get_ident()] = mine
+            self._next()
+        assert mine.wait(30)
+
+    def start(self, threads):
+        self._alive = len(threads)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _next(self):
+        if self._waiting and len(self._waiting) == self._alive:
+            chosen = self._orders.choice(sorted(self._waiting))
+            self._waiting.pop(chosen).set()

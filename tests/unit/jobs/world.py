@@ -1,4 +1,4 @@
-"""Magic Hour in memory, behind httpx.MockTransport, and task instances whose attempts can be killed at any step."""
+"""Magic Hour in memory (httpx.MockTransport), and tasks whose attempts can be killed at any step."""
 
 from __future__ import annotations
 
@@ -175,9 +175,7 @@ class Task:
         hook = SimpleNamespace(get_conn=lambda: client, get_video=client.get_video)
         self.cancellation = AlwaysRunning({}, float("inf"))
         sleep = on_sleep or self.clock.sleep
-        return submit(
-            request, self.states(steps), hook, self.cancellation, DeferredTimeout(), budget, sleep
-        )
+        return submit(request, self.states(steps), hook, self.cancellation, DeferredTimeout(), budget, sleep)
 
     def succeed(self, job_id):
         """What the listener does once Airflow has accepted the success."""
