@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class VideoProjectLink(BaseOperatorLink):
-    """The clip's page in Magic Hour's library.
+    """The job's page in Magic Hour's library.
 
     Computed in the task's process at the end of every worker run, also of one that ends in a deferral,
     so the link is there while the task is deferred.

@@ -41,7 +41,7 @@ class MagicHourRetryPolicy(ExceptionRetryPolicy):
         if any(rule.matches(exception) for rule in self.rules) or not isinstance(exception, MagicHourError):
             return super().evaluate(exception, try_number, max_tries, context)
         if not exception.retryable:
-            return RetryDecision.fail(f"{type(exception).__name__}: no retry can mend this.")
+            return RetryDecision.fail(f"{type(exception).__name__}: no retry can help.")
         pause = exception.retry_after if isinstance(exception, APIError) else None
         if pause is None:
             return super().evaluate(exception, try_number, max_tries, context)

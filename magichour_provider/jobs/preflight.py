@@ -1,6 +1,6 @@
 """Everything that is checked before credits are spent: images, account, model, estimate, balance.
 
-A check costs nothing. Whatever can fail without a create fails here, before the upload.
+A check costs nothing. All that can fail without a create fails here, before the upload.
 """
 
 from __future__ import annotations

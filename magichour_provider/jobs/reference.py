@@ -56,7 +56,7 @@ class JobReference:
         return job
 
     def describe(self, project: VideoProject) -> dict[str, Any]:
-        """What an operator returns of a job that may still go on."""
+        """What an operator returns of a job that may still run."""
         from magichour_provider.polling.outcome import status_text
 
         return job_result(
@@ -102,7 +102,7 @@ def job_result(
     end_seconds: float | None,
     credits_charged: int | None,
 ) -> dict[str, Any]:
-    """The contract of the XCom: seconds and credits, None where nobody knows."""
+    """The contract of the XCom: seconds and credits, None if not known."""
     return {
         "project_id": job.project_id,
         "status": status,
@@ -116,7 +116,7 @@ def job_result(
 
 
 def job_name(context: Context) -> str:
-    """Name a job so that a person finds the task by it: Dag, task, map index and run, in 100 characters.
+    """Name a job so that a user finds the task by it: Dag, task, map index and run, in 100 characters.
 
     Where that is too long, the ids of Dag and task are shortened, and a very long run id.
     """

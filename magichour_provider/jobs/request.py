@@ -22,7 +22,7 @@ OnUnknownCost = Literal["allow", "fail"]
 """What to do with a video whose rate is not published."""
 
 IfExists = Literal["skip", "overwrite", "fail"]
-"""What to do if a target exists: leave this video as it is, replace whatever is there, or refuse."""
+"""What to do if a target exists: leave this video as it is, replace the file, or refuse."""
 
 _TEXTS = ("image", "end_image", "prompt", "model", "resolution", "name", "image_conn_id")
 _LIMITS = ("max_credits", "max_credits_per_run", "on_unknown_cost")

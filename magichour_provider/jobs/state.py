@@ -1,7 +1,7 @@
 """The state of a paid job, by which a new attempt re-attaches to the job instead of paying for another.
 
 `intent` is written before the create, `submitted` as soon as the create is answered, `done` when Airflow has
-accepted the task's success. A state without a job id means that nobody knows whether the create was
+accepted the task's success. A state without a job id means that it is not known whether the create was
 received: the task then fails, and submits again only if a user clears it after that.
 
 Exactly one backend keeps the state. `TaskStateBackend` is the task state store of Airflow 3.3: one for each
@@ -64,7 +64,7 @@ _NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
 
 
 class Stage(str, Enum):
-    """How far a submission has come. `unknown`: an intent without a job id, and a user has been told."""
+    """How far a submission has come. `unknown`: an intent without a job id, reported to the user."""
 
     INTENT = "intent"
     UNKNOWN = "unknown"
@@ -183,7 +183,7 @@ class TaskStateBackend:
         return self._store.get(KEY), None
 
     def write(self, stored: Mapping[str, Any] | None, version: Any) -> None:
-        """Replace what is stored. Raises whatever Airflow raises for an attempt that it has given up."""
+        """Replace what is stored. Airflow raises for an attempt that it has given up."""
         if stored is None:
             self._store.delete(KEY)
         else:
@@ -200,7 +200,7 @@ class TaskStateBackend:
 
 
 class FileBackend:
-    """A small JSON file, on a disk or in an object store, replaced as a whole and only if nobody else has.
+    """A small JSON file, on a disk or in an object store, replaced as a whole, and only if no other task has.
 
     Local: under an exclusive lock (`flock` on a file beside it), and compared with what was read. S3: by
     `If-None-Match` and `If-Match`. Other stores: compared before the write, which two writers at the same
@@ -461,9 +461,9 @@ class JobStateStore:
     def read(self, fingerprint: str | None = None) -> JobState | None:
         """The state to go by. Raises SubmissionUnknownError if what is stored cannot be used.
 
-        This task's own create of unknown outcome comes first, whatever is asked for now. Then the job of
-        this request, whoever has paid. Then this task's last job; if the request is not known, the only job
-        there is.
+        This task's own create of unknown outcome comes first, also if another video is asked for. Then the job
+        of this request, also if another task has paid. Then this task's last job; if the request is not known,
+        the only job there is.
 
         :param fingerprint: the request; None if it is not known.
         """
@@ -584,7 +584,9 @@ class JobStateStore:
         try:
             state = self._state or self._find(project_id)
         except Exception:
-            log.exception("The job state in %s could not be read; going on with %s.", self.where, project_id)
+            log.exception(
+                "The job state in %s could not be read; continuing with %s.", self.where, project_id
+            )
             return
         if state is None:
             return
@@ -634,7 +636,7 @@ class JobStateStore:
         except Exception:
             self._state = job
             log.exception(
-                "Job %s (%s credits, %s) is submitted and could not be recorded; going on with it.",
+                "Job %s (%s credits, %s) is submitted and could not be recorded; continuing with it.",
                 job.project_id,
                 job.credits_charged,
                 library_url(str(job.project_id)),
@@ -663,7 +665,7 @@ class JobStateStore:
         return state.fingerprint if self._is_shared else ""
 
     def _put(self, new: JobState | None, *, expected: JobState | None) -> bool:
-        """Replace `expected` by `new`, each None for nothing; False if another task has changed it meanwhile.
+        """Replace `expected` by `new`, each may be None; False if another task has changed it meanwhile.
 
         The states of other requests stay as they are. A write that the driver has sent twice counts as one.
         """

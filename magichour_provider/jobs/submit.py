@@ -58,7 +58,7 @@ _CONFLICT_POLL_SECONDS = 1.0
 class Cancellation:
     """What `on_kill` and a submission know of each other.
 
-    :param deadline: epoch seconds after which nobody would wait for the job.
+    :param deadline: epoch seconds after which the task would not wait for the job.
     :param cancelled: set by `on_kill`: no create is sent any more.
     :param in_flight: the name of the job whose create is in flight.
     :param job: the paid job, as soon as it is known.

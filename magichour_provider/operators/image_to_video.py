@@ -249,8 +249,8 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
     def on_success(self, context: Context) -> None:
         """Record the success in the job state: called by the plugin's listener, in the worker, after it.
 
-        If the result could not be stored, or the task was killed or marked failed on its last line, nobody
-        has been given the job: then a Clear must re-attach to it. So Airflow is asked for the state.
+        The result may not have been stored, or the task was killed or marked failed on its last line. Then a
+        Clear must re-attach to the job. So Airflow is asked for the state.
         """
         if self.durable and current_task_state(context) == "success":
             self._state_store(context).mark_done(self.linked_project_id)
@@ -294,14 +294,14 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         )
 
     def _announce(self, context: Context, job: SubmittedJob) -> None:
-        """Leave the job's id where users and the next tasks find it, whatever happens next."""
+        """Leave the job's id where users and the next tasks find it, before anything else."""
         self.linked_project_id = job.id
         self.credits_charged = job.credits_charged
         if self.do_xcom_push:
             try:
                 context["ti"].xcom_push("project_id", job.id)
             except Exception:  # the job is paid for, and its id is in the job state and the log
-                self.log.exception("The XCom 'project_id' could not be written; going on.")
+                self.log.exception("The XCom 'project_id' could not be written; continuing.")
 
     def _wait(self, job: SubmittedJob, deadline: float, submitted: float | None) -> Outcome:
         from magichour_provider.polling.poller import Poller, wait_in_worker

@@ -162,7 +162,7 @@ def tries(context, monkeypatch):
     context["task_state_store"] = store
     context["ti"].max_tries = 2
 
-    def one(*, cleared=False, told=True, **options):
+    def one(*, cleared=False, accepted=True, **options):
         if cleared:
             context["ti"].max_tries += 3
         options = {
@@ -174,7 +174,7 @@ def tries(context, monkeypatch):
         }
         one.operator = ImageToVideoOperator(task_id="render", **{"image": IMAGE, **options})
         result = one.operator.execute(context)
-        if told:
+        if accepted:
             one.succeed()
         return result
 

@@ -1,17 +1,16 @@
-"""A new try takes up what an earlier one has paid for: the operator, the sandbox, a store like Airflow's."""
+"""A retry re-attaches to the paid job: the operator, the sandbox, a store like Airflow's."""
 
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 
 from magichour_provider import airflow_internals as compat
 from magichour_provider.exceptions import InvalidResponseError
-from magichour_provider.jobs.state import RECOVERED_KEY, KEY
+from magichour_provider.jobs.state import KEY, RECOVERED_KEY
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -42,14 +41,14 @@ def killed_while_waiting(tries, monkeypatch, **options):
             tries(**options)
 
 
-def test_a_try_that_was_killed_while_waiting_is_gone_on_with(tries, monkeypatch, magichour_sandbox):
+def test_retry_reattaches_after_a_kill(tries, monkeypatch, magichour_sandbox):
     killed_while_waiting(tries, monkeypatch)
     result = tries()
     (job,) = jobs(magichour_sandbox)
     assert (result["project_id"], result["status"]) == (job["id"], "complete")
 
 
-def test_a_job_that_became_complete_meanwhile_is_taken_as_it_is(tries, monkeypatch, magichour_sandbox):
+def test_retry_reattaches_to_a_complete_job(tries, monkeypatch, magichour_sandbox):
     magichour_sandbox.control.behaviour(render_seconds=0)
     killed_while_waiting(tries, monkeypatch)
     assert tries()["project_id"] == jobs(magichour_sandbox)[0]["id"]
@@ -57,7 +56,7 @@ def test_a_job_that_became_complete_meanwhile_is_taken_as_it_is(tries, monkeypat
 
 
 @pytest.mark.parametrize("status", ["error", "canceled"])
-def test_a_job_that_came_to_nothing_is_submitted_anew(tries, monkeypatch, magichour_sandbox, status):
+def test_retry_submits_again_after_a_failed_job(tries, monkeypatch, magichour_sandbox, status):
     magichour_sandbox.control.behaviour(render_seconds=3600)
     killed_while_waiting(tries, monkeypatch)
     magichour_sandbox.control.set_job(jobs(magichour_sandbox)[0]["id"], status)
@@ -66,29 +65,29 @@ def test_a_job_that_came_to_nothing_is_submitted_anew(tries, monkeypatch, magich
     assert len(jobs(magichour_sandbox)) == 2
 
 
-def test_another_request_is_another_job(tries, monkeypatch, magichour_sandbox):
+def test_changed_request_submits_again(tries, monkeypatch, magichour_sandbox):
     killed_while_waiting(tries, monkeypatch)
     tries(prompt="changed")
     assert len(jobs(magichour_sandbox)) == 2
 
 
-def test_another_name_is_the_same_job(tries, monkeypatch, magichour_sandbox):
+def test_changed_name_reattaches(tries, monkeypatch, magichour_sandbox):
     killed_while_waiting(tries, monkeypatch)
     tries(name="changed")
     assert len(jobs(magichour_sandbox)) == 1
 
 
-def test_a_cleared_success_is_rendered_anew(tries, magichour_sandbox):
+def test_clear_after_success_submits_again(tries, magichour_sandbox):
     first = tries()
     second = tries(cleared=True)
     assert first["project_id"] != second["project_id"]
     assert len(jobs(magichour_sandbox)) == 2
 
 
-def test_a_success_that_airflow_never_heard_of_is_not_paid_for_again(tries, magichour_sandbox):
+def test_clear_after_unaccepted_success_reattaches(tries, magichour_sandbox):
     """Killed after the last line of the task, or its XCom could not be stored: a retry, or a Clear."""
-    first = tries(told=False)
-    assert tries(told=False)["project_id"] == first["project_id"]
+    first = tries(accepted=False)
+    assert tries(accepted=False)["project_id"] == first["project_id"]
     assert tries(cleared=True)["project_id"] == first["project_id"]
     assert len(jobs(magichour_sandbox)) == 1
     assert tries(cleared=True)["project_id"] != first["project_id"]
@@ -96,21 +95,21 @@ def test_a_success_that_airflow_never_heard_of_is_not_paid_for_again(tries, magi
 
 @pytest.mark.parametrize("state", ["failed", "running", None])
 def test_success_that_airflow_did_not_accept_is_not_recorded(tries, context, monkeypatch, state):
-    tries(told=False)
+    tries(accepted=False)
     monkeypatch.setattr(compat, "task_states", lambda *_, **__: {"a_task": state})
     tries.operator.on_success(context)
     assert tries.store[KEY]["stage"] == "submitted"
 
 
-def test_a_clear_while_a_person_is_being_told_tells_them_again(
+def test_clear_while_the_outcome_is_reported_reports_it_again(
     tries, monkeypatch, magichour_sandbox, fails_for_good
 ):
     """Killed while the balance is read for the message."""
-    from magichour_provider.jobs import submit as purchase
+    from magichour_provider.jobs import submit
 
     magichour_sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
     with monkeypatch.context() as patch:
-        patch.setattr(purchase, "get_balance", raising(Killed()))
+        patch.setattr(submit, "get_balance", raising(Killed()))
         with pytest.raises(Killed):
             tries()
         with pytest.raises(Killed):
@@ -121,7 +120,7 @@ def test_a_clear_while_a_person_is_being_told_tells_them_again(
 
 
 @pytest.mark.parametrize("body", ["<html>not found</html>", {"message": "not found"}])
-def test_a_passing_404_does_not_lose_the_job(tries, monkeypatch, magichour_sandbox, body):
+def test_passing_404_keeps_the_job(tries, monkeypatch, magichour_sandbox, body):
     killed_while_waiting(tries, monkeypatch)
     fault = {"path": "/v1/video-projects/*", "status": 404, "body": body, "times": 1}
     magichour_sandbox.control.faults([fault])
@@ -131,9 +130,7 @@ def test_a_passing_404_does_not_lose_the_job(tries, monkeypatch, magichour_sandb
     assert len(jobs(magichour_sandbox)) == 1
 
 
-def test_a_store_that_forgets_for_a_moment_does_not_lose_the_job(
-    tries, context, monkeypatch, magichour_sandbox
-):
+def test_passing_404_of_the_state_store_keeps_the_job(tries, context, monkeypatch, magichour_sandbox):
     killed_while_waiting(tries, monkeypatch)
     context["ti"].try_number = 2
     answers = [None]
@@ -145,7 +142,7 @@ def test_a_store_that_forgets_for_a_moment_does_not_lose_the_job(
     assert len(jobs(magichour_sandbox)) == 1
 
 
-def test_a_found_job_that_nobody_asked_for_is_not_kept_for_later(tries, magichour_sandbox, fails_for_good):
+def test_recovered_id_without_an_unknown_outcome_is_dropped(tries, magichour_sandbox, fails_for_good):
     first = tries()
     tries.store[RECOVERED_KEY] = first["project_id"]
     magichour_sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
@@ -154,13 +151,13 @@ def test_a_found_job_that_nobody_asked_for_is_not_kept_for_later(tries, magichou
             tries(cleared=cleared, prompt="another")
 
 
-def test_a_price_that_cannot_be_read_does_not_lose_the_job(tries, magichour_sandbox):
+def test_unreadable_credits_keep_the_job(tries, magichour_sandbox):
     answer = {"id": "cmAnotherJob1", "credits_charged": "many"}
     magichour_sandbox.control.faults([{**CREATES, "status": 200, "body": answer, "times": 1}])
     assert tries(wait_for_completion=False)["project_id"] == "cmAnotherJob1"
 
 
-def test_a_cleared_failure_takes_the_job_up(tries, monkeypatch, magichour_sandbox):
+def test_clear_after_failure_reattaches(tries, monkeypatch, magichour_sandbox):
     killed_while_waiting(tries, monkeypatch)
     tries(cleared=True)
     assert len(jobs(magichour_sandbox)) == 1
@@ -184,9 +181,7 @@ def killed_in_create(connection, tries, monkeypatch):
 
 
 @pytest.mark.usefixtures("killed_in_create")
-def test_a_try_that_was_killed_inside_the_create_stops_the_next_ones_until_a_person_clears_it(
-    tries, magichour_sandbox, fails_for_good
-):
+def test_kill_in_the_create_fails_retries_until_a_clear(tries, magichour_sandbox, fails_for_good):
     for _ in range(2):
         with fails_for_good(match="12000 credits before") as stopped:
             tries()
@@ -198,7 +193,7 @@ def test_a_try_that_was_killed_inside_the_create_stops_the_next_ones_until_a_per
 
 
 @pytest.mark.usefixtures("killed_in_create")
-def test_a_clear_by_somebody_who_was_not_told_yet_tells_them_first(tries, magichour_sandbox, fails_for_good):
+def test_clear_before_the_report_reports_first(tries, magichour_sandbox, fails_for_good):
     with fails_for_good(match="clear the task: it submits again"):
         tries(cleared=True)
     assert len(jobs(magichour_sandbox)) == 1
@@ -207,13 +202,13 @@ def test_a_clear_by_somebody_who_was_not_told_yet_tells_them_first(tries, magich
 
 
 @pytest.mark.usefixtures("killed_in_create")
-def test_a_changed_request_does_not_settle_an_unknown_outcome(tries, magichour_sandbox, fails_for_good):
+def test_changed_request_keeps_an_unknown_outcome(tries, magichour_sandbox, fails_for_good):
     with fails_for_good(match="library"):
         tries(prompt="changed")
     assert len(jobs(magichour_sandbox)) == 1
 
 
-def test_a_paid_job_is_not_lost_with_its_image(tries, monkeypatch, magichour_sandbox, tmp_path):
+def test_missing_image_reattaches(tries, monkeypatch, magichour_sandbox, tmp_path):
     image = tmp_path / "still.jpg"
     image.write_bytes(Path(IMAGE).read_bytes())
     killed_while_waiting(tries, monkeypatch, image=str(image))
@@ -222,15 +217,13 @@ def test_a_paid_job_is_not_lost_with_its_image(tries, monkeypatch, magichour_san
     assert len(jobs(magichour_sandbox)) == 1
 
 
-def test_a_clear_is_seen_when_the_dag_has_fewer_retries_by_now(tries, context, magichour_sandbox):
+def test_clear_is_detected_with_fewer_retries(tries, context, magichour_sandbox):
     first = tries()
     context["ti"].max_tries = 1  # the first try, and no retries any more
     assert tries()["project_id"] != first["project_id"]
 
 
-def test_a_store_that_fails_after_the_create_does_not_let_go_of_the_job(
-    tries, monkeypatch, magichour_sandbox, caplog
-):
+def test_state_store_error_after_the_create_keeps_the_job(tries, monkeypatch, magichour_sandbox, caplog):
     refused = []
 
     def broken(store, key, value, *, retention):
@@ -247,20 +240,20 @@ def test_a_store_that_fails_after_the_create_does_not_let_go_of_the_job(
     assert tries()["project_id"] == job["id"]
 
 
-def test_a_record_of_a_later_version_is_read(tries, magichour_sandbox):
+def test_state_of_a_later_version_is_read(tries, magichour_sandbox):
     first = tries()
     tries.store[KEY]["something_new"] = 1
     assert tries()["project_id"] == first["project_id"]
 
 
-def test_a_record_that_cannot_be_read_pays_for_nothing(tries, magichour_sandbox, fails_for_good):
+def test_unreadable_state_submits_nothing(tries, magichour_sandbox, fails_for_good):
     tries.store[KEY] = {"stage": "beyond"}
     with fails_for_good(match="cannot be read"):
         tries()
     assert jobs(magichour_sandbox) == []
 
 
-def test_a_create_of_unknown_outcome_stops_the_next_try_too(tries, magichour_sandbox, fails_for_good):
+def test_unknown_outcome_fails_the_retry(tries, magichour_sandbox, fails_for_good):
     magichour_sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
     for _ in range(2):
         with fails_for_good(match="library"):
@@ -268,7 +261,7 @@ def test_a_create_of_unknown_outcome_stops_the_next_try_too(tries, magichour_san
     assert len(jobs(magichour_sandbox)) == 1
 
 
-def test_a_create_that_was_not_taken_leaves_no_record(tries, magichour_sandbox, fails_for_good):
+def test_refused_create_leaves_no_state(tries, magichour_sandbox, fails_for_good):
     magichour_sandbox.control.faults([{**CREATES, "status": 422, "body": {"message": "no"}, "times": 1}])
     with fails_for_good(match="422"):
         tries()
@@ -278,7 +271,7 @@ def test_a_create_that_was_not_taken_leaves_no_record(tries, magichour_sandbox, 
 
 
 @pytest.mark.parametrize("trouble", [RuntimeError("disk"), AirflowTaskTimeout("time is up")])
-def test_trouble_after_the_create_may_be_retried(tries, magichour_sandbox, monkeypatch, trouble):
+def test_error_after_the_create_reattaches(tries, magichour_sandbox, monkeypatch, trouble):
     with monkeypatch.context() as patch:
         patch.setattr(ImageToVideoOperator, "_announce", raising(trouble))
         with pytest.raises(type(trouble)):
@@ -287,7 +280,7 @@ def test_trouble_after_the_create_may_be_retried(tries, magichour_sandbox, monke
     assert len(jobs(magichour_sandbox)) == 1
 
 
-def test_a_passed_deadline_may_be_retried(tries, magichour_sandbox):
+def test_timeout_reattaches(tries, magichour_sandbox):
     from magichour_provider.exceptions import WaitTimeoutError
 
     magichour_sandbox.control.behaviour(render_seconds=1)
@@ -297,18 +290,18 @@ def test_a_passed_deadline_may_be_retried(tries, magichour_sandbox):
     assert len(jobs(magichour_sandbox)) == 1
 
 
-def test_without_waiting_a_retry_returns_the_same_job_and_a_clear_a_new_one(tries, magichour_sandbox):
+def test_no_wait_retry_reattaches_and_clear_submits(tries, magichour_sandbox):
     first = tries(wait_for_completion=False)
     assert tries(wait_for_completion=False)["project_id"] == first["project_id"]
     assert tries(wait_for_completion=False, cleared=True)["project_id"] != first["project_id"]
 
 
-def test_who_does_not_want_a_record_has_none(tries, magichour_sandbox):
+def test_durable_false_writes_no_state(tries, magichour_sandbox):
     tries(durable=False)
     assert tries.store == {}
 
 
-def test_the_record_holds_ids_numbers_and_a_hash(tries, monkeypatch):
+def test_state_holds_ids_numbers_and_a_hash(tries, monkeypatch):
     killed_while_waiting(
         tries, monkeypatch, prompt="a secret prompt", image="https://example.com/a.png?sig=SECRET"
     )
@@ -333,9 +326,7 @@ def test_the_record_holds_ids_numbers_and_a_hash(tries, monkeypatch):
     assert "secret" not in str(record).lower()
 
 
-def test_what_was_known_before_a_create_that_was_not_taken_is_known_after_it(
-    tries, magichour_sandbox, fails_for_good
-):
+def test_refused_create_restores_the_earlier_state(tries, magichour_sandbox, fails_for_good):
     first = tries()
     record = dict(tries.store[KEY])
     magichour_sandbox.control.faults([{**CREATES, "status": 422, "body": {"message": "no"}, "times": 1}])
@@ -345,7 +336,7 @@ def test_what_was_known_before_a_create_that_was_not_taken_is_known_after_it(
     assert tries()["project_id"] != first["project_id"], "the Clear still holds for the next try"
 
 
-def test_an_unknown_outcome_says_what_the_balance_does(tries, magichour_sandbox, fails_for_good):
+def test_unknown_outcome_compares_balances(tries, magichour_sandbox, fails_for_good):
     magichour_sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
     hint = "12000 credits before, and has 11928 now, 72 fewer; the video costs 72"
     for _ in range(2):
@@ -361,7 +352,7 @@ def test_an_unknown_outcome_says_what_the_balance_does(tries, magichour_sandbox,
 
 
 @pytest.mark.usefixtures("killed_in_create")
-def test_a_job_that_a_person_has_found_is_taken_up(tries, magichour_sandbox, fails_for_good):
+def test_recovered_id_reattaches(tries, magichour_sandbox, fails_for_good):
     with fails_for_good(match=RECOVERED_KEY):
         tries()
     (job,) = jobs(magichour_sandbox)
@@ -373,23 +364,21 @@ def test_a_job_that_a_person_has_found_is_taken_up(tries, magichour_sandbox, fai
 
 @pytest.mark.usefixtures("killed_in_create")
 @pytest.mark.parametrize("found", ["cmNotOfThisAccount", "https://magichour.ai/my-library", 5])
-def test_a_mistyped_id_pays_for_nothing(tries, magichour_sandbox, fails_for_good, found):
+def test_wrong_recovered_id_submits_nothing(tries, magichour_sandbox, fails_for_good, found):
     tries.store[RECOVERED_KEY] = found
     with fails_for_good(match="is not the id of a job of this account"):
         tries(cleared=True)
     assert len(jobs(magichour_sandbox)) == 1
 
 
-def test_a_job_taken_up_without_waiting_is_told_as_it_is(tries, monkeypatch, magichour_sandbox):
+def test_no_wait_reattach_returns_the_present_status(tries, monkeypatch, magichour_sandbox):
     killed_while_waiting(tries, monkeypatch)
     magichour_sandbox.control.set_job(jobs(magichour_sandbox)[0]["id"], "complete")
     result = tries(wait_for_completion=False, name="another name")
     assert (result["status"], result["name"]) == ("complete", "a_dag a_task a_run")
 
 
-def test_an_unknown_outcome_is_told_although_it_cannot_be_recorded(
-    tries, monkeypatch, magichour_sandbox, fails_for_good
-):
+def test_unknown_outcome_is_reported_without_a_store(tries, monkeypatch, magichour_sandbox, fails_for_good):
     magichour_sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
     write = type(tries.store).set
 
@@ -404,17 +393,13 @@ def test_an_unknown_outcome_is_told_although_it_cannot_be_recorded(
     assert len(jobs(magichour_sandbox)) == 1
 
 
-def test_an_xcom_that_cannot_be_written_is_no_reason_to_let_go_of_the_job(
-    tries, context, monkeypatch, magichour_sandbox
-):
+def test_xcom_error_keeps_the_job(tries, context, monkeypatch, magichour_sandbox):
     monkeypatch.setattr(context["ti"], "xcom_push", raising(RuntimeError("the API server is gone")))
     assert tries()["status"] == "complete"
     assert len(jobs(magichour_sandbox)) == 1
 
 
-def test_a_job_that_could_not_be_recorded_is_recorded_before_the_task_defers(
-    tries, monkeypatch, magichour_sandbox
-):
+def test_unsaved_job_is_saved_before_the_deferral(tries, monkeypatch, magichour_sandbox):
     write, refused = type(tries.store).set, []
 
     def broken_once(store, key, value, *, retention):
@@ -429,9 +414,7 @@ def test_a_job_that_could_not_be_recorded_is_recorded_before_the_task_defers(
     assert tries.store[KEY]["project_id"] == jobs(magichour_sandbox)[0]["id"]
 
 
-def test_a_job_that_could_never_be_recorded_is_recorded_when_its_task_ends(
-    tries, context, monkeypatch, magichour_sandbox
-):
+def test_unsaved_job_is_saved_when_the_task_ends(tries, context, monkeypatch, magichour_sandbox):
     write = type(tries.store).set
 
     def broken(store, key, value, *, retention):

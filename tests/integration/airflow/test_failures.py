@@ -24,7 +24,7 @@ from magichour_provider.sensors.video_job import VideoJobSensor
 pytestmark = pytest.mark.usefixtures("connection")
 
 IMAGE = "dags_examples/images/grace_hopper.jpg"
-LOOKS = {"method": "GET", "path": "/v1/video-projects/*"}
+POLLS = {"method": "GET", "path": "/v1/video-projects/*"}
 
 
 def render(**options):
@@ -43,7 +43,7 @@ def any_failure():
         yield raised
 
 
-def told(context):
+def reported(context):
     """The XCom `failure`, as another task reads it."""
     return json.loads(json.dumps(context["ti"].pushed["magichour_error"]))
 
@@ -73,7 +73,7 @@ class TestImageToVideo:
     def test_a_job_that_fails_while_a_worker_waits(self, context, magichour_sandbox):
         with any_failure():
             render(prompt="nsfw").execute(context)
-        assert_moderated(told(context), only_job(magichour_sandbox))
+        assert_moderated(reported(context), only_job(magichour_sandbox))
 
     def test_a_job_that_fails_while_the_triggerer_waits(self, context, magichour_sandbox, endless):
         with pytest.raises(TaskDeferred):
@@ -85,13 +85,13 @@ class TestImageToVideo:
         )
         with any_failure():
             render(deferrable=True).execute_complete(context, outcome.as_event())
-        assert_moderated(told(context), job)
+        assert_moderated(reported(context), job)
 
     def test_a_balance_that_is_too_small(self, context, magichour_sandbox):
         magichour_sandbox.control.account(credits=0)
         with any_failure():
             render().execute(context)
-        failure = told(context)
+        failure = reported(context)
         assert (failure["error"], failure["code"]) == ("BudgetError", "insufficient_credits")
         assert (failure["project_id"], failure["credits_charged"]) == (None, None)
 
@@ -100,7 +100,7 @@ class TestImageToVideo:
         magichour_sandbox.control.account(credits=0)
         with any_failure():
             render().execute(context)
-        failure = told(context)
+        failure = reported(context)
         assert (failure["error"], failure["code"]) == ("PaymentRequiredError", "insufficient_credits")
 
     @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ class TestImageToVideo:
     def test_what_is_refused_before_anything_is_paid(self, context, options, error, code):
         with any_failure():
             render(**options).execute(context)
-        failure = told(context)
+        failure = reported(context)
         assert (failure["error"], failure["code"], failure["retryable"]) == (error, code, False)
 
     def test_an_error_that_may_pass_says_so(self, context, magichour_sandbox, endless):
@@ -126,7 +126,7 @@ class TestImageToVideo:
         late = Outcome(TerminalStatus.TIMEOUT, job["id"], credits_charged=job["credits_charged"])
         with any_failure():
             render(deferrable=True).execute_complete(context, late.as_event())
-        failure = told(context)
+        failure = reported(context)
         assert (failure["error"], failure["retryable"]) == ("WaitTimeoutError", True)
         assert (failure["project_id"], failure["credits_charged"]) == (job["id"], 72)
 
@@ -134,9 +134,9 @@ class TestImageToVideo:
         magichour_sandbox.control.faults([{"method": "GET", "path": "/v1/account", "status": 503}])
         with any_failure():
             render().execute(context)
-        assert (told(context)["error"], told(context)["retryable"]) == ("ServerError", True)
+        assert (reported(context)["error"], reported(context)["retryable"]) == ("ServerError", True)
 
-    def test_nothing_is_told_against_the_users_will(self, context):
+    def test_do_xcom_push_false_reports_nothing(self, context):
         with any_failure():
             render(prompt="nsfw", do_xcom_push=False).execute(context)
         assert context["ti"].pushed == {}
@@ -169,7 +169,7 @@ class TestImageToVideo:
             tries(max_credits=1)
         assert context["ti"].pushed == {}
 
-    def test_the_record_of_a_paid_job_outlives_a_failure_that_could_not_be_told(
+    def test_state_outlives_a_failure_that_was_not_reported(
         self, tries, context, endless, magichour_sandbox, monkeypatch
     ):
         def fail(key, value):
@@ -200,24 +200,24 @@ class TestVideoJobSensor:
     def test_a_job_that_has_failed(self, context, refused):
         with any_failure():
             sensor(refused["id"]).execute(context)
-        assert_moderated(told(context), refused)
+        assert_moderated(reported(context), refused)
 
     def test_a_job_that_fails_while_the_triggerer_waits(self, context, refused):
         outcome = Outcome(TerminalStatus.FAILED, refused["id"], credits_charged=0, error_code="nsfw")
         with any_failure():
             sensor(refused["id"], deferrable=True).execute_complete(context, outcome.as_event())
-        assert_moderated(told(context), refused)
+        assert_moderated(reported(context), refused)
 
     def test_a_skip_says_why_too(self, context, refused):
         with pytest.raises(AirflowSkipException):
             sensor(refused["id"], soft_fail=True).execute(context)
-        assert_moderated(told(context), refused)
+        assert_moderated(reported(context), refused)
 
-    def test_a_timeout_is_told_as_ours(self, context, endless, magichour_sandbox):
+    def test_timeout_is_reported(self, context, endless, magichour_sandbox):
         job = render(wait_for_completion=False).execute(context)["project_id"]
         with pytest.raises(AirflowSensorTimeout):
             sensor(job, timeout=0.2).execute(context)
-        failure = told(context)
+        failure = reported(context)
         assert (failure["error"], failure["project_id"], failure["retryable"]) == (
             "WaitTimeoutError",
             job,
@@ -233,24 +233,24 @@ class TestVideoJobSensor:
         assert "magichour_error" not in context["ti"].pushed
 
 
-def test_a_clip_that_cannot_be_brought_home(context, magichour_sandbox, tmp_path):
+def test_download_error_is_reported(context, magichour_sandbox, tmp_path):
     job = render().execute(context)
     (tmp_path / "a file").write_text("")
     with any_failure():
         DownloadVideoOperator(task_id="download", project_id=job, path=f"{tmp_path}/a file/").execute(context)
-    failure = told(context)
+    failure = reported(context)
     assert (failure["error"], failure["retryable"]) == ("DestinationError", False)
     assert (failure["project_id"], failure["credits_charged"]) == (job["project_id"], 72)
 
 
-def test_what_is_not_ours_is_not_told(context):
+def test_foreign_error_is_not_reported(context):
     class Task:
         do_xcom_push, linked_project_id, credits_charged = True, None, None
 
         @_base.reports_failure
         def execute(self, context):
             try:
-                raise errors.NetworkError("mended by now")
+                raise errors.NetworkError("gone by now")
             except errors.NetworkError:
                 raise RuntimeError("a bug of somebody's")  # noqa: B904
 

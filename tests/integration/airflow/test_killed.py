@@ -26,18 +26,14 @@ def jobs(sandbox):
 
 
 @pytest.mark.parametrize(("state", "paid"), [("failed", 0), ("success", 0), ("running", 1), (None, 1)])
-def test_a_task_that_was_marked_and_not_told_yet_pays_nothing(
-    tries, magichour_sandbox, monkeypatch, state, paid
-):
+def test_task_marked_in_airflow_submits_nothing(tries, magichour_sandbox, monkeypatch, state, paid):
     monkeypatch.setattr(compat, "task_states", lambda *_, **__: {"a_task": state, "a_task_1": "failed"})
     with nullcontext() if paid else pytest.raises(TaskKilledError):
         tries()
     assert len(jobs(magichour_sandbox)) == paid
 
 
-def test_a_try_that_airflow_has_given_up_sends_its_create_no_second_time(
-    tries, magichour_sandbox, monkeypatch
-):
+def test_stale_attempt_does_not_send_its_create_again(tries, magichour_sandbox, monkeypatch):
     magichour_sandbox.control.faults([{**CREATES, "status": 503, "times": 1}])
     write = type(tries.store).set
     written = []
@@ -54,32 +50,30 @@ def test_a_try_that_airflow_has_given_up_sends_its_create_no_second_time(
     assert jobs(magichour_sandbox) == []
 
 
-def test_nothing_is_paid_for_after_the_deadline(tries, magichour_sandbox, monkeypatch):
+def test_passed_deadline_submits_nothing(tries, magichour_sandbox, monkeypatch):
     magichour_sandbox.control.faults([{"path": "/v1/files/upload-urls", "delay": 0.6}])
     with pytest.raises(TaskKilledError, match="deadline passed before the job was submitted"):
         tries(timeout=0.5)
     assert jobs(magichour_sandbox) == []
 
 
-def test_a_task_that_is_killed_during_its_upload_pays_nothing(tries, magichour_sandbox, monkeypatch, printed):
-    from magichour_provider.jobs import submit as purchase
+def test_kill_during_the_upload_submits_nothing(tries, magichour_sandbox, monkeypatch, printed):
+    from magichour_provider.jobs import submit
 
-    upload = purchase.upload_images
+    upload = submit.upload_images
 
     def killed_in(*arguments):
         tries.operator.on_kill()
         return upload(*arguments)
 
-    monkeypatch.setattr(purchase, "upload_images", killed_in)
+    monkeypatch.setattr(submit, "upload_images", killed_in)
     with pytest.raises(TaskKilledError, match="no credits were spent"):
         tries()
     assert jobs(magichour_sandbox) == []
     assert "killed before it submitted a job. This attempt has paid nothing" in printed()
 
 
-def test_a_task_that_is_killed_once_its_create_is_answered_names_the_job(
-    tries, magichour_sandbox, monkeypatch, printed
-):
+def test_kill_after_the_create_names_the_job(tries, magichour_sandbox, monkeypatch, printed):
     from magichour_provider.jobs.state import JobStateStore
 
     submitted = JobStateStore.write_job
@@ -96,9 +90,7 @@ def test_a_task_that_is_killed_once_its_create_is_answered_names_the_job(
     assert tries.store[KEY]["project_id"] == job["id"]
 
 
-def test_a_task_that_is_killed_while_its_clip_completes_leaves_it_to_the_next_run(
-    tries, magichour_sandbox, monkeypatch
-):
+def test_kill_at_completion_leaves_the_video_to_the_next_attempt(tries, magichour_sandbox, monkeypatch):
     wait = ImageToVideoOperator._wait
 
     def killed_in(operator, *asked):
@@ -114,7 +106,7 @@ def test_a_task_that_is_killed_while_its_clip_completes_leaves_it_to_the_next_ru
     assert len(jobs(magichour_sandbox)) == 1
 
 
-def test_a_task_that_is_killed_while_it_waits_ends_at_once(tries, magichour_sandbox, monkeypatch):
+def test_kill_during_the_wait_ends_the_task(tries, magichour_sandbox, monkeypatch):
     from magichour_provider.polling import poller
 
     magichour_sandbox.control.behaviour(render_seconds=3600)
@@ -123,7 +115,7 @@ def test_a_task_that_is_killed_while_it_waits_ends_at_once(tries, magichour_sand
         tries()
 
 
-def test_where_airflow_cannot_be_asked_nothing_is_paid(tries, magichour_sandbox, monkeypatch):
+def test_silent_airflow_submits_nothing(tries, magichour_sandbox, monkeypatch):
     def gone(*_, **__):
         raise ConnectionError("the supervisor is gone")
 
@@ -133,7 +125,7 @@ def test_where_airflow_cannot_be_asked_nothing_is_paid(tries, magichour_sandbox,
     assert jobs(magichour_sandbox) == []
 
 
-def test_a_time_limit_that_passes_during_the_create_does_not_lose_the_job(tries, magichour_sandbox):
+def test_execution_timeout_in_the_create_keeps_the_job(tries, magichour_sandbox):
     magichour_sandbox.control.faults([{**CREATES, "delay": 1.0, "times": 1}])
     with pytest.raises(AirflowTaskTimeout), alarm_once_the_create_is_sent(0.2):
         tries()
@@ -167,11 +159,9 @@ def alarm_once_the_create_is_sent(seconds):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_landing_that_is_killed_leaves_nothing_beside_its_target(
-    tries, context, magichour_sandbox, tmp_path
-):
+def test_killed_download_leaves_no_temporary_file(tries, context, magichour_sandbox, tmp_path):
     """Airflow calls `on_kill` from the signal's handler, wherever the task is."""
-    download = DownloadVideoOperator(task_id="download", project_id=tries(), path=f"{tmp_path}/clip.mp4")
+    download = DownloadVideoOperator(task_id="download", project_id=tries(), path=f"{tmp_path}/video.mp4")
     magichour_sandbox.control.faults([{"method": "GET", "path": "*/output.mp4", "hold": "before"}])
     task = threading.get_ident()
 
@@ -192,7 +182,7 @@ def test_a_landing_that_is_killed_leaves_nothing_beside_its_target(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_download_that_is_over_is_not_stopped(tries, context, tmp_path):
+def test_kill_after_the_download_changes_nothing(tries, context, tmp_path):
     download = DownloadVideoOperator(task_id="download", project_id=tries(), path=f"{tmp_path}/")
     download.execute(context)
     download.on_kill()

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("connection")
 IMAGE = "dags_examples/images/grace_hopper.jpg"
 CREATES = {"method": "POST", "path": "/v1/image-to-video"}
 CREATES = {"method": "POST", "path": "/v1/image-to-video"}
-LOOKS = {"method": "GET", "path": "/v1/video-projects/*"}
+POLLS = {"method": "GET", "path": "/v1/video-projects/*"}
 
 
 def render(**options):
@@ -76,7 +76,7 @@ def endless(magichour_sandbox):
 
 @pytest.fixture
 def submitted(context, endless):
-    """The id of a job that goes on."""
+    """The id of a job that runs."""
     return render(wait_for_completion=False).execute(context)["project_id"]
 
 
@@ -152,7 +152,7 @@ class TestImageToVideo:
         assert (result["project_id"], result["credits_charged"], result["model"]) == ("cm1", 72, "ltx-2.3")
 
     @pytest.mark.parametrize("ending", ["failed", "canceled", "deleted", "timeout", "refused"])
-    def test_no_ending_without_a_clip_is_retried(self, context, ending, fails_for_good):
+    def test_ending_without_a_video_is_not_retried(self, context, ending, fails_for_good):
         with fails_for_good(match="cm1"):
             render().execute_complete(context, {"ending": ending, "project_id": "cm1"})
 
@@ -254,11 +254,11 @@ class TestImageToVideo:
 
 
 class TestDownload:
-    def test_it_lands_the_clip_of_an_operators_output(self, context, magichour_sandbox, tmp_path):
+    def test_download_of_an_operators_output(self, context, magichour_sandbox, tmp_path):
         job = render().execute(context)
-        clip = DownloadVideoOperator(task_id="d", project_id=job, path=f"{tmp_path}/").execute(context)
-        assert clip["path"] == str(tmp_path / f"{job['project_id']}.mp4")
-        assert clip["duration"] == pytest.approx(3, abs=0.05)
+        video = DownloadVideoOperator(task_id="d", project_id=job, path=f"{tmp_path}/").execute(context)
+        assert video["path"] == str(tmp_path / f"{job['project_id']}.mp4")
+        assert video["duration"] == pytest.approx(3, abs=0.05)
 
     def test_a_running_job_may_be_retried_and_a_failed_one_not(
         self, context, submitted, magichour_sandbox, tmp_path, fails_for_good

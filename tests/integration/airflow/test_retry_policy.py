@@ -38,7 +38,7 @@ def refusal(status, retry_after=None):
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422])
-def test_what_no_retry_can_mend_is_not_retried(status):
+def test_non_retryable_status_fails(status):
     assert decide(refusal(status)) == ("fail", None)
 
 
@@ -51,7 +51,7 @@ def test_what_no_retry_can_mend_is_not_retried(status):
         errors.SubmissionUnknownError("cut off"),
     ],
 )
-def test_an_error_of_ours_is_final_where_it_says_so(error):
+def test_non_retryable_error_fails(error):
     assert decide(error) == ("fail", None)
 
 
@@ -61,12 +61,12 @@ def test_the_servers_retry_after_is_the_delay(status):
     assert decide(refusal(status, retry_after=1e9)) == ("retry", timedelta(days=1))
 
 
-def test_what_may_pass_follows_the_tasks_own_delay():
+def test_retryable_error_follows_retry_delay():
     assert decide(refusal(429)) == decide(errors.NetworkError("no")) == ("default", None)
     assert decide(errors.WaitTimeoutError("late", project_id="cm1")) == ("default", None)
 
 
-def test_what_is_not_ours_follows_the_tasks_own_retries():
+def test_foreign_error_follows_retries():
     assert decide(RuntimeError("disk")) == ("default", None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from airflow.sdk import DAG, TaskGroup
 
-from magichour_provider.jobs import run_budget as xcom_board
+from magichour_provider.jobs import run_budget as run_budget
 from magichour_provider.jobs.run_budget import RunBudget, XComBudgetStore
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
@@ -20,12 +20,12 @@ def xcoms(context, monkeypatch):
     entries = {}
 
     def push(key, value):
-        if key == xcom_board.KEY:
+        if key == run_budget.KEY:
             entries[key] = value
 
     monkeypatch.setattr(context["ti"], "xcom_push", push)
-    monkeypatch.setattr(xcom_board, "all_xcoms", lambda *_: list(entries.values()))
-    monkeypatch.setattr(xcom_board, "task_states", lambda *_: {})
+    monkeypatch.setattr(run_budget, "all_xcoms", lambda *_: list(entries.values()))
+    monkeypatch.setattr(run_budget, "task_states", lambda *_: {})
     return entries
 
 
@@ -44,9 +44,9 @@ def jobs(sandbox):
     return sandbox.control.state()["jobs"]
 
 
-def test_what_the_task_has_spent_is_written_down(try_it, xcoms):
+def test_budget_entry_is_written(try_it, xcoms):
     try_it()
-    assert xcoms[xcom_board.KEY] == {
+    assert xcoms[run_budget.KEY] == {
         "task_id": "render",
         "map_index": -1,
         "spent": PRICE,
@@ -55,16 +55,14 @@ def test_what_the_task_has_spent_is_written_down(try_it, xcoms):
     }
 
 
-def test_what_others_have_spent_counts_before_anything_is_uploaded(
-    try_it, xcoms, magichour_sandbox, fails_for_good
-):
+def test_credits_of_others_count_before_the_upload(try_it, xcoms, magichour_sandbox, fails_for_good):
     xcoms["other"] = {"task_id": "other", "map_index": -1, "spent": 50}
     with fails_for_good(match="has spent 50 of its max_credits_per_run, 100"):
         try_it()
     assert magichour_sandbox.control.state()["uploads"] == []
 
 
-def test_a_clip_of_its_own_that_was_refunded_does_not_count(try_it, magichour_sandbox):
+def test_refunded_job_does_not_count(try_it, magichour_sandbox):
     magichour_sandbox.control.behaviour(render_seconds=3600)
     try_it(wait_for_completion=False)
     magichour_sandbox.control.set_job(jobs(magichour_sandbox)[0]["id"], "error")
@@ -73,7 +71,7 @@ def test_a_clip_of_its_own_that_was_refunded_does_not_count(try_it, magichour_sa
     assert len(jobs(magichour_sandbox)) == 2
 
 
-def test_a_clip_that_a_clear_renders_anew_counts_besides_the_first(try_it, magichour_sandbox, fails_for_good):
+def test_job_after_a_clear_counts_beside_the_first(try_it, magichour_sandbox, fails_for_good):
     try_it()
     with fails_for_good(match="has spent 72 of its"):
         try_it(cleared=True)
@@ -81,7 +79,7 @@ def test_a_clip_that_a_clear_renders_anew_counts_besides_the_first(try_it, magic
     assert len(jobs(magichour_sandbox)) == 2
 
 
-def test_a_try_that_airflow_has_given_up_writes_no_entry(try_it, tries, xcoms, monkeypatch):
+def test_stale_attempt_writes_no_entry(try_it, tries, xcoms, monkeypatch):
     def refused(store, key, value, *, retention):
         raise RuntimeError("Task instance not found")
 
@@ -91,13 +89,13 @@ def test_a_try_that_airflow_has_given_up_writes_no_entry(try_it, tries, xcoms, m
     assert xcoms == {}
 
 
-def test_it_needs_a_record(tries, connection, magichour_sandbox, fails_for_good):
+def test_budget_needs_durable(tries, connection, magichour_sandbox, fails_for_good):
     with DAG("a_dag", schedule=None), fails_for_good(match="needs durable=True"):
         tries(**LIMIT, durable=False)
     assert jobs(magichour_sandbox) == []
 
 
-def test_every_task_that_has_a_budget_takes_part_however_it_was_given(context, monkeypatch):
+def test_every_task_with_a_budget_takes_part(context, monkeypatch):
     with DAG("a_dag", schedule=None, default_args=LIMIT):
         plain = ImageToVideoOperator(task_id="plain", **ORDER)
         ImageToVideoOperator.partial(task_id="mapped", **ORDER).expand(prompt=["a", "b"])
@@ -116,16 +114,16 @@ def taking_part(task, context, monkeypatch):
     """The tasks of the Dag whose states are asked for."""
     asked = []
     monkeypatch.setattr(
-        xcom_board, "task_states", lambda dag_id, run_id, task_ids: asked.extend(task_ids) or {}
+        run_budget, "task_states", lambda dag_id, run_id, task_ids: asked.extend(task_ids) or {}
     )
     XComBudgetStore(context, task).running()
     return asked
 
 
-def test_a_budget_that_the_others_cannot_see_is_refused(context):
+def test_budget_that_others_cannot_see_is_refused(context):
     with DAG("a_dag", schedule=None) as dag:
         ImageToVideoOperator.partial(task_id="mapped", **ORDER).expand_kwargs([LIMIT, LIMIT])
     task = ImageToVideoOperator(task_id="mapped", **ORDER, **LIMIT)
     task.__dict__["_dag"] = dag
-    with pytest.raises(xcom_board.InvalidRequestError, match=r"by partial\(\)"):
+    with pytest.raises(run_budget.InvalidRequestError, match=r"by partial\(\)"):
         RunBudget.from_task(task, context, 100, None)

@@ -29,7 +29,7 @@ def run(number, start, ids, path, conn_id, api_key, url):
     client = MagicHourClient.from_settings(ClientSettings(api_key, url))
     hook = SimpleNamespace(get_conn=lambda: client, get_video=client.get_video)
     request = VideoRequest.from_arguments(
-        image="https://example.com/cat.png", end_seconds=3, model="ltx-2.3", resolution="480p", name=f"{number}"
+        image="https://example.com/cat.png", end_seconds=3, model="ltx-2.3", resolution="480p", name=str(number)
     )
     start.wait()
     try:

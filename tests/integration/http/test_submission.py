@@ -73,7 +73,7 @@ def portrait(path, size=(1080, 1920)):
 def files(tmp_path):
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.jpg").write_text("<html>not an image</html>")
-    (tmp_path / "clip.gif").write_bytes(b"GIF89a")
+    (tmp_path / "still.gif").write_bytes(b"GIF89a")
     (tmp_path / "folder.png").mkdir()
 
 
@@ -83,7 +83,7 @@ def files(tmp_path):
         ({"image": "{tmp}/missing.png"}, errors.ImageError, "missing.png"),
         ({"image": "{tmp}/empty.png"}, errors.ImageError, "empty"),
         ({"image": "{tmp}/text.jpg"}, errors.ImageError, "text.jpg"),
-        ({"image": "{tmp}/clip.gif"}, errors.ImageError, "gif"),
+        ({"image": "{tmp}/still.gif"}, errors.ImageError, "gif"),
         ({"image": "{tmp}/folder.png"}, errors.ImageError, "folder"),
         ({"image": ""}, errors.InvalidRequestError, "image"),
         ({"end_image": "{tmp}/missing.png"}, errors.ImageError, "missing.png"),
@@ -129,7 +129,7 @@ def test_bad_input_is_refused_before_anything_is_uploaded_or_paid(
 @pytest.mark.parametrize(
     "limits", [{}, {"on_unknown_cost": "allow"}, {"on_unknown_cost": "allow", "max_credits": 1}]
 )
-def test_a_clip_of_unknown_cost_is_submitted_where_the_user_allows_it(client, magichour_sandbox, limits):
+def test_video_of_unknown_cost_is_submitted_if_allowed(client, magichour_sandbox, limits):
     submit(client, order(model="wan-3.0", **limits))
     assert spent(magichour_sandbox) > 0
 
@@ -226,12 +226,12 @@ def test_an_image_that_changes_while_it_is_uploaded_is_not_rendered(
         {"image": "https://example.com/b.png"},
     ],
 )
-def test_whatever_changes_the_clip_changes_the_fingerprint(change):
+def test_fingerprint_changes_with_the_video(change):
     one, other = order(), order(**change)
     assert fingerprint(one, open_images(one)) != fingerprint(other, open_images(other))
 
 
-def test_what_does_not_change_the_clip_does_not_change_the_fingerprint(tmp_path):
+def test_fingerprint_ignores_name_and_signature(tmp_path):
     copied = tmp_path / "other-name.jpg"
     copied.write_bytes(open(IMAGE, "rb").read())  # noqa: PTH123, SIM115
     orders = [order(), order(name="other", max_credits=500), order(image=str(copied))]

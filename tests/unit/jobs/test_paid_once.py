@@ -49,7 +49,7 @@ class PaidOnce(RuleBasedStateMachine):
         self.excused = set()
         self.returned = {}
         self.succeeded = {}
-        self.told = set()
+        self.reported = set()
         self.in_doubt = False
 
     def teardown(self):
@@ -79,24 +79,24 @@ class PaidOnce(RuleBasedStateMachine):
         except SubmissionUnknownError:
             self.in_doubt |= bool(AMBIGUOUS & set(faults))
             assert self.in_doubt, "a create that was refused leaves nothing to search for"
-            self.told.add(task)
+            self.reported.add(task)
         except (APIError, NetworkError):
             pass
         except Killed:
             self.in_doubt = True
         else:
             assert job.id in self.magic.jobs
-            assert self.costs(self.magic.jobs[job.id]), "a job that has come to nothing is given to nobody"
+            assert self.costs(self.magic.jobs[job.id]), "no failed job is returned"
             self.returned[task] = job.id
 
     @rule(number=st.integers(0, RUNS - 1))
     def clear(self, number):
         task = self.tasks[number % len(self.tasks)]
-        if task in self.told:  # the user was asked to check whether there is a job
+        if task in self.reported:  # the user was asked to check whether there is a job
             self.excused |= self.live()
         if task in self.succeeded:
             self.excused.add(self.succeeded.pop(task))
-        self.told.discard(task)
+        self.reported.discard(task)
         task.clear()
 
     @precondition(lambda self: self.returned)

@@ -180,7 +180,7 @@ def test_wait_ends_with_the_deadline():
 
 
 def test_foreign_error_keeps_the_reservation():
-    """Airflow refuses the state of an attempt that it has given up; its entry must not replace the new one."""
+    """Airflow refuses the state of a stale attempt; its entry must not replace that of the new one."""
     store = Entries()
     with pytest.raises(RuntimeError), budget(store, 1).reserved(950):
         raise RuntimeError("Task instance not found")
@@ -228,7 +228,7 @@ def test_no_interleaving_admits_more_than_the_limit(limit, costs, seed):
     ]
     turn.start(threads)
     assert sum(paid) <= limit
-    assert len(paid) == len(costs) or sum(costs) > limit, "whoever fits is admitted"
+    assert len(paid) == len(costs) or sum(costs) > limit, "a task that fits is admitted"
 
 
 class Turns:

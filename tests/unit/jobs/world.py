@@ -131,7 +131,7 @@ class CountedBackend:
 
 
 class AlwaysRunning(Cancellation):
-    """A task that nobody has marked in Airflow."""
+    """A task that no user has marked in Airflow."""
 
     def raise_if_cancelled(self):
         if self.cancelled:

@@ -1,4 +1,4 @@
-"""`state_path`: what one run has paid for, a later run takes up. Operator, sandbox, a store for each run."""
+"""`state_path`: a later run re-attaches to the job that an earlier one has paid for."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def killed_inside_the_create(render, monkeypatch):
             render()
 
 
-def test_a_later_run_takes_up_what_an_earlier_one_has_rendered(render, magichour_sandbox):
+def test_later_run_reattaches(render, magichour_sandbox):
     first = render()
     assert render() == first
     assert render(wait_for_completion=False)["project_id"] == first["project_id"]
     assert len(jobs(magichour_sandbox)) == 1
 
 
-def test_a_later_run_waits_for_the_job_of_a_run_that_was_killed(render, monkeypatch, magichour_sandbox):
+def test_later_run_waits_for_the_job_of_a_killed_run(render, monkeypatch, magichour_sandbox):
     killed_while_waiting(render, monkeypatch)
     result = render()
     (job,) = jobs(magichour_sandbox)
@@ -90,7 +90,7 @@ def test_a_later_run_waits_for_the_job_of_a_run_that_was_killed(render, monkeypa
 
 
 @pytest.mark.parametrize("status", ["error", "canceled"])
-def test_a_job_that_came_to_nothing_is_submitted_anew(render, monkeypatch, magichour_sandbox, status):
+def test_retry_submits_again_after_a_failed_job(render, monkeypatch, magichour_sandbox, status):
     magichour_sandbox.control.behaviour(render_seconds=3600)
     killed_while_waiting(render, monkeypatch)
     magichour_sandbox.control.set_job(jobs(magichour_sandbox)[0]["id"], status)
@@ -100,7 +100,7 @@ def test_a_job_that_came_to_nothing_is_submitted_anew(render, monkeypatch, magic
     assert len(jobs(magichour_sandbox)) == 2
 
 
-def test_an_image_that_has_changed_is_rendered_anew(render, magichour_sandbox, tmp_path):
+def test_changed_image_submits_again(render, magichour_sandbox, tmp_path):
     image = tmp_path / "cat.png"
     results = []
     for shade in (10, 10, 90):
@@ -110,15 +110,13 @@ def test_an_image_that_has_changed_is_rendered_anew(render, magichour_sandbox, t
     assert len(jobs(magichour_sandbox)) == 2
 
 
-def test_another_record_is_another_clip(render, magichour_sandbox, tmp_path):
+def test_another_state_path_submits_again(render, magichour_sandbox, tmp_path):
     render()
     render(state_path=str(tmp_path / "other.json"))
     assert len(jobs(magichour_sandbox)) == 2
 
 
-def test_a_create_of_unknown_outcome_is_not_repeated_by_any_run(
-    render, monkeypatch, magichour_sandbox, fails_for_good
-):
+def test_unknown_outcome_fails_every_run(render, monkeypatch, magichour_sandbox, fails_for_good):
     killed_inside_the_create(render, monkeypatch)
     for _ in range(2):
         with fails_for_good("A previous attempt was interrupted at"):
@@ -130,7 +128,7 @@ def test_a_create_of_unknown_outcome_is_not_repeated_by_any_run(
 
 
 @pytest.mark.parametrize("waits", [True, False])
-def test_clearing_a_success_renders_anew_whichever_run_has_paid(render, magichour_sandbox, waits):
+def test_clear_after_success_submits_again_in_any_run(render, magichour_sandbox, waits):
     results = [render(wait_for_completion=waits) for _ in range(2)]
     results.append(render(wait_for_completion=waits, same=True, cleared=True))
     results.append(render(wait_for_completion=waits))
@@ -139,7 +137,7 @@ def test_clearing_a_success_renders_anew_whichever_run_has_paid(render, magichou
     assert len(jobs(magichour_sandbox)) == 2
 
 
-def test_what_a_person_cleared_in_one_run_is_cleared_in_no_other(
+def test_clear_of_one_run_is_no_clear_of_another(
     render, monkeypatch, path, magichour_sandbox, fails_for_good
 ):
     killed_inside_the_create(render, monkeypatch)
@@ -163,7 +161,7 @@ def test_clear_of_an_old_run_reattaches_to_what_a_later_run_has_paid(
     assert len(jobs(magichour_sandbox)) == 2
 
 
-def test_where_the_file_cannot_be_written_nothing_is_paid(render, monkeypatch, magichour_sandbox):
+def test_unwritable_file_submits_nothing(render, monkeypatch, magichour_sandbox):
     with monkeypatch.context() as patch:
         patch.setattr(FileBackend, "write", raising(NetworkError("the store is away")))
         with pytest.raises(TaskKilledError):
@@ -174,9 +172,7 @@ def test_where_the_file_cannot_be_written_nothing_is_paid(render, monkeypatch, m
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"stage": "nonsense"}', '{"magic": 1}'])
-def test_a_file_that_makes_no_sense_is_shown_to_a_person(
-    render, path, magichour_sandbox, fails_for_good, tmp_path, content
-):
+def test_unreadable_file_submits_nothing(render, path, magichour_sandbox, fails_for_good, tmp_path, content):
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "cat.json").write_text(content)
     with fails_for_good("record"):
@@ -184,7 +180,7 @@ def test_a_file_that_makes_no_sense_is_shown_to_a_person(
     assert jobs(magichour_sandbox) == []
 
 
-def test_a_create_that_was_not_taken_leaves_no_file(render, magichour_sandbox, fails_for_good, tmp_path):
+def test_refused_create_leaves_no_file(render, magichour_sandbox, fails_for_good, tmp_path):
     create = {"method": "POST", "path": "/v1/image-to-video", "times": 1}
     magichour_sandbox.control.faults([{**create, "status": 422, "body": {"message": "no"}}])
     with fails_for_good(match="422"):
@@ -192,7 +188,7 @@ def test_a_create_that_was_not_taken_leaves_no_file(render, magichour_sandbox, f
     assert not (tmp_path / "records" / "cat.json").exists()
 
 
-def test_a_record_in_an_object_store(render, memory_store, magichour_sandbox):
+def test_state_in_an_object_store(render, memory_store, magichour_sandbox):
     first = render(state_path="memory://bucket/records/cat.json")
     (job,) = json.loads(memory_store.cat("/bucket/records/cat.json"))["magichour_jobs"]
     assert job["project_id"] == first["project_id"]
