@@ -461,9 +461,9 @@ class JobStateStore:
     def read(self, fingerprint: str | None = None) -> JobState | None:
         """The state to go by. Raises SubmissionUnknownError if what is stored cannot be used.
 
-        This task's own create of unknown outcome comes first, also if another video is asked for. Then the job
-        of this request, also if another task has paid. Then this task's last job; if the request is not known,
-        the only job there is.
+        This task's own create of unknown outcome comes first, also if another video is asked for. Then comes
+        the job of this request, also if another task has paid. Then this task's last job, or, if the request
+        is not known, the only job there is.
 
         :param fingerprint: the request; None if it is not known.
         """
