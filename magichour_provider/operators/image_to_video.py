@@ -335,6 +335,10 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         """Let the task succeed, unless it was killed: then its next attempt re-attaches to the job."""
         if store.available:
             self._raise_if_killed()
+        if callable(self.on_success_callback):
+            # A policy or a Dag has assigned it. Airflow 3.0 to 3.3 iterates over it then, so that its task
+            # runner ends by a TypeError before it calls any listener.
+            self.on_success_callback = [self.on_success_callback]
         emit_job_events(context, self.outlets, result)
         return result
 

@@ -36,7 +36,7 @@ def test_fifty_processes_with_one_local_file_submit_once(magichour_sandbox, tmp_
 
 @pytest.mark.usefixtures("s3")
 def test_fifty_processes_with_one_s3_object_submit_once(magichour_sandbox, s3_environment):
-    ids = race(magichour_sandbox, "s3://s3@clips/states/cat.json", s3_environment)
+    ids = race(magichour_sandbox, "s3://s3@videos/states/cat.json", s3_environment)
     assert [*ids] == submitted(magichour_sandbox)
 
 
