@@ -1,4 +1,4 @@
-"""Downloads videos in processes that can be killed: one that has loaded everything forks one for each download.
+"""Downloads videos in processes that can be killed: a loaded process forks one for each download.
 
 Reads lines of JSON from stdin, the arguments of `MagicHourHook.download`; writes the pid of the process that
 carries each out. `after` is a project to save before, so that what is made once is there. `{"wait": pid}`
