@@ -1,4 +1,4 @@
-"""A sheet of whatever a run has made, though one clip of it was refused."""
+"""A sheet of the videos of a run, one of which was refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ with DAG(dag_id="contact_sheet", schedule=None, params={"prompts": [], "folder":
         return params["prompts"]
 
     @task_group
-    def clip(prompt):
+    def video(prompt):
         render = ImageToVideoOperator(
             task_id="render",
             image=IMAGE,
@@ -31,12 +31,12 @@ with DAG(dag_id="contact_sheet", schedule=None, params={"prompts": [], "folder":
         )
         DownloadVideoOperator(task_id="download", project_id=render.output, path="{{ params.folder }}/")
 
-    clip.expand(prompt=list_prompts())
-    jobs, clips = (dag.get_task(f"clip.{name}").output for name in ("render", "download"))
+    video.expand(prompt=list_prompts())
+    jobs, videos = (dag.get_task(f"video.{name}").output for name in ("render", "download"))
 
     ContactSheetOperator(
         task_id="sheet",
-        clips=clips,
+        videos=videos,
         jobs=jobs,
         path="{{ params.folder }}/sheets/{{ dag.dag_id }}.jpg",
         title="Clips of {{ run_id }}",
@@ -44,9 +44,9 @@ with DAG(dag_id="contact_sheet", schedule=None, params={"prompts": [], "folder":
     )
     of_a_template = ContactSheetOperator(
         task_id="sheet_of_a_template",
-        clips="{{ ti.xcom_pull(task_ids='clip.download', map_indexes=[0, 1, 2]) | list }}",
+        videos="{{ ti.xcom_pull(task_ids='video.download', map_indexes=[0, 1, 2]) | list }}",
         path="{{ params.folder }}/templates/",
         frames=1,
         trigger_rule="all_done",
     )
-    of_a_template.set_upstream(dag.get_task("clip.download"))
+    of_a_template.set_upstream(dag.get_task("video.download"))

@@ -15,7 +15,7 @@ CLIP = {"model": "ltx-2.3", "resolution": "480p", "end_seconds": 3, "poll_interv
 
 def note(context):
     """What a user may have put into the event before."""
-    context["outlet_events"][Asset("outlets_landed")].extra = {"campaign": "spring", "model": "mine"}
+    context["outlet_events"][Asset("outlets_saved")].extra = {"campaign": "spring", "model": "mine"}
 
 
 def by_name(name: str) -> AssetRef:
@@ -58,14 +58,14 @@ with DAG(
         poke_interval=0.1,
         outlets=[Asset(name="outlets_poked", uri="x-outlets://poked")],
     )
-    land = DownloadVideoOperator(
-        task_id="land",
+    save = DownloadVideoOperator(
+        task_id="save",
         project_id=render.output,
         path="{{ params.folder }}/",
         pre_execute=note,
         outlets=[
-            Asset("outlets_landed"),
-            AssetAlias("outlets_clips"),
+            Asset("outlets_saved"),
+            AssetAlias("outlets_videos"),
             by_name("outlets_rendered"),
             Asset.ref(uri="x-outlets://poked"),
         ],
@@ -74,10 +74,10 @@ with DAG(
         task_id="by_id",
         project_id="{{ ti.xcom_pull(task_ids='resumed')['project_id'] }}",
         path="{{ params.folder }}/by id/",
-        outlets=[Asset("outlets_landed_by_id"), AssetAlias("outlets_clips")],
+        outlets=[Asset("outlets_saved_by_id"), AssetAlias("outlets_videos")],
     )
     mapped = DownloadVideoOperator.partial(
         task_id="mapped", project_id=render.output, outlets=[Asset("outlets_mapped")]
     ).expand(path=["{{ params.folder }}/a.mp4", "{{ params.folder }}/b.mp4"])
     resumed >> by_id
-    [wait, poke] >> land
+    [wait, poke] >> save
