@@ -38,7 +38,7 @@ class Subscriber:
 class Job:
     """A job with its waits.
 
-    :param requests: futures of single polls, which get the next answer whatever it is.
+    :param requests: futures of single polls, which get the next answer of any kind.
     :param due: when to poll, by the clock of the event loop; infinite during a poll.
     :param not_found: how many polls in a row did not find the job.
     """

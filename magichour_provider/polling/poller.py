@@ -135,7 +135,7 @@ class Poller:
 
     @property
     def known_submission(self) -> float | None:
-        """Epoch seconds at which the job was submitted; None if neither caller nor API told it."""
+        """Epoch seconds at which the job was submitted; None if neither the caller nor the API knows it."""
         return self.submitted if self._is_age_known else None
 
     def _next_poll_at(self, now: float) -> float:

@@ -102,7 +102,7 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
     """Wait until a job has ended; succeed with its data if the video is ready.
 
     Poke, reschedule and deferrable mode. A poll that fails in a way that may pass is not a failed job: the
-    wait goes on until its deadline. `soft_fail` and `never_fail` skip the task if the job made no video or
+    wait continues until its deadline. `soft_fail` and `never_fail` skip the task if the job made no video or
     the time is up; they do not hide a wrong API key.
 
     From Airflow 3.3 on, a deferrable sensor starts in the triggerer and, if the video is ready, ends there:

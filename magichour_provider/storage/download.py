@@ -4,7 +4,7 @@
 the bytes over as many connections as it takes, and `AtomicDownload` checks and publishes them.
 
 Invariant, not to be relaxed: at every moment, the target's name shows either what stood there before or a
-whole mp4. Only a killed process leaves its temporary file. Memory stays flat, whatever the size of the
+whole mp4. Only a killed process leaves its temporary file. Memory stays flat at any size of the
 video.
 """
 

@@ -37,7 +37,7 @@ def test_a_long_name_keeps_index_and_run_and_says_which_task(lengths):
         assert each.endswith((f"[8] {RUN}", f"[9] {RUN}"))
 
 
-def test_a_very_long_run_id_is_told_from_another():
+def test_two_very_long_run_ids_give_two_names():
     names = {name(run_id="r" * 200 + end, map_index=3) for end in "ab"}
     assert len(names) == 2
     assert all(len(each) <= 100 and "render_products render[3] rrr" in each for each in names)

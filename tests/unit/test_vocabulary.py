@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OLD_WORDS = pytest.mark.xfail(strict=False, reason="it still has old words")
 PLACES = (
-    pytest.param("magichour_provider", marks=OLD_WORDS),
-    pytest.param("tests/unit", marks=OLD_WORDS),
-    pytest.param("tests/integration", marks=OLD_WORDS),
+    "magichour_provider",
+    "tests/unit",
+    "tests/integration",
     "tests/live",
     "tests/browser",
     "scripts",

@@ -22,8 +22,8 @@ def submit():
 
 
 @task
-def take(clip):
-    return clip
+def take(video):
+    return video
 
 
 def sensor(project_id=JOB, **kwargs):
@@ -95,7 +95,7 @@ def test_a_literal_job_is_waited_for_in_the_triggerer(dag, project_id, given):
 
 @needs_33
 @pytest.mark.parametrize("key", ["return_value", "project_id"])
-def test_the_output_of_one_task_is_looked_up_by_the_trigger(dag, key):
+def test_the_output_of_one_task_is_read_by_the_trigger(dag, key):
     with TaskGroup("group"):
         output = submit.override(task_id="a.b-ü")()
     sensor(output if key == "return_value" else output[key])
@@ -143,7 +143,7 @@ def from_mapped_group():
 
 def mapped_over():
     waited = sensor()
-    take.expand(clip=waited.output)
+    take.expand(video=waited.output)
     return waited
 
 
@@ -176,9 +176,9 @@ def with_attribute(name, value):
         (lambda: OwnPoke(task_id="wait", project_id=JOB, deferrable=True), "class"),
         (lambda: OwnHook(task_id="wait", project_id=JOB, deferrable=True), "class"),
         (lambda: with_attribute("operator_extra_links", ()), "class"),
-        (lambda: sensor(outlets=[Asset("clip")]), "outlets"),
-        (lambda: sensor(inlets=[Asset("clip")]), "inlets"),
-        (lambda: with_attribute("outlets", [Asset("clip")]), "outlets"),
+        (lambda: sensor(outlets=[Asset("video")]), "outlets"),
+        (lambda: sensor(inlets=[Asset("video")]), "inlets"),
+        (lambda: with_attribute("outlets", [Asset("video")]), "outlets"),
         (lambda: with_attribute("project_id", "{{ later }}"), "project_id"),
         (lambda: with_attribute("start_from_trigger", False), "set to False"),
         (lambda: sensor(on_execute_callback=print), "on_execute_callback"),

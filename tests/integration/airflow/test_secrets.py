@@ -26,7 +26,7 @@ def test_no_table_and_no_log_holds_the_key_or_a_link_and_only_the_code_and_rende
     }
     printed = "".join(capfd.readouterr())
     everything = printed + caplog.text + "".join(path.read_text() for path in HOME.rglob("*.log"))
-    # Airflow 3.0's dag.test() prints, as debug lines, the very messages by which it is told what to mask.
+    # Airflow 3.0's dag.test() prints, as debug lines, the very messages that name what to mask.
     logs = "\n".join(line for line in everything.splitlines() if "MaskSecret(" not in line)
     assert "is submitted for 72 credits" in logs
     assert key not in logs

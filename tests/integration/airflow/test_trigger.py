@@ -17,12 +17,12 @@ from magichour_provider.triggers.video_job import VideoJobTrigger
 
 @pytest.fixture
 def states(monkeypatch):
-    """The answer to a question for task states, given once `told` is set."""
-    answer = SimpleNamespace(told=threading.Event(), states={}, asked=[])
+    """The answer to a question for task states, given once `answered` is set."""
+    answer = SimpleNamespace(answered=threading.Event(), states={}, asked=[])
 
     def task_states(dag_id, run_id, task_ids, *, map_index=None):
         answer.asked.append((dag_id, run_id, task_ids, map_index))
-        assert answer.told.wait(10)
+        assert answer.answered.wait(10)
         return answer.states
 
     monkeypatch.setattr(compat, "task_states", task_states)
@@ -54,7 +54,7 @@ async def cancelled_again_and_again(killed, states):
     on_kill.cancel()
     with pytest.raises(asyncio.CancelledError):
         await on_kill
-    states.told.set()
+    states.answered.set()
     await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))
 
 
@@ -93,7 +93,7 @@ def test_a_task_whose_job_has_ended_under_another_triggerer_was_not_killed(
     assert f"no longer waits for job {trigger.job}, which has ended" in line
 
 
-def test_a_kill_while_magic_hour_cannot_be_reached_is_told(trigger, states, caplog, magichour_sandbox):
+def test_a_kill_while_magic_hour_cannot_be_reached_is_reported(trigger, states, caplog, magichour_sandbox):
     magichour_sandbox.control.faults([{"path": "/v1/video-projects/*", "status": 503}])
     states.states = {"render": "failed"}
     asyncio.run(cancelled_again_and_again(trigger(), states))

@@ -112,7 +112,7 @@ def test_each_route_needs_a_login(ui):
         assert ui.get(path, "download", user=None).status_code == 401
 
 
-def test_hidden_dag_looks_like_one_that_does_not_exist(ui):
+def test_hidden_dag_answers_like_a_missing_one(ui):
     for path in ("task", "video", "poster"):
         hidden = ui.get(path, "download", user="mallory")
         absent = ui.get(path, "download", user="alice", run_id="no_such_run")

@@ -246,7 +246,7 @@ class Deferred(Exception):
 
 @pytest.fixture
 def sensor(monkeypatch, context):
-    """Make a sensor whose deferral is told instead of done; `forgotten` has the XComs deleted."""
+    """Make a sensor whose deferral is recorded instead of done; `forgotten` has the XComs deleted."""
     forgotten = []
     monkeypatch.setattr(video_job, "delete_xcoms", lambda ti, *keys: forgotten.append(keys))
 

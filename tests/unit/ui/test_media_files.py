@@ -1,4 +1,4 @@
-"""Which files the pages open: only videos and posters below the roots, whatever a path or a link says."""
+"""Which files the pages open: only videos and posters below the roots, for any path or link."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ with DAG(dag_id="contact_sheet", schedule=None, params={"prompts": [], "folder":
         videos=videos,
         jobs=jobs,
         path="{{ params.folder }}/sheets/{{ dag.dag_id }}.jpg",
-        title="Clips of {{ run_id }}",
+        title="Videos of {{ run_id }}",
         trigger_rule="all_done",
     )
     of_a_template = ContactSheetOperator(

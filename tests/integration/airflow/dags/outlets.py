@@ -10,7 +10,7 @@ from magichour_provider.operators.image_to_video import ImageToVideoOperator
 from magichour_provider.sensors.video_job import VideoJobSensor
 
 IMAGE = "{{ params.image }}"
-CLIP = {"model": "ltx-2.3", "resolution": "480p", "end_seconds": 3, "poll_interval": 0.1}
+VIDEO = {"model": "ltx-2.3", "resolution": "480p", "end_seconds": 3, "poll_interval": 0.1}
 
 
 def note(context):
@@ -32,17 +32,17 @@ with DAG(
         image=IMAGE,
         wait_for_completion=False,
         outlets=[Asset("outlets_submitted")],
-        **CLIP,
+        **VIDEO,
     )
     render = ImageToVideoOperator(
         task_id="render",
         image=IMAGE,
         deferrable=False,
         outlets=[Asset("outlets_rendered"), AssetAlias("outlets_projects")],
-        **CLIP,
+        **VIDEO,
     )
     resumed = ImageToVideoOperator(
-        task_id="resumed", image=IMAGE, deferrable=True, outlets=[Asset("outlets_resumed")], **CLIP
+        task_id="resumed", image=IMAGE, deferrable=True, outlets=[Asset("outlets_resumed")], **VIDEO
     )
     wait = VideoJobSensor(
         task_id="wait",
