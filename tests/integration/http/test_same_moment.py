@@ -7,6 +7,8 @@ import multiprocessing
 import pytest
 import racer
 
+from magichour_provider.jobs.state import FileBackend, StateConflictError
+
 PROCESSES = 50
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["racer", "airflow.sdk.io", "airflow.providers.amazon.aws.hooks.s3"])
@@ -45,3 +47,17 @@ def test_fifty_processes_whose_first_creates_are_refused_submit_once(magichour_s
     magichour_sandbox.control.faults([fault])
     ids = race(magichour_sandbox, str(tmp_path / "cat.json"))
     assert [*ids] == submitted(magichour_sandbox)
+
+
+def test_s3_object_is_written_only_in_the_version_that_was_read(s3, s3_environment, monkeypatch):
+    for name, value in s3_environment.items():
+        monkeypatch.setenv(name, value)
+    file = FileBackend.from_path("s3://s3@videos/states/cat.json", None)
+    assert file.read() == (None, None)
+    first = file.write({"magichour_jobs": [{"a": 1}]}, None)
+    for stale in (None, '"of-another-version"'):
+        with pytest.raises(StateConflictError):
+            file.write({"magichour_jobs": []}, stale)
+    assert file.read() == ({"magichour_jobs": [{"a": 1}]}, first)
+    file.write(None, first)
+    assert file.read()[0] == {"magichour_jobs": []}
