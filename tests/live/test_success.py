@@ -59,9 +59,10 @@ def runs(tmp_path_factory):
             "AIRFLOW_CONN_MAGICHOUR_DEFAULT": json.dumps(connection),
         }
         with LiveAirflow(Path(home), home / "dags", env=env) as airflow:
-            first = {name: airflow.trigger(name) for name in DAGS}
-            for name, run_id in first.items():
-                assert airflow.wait_for_run(name, run_id) == "success"
+            first = {}
+            for name in DAGS:
+                first[name] = airflow.trigger(name)
+                assert airflow.wait_for_run(name, first[name]) == "success"
             before = jobs_by_dag(control)
             for name, run_id in first.items():
                 clear = {
@@ -72,8 +73,7 @@ def runs(tmp_path_factory):
                     "reset_dag_runs": True,
                 }
                 airflow.request("POST", f"/dags/{name}/clearTaskInstances", json=clear)
-            time.sleep(3)
-            for name, run_id in first.items():
+                time.sleep(3)
                 assert airflow.wait_for_run(name, run_id) == "success"
             yield before, jobs_by_dag(control)
 
