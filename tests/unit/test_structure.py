@@ -18,7 +18,8 @@ ROOT_MODULES = {
     *("assets", "lineage", "links", "retry_policy"),
 }
 MAX_MODULES = 85
-MAX_PACKAGE_LINES, MAX_TEST_LINES = 13_500, 18_000
+MAX_PACKAGE_LINES, MAX_TEST_LINES = 15_800, 20_700
+"""What is reached. The goal is 13,500 and 18,000: lower these with each change that removes lines."""
 MIN_LINES_OF_A_MODULE_WITH_ONE_IMPORTER = 80
 SMALL_ON_PURPOSE = {"ui/access.py"}
 """Authorisation of the pages, in one place for a review."""
@@ -33,7 +34,6 @@ OPERATORS = [
 HEAVY = {"httpx", "httpx_aiohttp", "aiohttp", "imagesize", "fsspec", "upath", "pydantic"}
 HEAVY |= {"fastapi", "av", "PIL"}
 HEAVY_MODULES = {"client.models", "storage.download", "storage.publish"}
-IN_PROGRESS = pytest.mark.xfail(reason="version 0.2 is being written", strict=False)
 
 
 def line_count(paths: list[Path]) -> int:
@@ -63,12 +63,10 @@ def test_module_count_is_limited():
     assert len(MODULES) <= MAX_MODULES
 
 
-@IN_PROGRESS
 def test_package_lines_are_limited():
     assert line_count(MODULES) <= MAX_PACKAGE_LINES
 
 
-@IN_PROGRESS
 def test_test_lines_are_limited():
     assert line_count(list((ROOT / "tests").rglob("*.py"))) <= MAX_TEST_LINES
 
