@@ -191,7 +191,7 @@ def _load_balance(conn_id: str) -> Balance:
     except NotFoundError:
         return Balance(conn_id, problem="This API does not give tier and credits.")
     except MagicHourError as error:
-        return Balance(conn_id, problem=str(error))
+        return Balance(conn_id, problem=error.what)
     return Balance(conn_id, tier=account.tier, credits=account.credits)
 
 
