@@ -57,9 +57,7 @@ def _take_all(scene: Scene, browser: Browser) -> None:
     run_id = _trigger(scene, PIPELINE)
     scene.airflow.wait_for_task_state(PIPELINE, run_id, "wait", "deferred", timeout=RUN_SECONDS)
     # The triggerer writes the link after the deferral, and Airflow's page reads it once.
-    wait_until(
-        lambda: any(scene.airflow.extra_links(PIPELINE, run_id, "wait").values()), timeout=RUN_SECONDS
-    )
+    wait_until(lambda: any(scene.airflow.extra_links(PIPELINE, run_id, "wait").values()), timeout=RUN_SECONDS)
     scene.sandbox.behaviour(render_seconds=QUICK)
     ended = _run_the_others(scene)
     run_page = f"/dags/{PIPELINE}/runs/{run_id}"
