@@ -239,7 +239,7 @@ class TestImageToVideo:
         operator.on_kill()
         said = printed()
         assert submitted in said
-        assert "stay charged" in said
+        assert "remain charged" in said
 
     @pytest.mark.parametrize(
         "options",
