@@ -37,6 +37,7 @@ PARTS_MODULES = {"test_harness", "test_moving_parts", "test_two_triggerers"}
 LAST_MODULE = "test_secrets"
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each Airflow's tests to one process, those that wait for scenarios late, the secrets' last."""
 

@@ -160,7 +160,7 @@ class TestImageToVideo:
         self, context, endless, magichour_sandbox, fails_for_good
     ):
         with fails_for_good(match="still running at Magic Hour") as failed:
-            render(timeout=0.5, durable=False).execute(context)
+            render(timeout=3, durable=False).execute(context)
         (job,) = jobs(magichour_sandbox)
         assert job["id"] in str(failed.value)
 
@@ -171,8 +171,8 @@ class TestImageToVideo:
         def broken(*_):
             raise trouble
 
-        monkeypatch.setattr(ImageToVideoOperator, "_go_on", broken)
-        with fails_for_good(match="It is not retried") as failed:
+        monkeypatch.setattr(ImageToVideoOperator, "_wait", broken)
+        with fails_for_good(match="The task is not retried") as failed:
             render().execute(context)
         (job,) = jobs(magichour_sandbox)
         assert job["id"] in str(failed.value)
@@ -233,7 +233,7 @@ class TestImageToVideo:
         with fails_for_good(match="not retried"):
             render().execute_complete(context, {"status": "success"})
 
-    def test_a_kill_says_what_goes_on(self, context, submitted, printed):
+    def test_kill_message_names_the_job_and_its_credits(self, context, submitted, printed):
         operator = render()
         operator.linked_project_id = submitted
         operator.on_kill()

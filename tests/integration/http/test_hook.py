@@ -139,7 +139,7 @@ def test_an_expired_link_is_asked_for_again(hook, rendered, tmp_path, magichour_
     ("fault", "error"),
     [
         ({"drop": "before"}, errors.DownloadError),
-        ({"truncate": 5000}, errors.DownloadError),
+        ({"truncate": 100}, errors.DownloadError),
         ({"status": 500}, errors.DownloadError),
         ({"status": 403}, errors.DownloadError),
         ({"status": 200, "body": "<html>sorry</html>"}, errors.NotAVideoError),
