@@ -8,10 +8,8 @@
     │   ├── BudgetError               more credits than `max_credits` or the account's balance
     │   └── ImageError                missing, empty, too large, or not an accepted image
     ├── APIError                      Magic Hour answered with an error status
-    │   ├── InvalidParametersError    400, 422
     │   ├── AuthenticationError       401
     │   ├── PaymentRequiredError      402
-    │   ├── PermissionDeniedError     403
     │   ├── NotFoundError             404
     │   ├── RateLimitError            429
     │   └── ServerError               5xx, 408, 425
@@ -20,9 +18,8 @@
     ├── TaskKilledError               the task was stopped
     ├── SubmissionUnknownError        the create was sent and its result is unknown
     ├── JobError                      a job exists and has no video
-    │   ├── JobFailedError            status `error`
+    │   ├── JobFailedError            status `error` or `canceled`
     │   │   └── ModerationError       refused by content moderation
-    │   ├── JobCanceledError          status `canceled`, by a user of the web app
     │   ├── JobDeletedError           `enabled: false`, or 404
     │   ├── JobNotCompleteError       the video was requested before the job was complete
     │   └── WaitTimeoutError          the deadline passed; the job is still running
@@ -38,6 +35,7 @@ Each class knows the last two, and a `title` for pages. `retryable` says whether
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 LIBRARY_URL = "https://magichour.ai/my-library"
@@ -130,6 +128,10 @@ class APIError(MagicHourError):
     """
 
     title = "Magic Hour refused the request"
+    _REMEDIES: ClassVar[Mapping[int, str]] = {
+        **dict.fromkeys((400, 422), "Correct the task's arguments, then clear the task."),
+        403: "Change the plan or the key's permissions at Magic Hour, then clear the task.",
+    }
 
     def __init__(
         self,
@@ -151,18 +153,12 @@ class APIError(MagicHourError):
         super().__init__(
             f"Magic Hour answered {request} with {label}: {message.rstrip('.')}.",
             consequence=None if project_id is None else self._consequence_for(project_id),
+            remedy=self._REMEDIES.get(status),
         )
 
     @staticmethod
     def _consequence_for(project_id: str) -> str:
         return f"Job {project_id} and its credits are not affected."
-
-
-class InvalidParametersError(APIError):
-    """400, 422: Magic Hour does not accept a value, such as a file path or a model's limit."""
-
-    title = "Magic Hour does not accept the request"
-    default_remedy = "Correct the task's arguments, then clear the task."
 
 
 class AuthenticationError(APIError):
@@ -177,13 +173,6 @@ class PaymentRequiredError(APIError):
 
     title = "The account has too few credits"
     default_remedy = "Add credits or change the plan at Magic Hour, then clear the task."
-
-
-class PermissionDeniedError(APIError):
-    """403: the account's plan or the key's permissions do not allow this."""
-
-    title = "The plan or the API key does not allow this"
-    default_remedy = "Change the plan or the key's permissions at Magic Hour, then clear the task."
 
 
 class NotFoundError(APIError):
@@ -269,9 +258,9 @@ class JobError(MagicHourError):
 
 
 class JobFailedError(JobError):
-    """The job ended with status `error`; Magic Hour refunds its credits.
+    """The job ended with status `error`, or a user canceled it in the web app; its credits are refunded.
 
-    :param code: the API's error code, an open set (`nsfw`, `invalid_image_file`, ...).
+    :param code: the API's error code, an open set (`nsfw`, `invalid_image_file`, ...), or `canceled`.
     """
 
     title = "The job failed at Magic Hour"
@@ -288,14 +277,6 @@ class ModerationError(JobFailedError):
 
     title = "Magic Hour's moderation refused the image or the prompt"
     default_remedy = "Change the image or the prompt: the same request would be refused again."
-
-
-class JobCanceledError(JobError):
-    """A user canceled the job in Magic Hour's web app; its credits are refunded in full."""
-
-    title = "The job was canceled in Magic Hour's web app"
-    default_consequence = "The job has ended and its credits are refunded."
-    default_remedy = "Clear the submitting task to submit it again."
 
 
 class JobDeletedError(JobError):

@@ -41,13 +41,10 @@ _MAX_BODY_BYTES = 4 << 20
 _MIN_SECRET_BYTES = 6
 
 _STATUS_ERRORS: Mapping[int, type[errors.APIError]] = {
-    400: errors.InvalidParametersError,
     401: errors.AuthenticationError,
     402: errors.PaymentRequiredError,
-    403: errors.PermissionDeniedError,
     404: errors.NotFoundError,
     408: errors.ServerError,
-    422: errors.InvalidParametersError,
     425: errors.ServerError,
     429: errors.RateLimitError,
 }

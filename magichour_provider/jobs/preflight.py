@@ -6,23 +6,18 @@ A check costs nothing. All that can fail without a create fails here, before the
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from magichour_provider.client import pricing
-from magichour_provider.client.pricing import ModelRequest
 from magichour_provider.exceptions import BudgetError, CatalogError, MagicHourError, NotFoundError
 
 if TYPE_CHECKING:
-    from magichour_provider.client.models import Account, ImageToVideoRequest
+    from magichour_provider.client.models import ImageToVideoRequest
     from magichour_provider.client.sync import MagicHourClient
     from magichour_provider.jobs.request import Images, VideoRequest
-    from magichour_provider.storage.images import ImageFile, RemoteImage
 
 log = logging.getLogger(__name__)
-
-_ADD_CREDITS = "Add credits at Magic Hour, or choose a shorter video or a cheaper model."
-_NO_CREDITS = "insufficient_credits"
 
 
 @dataclass(frozen=True)
@@ -30,15 +25,13 @@ class Preflight:
     """A request that has passed every check; nothing has been sent yet.
 
     :param cost: credits by the catalogue; None if they are not known.
+    :param reserved: credits that the video counts for until it is submitted.
     :param balance: the account's credits; None if the API does not tell.
     """
 
     cost: int | None
+    reserved: int
     balance: int | None
-
-    def reserved_credits(self, request: VideoRequest) -> int:
-        """What the video counts for until it is submitted."""
-        return self.cost if self.cost is not None else request.limits.max_credits or 0
 
 
 def check(client: MagicHourClient, request: VideoRequest, images: Images) -> Preflight:
@@ -46,14 +39,43 @@ def check(client: MagicHourClient, request: VideoRequest, images: Images) -> Pre
 
     Raises ImageError, CatalogError or BudgetError; APIError or NetworkError if the account cannot be read.
     """
-    account = _get_account(client)
-    _check_image_sizes(account, images)
-    _check_model(request, images.image)
-    cost = estimate(request, account)
+    from magichour_provider.client.sync import send_with_retries
+    from magichour_provider.storage.images import ImageFile
+
+    try:
+        account = send_with_retries(client.get_account, client.retry_policy)
+    except NotFoundError:
+        account = None
+        log.info("This API does not tell the account's tier and credits: they are not checked beforehand.")
+    tier = account.tier if account is not None else None
+    max_bytes = pricing.MAX_UPLOAD_BYTES.get(tier) if tier is not None else None
+    for image in (images.image, images.end_image):
+        if isinstance(image, ImageFile) and tier is not None and max_bytes is not None:
+            image.check_size(max_bytes, tier)
+
+    model_request = pricing.ModelRequest(
+        model=request.model or pricing.DEFAULT_MODEL,
+        end_seconds=request.end_seconds,
+        resolution=request.resolution,
+        audio=bool(request.audio),
+        end_image=request.end_image is not None,
+        image_size=images.image.image_size,
+    )
+    if request.validate_model != "off":
+        _check_model(model_request, refuse=request.validate_model == "error")
+    resolution = request.resolution or pricing.default_resolution(tier)
+    cost = pricing.estimate_credits(replace(model_request, resolution=resolution))
     _check_limits(request, cost)
-    if account is not None:
-        _check_balance(cost, account)
-    return Preflight(cost, account.credits if account else None)
+    if account is not None and account.credits < (1 if cost is None else cost):
+        needs = "credits" if cost is None else f"{cost} credits"
+        short = "" if cost is None else f", {cost - account.credits} short"
+        raise BudgetError(
+            f"The video needs {needs}, and the account has {account.credits}{short}.",
+            code="insufficient_credits",
+            remedy="Add credits at Magic Hour, or choose a shorter video or a cheaper model.",
+        )
+    reserved = cost if cost is not None else request.limits.max_credits or 0
+    return Preflight(cost, reserved, account.credits if account is not None else None)
 
 
 def upload_images(client: MagicHourClient, request: VideoRequest, images: Images) -> ImageToVideoRequest:
@@ -73,12 +95,6 @@ def upload_images(client: MagicHourClient, request: VideoRequest, images: Images
     )
 
 
-def estimate(request: VideoRequest, account: Account | None = None) -> int | None:
-    """Credits that the video costs by the catalogue; None if they are not known."""
-    resolution = request.resolution or pricing.default_resolution(account.tier if account else None)
-    return pricing.estimate_credits(_model_request(request, resolution=resolution))
-
-
 def get_balance(client: MagicHourClient) -> int | None:
     """The account's credits; None if they cannot be read."""
     try:
@@ -87,48 +103,13 @@ def get_balance(client: MagicHourClient) -> int | None:
         return None
 
 
-def compare_balances(before: int | None, now: int | None, cost: int | None) -> str:
-    """What the balance hints about a create of unknown outcome; it proves nothing, as others spend too."""
-    if before is None:
-        return ""
-    if now is None:
-        return f" The account had {before} credits before; it cannot be read now."
-    change = (
-        f"{before - now} fewer" if now < before else f"{now - before} more" if now > before else "as many"
-    )
-    price = f"; the video costs {cost}" if cost is not None else ""
-    return f" The account had {before} credits before, and has {now} now, {change}{price}."
-
-
-def _get_account(client: MagicHourClient) -> Account | None:
-    from magichour_provider.client.sync import send_with_retries
-
+def _check_model(model_request: pricing.ModelRequest, *, refuse: bool) -> None:
+    if not pricing.is_known(model_request.model):
+        log.warning("%s Magic Hour decides.", _describe_unknown_model(model_request.model))
     try:
-        return send_with_retries(client.get_account, client.retry_policy)
-    except NotFoundError:
-        log.info("This API does not tell the account's tier and credits: they are not checked beforehand.")
-        return None
-
-
-def _check_image_sizes(account: Account | None, images: Images) -> None:
-    from magichour_provider.storage.images import ImageFile
-
-    limit = pricing.MAX_UPLOAD_BYTES.get(account.tier) if account else None
-    for source in (images.image, images.end_image):
-        if account and limit is not None and isinstance(source, ImageFile):
-            source.check_size(limit, account.tier)
-
-
-def _check_model(request: VideoRequest, image: RemoteImage | ImageFile) -> None:
-    if request.validate_model == "off":
-        return
-    model = request.model or pricing.DEFAULT_MODEL
-    if not pricing.is_known(model):
-        log.warning("%s Magic Hour decides.", _describe_unknown_model(model))
-    try:
-        pricing.validate(_model_request(request, resolution=request.resolution, image_size=image.image_size))
+        pricing.validate(model_request)
     except CatalogError as error:
-        if request.validate_model == "error":
+        if refuse:
             raise
         log.warning("%s Submitting nevertheless, because validate_model is 'warn'.", error.what)
 
@@ -153,32 +134,7 @@ def _check_limits(request: VideoRequest, cost: int | None) -> None:
         )
 
 
-def _check_balance(cost: int | None, account: Account) -> None:
-    if account.credits >= (1 if cost is None else cost):
-        return
-    needs = "credits" if cost is None else f"{cost} credits"
-    short = "" if cost is None else f", {cost - account.credits} short"
-    raise BudgetError(
-        f"The video needs {needs}, and the account has {account.credits}{short}.",
-        code=_NO_CREDITS,
-        remedy=_ADD_CREDITS,
-    )
-
-
 def _describe_unknown_model(model: str) -> str:
     near = pricing.closest_model(model)
     hint = f"; did you mean {near!r}?" if near else "."
     return f"Model {model!r} is not in this provider's catalogue{hint}"
-
-
-def _model_request(
-    request: VideoRequest, *, resolution: str | None, image_size: tuple[int, int] | None = None
-) -> ModelRequest:
-    return ModelRequest(
-        model=request.model or pricing.DEFAULT_MODEL,
-        end_seconds=request.end_seconds,
-        resolution=resolution,
-        audio=bool(request.audio),
-        end_image=request.end_image is not None,
-        image_size=image_size,
-    )

@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from magichour_provider.exceptions import LIBRARY_URL
-from magichour_provider.jobs.state import RECOVERED_KEY, JobState, Stage
+from magichour_provider.jobs.state import JobState, Stage
 
 if TYPE_CHECKING:
-    from magichour_provider.client.models import VideoProject
     from magichour_provider.polling.outcome import Outcome
 
 
@@ -41,32 +39,18 @@ class Decision:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class PollResult:
-    """What polling a job once has shown.
-
-    :param ended: how the job ended; None while it runs.
-    :param credits_charged: what it costs, in credits: 0 after a refund; None if that is not known.
-    :param project: the API's answer; None if the job was not found.
-    """
-
-    ended: Outcome | None
-    credits_charged: int | None
-    project: VideoProject | None = None
-
-
 def needs_poll(state: JobState | None, *, cleared: bool) -> bool:
     """Whether the decision depends on what has become of the job."""
     return state is not None and state.project_id is not None and not (state.stage is Stage.DONE and cleared)
 
 
-def decide(state: JobState | None, *, cleared: bool, changed: bool, poll: PollResult | None) -> Decision:
+def decide(state: JobState | None, *, cleared: bool, changed: bool, ended: Outcome | None) -> Decision:
     """The table above.
 
     :param state: what an earlier attempt, or another run, has left; with the job that a user has found.
     :param cleared: whether a user has cleared the task since.
     :param changed: whether another video is asked for now.
-    :param poll: what has become of the job; None if `needs_poll` says no, or the request has changed.
+    :param ended: how the job ended; None while it runs, or if it was not polled.
     """
     if state is None:
         return Decision(Action.SUBMIT)
@@ -80,19 +64,9 @@ def decide(state: JobState | None, *, cleared: bool, changed: bool, poll: PollRe
         return Decision(
             Action.SUBMIT, f"The task had succeeded with job {state.project_id}, and was cleared since."
         )
-    if changed or poll is None:
+    if changed:
         return Decision(Action.SUBMIT, f"The request has changed since job {state.project_id} was submitted.")
-    error = poll.ended.error() if poll.ended is not None else None
+    error = ended.error() if ended is not None else None
     if error is not None:
         return Decision(Action.SUBMIT, error.what)
     return Decision(Action.REATTACH)
-
-
-def unknown_remedy(where: str) -> str:
-    """What to do about a create of unknown outcome; `where` names the place of the job state."""
-    return (
-        "This task is not retried, because a second create could be charged again. Wait a minute and search "
-        f"the Magic Hour library ({LIBRARY_URL}) for this name. If the job exists, store its id in {where} "
-        f"under {RECOVERED_KEY!r} and clear the task: it re-attaches. If it does not exist, clear the "
-        "task: it submits again."
-    )

@@ -6,6 +6,7 @@ import ast
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus, urlsplit
 
@@ -36,7 +37,7 @@ class JobReference:
     credits_charged: int | None = None
 
     @classmethod
-    def of(cls, value: object) -> JobReference:
+    def from_value(cls, value: object) -> JobReference:
         """Read a project id, or what an operator of this provider returned: a dict, or a template of it."""
         given = _literal(value) if isinstance(value, str) and value.lstrip().startswith("{") else value
         job = cls(given.strip()) if isinstance(given, str) else None
@@ -55,27 +56,18 @@ class JobReference:
             )
         return job
 
-    def describe(self, project: VideoProject) -> dict[str, Any]:
-        """What an operator returns of a job that may still run."""
-        from magichour_provider.polling.outcome import status_text
-
-        return job_result(
-            self,
-            status=status_text(project),
-            name=project.name,
-            end_seconds=project.end_seconds,
-            credits_charged=project.credits_charged,
-        )
-
-    def result(self, outcome: Outcome) -> dict[str, Any]:
-        """What operator and sensor return: small, plain JSON, without a signed URL."""
-        return job_result(
-            self,
-            status=outcome.status,
-            name=outcome.name,
-            end_seconds=outcome.end_seconds,
-            credits_charged=outcome.credits_charged,
-        )
+    def result(self, job: Outcome | VideoProject) -> dict[str, Any]:
+        """What operator and sensor return: small, plain JSON, without a signed URL; None if not known."""
+        return {
+            "project_id": self.project_id,
+            "status": job.status.value if isinstance(job.status, Enum) else job.status,
+            "name": job.name,
+            "model": self.model,
+            "resolution": self.resolution,
+            "end_seconds": job.end_seconds,
+            "credits_charged": job.credits_charged,
+            "url": library_url(self.project_id),
+        }
 
 
 def _text(value: object) -> str | None:
@@ -92,27 +84,6 @@ def _literal(text: str) -> object:
         return ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
-
-
-def job_result(
-    job: JobReference,
-    *,
-    status: str | None,
-    name: str | None,
-    end_seconds: float | None,
-    credits_charged: int | None,
-) -> dict[str, Any]:
-    """The contract of the XCom: seconds and credits, None if not known."""
-    return {
-        "project_id": job.project_id,
-        "status": status,
-        "name": name,
-        "model": job.model,
-        "resolution": job.resolution,
-        "end_seconds": end_seconds,
-        "credits_charged": credits_charged,
-        "url": library_url(job.project_id),
-    }
 
 
 def job_name(context: Context) -> str:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from itertools import count
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from magichour_provider.airflow_internals import is_terminal
 from magichour_provider.client import is_project_id, library_url
-from magichour_provider.client.models import CreatedJob
+from magichour_provider.client.models import CreatedJob, JobStatus, VideoProject
 from magichour_provider.exceptions import (
     LIBRARY_URL,
     ImageError,
@@ -31,17 +32,19 @@ from magichour_provider.exceptions import (
     SubmissionUnknownError,
     TaskKilledError,
 )
-from magichour_provider.jobs.preflight import Preflight, check, compare_balances, get_balance, upload_images
-from magichour_provider.jobs.reattach import Action, PollResult, decide, needs_poll, unknown_remedy
+from magichour_provider.jobs.preflight import Preflight, check, get_balance, upload_images
+from magichour_provider.jobs.reattach import Action, decide, needs_poll
 from magichour_provider.jobs.request import Images, VideoRequest, fingerprint, open_images
 from magichour_provider.jobs.state import RECOVERED_KEY, JobState, JobStateStore, StateConflictError
-from magichour_provider.polling import outcome
+from magichour_provider.polling.outcome import Outcome, TerminalStatus
+from magichour_provider.polling.outcome import from_error as outcome_from_error
+from magichour_provider.polling.outcome import from_project as outcome_from_project
 from magichour_provider.polling.poller import get_video
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from magichour_provider.client.models import ImageToVideoRequest, VideoProject
+    from magichour_provider.client.models import ImageToVideoRequest
     from magichour_provider.client.sync import MagicHourClient
     from magichour_provider.hooks.magichour import MagicHourHook
     from magichour_provider.jobs.run_budget import RunBudget
@@ -133,18 +136,6 @@ class DeferredTimeout:
             signal.signal(signal.SIGALRM, handler)
 
 
-@dataclass(frozen=True)
-class SubmittedJob:
-    """A paid job.
-
-    :param reattached: what the API says of it if an earlier attempt has paid; None for a new job.
-    """
-
-    id: str
-    credits_charged: int | None
-    reattached: VideoProject | None = None
-
-
 def submit(
     request: VideoRequest,
     store: JobStateStore,
@@ -153,7 +144,7 @@ def submit(
     timeout: DeferredTimeout,
     budget: RunBudget | None = None,
     sleep: Callable[[float], None] = time.sleep,
-) -> SubmittedJob:
+) -> VideoProject:
     """Re-attach to the job of an earlier attempt, or submit one. At most one create is charged.
 
     Raises what `check` raises, SubmissionUnknownError, TaskKilledError, and APIError or NetworkError if
@@ -169,18 +160,23 @@ def submit(
             store.restore_spent(budget.begin(store.spent if store.has_own else None, store.unknown_credits))
         state = _attach_recovered(state, store, hook)
         cleared = state is not None and store.cleared_since(state)
-        changed, poll = False, None
+        changed, project, ended = False, None, None
         if state is not None and needs_poll(state, cleared=cleared):
             cancellation.job = CreatedJob(id=str(state.project_id), credits_charged=state.credits_charged)
             changed = identity is not None and state.fingerprint != identity
-            poll = None if changed else _poll(hook, str(state.project_id))
-            store.set_credits(poll.credits_charged if poll is not None else None)
-        decision = decide(state, cleared=cleared, changed=changed, poll=poll)
-        if state is not None and decision.action is Action.REATTACH:
-            return _reattach(state, poll, store, budget, cleared=cleared)
+            if not changed:
+                project, ended = _poll(hook, str(state.project_id))
+                store.set_credits(project.credits_charged if project is not None else None)
+        decision = decide(state, cleared=cleared, changed=changed, ended=ended)
+        if state is not None and project is not None and decision.action is Action.REATTACH:
+            return _reattach(state, project, store, budget, warn=cleared and ended is not None)
         cancellation.job = None
         if state is not None and decision.action is Action.FAIL:
-            raise _interrupted(state, store, client)
+            interrupted = (
+                f"A previous attempt was interrupted at {state.at} while it submitted a job; the job's id "
+                "was not recorded."
+            )
+            raise _unknown(interrupted, state.name, state.balance, state.cost, store, client)
         if decision.reason:
             log.warning("%s Submitting again.", decision.reason)
             store.count_unknown_as_spent()
@@ -194,15 +190,13 @@ def submit(
             images = images or open_images(request)
             preflight = check(client, request, images)
             if budget is not None:
-                budget.check(preflight.reserved_credits(request))
+                budget.check(preflight.reserved)
             prepared = preflight, upload_images(client, request, images)
         preflight, body = prepared
 
         # 3. Reserve, write the intent, send the create, write the job's id.
         try:
-            with (
-                budget.reserved(preflight.reserved_credits(request)) if budget is not None else nullcontext()
-            ):
+            with budget.reserved(preflight.reserved) if budget is not None else nullcontext():
                 if budget is not None:  # it may have waited since the preflight
                     preflight = replace(preflight, balance=get_balance(client))
                 timeout.hold()
@@ -213,7 +207,14 @@ def submit(
             continue
         if budget is not None:
             budget.set_spent(store.spent)
-        return SubmittedJob(job.id, job.credits_charged)
+        return VideoProject(
+            id=job.id,
+            status=JobStatus.QUEUED,
+            name=request.name,
+            created_at=datetime.now(timezone.utc),
+            end_seconds=request.end_seconds,
+            credits_charged=job.credits_charged,
+        )
 
 
 def _create(
@@ -237,7 +238,9 @@ def _create(
         try:
             job = client.create_image_to_video(body)
         except SubmissionUnknownError as error:
-            raise _unknown(error.what, request, preflight, store, client) from None
+            raise _unknown(
+                error.what, request.name, preflight.balance, preflight.cost, store, client
+            ) from None
         except MagicHourError as error:
             cancellation.in_flight = None
             store.retract_intent()
@@ -247,7 +250,7 @@ def _create(
             sleep(delay_seconds)
         except (Exception, AirflowTaskTimeout) as error:
             cut_off = f"The create was interrupted ({type(error).__name__}) after it may have been sent."
-            raise _unknown(cut_off, request, preflight, store, client) from error
+            raise _unknown(cut_off, request.name, preflight.balance, preflight.cost, store, client) from error
         else:
             cancellation.job = job
             log.info(
@@ -283,14 +286,14 @@ def _attach_recovered(state: JobState | None, store: JobStateStore, hook: MagicH
     found = store.recovered_job_id()
     if found is None:
         return state
-    poll = _poll(hook, found) if is_project_id(found) else None
-    if poll is None or (poll.ended is not None and poll.ended.ending is outcome.TerminalStatus.DELETED):
+    project, ended = _poll(hook, found) if is_project_id(found) else (None, None)
+    if project is None or (ended is not None and ended.ending is TerminalStatus.DELETED):
         raise SubmissionUnknownError(
             f"{found!r:.80}, stored in {store.where} under {RECOVERED_KEY!r}, is not the id of a job of this "
             "account.",
             remedy="Correct it, or remove it, and clear this task.",
         )
-    return store.attach_recovered(state, found, poll.credits_charged)
+    return store.attach_recovered(state, found, project.credits_charged)
 
 
 def _identify(request: VideoRequest) -> tuple[Images | None, str | None, ImageError | None]:
@@ -302,52 +305,57 @@ def _identify(request: VideoRequest) -> tuple[Images | None, str | None, ImageEr
         return None, None, error
 
 
-def _poll(hook: MagicHourHook, project_id: str) -> PollResult:
+def _poll(hook: MagicHourHook, project_id: str) -> tuple[VideoProject | None, Outcome | None]:
+    """The job, None if there is no such job; and how it ended, None while it runs."""
     try:
         project = get_video(hook, project_id)
     except NotFoundError as error:
-        return PollResult(outcome.from_error(project_id, error), None)
-    return PollResult(outcome.from_project(project), project.credits_charged, project)
+        return None, outcome_from_error(project_id, error)
+    return project, outcome_from_project(project)
 
 
 def _reattach(
-    state: JobState,
-    poll: PollResult | None,
-    store: JobStateStore,
-    budget: RunBudget | None,
-    *,
-    cleared: bool,
-) -> SubmittedJob:
-    project_id = str(state.project_id)
-    log.info("Re-attaching to job %s of an earlier attempt (%s).", project_id, library_url(project_id))
-    if cleared and poll is not None and poll.ended is not None:
+    state: JobState, project: VideoProject, store: JobStateStore, budget: RunBudget | None, *, warn: bool
+) -> VideoProject:
+    log.info("Re-attaching to job %s of an earlier attempt (%s).", project.id, library_url(project.id))
+    if warn:
         log.warning("It is complete. Once this task has succeeded with it, a Clear renders another video.")
     if budget is not None:
         budget.set_spent(store.spent)
-    store.update(project_id, state.credits_charged)
-    return SubmittedJob(project_id, state.credits_charged, poll.project if poll is not None else None)
-
-
-def _interrupted(state: JobState, store: JobStateStore, client: MagicHourClient) -> SubmissionUnknownError:
-    """The error of an orphaned intent, recorded."""
-    now = get_balance(client) if state.balance is not None else None
-    error = SubmissionUnknownError(
-        f"A previous attempt was interrupted at {state.at} while it submitted the job named {state.name!r}; "
-        f"the job's id was not recorded.{compare_balances(state.balance, now, state.cost)}",
-        remedy=unknown_remedy(store.where),
-    )
-    store.mark_unknown(error)
-    return error
+    if project.credits_charged is None:
+        project = project.model_copy(update={"credits_charged": state.credits_charged})
+    store.update(project.id, project.credits_charged)
+    return project
 
 
 def _unknown(
-    what: str, request: VideoRequest, preflight: Preflight, store: JobStateStore, client: MagicHourClient
+    what: str,
+    name: str | None,
+    balance: int | None,
+    cost: int | None,
+    store: JobStateStore,
+    client: MagicHourClient,
 ) -> SubmissionUnknownError:
-    """The error of a create that may have been received, recorded."""
-    now = get_balance(client) if preflight.balance is not None else None
-    hint = compare_balances(preflight.balance, now, preflight.cost)
-    named = f" The job is named {request.name!r}." if store.available else ""
-    remedy = unknown_remedy(store.where) if store.available else None
-    error = SubmissionUnknownError(f"{what}{named}{hint}", remedy=remedy)
+    """The error of a create that may have been received, recorded.
+
+    :param balance: the account's credits before the create. A change proves nothing: others spend, too.
+    """
+    what = f"{what} The job is named {name!r}."
+    if balance is not None:
+        now = get_balance(client)
+        if now is None:
+            what += f" The account had {balance} credits before; it cannot be read now."
+        else:
+            fewer_or_more = "fewer" if now < balance else "more"
+            change = f"{abs(balance - now)} {fewer_or_more}" if now != balance else "as many"
+            price = f"; the video costs {cost}" if cost is not None else ""
+            what += f" The account had {balance} credits before, and has {now} now, {change}{price}."
+    remedy = (
+        "This task is not retried, because a second create could be charged again. Wait a minute and search "
+        f"the Magic Hour library ({LIBRARY_URL}) for this name. If the job exists, store its id in "
+        f"{store.where} under {RECOVERED_KEY!r} and clear the task: it re-attaches. If it does not exist, "
+        "clear the task: it submits again."
+    )
+    error = SubmissionUnknownError(what, remedy=remedy if store.available else None)
     store.mark_unknown(error)
     return error

@@ -97,7 +97,7 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         from magichour_provider.lineage import emit_video_events
 
         with map_non_retryable(self):
-            job = self._job = JobReference.of(self.project_id)
+            job = self._job = JobReference.from_value(self.project_id)
             self.linked_project_id, self.credits_charged = job.project_id, job.credits_charged
             if self.outlets and job.credits_charged is None:
                 job = self._job = self._with_credits(job)
@@ -152,7 +152,7 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         """From the project to the video, with its checksum, size and format."""
         from magichour_provider.lineage import download_lineage
 
-        return download_lineage(self._job or JobReference.of(self.project_id), self._result)
+        return download_lineage(self._job or JobReference.from_value(self.project_id), self._result)
 
     def _with_credits(self, job: JobReference) -> JobReference:
         """The job with its cost, which the task before has not given. The request is free."""

@@ -25,7 +25,6 @@ from magichour_provider.jobs.reference import (
     DEFAULT_CONN_ID,
     JobReference,
     job_name,
-    job_result,
     url_secrets,
 )
 from magichour_provider.jobs.request import OnUnknownCost, ValidateModel, VideoRequest, check_choice
@@ -48,8 +47,9 @@ from magichour_provider.polling.intervals import get_deadline, optional_seconds,
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from magichour_provider.client.models import VideoProject
     from magichour_provider.jobs.run_budget import RunBudget
-    from magichour_provider.jobs.submit import Cancellation, SubmittedJob
+    from magichour_provider.jobs.submit import Cancellation
     from magichour_provider.polling.outcome import Outcome
     from magichour_provider.triggers.video_job import VideoJobTrigger
 
@@ -183,6 +183,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit one job, or re-attach to the one of an earlier attempt, and wait for it."""
         from magichour_provider.jobs.submit import Cancellation, DeferredTimeout, submit
+        from magichour_provider.polling.poller import Poller, wait_in_worker
 
         deadline = get_deadline(
             time.time(),
@@ -202,14 +203,22 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
                 self._announce(context, job)
                 execution_timeout.release()
                 if not self.wait_for_completion:
-                    return self._succeed(context, store, self._result_of_submission(request, job))
-                submitted = _submission_time(job)
+                    result = JobReference(job.id, self.model, self.resolution).result(job)
+                    return self._succeed(context, store, result)
+                submitted = job.created_at.timestamp() if job.created_at is not None else None
                 if self.deferrable:
                     store.update(job.id, job.credits_charged)
                     self.defer(
                         **self._trigger(job.id, deadline, job.credits_charged, submitted).as_deferral()
                     )
-                outcome = self._wait(job, deadline, submitted)
+                poller = Poller(
+                    job.id,
+                    deadline=deadline,
+                    started=time.time(),
+                    poll_interval=self.poll_interval,
+                    submitted=submitted,
+                )
+                outcome = wait_in_worker(self.hook.get_conn(), poller, self._raise_if_killed)
                 return self._finish(context, outcome, store)
 
     @reports_failure
@@ -293,7 +302,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             end_seconds=float(self.end_seconds),
         )
 
-    def _announce(self, context: Context, job: SubmittedJob) -> None:
+    def _announce(self, context: Context, job: VideoProject) -> None:
         """Leave the job's id where users and the next tasks find it, before anything else."""
         self.linked_project_id = job.id
         self.credits_charged = job.credits_charged
@@ -302,18 +311,6 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
                 context["ti"].xcom_push("project_id", job.id)
             except Exception:  # the job is paid for, and its id is in the job state and the log
                 self.log.exception("The XCom 'project_id' could not be written; continuing.")
-
-    def _wait(self, job: SubmittedJob, deadline: float, submitted: float | None) -> Outcome:
-        from magichour_provider.polling.poller import Poller, wait_in_worker
-
-        poller = Poller(
-            job.id,
-            deadline=deadline,
-            started=time.time(),
-            poll_interval=self.poll_interval,
-            submitted=submitted,
-        )
-        return wait_in_worker(self.hook.get_conn(), poller, self._raise_if_killed)
 
     def _finish(self, context: Context, outcome: Outcome, store: JobStateStore) -> dict[str, Any]:
         """Record what the job has cost in the end; return its result, or raise its error."""
@@ -341,18 +338,6 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             self.on_success_callback = [self.on_success_callback]
         emit_job_events(context, self.outlets, result)
         return result
-
-    def _result_of_submission(self, request: VideoRequest, job: SubmittedJob) -> dict[str, Any]:
-        reference = JobReference(job.id, self.model, self.resolution)
-        if job.reattached is not None:
-            return reference.describe(job.reattached)
-        return job_result(
-            reference,
-            status="queued",
-            name=request.name,
-            end_seconds=request.end_seconds,
-            credits_charged=job.credits_charged,
-        )
 
     def _raise_if_killed(self) -> None:
         if self._killed:
@@ -394,7 +379,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
 
 
 @contextmanager
-def _fail_without_retry(job: SubmittedJob, store: JobStateStore) -> Iterator[None]:
+def _fail_without_retry(job: VideoProject, store: JobStateStore) -> Iterator[None]:
     """Without a job state, make every failure after the submission final, and name the job."""
     try:
         yield
@@ -409,10 +394,3 @@ def _fail_without_retry(job: SubmittedJob, store: JobStateStore) -> Iterator[Non
             f"at Magic Hour ({library_url(job.id)}) and its {job.credits_charged} credits remain charged. "
             f"The task is not retried, because that would pay for a second job. {_HOW_TO_GET_IT}"
         ) from error
-
-
-def _submission_time(job: SubmittedJob) -> float | None:
-    """When the job was submitted, in epoch seconds; None if that is not known."""
-    if job.reattached is None:
-        return time.time()
-    return job.reattached.created_at.timestamp() if job.reattached.created_at else None

@@ -72,8 +72,11 @@ class Outcome:
         if self.ending is TerminalStatus.FAILED:
             return self._failure(job)
         if self.ending is TerminalStatus.CANCELED:
-            return errors.JobCanceledError(
-                f"{job} was canceled in Magic Hour's web app.", project_id=self.project_id
+            return errors.JobFailedError(
+                f"{job} was canceled in Magic Hour's web app.",
+                project_id=self.project_id,
+                code=JobStatus.CANCELED.value,
+                remedy="Clear the submitting task to submit it again.",
             )
         if self.ending is TerminalStatus.DELETED:
             return errors.JobDeletedError(

@@ -205,7 +205,7 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
                 self.log.info("This sensor continues in a worker, because %s.", event[FALLBACK_REASON])
                 return self._wait(context, event[END_TIME])
         outcome = Outcome.from_event(event)
-        self._job = JobReference.of(self.project_id)
+        self._job = JobReference.from_value(self.project_id)
         self.linked_project_id = outcome.project_id
         self.credits_charged = outcome.credits_charged
         if self.soft_fail or self.never_fail:
@@ -218,7 +218,7 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
         from magichour_provider.polling.intervals import JobKind
         from magichour_provider.polling.poller import Poller
 
-        self._job = JobReference.of(self.project_id)
+        self._job = JobReference.from_value(self.project_id)
         self.linked_project_id = self._job.project_id
         # In reschedule mode each poke is a process of its own, and the wait began at the first of them.
         first = context["ti"].get_first_reschedule_date(context) if self.reschedule else None
@@ -355,7 +355,7 @@ def _find_job(project_id: object) -> dict[str, Any] | None:
         if not all(value is None or isinstance(value, str) for value in known):
             return None
     try:
-        job = JobReference.of(project_id)
+        job = JobReference.from_value(project_id)
     except InvalidRequestError:
         return None
     return {"job_id": job.project_id, "model": job.model, "resolution": job.resolution}

@@ -126,7 +126,7 @@ class VideoSensorTrigger(VideoJobTrigger):
         self.deadline = self.timeout_after.timestamp() - self.grace
         given = await self._read_job()
         try:
-            job = JobReference.of(given)
+            job = JobReference.from_value(given)
         except InvalidRequestError:
             return self._fall_back(f"task {self.upstream_task_id} returned no project id")
         self.project_id, self.model, self.resolution = job.project_id, job.model, job.resolution

@@ -130,7 +130,7 @@ class TaskRow:
         if _CONN_FIELD not in rendered:
             return None
         try:
-            return JobReference.of(rendered.get(PROJECT_ID)).project_id
+            return JobReference.from_value(rendered.get(PROJECT_ID)).project_id
         except InvalidRequestError:
             return None
 

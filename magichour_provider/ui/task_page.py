@@ -169,8 +169,10 @@ class _JobSummary:
 
     @property
     def status(self) -> str | None:
-        if self._rows[0].failure.get("error") in ("JobFailedError", "ModerationError"):
-            return JobStatus.ERROR.value
+        failure = self._rows[0].failure
+        if failure.get("error") in ("JobFailedError", "ModerationError"):
+            is_canceled = failure.get("code") == JobStatus.CANCELED.value
+            return JobStatus.CANCELED.value if is_canceled else JobStatus.ERROR.value
         if media.download_task(self._rows) is not None:
             return JobStatus.COMPLETE.value
         return self.text("status")

@@ -71,13 +71,13 @@ def test_invalid_project_id_is_refused_before_sending(project_id):
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (400, errors.InvalidParametersError),
+        (400, errors.APIError),
         (401, errors.AuthenticationError),
         (402, errors.PaymentRequiredError),
-        (403, errors.PermissionDeniedError),
+        (403, errors.APIError),
         (404, errors.NotFoundError),
         (409, errors.APIError),
-        (422, errors.InvalidParametersError),
+        (422, errors.APIError),
         (429, errors.RateLimitError),
         (500, errors.ServerError),
         (503, errors.ServerError),

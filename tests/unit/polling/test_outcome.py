@@ -33,7 +33,7 @@ def test_a_job_goes_on_while_it_is_not_known_to_have_ended(status):
             errors.ModerationError,
         ),
         (project("error"), TerminalStatus.FAILED, errors.JobFailedError),
-        (project("canceled"), TerminalStatus.CANCELED, errors.JobCanceledError),
+        (project("canceled"), TerminalStatus.CANCELED, errors.JobFailedError),
         (project("complete", enabled=False), TerminalStatus.DELETED, errors.JobDeletedError),
         (project("rendering", enabled=False), TerminalStatus.DELETED, errors.JobDeletedError),
     ],
@@ -53,7 +53,7 @@ def test_complete_is_no_error():
     [
         (404, TerminalStatus.DELETED, errors.JobDeletedError),
         (401, TerminalStatus.REFUSED, errors.AuthenticationError),
-        (403, TerminalStatus.REFUSED, errors.PermissionDeniedError),
+        (403, TerminalStatus.REFUSED, errors.APIError),
     ],
 )
 def test_outcome_keeps_the_error_of_a_refused_poll(status, ending, error):
