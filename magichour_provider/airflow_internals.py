@@ -14,12 +14,12 @@ from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import Asset, AssetAlias, conf
+from airflow.providers.common.compat import sdk
 
 try:
-    from airflow.sdk.exceptions import TaskDeferralError
+    from airflow.sdk.exceptions import TaskDeferralError as TaskDeferralError
 except ImportError:  # Airflow 3.0
-    from airflow.exceptions import TaskDeferralError  # type: ignore[no-redef]
+    from airflow.exceptions import TaskDeferralError as TaskDeferralError  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperatorLink
@@ -31,34 +31,6 @@ NEVER_EXPIRE = timedelta.max
 """`airflow.sdk.NEVER_EXPIRE`, the retention of a key in the task state store (3.3)."""
 
 _TERMINAL_STATES = frozenset({"success", "failed", "skipped", "removed", "restarting"})
-
-__all__ = [
-    "NEVER_EXPIRE",
-    "TaskDeferralError",
-    "all_params_set",
-    "all_xcoms",
-    "as_plain_xcom_arg",
-    "current_task_state",
-    "delete_xcoms",
-    "detach_dag",
-    "drop_notset",
-    "get_xcom",
-    "has_execute_hooks",
-    "is_deferred",
-    "is_mapped",
-    "is_terminal",
-    "join_xcom",
-    "map_index_column",
-    "min_deferral_seconds",
-    "outlet_event",
-    "provider_plugins_are_loaded",
-    "push_link",
-    "push_xcom",
-    "rendered_fields_table",
-    "task_state_rows",
-    "task_states",
-    "triggerer_stats",
-]
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -123,16 +95,12 @@ def get_xcom(ti: Any, task_id: str, key: str) -> Any:
     `map_index=-1` is needed in the triggerer: without it Airflow sends `GetXComSequenceSlice`, which the
     triggerer of 3.3 never answers.
     """
-    from airflow.sdk.execution_time.xcom import XCom
-
-    return XCom.get_one(key=key, dag_id=ti.dag_id, task_id=task_id, run_id=ti.run_id, map_index=-1)
+    return sdk.XCom.get_one(key=key, dag_id=ti.dag_id, task_id=task_id, run_id=ti.run_id, map_index=-1)
 
 
 def all_xcoms(key: str, dag_id: str, run_id: str, task_id: str) -> list[Any]:
     """The XComs of all map indexes of a task in one run."""
-    from airflow.sdk.execution_time.xcom import XCom
-
-    return XCom.get_all(key=key, dag_id=dag_id, run_id=run_id, task_id=task_id) or []
+    return sdk.XCom.get_all(key=key, dag_id=dag_id, run_id=run_id, task_id=task_id) or []
 
 
 def push_xcom(ti: Any, key: str, value: Any) -> None:
@@ -140,26 +108,22 @@ def push_xcom(ti: Any, key: str, value: Any) -> None:
 
     Instead of `TaskSuccessEvent(xcoms=...)`, which encodes its values twice (3.3).
     """
-    from airflow.sdk.execution_time.xcom import XCom
-
-    XCom.set(key=key, value=value, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id)
+    sdk.XCom.set(key=key, value=value, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id)
 
 
 def push_link(ti: Any, link: BaseOperatorLink, url: str) -> None:
     """Store the URL of an extra link, as Airflow's task runner does when a worker's run ends (3.3)."""
-    from airflow.sdk.execution_time.xcom import XCom
-
-    XCom._set_xcom_in_db(key=link.xcom_key, value=url, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id)
+    sdk.XCom._set_xcom_in_db(
+        key=link.xcom_key, value=url, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id
+    )
 
 
 def delete_xcoms(ti: Any, *keys: str) -> None:
     """Delete the XComs of an earlier attempt: Airflow does that only in a worker (3.3)."""
-    from airflow.sdk.execution_time.xcom import XCom
-
     address = {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": ti.map_index}
     for key in keys if ti.try_number > 1 else ():
-        if XCom.get_one(key=key, **address) is not None:
-            XCom.delete(key=key, **address)
+        if sdk.XCom.get_one(key=key, **address) is not None:
+            sdk.XCom.delete(key=key, **address)
 
 
 def drop_notset(xcoms: Any) -> Any:
@@ -191,7 +155,7 @@ def min_deferral_seconds() -> float:
     The worker's supervisor may notice the end of the task only at its next heartbeat. A trigger that fires
     before that fails the task with "state mismatch": 2 of 8 tasks with the defaults of Airflow 3.3.2.
     """
-    return float(conf.getint("workers", "min_heartbeat_interval", fallback=5)) + 2
+    return float(sdk.conf.getint("workers", "min_heartbeat_interval", fallback=5)) + 2
 
 
 def is_mapped(task: BaseOperator) -> bool:
@@ -252,7 +216,7 @@ def outlet_event(context: Context, outlet: object) -> Any | None:
     """
     from airflow.sdk.definitions.asset import AssetRef
 
-    if not isinstance(outlet, (Asset, AssetAlias, AssetRef)):
+    if not isinstance(outlet, (sdk.Asset, sdk.AssetAlias, AssetRef)):
         return None
     events: Any = context["outlet_events"]
     return events[outlet]

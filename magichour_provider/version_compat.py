@@ -10,5 +10,3 @@ _VERSION = tuple(int(part) for part in __version__.split(".")[:2])
 AIRFLOW_V_3_1_PLUS: bool = _VERSION >= (3, 1)
 AIRFLOW_V_3_3_PLUS: bool = _VERSION >= (3, 3)
 AIRFLOW_V_3_4_PLUS: bool = _VERSION >= (3, 4)
-
-__all__ = ["AIRFLOW_V_3_1_PLUS", "AIRFLOW_V_3_3_PLUS", "AIRFLOW_V_3_4_PLUS"]

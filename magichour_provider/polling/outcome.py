@@ -30,6 +30,13 @@ class TerminalStatus(str, Enum):
     REFUSED = "refused"
 
 
+_ENDINGS: dict[JobStatus | str, TerminalStatus] = {
+    JobStatus.COMPLETE: TerminalStatus.COMPLETE,
+    JobStatus.ERROR: TerminalStatus.FAILED,
+    JobStatus.CANCELED: TerminalStatus.CANCELED,
+}
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The end of a wait for one job.
@@ -70,7 +77,13 @@ class Outcome:
         if self.ending is TerminalStatus.COMPLETE:
             return None
         if self.ending is TerminalStatus.FAILED:
-            return self._failure(job)
+            kind = errors.ModerationError if self.error_code in _MODERATION else errors.JobFailedError
+            reason = (self.error_message or "no explanation").rstrip(".")
+            return kind(
+                f"{job} failed at Magic Hour ({self.error_code or 'no code'}): {reason}.",
+                project_id=self.project_id,
+                code=self.error_code,
+            )
         if self.ending is TerminalStatus.CANCELED:
             return errors.JobFailedError(
                 f"{job} was canceled in Magic Hour's web app.",
@@ -102,22 +115,13 @@ class Outcome:
             project_id=self.project_id,
         )
 
-    def _failure(self, job: str) -> errors.JobFailedError:
-        kind = errors.ModerationError if self.error_code in _MODERATION else errors.JobFailedError
-        reason = (self.error_message or "no explanation").rstrip(".")
-        return kind(
-            f"{job} failed at Magic Hour ({self.error_code or 'no code'}): {reason}.",
-            project_id=self.project_id,
-            code=self.error_code,
-        )
-
 
 def from_project(project: VideoProject) -> Outcome | None:
     """How a job ended; None if it is unfinished.
 
     An unknown status counts as unfinished: it is never taken for success, and the deadline ends the wait.
     """
-    ending = _ending(project)
+    ending = _ENDINGS.get(project.status) if project.enabled else TerminalStatus.DELETED
     if ending is None:
         return None
     return Outcome(
@@ -132,11 +136,11 @@ def from_project(project: VideoProject) -> Outcome | None:
     )
 
 
-def from_error(project_id: str, error: errors.MagicHourError) -> Outcome | None:
+def from_error(project_id: str, error: Exception) -> Outcome | None:
     """The end of the wait that a failed poll means; None if polling again may help."""
     if isinstance(error, errors.NotFoundError):
         return Outcome(TerminalStatus.DELETED, project_id)
-    if error.retryable:
+    if not isinstance(error, errors.MagicHourError) or error.retryable:
         return None
     if isinstance(error, errors.APIError):
         return Outcome(
@@ -167,17 +171,3 @@ def download_urls(project: VideoProject) -> tuple[DownloadUrl, ...]:
 def status_text(project: VideoProject) -> str:
     """The status as the API spells it."""
     return project.status.value if isinstance(project.status, JobStatus) else project.status
-
-
-def _ending(project: VideoProject) -> TerminalStatus | None:
-    if not project.enabled:
-        return TerminalStatus.DELETED
-    match project.status:
-        case JobStatus.COMPLETE:
-            return TerminalStatus.COMPLETE
-        case JobStatus.ERROR:
-            return TerminalStatus.FAILED
-        case JobStatus.CANCELED:
-            return TerminalStatus.CANCELED
-        case _:
-            return None

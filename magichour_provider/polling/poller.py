@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from magichour_provider.client.models import JobStatus, VideoProject
 from magichour_provider.exceptions import MagicHourError, NotFoundError
@@ -27,6 +27,9 @@ from magichour_provider.polling.intervals import (
 )
 from magichour_provider.polling.outcome import Outcome, TerminalStatus, from_error, from_project, status_text
 from magichour_provider.polling.rate_limit import MAX_RETRY_AFTER_SECONDS
+
+if TYPE_CHECKING:
+    from magichour_provider.client.sync import MagicHourClient
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +83,6 @@ class Poller:
     _failures: int = 0
     _not_before: float = 0.0
     _warned_at: float = -math.inf
-    _warned_status: str | None = None
 
     def __post_init__(self) -> None:
         self.unfinished_at = self.started
@@ -98,28 +100,40 @@ class Poller:
         """Process a poll's answer; an Outcome ends the wait."""
         self._failures, self._not_before = 0, 0.0
         self.credits_charged = project.credits_charged
-        self._log_status(project)
+        status = status_text(project)
+        if status != self.status:
+            self.status = status
+            log.info("Job %s is %s.", self.project_id, status)
+            if not isinstance(project.status, JobStatus):
+                log.warning(
+                    "Job %s has the status %r, which this provider does not know. Polling continues until "
+                    "the deadline.",
+                    self.project_id,
+                    status,
+                )
         outcome = from_project(project)
         self._learn(project, now, is_finished=outcome is not None)
         self.has_polled = True
         return outcome
 
-    def on_error(self, error: MagicHourError, now: float) -> Outcome | None:
+    def on_error(self, error: Exception, now: float) -> Outcome | None:
         """Process a failed poll; an Outcome ends the wait, if polling again cannot help."""
         outcome = from_error(self.project_id, error)
-        if outcome is None:
-            self.on_failure(error.what, now, min(error.retry_after or 0.0, MAX_RETRY_AFTER_SECONDS))
-        return outcome
-
-    def on_failure(self, reason: str, now: float, retry_after: float = 0.0) -> None:
-        """Process a poll that failed for a reason that may pass: back off. `retry_after`: seconds."""
+        if outcome is not None:
+            return outcome
+        retry_after = getattr(error, "retry_after", None) or 0.0
         self._failures += 1
         if self._failures == 1 and now > self._warned_at + _WARN_AGAIN_SECONDS:
             self._warned_at = now
+            reason = (
+                error.what if isinstance(error, MagicHourError) else f"{type(error).__name__} was raised."
+            )
             log.warning("Polling job %s failed; it will be polled again. %s", self.project_id, reason)
         first = min(1.0, self.poll_interval or 1.0)
         backoff = min(_MAX_BACKOFF_SECONDS, first * 2 ** min(self._failures - 1, 10))
-        self._not_before = now + max(retry_after, backoff * random.uniform(0.75, 1.25))  # noqa: S311
+        backoff *= random.uniform(0.75, 1.25)  # noqa: S311
+        self._not_before = now + max(backoff, min(retry_after, MAX_RETRY_AFTER_SECONDS))
+        return None
 
     def reset_backoff(self) -> None:
         """Poll again as soon as the interval allows, after the connection has changed."""
@@ -158,20 +172,6 @@ class Poller:
             pause += random.uniform(-jitter, jitter)  # noqa: S311
         return now + max(MIN_INTERVAL_SECONDS + EARLY_SECONDS, pause)
 
-    def _log_status(self, project: VideoProject) -> None:
-        status = status_text(project)
-        if status != self.status:
-            self.status = status
-            log.info("Job %s is %s.", self.project_id, status)
-        if not isinstance(project.status, JobStatus) and status != self._warned_status:
-            self._warned_status = status
-            log.warning(
-                "Job %s has the status %r, which this provider does not know. Polling continues until the "
-                "deadline.",
-                self.project_id,
-                status,
-            )
-
     def _learn(self, project: VideoProject, now: float, *, is_finished: bool) -> None:
         """Learn the job's age and kind, and its duration if this wait has followed it from the start."""
         if self.submitted is None:
@@ -200,15 +200,8 @@ class Poller:
 # Waiting in a worker
 
 
-class JobClient(Protocol):
-    """A `MagicHourClient`, or anything with its `get_video`."""
-
-    def get_video(self, project_id: str) -> VideoProject:
-        """Poll a job."""
-
-
 def wait_in_worker(
-    client: JobClient, poller: Poller, raise_if_stopped: Callable[[], None] = lambda: None
+    client: MagicHourClient, poller: Poller, raise_if_stopped: Callable[[], None] = lambda: None
 ) -> Outcome:
     """Block until the job has ended or the deadline has passed.
 
@@ -224,7 +217,7 @@ def wait_in_worker(
             return outcome
 
 
-def poll_once(client: JobClient, poller: Poller) -> Outcome | None:
+def poll_once(client: MagicHourClient, poller: Poller) -> Outcome | None:
     """Poll once; None if the job is unfinished, or if the poll failed in a way that may pass."""
     try:
         project = get_video(client, poller.project_id)
@@ -233,7 +226,7 @@ def poll_once(client: JobClient, poller: Poller) -> Outcome | None:
     return poller.on_status(project, time.time())
 
 
-def get_video(client: JobClient, project_id: str) -> VideoProject:
+def get_video(client: MagicHourClient, project_id: str) -> VideoProject:
     """Read a job. Raises NotFoundError only if it is not found three times in a row."""
     for pause in NOT_FOUND_RETRY_SECONDS:
         try:

@@ -20,14 +20,10 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
+from magichour_provider.client.aio import AsyncMagicHourClient
 from magichour_provider.client.models import VideoProject
 from magichour_provider.exceptions import APIError, MagicHourError, NotFoundError
-from magichour_provider.polling.connection_client import (
-    BuildClient,
-    ConnectionClient,
-    ReadSettings,
-    build_client,
-)
+from magichour_provider.polling.connection_client import BuildClient, ConnectionClient, ReadSettings
 from magichour_provider.polling.intervals import MIN_INTERVAL_SECONDS
 from magichour_provider.polling.outcome import Outcome
 from magichour_provider.polling.poll_queue import Job, PollQueue, Subscriber
@@ -79,7 +75,7 @@ class PollScheduler:
     :param read_settings: reads the connection; ConfigurationError if it cannot be used.
     :param stats: Airflow's `Stats`, or anything with its methods, for metrics with `tags`; None: no metrics.
     :param on_idle: called when the last wait has ended; the scheduler is not used after that.
-    :param build: makes a client for settings and a number of connections.
+    :param build: makes the client.
     :param clock: epoch seconds.
     """
 
@@ -88,8 +84,8 @@ class PollScheduler:
         read_settings: ReadSettings,
         stats: Any | None = None,
         tags: dict[str, str] | None = None,
-        on_idle: Callable[[], None] = lambda: None,
-        build: BuildClient = build_client,
+        on_idle: Callable[[], object] = lambda: None,
+        build: BuildClient = AsyncMagicHourClient.from_settings,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -110,13 +106,14 @@ class PollScheduler:
         self._warned_at = -math.inf
         self._maintenances = 0
         self._maintained_at = (self._loop.time(), time.thread_time())
-        self._maintenance = self._call_later(_MAINTENANCE_SECONDS, self._maintain)
+        self._maintain_later()
 
     async def wait(self, poller: Poller) -> Outcome:
         """Poll from time to time until the job has ended or the deadline has passed."""
         now = self._clock()
         subscriber = Subscriber(poller, self._loop.create_future(), copy_context())
-        job = self._subscribe(poller.project_id)
+        self._users += 1
+        job = self._queue.get(poller.project_id)
         job.subscribers.append(subscriber)
         latest = max(poller.deadline, poller.quiet_until, now) + _TIMEOUT_GRACE_SECONDS
         expiry = self._loop.call_later(latest - now, subscriber.time_out)
@@ -131,7 +128,8 @@ class PollScheduler:
     async def poll_once(self, project_id: str) -> VideoProject:
         """Poll a job now, with one request for all that wait for it. Raises MagicHourError."""
         answer: asyncio.Future[VideoProject] = self._loop.create_future()
-        job = self._subscribe(project_id)
+        self._users += 1
+        job = self._queue.get(project_id)
         job.requests.append(answer)
         self._schedule(job, 0.0)
         try:
@@ -140,10 +138,6 @@ class PollScheduler:
             if answer in job.requests:
                 job.requests.remove(answer)
             await self._unsubscribe(job)
-
-    def _subscribe(self, project_id: str) -> Job:
-        self._users += 1
-        return self._queue.get(project_id)
 
     async def _unsubscribe(self, job: Job) -> None:
         self._users -= 1
@@ -219,10 +213,8 @@ class PollScheduler:
         self._metrics.polls += 1
         try:
             self._on_status(job, await self._client.get_video(job.project_id), self._clock())
-        except MagicHourError as error:
+        except Exception as error:  # also one of the connection's lookup: the waits continue
             self._on_error(job, error, self._clock())
-        except Exception as error:  # such as one of the connection's lookup: the waits continue
-            self._on_exception(job, error, self._clock())
         finally:
             self._polls_under_way -= 1
             job.is_polled = False
@@ -244,8 +236,10 @@ class PollScheduler:
                 self._metrics.completion_lags.append(now - unfinished_at)
             each.resolve(outcome or each.poller.timeout_if_due(now))
 
-    def _on_error(self, job: Job, error: MagicHourError, now: float) -> None:
+    def _on_error(self, job: Job, error: Exception, now: float) -> None:
         self._metrics.poll_errors += 1
+        if not isinstance(error, MagicHourError):
+            log.debug("A poll raised an unexpected error.", exc_info=error)
         if isinstance(error, APIError) and (error.retry_after is not None or error.status == 429):
             self._on_refusal(error)
         job.answer_requests(error)
@@ -269,25 +263,21 @@ class PollScheduler:
                 "Rate limited by Magic Hour (HTTP %d); polling paused for %.0f s.", error.status, seconds
             )
 
-    def _on_exception(self, job: Job, error: Exception, now: float) -> None:
-        self._metrics.poll_errors += 1
-        log.debug("A poll raised an unexpected error.", exc_info=error)
-        job.answer_requests(error)
-        job.not_found = 0
-        for each in job.ready(now):
-            each.context.run(each.poller.on_failure, f"{type(error).__name__} was raised.", now)
-            each.resolve(each.poller.timeout_if_due(now))
-
     # Maintenance ------------------------------------------------------------------------------------
 
-    def _call_later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
-        return self._loop.call_later(seconds, call, context=self._no_task)
+    def _maintain_later(self) -> None:
+        self._maintenance = self._loop.call_later(_MAINTENANCE_SECONDS, self._maintain, context=self._no_task)
 
     def _maintain(self) -> None:
-        self._maintenances += 1
-        self._maintenance = self._call_later(_MAINTENANCE_SECONDS, self._maintain)
+        self._maintain_later()
         self._report()
-        self._update_concurrency()
+        now, cpu = self._loop.time(), time.thread_time()
+        passed, busy = now - self._maintained_at[0], cpu - self._maintained_at[1]
+        self._maintained_at = (now, cpu)
+        job = self._queue.peek()
+        lateness = max(0.0, now - job.due) if job is not None and self._is_at_limit() else 0.0
+        self._concurrency.update(lateness=lateness, busy_share=busy / passed)
+        self._maintenances += 1
         if self._maintenances % _REREAD_EVERY == 0 and self._client.is_ready:
             self._run(self._reread_connection())
         self._start_polls()
@@ -297,14 +287,6 @@ class PollScheduler:
         metrics, self._metrics = self._metrics, PollMetrics()
         if self._stats is not None:
             self._loop.run_in_executor(None, metrics.report, self._stats, len(self._queue), self._tags)
-
-    def _update_concurrency(self) -> None:
-        now, cpu = self._loop.time(), time.thread_time()
-        passed, busy = now - self._maintained_at[0], cpu - self._maintained_at[1]
-        self._maintained_at = (now, cpu)
-        job = self._queue.peek()
-        lateness = max(0.0, now - job.due) if job is not None and self._is_at_limit() else 0.0
-        self._concurrency.update(lateness=lateness, busy_share=busy / passed)
 
     async def _reread_connection(self) -> None:
         try:
@@ -328,7 +310,7 @@ class PollScheduler:
 # The schedulers of this process
 
 _closings: set[asyncio.Task[None]] = set()
-_by_loop: dict[asyncio.AbstractEventLoop, dict[str, PollScheduler]] = {}
+_schedulers: dict[tuple[asyncio.AbstractEventLoop, str], PollScheduler] = {}
 
 
 def get_scheduler(conn_id: str, read_settings: ReadSettings, stats: Any | None = None) -> PollScheduler:
@@ -336,20 +318,11 @@ def get_scheduler(conn_id: str, read_settings: ReadSettings, stats: Any | None =
 
     :param read_settings: reads the connection; ConfigurationError if it cannot be used.
     """
-    loop = asyncio.get_running_loop()
-    if loop not in _by_loop:
-        for other in [other for other in _by_loop if other.is_closed()]:
-            del _by_loop[other]
-    schedulers = _by_loop.setdefault(loop, {})
-    if conn_id not in schedulers:
-        schedulers[conn_id] = PollScheduler(
-            read_settings, stats, {"conn_id": conn_id}, lambda: _forget(loop, conn_id)
+    key = asyncio.get_running_loop(), conn_id
+    if key not in _schedulers:
+        for old in [each for each in _schedulers if each[0].is_closed()]:
+            del _schedulers[old]
+        _schedulers[key] = PollScheduler(
+            read_settings, stats, {"conn_id": conn_id}, on_idle=lambda: _schedulers.pop(key, None)
         )
-    return schedulers[conn_id]
-
-
-def _forget(loop: asyncio.AbstractEventLoop, conn_id: str) -> None:
-    schedulers = _by_loop.get(loop, {})
-    schedulers.pop(conn_id, None)
-    if not schedulers:
-        _by_loop.pop(loop, None)
+    return _schedulers[key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -70,14 +70,14 @@ class _StartFromTrigger:
     """
 
     def __get__(self, sensor: VideoJobSensor | None, owner: type[VideoJobSensor]) -> bool:
-        return sensor is not None and _is_initialized(sensor) and worker_reason(sensor) is None
+        return sensor is not None and _starts_in_triggerer(sensor)
 
 
 class _StartTriggerArgs:
     """`start_trigger_args`, computed likewise; None for a sensor that needs a worker."""
 
     def __get__(self, sensor: VideoJobSensor | None, owner: type[VideoJobSensor]) -> StartTriggerArgs | None:
-        if sensor is None or not _is_initialized(sensor) or worker_reason(sensor) is not None:
+        if sensor is None or not _starts_in_triggerer(sensor):
             return None
         from airflow.triggers.base import StartTriggerArgs
 
@@ -175,13 +175,44 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
         return self._wait(context)
 
     def _wait(self, context: Context, deadline: float | None = None) -> Any:
+        from magichour_provider.polling.intervals import JobKind
+        from magichour_provider.polling.poller import Poller
+
         with map_non_retryable(self):
-            self._start(context, deadline)
+            self._job = JobReference.from_value(self.project_id)
+            self.linked_project_id = self._job.project_id
+            # In reschedule mode each poke is a process of its own, and the wait began at the first of them.
+            first = context["ti"].get_first_reschedule_date(context) if self.reschedule else None
+            started = first.timestamp() if first else time.time()
+            if deadline is None:
+                in_worker = not self.deferrable and not self.reschedule
+                timeout = timedelta(seconds=self.timeout)
+                deadline = get_deadline(started, timeout, self.execution_timeout, in_worker=in_worker)
+            self._poller = Poller(
+                self._job.project_id,
+                deadline=deadline,
+                started=started,
+                poll_interval=self.poll_interval,
+                kind=JobKind(self._job.model, self._job.resolution),
+                has_polled=first is not None,
+            )
             # Polled before deferring: a trigger that fires at once can fail the task (airflow#71580).
             outcome = self._poll() if self.deferrable else super().execute(context)
-            if outcome is None:
-                self._defer()
-            return self._finish(context, outcome)
+            return self._defer() if outcome is None else self._finish(context, outcome)
+
+    def _defer(self) -> NoReturn:
+        from magichour_provider.triggers.video_job import VideoJobTrigger
+
+        trigger = VideoJobTrigger(
+            self._job.project_id,
+            self.magichour_conn_id,
+            deadline=self._poller.deadline,
+            poll_interval=self.poll_interval,
+            credits_charged=self.credits_charged,
+            submitted=self._poller.known_submission,
+            **self._poller.kind._asdict(),
+        )
+        self.defer(**trigger.as_deferral())
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll once. Done with the outcome, good or bad, so that `silent_fail` does not poke a failed job."""
@@ -214,48 +245,12 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
         with map_non_retryable(self):
             return self._finish(context, outcome)
 
-    def _start(self, context: Context, deadline: float | None) -> None:
-        from magichour_provider.polling.intervals import JobKind
-        from magichour_provider.polling.poller import Poller
-
-        self._job = JobReference.from_value(self.project_id)
-        self.linked_project_id = self._job.project_id
-        # In reschedule mode each poke is a process of its own, and the wait began at the first of them.
-        first = context["ti"].get_first_reschedule_date(context) if self.reschedule else None
-        started = first.timestamp() if first else time.time()
-        if deadline is None:
-            in_worker = not self.deferrable and not self.reschedule
-            timeout = timedelta(seconds=self.timeout)
-            deadline = get_deadline(started, timeout, self.execution_timeout, in_worker=in_worker)
-        self._poller = Poller(
-            self._job.project_id,
-            deadline=deadline,
-            started=started,
-            poll_interval=self.poll_interval,
-            kind=JobKind(self._job.model, self._job.resolution),
-            has_polled=first is not None,
-        )
-
     def _poll(self) -> Outcome | None:
         from magichour_provider.polling.poller import poll_once
 
         outcome = poll_once(self.hook.get_conn(), self._poller)
         self.credits_charged = self._poller.credits_charged
         return outcome
-
-    def _defer(self) -> NoReturn:
-        from magichour_provider.triggers.video_job import VideoJobTrigger
-
-        trigger = VideoJobTrigger(
-            self._job.project_id,
-            self.magichour_conn_id,
-            deadline=self._poller.deadline,
-            poll_interval=self.poll_interval,
-            credits_charged=self.credits_charged,
-            submitted=self._poller.known_submission,
-            **self._poller.kind._asdict(),
-        )
-        self.defer(**trigger.as_deferral())
 
     def _finish(self, context: Context, outcome: Outcome) -> dict[str, Any]:
         error = outcome.error()
@@ -281,49 +276,50 @@ def worker_reason(sensor: VideoJobSensor) -> str | None:
     templates. Never raises: otherwise the sensor's Dag could not be imported.
     """
     try:
-        return _worker_reason(sensor)
+        return next(_worker_reasons(sensor), None)
     except Exception as error:
         log.debug("Whether a sensor needs a worker could not be determined.", exc_info=error)
         return f"whether it can start elsewhere could not be determined ({type(error).__name__})"
 
 
-def _worker_reason(sensor: VideoJobSensor) -> str | None:
+def _worker_reasons(sensor: VideoJobSensor) -> Iterator[str]:
     if not AIRFLOW_V_3_3_PLUS:
-        return "this needs Airflow 3.3"
+        yield "this needs Airflow 3.3"
     if not sensor.deferrable:
-        return "it is not deferrable"
+        yield "it is not deferrable"
     if is_mapped(sensor):
-        return "it is mapped, or in a mapped task group"
+        yield "it is mapped, or in a mapped task group"
     if vars(sensor).get("start_from_trigger") is False:
-        return "start_from_trigger is set to False"
+        yield "start_from_trigger is set to False"
     if _find_job(sensor.project_id) is None:
-        return "its project_id is neither an id nor the output of an unmapped task"
+        yield "its project_id is neither an id nor the output of an unmapped task"
     if _is_template(sensor.magichour_conn_id):
-        return "its magichour_conn_id is a template"
+        yield "its magichour_conn_id is a template"
     if _is_customized(sensor):
-        return "its class changes what VideoJobSensor does"
-    return _worker_feature(sensor)
-
-
-def _worker_feature(sensor: VideoJobSensor) -> str | None:
-    """What a sensor has that only a worker, or only a small enough Dag, can serve."""
+        yield "its class changes what VideoJobSensor does"
+    if sensor.inlets or sensor.outlets:
+        yield "it has inlets or outlets"
+    if sensor.on_execute_callback:
+        yield "it has an on_execute_callback"
+    if sensor.on_success_callback:
+        yield "it has an on_success_callback"
+    if has_execute_hooks(sensor):
+        yield "it has a pre_execute or a post_execute"
+    is_mapped_over = next(iter(sensor.iter_mapped_dependants()), None) is not None
+    if sensor.multiple_outputs or sensor.returns_dag_result or is_mapped_over:
+        yield "it has multiple_outputs, is mapped over, or is the Dag's result"
     limit = sensor.execution_timeout
-    dag_tasks = len(sensor.dag.task_ids) if sensor.has_dag() else 1  # type: ignore[no-untyped-call]
-    has_mapped_dependants = next(iter(sensor.iter_mapped_dependants()), None) is not None
-    has_special_xcoms = sensor.multiple_outputs or sensor.returns_dag_result or has_mapped_dependants
-    features = {
-        "it has inlets or outlets": bool(sensor.inlets or sensor.outlets),
-        "it has an on_execute_callback": bool(sensor.on_execute_callback),
-        "it has an on_success_callback": bool(sensor.on_success_callback),
-        "it has a pre_execute or a post_execute": has_execute_hooks(sensor),
-        "it has multiple_outputs, is mapped over, or is the Dag's result": has_special_xcoms,
-        "its execution_timeout is less than a minute": (
-            limit is not None and limit.total_seconds() < _MIN_EXECUTION_TIMEOUT_SECONDS
-        ),
-        f"its Dag has more than {_MAX_DAG_TASKS} tasks": dag_tasks > _MAX_DAG_TASKS,
-        "a param of it, or of its Dag, has no default": not all_params_set(sensor),
-    }
-    return next((reason for reason, is_so in features.items() if is_so), None)
+    if limit is not None and limit.total_seconds() < _MIN_EXECUTION_TIMEOUT_SECONDS:
+        yield "its execution_timeout is less than a minute"
+    if sensor.has_dag() and len(sensor.dag.task_ids) > _MAX_DAG_TASKS:  # type: ignore[no-untyped-call]
+        yield f"its Dag has more than {_MAX_DAG_TASKS} tasks"
+    if not all_params_set(sensor):
+        yield "a param of it, or of its Dag, has no default"
+
+
+def _starts_in_triggerer(sensor: VideoJobSensor) -> bool:
+    is_initialized = "_worker_reason" in vars(sensor)
+    return is_initialized and worker_reason(sensor) is None
 
 
 def get_time_limits(timeout: float, execution_timeout: timedelta | None) -> tuple[float, float]:
@@ -359,10 +355,6 @@ def _find_job(project_id: object) -> dict[str, Any] | None:
     except InvalidRequestError:
         return None
     return {"job_id": job.project_id, "model": job.model, "resolution": job.resolution}
-
-
-def _is_initialized(sensor: VideoJobSensor) -> bool:
-    return "_worker_reason" in vars(sensor)
 
 
 def _is_template(text: object) -> bool:

@@ -124,7 +124,9 @@ class VideoSensorTrigger(VideoJobTrigger):
         if self.timeout_after is None:
             return self._fall_back("Airflow has set no timeout for it")
         self.deadline = self.timeout_after.timestamp() - self.grace
-        given = await self._read_job()
+        given: Any = {"project_id": self.job_id, "model": self.model, "resolution": self.resolution}
+        if self.upstream_task_id is not None:
+            given = await self._call_airflow(get_xcom, self.upstream_task_id, self.upstream_key)
         try:
             job = JobReference.from_value(given)
         except InvalidRequestError:
@@ -150,12 +152,6 @@ class VideoSensorTrigger(VideoJobTrigger):
         finally:
             if pushing_link is not None:
                 pushing_link.cancel()
-
-    async def _read_job(self) -> Any:
-        """The job as the Dag names it, or as the upstream task returned it."""
-        if self.upstream_task_id is None:
-            return {"project_id": self.job_id, "model": self.model, "resolution": self.resolution}
-        return await self._call_airflow(get_xcom, self.upstream_task_id, self.upstream_key)
 
     async def _push_link(self) -> None:
         url = library_url(self.project_id)

@@ -59,7 +59,7 @@ class Api:
             raise self.lookup_errors.pop(0)
         return self.settings
 
-    async def build(self, settings, max_connections):
+    async def build(self, settings, *, max_connections):
         self.clients.append(Client(self, settings))
         return self.clients[-1]
 

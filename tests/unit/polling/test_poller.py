@@ -72,7 +72,7 @@ def test_next_poll_never_passes_the_deadline_and_is_never_in_quiet_time(
         elif event == "error":
             wait.on_error(errors.NetworkError("cut"), now)
         else:
-            wait.on_failure("OSError", now)
+            wait.on_error(OSError("reset"), now)
 
 
 @given(st.floats(0, 900), st.one_of(st.none(), st.floats(0.5, 60)))

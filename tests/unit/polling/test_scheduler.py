@@ -344,4 +344,4 @@ def test_get_scheduler_is_one_per_loop_and_connection_and_forgotten_when_idle(lo
             await scheduler.poll_once("cm1")
 
     loop.run_until_complete(main())
-    assert loop not in module._by_loop
+    assert not [key for key in module._schedulers if key[0] is loop]
