@@ -6,61 +6,46 @@ received: the task then fails, and submits again only if a user clears it after 
 
 Exactly one backend keeps the state. `TaskStateBackend` is the task state store of Airflow 3.3: one for each
 task instance, and closed to an attempt that Airflow has given up. `FileBackend` is a file (`state_path`),
-which other runs find too and which needs no Airflow 3.3. Its writes are conditional: a write fails if the
-file is not what was read before. So of two tasks that start at the same moment one submits, and a stale
-attempt that wakes up late cannot write its intent over a newer one. The condition does not stop a process
-that is frozen between its intent and its create for longer than `INTENT_SECONDS`.
+which other runs find too and which needs no Airflow 3.3.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from magichour_provider.airflow_internals import NEVER_EXPIRE
 from magichour_provider.client import library_url
 from magichour_provider.exceptions import (
-    LIBRARY_URL,
     InvalidRequestError,
     MagicHourError,
-    NetworkError,
     SubmissionUnknownError,
     TaskKilledError,
 )
 from magichour_provider.jobs.request import parse_text
+from magichour_provider.jobs.state_backends import (
+    JOBS_KEY,
+    FileBackend,
+    StateBackend,
+    StateConflictError,
+    TaskStateBackend,
+    unreadable_remedy,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from magichour_provider.storage.locations import ObjectPath
-
 log = logging.getLogger(__name__)
-
-KEY = "magichour_job"
-RECOVERED_KEY = "magichour_recovered_job_id"
-"""Where a user puts the id of a job whose create had an unknown outcome: a key of the store, or the file."""
 
 INTENT_SECONDS = 120.0
 """A create ends within 65 seconds. An intent that is older than this has lost its task."""
 
-_NOT_FOUND_PAUSES_SECONDS = (1.0, 2.0)
-_S3_SCHEMES = ("s3", "s3a")
-_JOBS_KEY = "magichour_jobs"
 _MAX_JOBS_IN_FILE = 100
-_CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404")
-_NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
-"""How a store that resembles S3 refuses a condition that it does not know."""
 
 
 class Stage(str, Enum):
@@ -70,13 +55,6 @@ class Stage(str, Enum):
     UNKNOWN = "unknown"
     SUBMITTED = "submitted"
     DONE = "done"
-
-
-class StateConflictError(MagicHourError):
-    """Another task has changed the state since it was read."""
-
-    retryable = True
-    default_remedy = "Trying again can help."
 
 
 @dataclass(frozen=True)
@@ -127,239 +105,9 @@ class JobState:
         return {**asdict(self), "stage": self.stage.value}
 
     @property
-    def spent_in_all(self) -> int:
-        """Credits of this task's jobs in this run, this one included."""
-        return self.spent + self.own_credits
-
-    @property
     def own_credits(self) -> int:
         """Credits of the job, if this task instance has paid for it."""
         return 0 if self.elsewhere else self.credits_charged or 0
-
-    @property
-    def created_seconds(self) -> float:
-        """`at` in epoch seconds."""
-        return datetime.fromisoformat(self.at).timestamp()
-
-
-class StateBackend(Protocol):
-    """Where states are kept. `write` raises StateConflictError if the version has changed."""
-
-    where: str
-    is_shared: bool
-    """Whether other task instances find the states too."""
-
-    def read(self) -> tuple[Mapping[str, Any] | None, Any]:
-        """What is stored, or None; and its version."""
-
-    def write(self, stored: Mapping[str, Any] | None, version: Any) -> Any:
-        """Replace what is stored, or remove it; the new version."""
-
-    def recovered_job_id(self) -> str | None:
-        """The id that a user has left under RECOVERED_KEY."""
-
-    def forget_recovered_job_id(self) -> None:
-        """Remove that id."""
-
-
-class TaskStateBackend:
-    """Airflow's task state store. Without versions: only the last attempt of one task instance may write."""
-
-    where = "this task's state store"
-    is_shared = False
-
-    def __init__(self, store: Any, try_number: int, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._store = store
-        self._try_number = try_number
-        self._sleep = sleep
-
-    def read(self) -> tuple[Mapping[str, Any] | None, None]:
-        """What is stored. Airflow's client takes any 404 for "nothing", so a later attempt reads again."""
-        for pause in _NOT_FOUND_PAUSES_SECONDS if self._try_number > 1 else ():
-            stored = self._store.get(KEY)
-            if stored is not None:
-                return stored, None
-            self._sleep(pause)
-        return self._store.get(KEY), None
-
-    def write(self, stored: Mapping[str, Any] | None, version: Any) -> None:
-        """Replace what is stored. Airflow raises for an attempt that it has given up."""
-        if stored is None:
-            self._store.delete(KEY)
-        else:
-            self._store.set(KEY, dict(stored), retention=NEVER_EXPIRE)
-
-    def recovered_job_id(self) -> str | None:
-        """The id under RECOVERED_KEY."""
-        found = self._store.get(RECOVERED_KEY)
-        return None if found is None else str(found).strip()
-
-    def forget_recovered_job_id(self) -> None:
-        """Remove that id."""
-        self._store.delete(RECOVERED_KEY)
-
-
-class FileBackend:
-    """A small JSON file, on a disk or in an object store, replaced as a whole, and only if no other task has.
-
-    Local: under an exclusive lock (`flock` on a file beside it), and compared with what was read. S3: by
-    `If-None-Match` and `If-Match`. Other stores: compared before the write, which two writers at the same
-    moment may both pass; a warning says so.
-
-    Methods raise NetworkError if a retry may help, InvalidRequestError if none can.
-    """
-
-    is_shared = True
-
-    def __init__(self, place: Path | ObjectPath, display: str) -> None:
-        self._place = place
-        self.where = display
-        self._warned = False
-
-    @classmethod
-    def from_path(cls, path: str, conn_id: str | None) -> FileBackend:
-        """Read the operator's arguments. Raises InvalidRequestError."""
-        from magichour_provider.storage.locations import parse_location, redact
-
-        try:
-            return cls(parse_location(path, conn_id), redact(path))
-        except ValueError as error:
-            raise InvalidRequestError(f"state_path {redact(path)} cannot be used: {error}.") from error
-
-    def read(self) -> tuple[Mapping[str, Any] | None, Any]:
-        """What is in the file. Raises SubmissionUnknownError if it is no state of this provider."""
-        with self._explained("read"):
-            content, version = self._get()
-        try:
-            stored = None if content is None else json.loads(content)
-        except ValueError:
-            stored = content
-        if stored is None or isinstance(stored, dict):
-            return stored, version
-        raise SubmissionUnknownError(
-            f"The file {self.where} holds no state of this provider.", remedy=_unreadable_remedy(self.where)
-        )
-
-    def write(self, stored: Mapping[str, Any] | None, version: Any) -> Any:
-        """Replace the file, or remove it."""
-        content = None if stored is None else json.dumps(stored, indent=2).encode()
-        with self._explained("written"):
-            if isinstance(self._place, Path):
-                return self._write_local(self._place, content, version)
-            if self._place.scheme in _S3_SCHEMES:
-                return self._write_s3(self._place, content, version)
-            return self._write_object(self._place, content, version)
-
-    def recovered_job_id(self) -> str | None:
-        """The id under RECOVERED_KEY in the file's JSON."""
-        found = (self.read()[0] or {}).get(RECOVERED_KEY)
-        return None if found is None else str(found).strip()
-
-    def forget_recovered_job_id(self) -> None:
-        """Nothing to do: each write drops the id."""
-
-    def _get(self) -> tuple[bytes | None, Any]:
-        if isinstance(self._place, Path):
-            try:
-                content: bytes | None = self._place.read_bytes()
-            except FileNotFoundError:
-                content = None
-            return content, content
-        if self._place.scheme in _S3_SCHEMES:
-            client, address = self._place.s3_client()
-            try:
-                answer = client.get_object(**address)
-            except Exception as error:
-                if _s3_code(error) in ("NoSuchKey", "404"):
-                    return None, None
-                raise
-            return answer["Body"].read(), answer["ETag"]
-        filesystem, path = self._place.connect()
-        try:
-            content = bytes(filesystem.cat_file(path))
-        except FileNotFoundError:
-            content = None
-        return content, content
-
-    def _write_local(self, path: Path, content: bytes | None, version: bytes | None) -> bytes | None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_name(f".{path.name}.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if self._get()[0] != version:
-                raise self._conflict()
-            if content is None:
-                path.unlink(missing_ok=True)
-            else:
-                beside = path.with_name(f".{path.name}.new")
-                with beside.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                beside.replace(path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        return content
-
-    def _write_s3(self, place: ObjectPath, content: bytes | None, etag: str | None) -> str | None:
-        client, address = place.s3_client()
-        if content is None:  # S3's conditional delete is young; another request's state may be new
-            content = json.dumps({_JOBS_KEY: []}).encode()
-        body = {"Body": content, "ContentType": "application/json"}
-        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
-        try:
-            answer = client.put_object(**address, **body, **condition)
-        except Exception as error:
-            if _s3_code(error) in _CONFLICTS:
-                raise self._conflict() from None
-            if _s3_code(error) not in _NO_CONDITIONS:
-                raise
-            self._warn_unconditional()
-            if self._get()[1] != etag:
-                raise self._conflict() from None
-            answer = client.put_object(**address, **body)
-        return str(answer["ETag"])
-
-    def _write_object(self, place: ObjectPath, content: bytes | None, version: bytes | None) -> bytes | None:
-        self._warn_unconditional()
-        if self._get()[0] != version:
-            raise self._conflict()
-        filesystem, path = place.connect()
-        if content is not None:
-            filesystem.pipe_file(path, content)
-        elif filesystem.exists(path):
-            filesystem.rm_file(path)
-        return content
-
-    def _conflict(self) -> StateConflictError:
-        return StateConflictError(f"Another task has changed {self.where}.")
-
-    def _warn_unconditional(self) -> None:
-        if not self._warned:
-            self._warned = True
-            log.warning(
-                "This store has no conditional writes. If two tasks with state_path %s start at the same "
-                "moment, both may submit and pay. Let only one run at a time (max_active_runs=1).",
-                self.where,
-            )
-
-    @contextmanager
-    def _explained(self, done: str) -> Iterator[None]:
-        from magichour_provider.storage.locations import classify_error
-
-        try:
-            yield
-        except StateConflictError:
-            raise
-        except Exception as error:
-            diagnosis = classify_error(error, self._place)
-            what = f"The job state {self.where} cannot be {done}: {diagnosis.cause}."
-            consequence = "This attempt has paid nothing."
-            if diagnosis.permanent:
-                raise InvalidRequestError(what, consequence=consequence, remedy=diagnosis.remedy) from error
-            raise NetworkError(what, consequence=consequence) from error
 
 
 class JobStateStore:
@@ -367,6 +115,8 @@ class JobStateStore:
 
     A file may hold the jobs of several requests, by their fingerprints: a task never replaces the state of a
     job that another one has paid for.
+
+    `spent`: credits of all jobs of this task in this run that are known and not refunded.
     """
 
     def __init__(self, backend: StateBackend | None, ti: Any, clock: Callable[[], float] = time.time) -> None:
@@ -383,7 +133,7 @@ class JobStateStore:
         self._state: JobState | None = None
         self._replaced: JobState | None = None
         self._own_intents: set[str] = set()
-        self._spent = 0
+        self.spent = 0
         self._unsaved = False
 
     @classmethod
@@ -419,11 +169,6 @@ class JobStateStore:
         return self._backend.where if self._backend is not None else "nowhere"
 
     @property
-    def spent(self) -> int:
-        """Credits of all jobs of this task in this run that are known and not refunded."""
-        return self._spent
-
-    @property
     def unknown_credits(self) -> int:
         """Credits of a create of this task whose outcome is unknown."""
         state = self._state
@@ -443,7 +188,7 @@ class JobStateStore:
     def is_in_flight(self, state: JobState) -> bool:
         """Whether another task, or a later attempt of this one, may be sending its create at this moment."""
         by_another = not self.is_own(state) or state.attempt > self._attempt
-        is_young = self._clock() - state.created_seconds < INTENT_SECONDS
+        is_young = self._clock() - datetime.fromisoformat(state.at).timestamp() < INTENT_SECONDS
         return state.stage is Stage.INTENT and by_another and is_young
 
     def cleared_since(self, state: JobState) -> bool:
@@ -473,7 +218,7 @@ class JobStateStore:
         anybodys = newest_first if fingerprint is None and len(newest_first) == 1 else []
         self._state = next(iter([*unknown, *same, *own, *anybodys]), None)
         if own:
-            self._spent = own[0].spent_in_all
+            self.spent = own[0].spent + own[0].own_credits
         return self._state
 
     def set_credits(self, credits_charged: int | None) -> None:
@@ -483,15 +228,7 @@ class JobStateStore:
             return
         self._state, self._unsaved = replace(state, credits_charged=credits_charged), True
         if self.is_own(state):
-            self._spent += self._state.own_credits - state.own_credits
-
-    def restore_spent(self, credits: int) -> None:
-        """Take in what this task has spent in this run, if no state tells."""
-        self._spent = credits
-
-    def count_unknown_as_spent(self) -> None:
-        """Count a create of unknown outcome as spent, because the task submits again."""
-        self._spent += self.unknown_credits
+            self.spent += self._state.own_credits - state.own_credits
 
     def recovered_job_id(self) -> str | None:
         """The id that a user has found for a create of unknown outcome."""
@@ -503,7 +240,7 @@ class JobStateStore:
         attached = self._claim(found)
         self._replace(attached)
         if self.is_own(state):
-            self._spent += attached.own_credits
+            self.spent += attached.own_credits
         if self._backend is not None:
             self._backend.forget_recovered_job_id()
         return attached
@@ -520,7 +257,7 @@ class JobStateStore:
             return
         at = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="seconds")
         intent = self._claim(JobState(Stage.INTENT, fingerprint, at, self._max_tries, name, balance, cost))
-        intent = replace(intent, elsewhere=False, spent=self._spent, intent_id=uuid4().hex)
+        intent = replace(intent, elsewhere=False, spent=self.spent, intent_id=uuid4().hex)
         earlier, current = self._state, self._states.get(self._key(intent))
         if current is None or current.intent_id not in self._own_intents:
             self._replaced = current
@@ -572,7 +309,7 @@ class JobStateStore:
         job = replace(
             self._state, stage=Stage.SUBMITTED, project_id=project_id, credits_charged=credits_charged
         )
-        self._spent = job.spent_in_all
+        self.spent = job.spent + job.own_credits
         self._save(job)
 
     def update(self, project_id: str, credits_charged: int | None) -> None:
@@ -620,7 +357,7 @@ class JobStateStore:
             attempt=self._attempt,
             max_tries=self._max_tries,
             elsewhere=state.elsewhere or not own,
-            spent=state.spent if own else self._spent,
+            spent=state.spent if own else self.spent,
         )
 
     def _save(self, job: JobState) -> None:
@@ -648,12 +385,12 @@ class JobStateStore:
         assert self._backend is not None  # noqa: S101
         stored, version = self._backend.read()
         try:
-            found = [] if stored is None else stored.get(_JOBS_KEY, [stored])
+            found = [] if stored is None else stored.get(JOBS_KEY, [stored])
             states = [JobState.from_stored(each) for each in found]
         except (ValueError, TypeError, AttributeError) as error:
             raise SubmissionUnknownError(
                 f"The job state of an earlier attempt cannot be read ({error}).",
-                remedy=_unreadable_remedy(self._backend.where),
+                remedy=unreadable_remedy(self._backend.where),
             ) from None
         return {self._key(state): state for state in states}, version
 
@@ -674,8 +411,14 @@ class JobStateStore:
             before = states.pop(key, None)
             if _create_of(before) not in (_create_of(expected), _create_of(new)):
                 return False
-            if _was_answered(before, new):
-                return False
+            if (
+                before is not None
+                and new is not None
+                and before.intent_id == new.intent_id
+                and before.project_id is not None
+                and new.project_id is None
+            ):
+                return False  # it was answered meanwhile
             if new is not None:
                 states[key] = new
             try:
@@ -692,26 +435,9 @@ class JobStateStore:
         if not self._is_shared:
             return next(iter(states.values())).as_stored()
         newest = sorted(states.values(), key=lambda state: state.at)[-_MAX_JOBS_IN_FILE:]
-        return {_JOBS_KEY: [state.as_stored() for state in newest]}
+        return {JOBS_KEY: [state.as_stored() for state in newest]}
 
 
 def _create_of(state: JobState | None) -> str | None:
     """Which create a state is of; by its time if 0.1 has written it."""
     return None if state is None else state.intent_id or state.at
-
-
-def _was_answered(before: JobState | None, new: JobState | None) -> bool:
-    """Whether `before` holds the job's id of a create for which `new` has none."""
-    if before is None or new is None or before.intent_id != new.intent_id:
-        return False
-    return before.project_id is not None and new.project_id is None
-
-
-def _s3_code(error: BaseException) -> str | None:
-    """The code that Amazon's client keeps on what S3 has answered."""
-    code: str | None = getattr(error, "response", {}).get("Error", {}).get("Code")
-    return code
-
-
-def _unreadable_remedy(where: str) -> str:
-    return f"Search the Magic Hour library ({LIBRARY_URL}) for its job. If there is none, remove {where}."

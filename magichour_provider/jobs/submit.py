@@ -35,7 +35,8 @@ from magichour_provider.exceptions import (
 from magichour_provider.jobs.preflight import Preflight, check, get_balance, upload_images
 from magichour_provider.jobs.reattach import Action, decide, needs_poll
 from magichour_provider.jobs.request import Images, VideoRequest, fingerprint, open_images
-from magichour_provider.jobs.state import RECOVERED_KEY, JobState, JobStateStore, StateConflictError
+from magichour_provider.jobs.state import JobState, JobStateStore
+from magichour_provider.jobs.state_backends import RECOVERED_KEY, StateConflictError
 from magichour_provider.polling.outcome import Outcome, TerminalStatus
 from magichour_provider.polling.outcome import from_error as outcome_from_error
 from magichour_provider.polling.outcome import from_project as outcome_from_project
@@ -157,7 +158,7 @@ def submit(
         # 1. Read the job state, and decide.
         state = _read_settled(store, identity, cancellation, sleep)
         if budget is not None:
-            store.restore_spent(budget.begin(store.spent if store.has_own else None, store.unknown_credits))
+            store.spent = budget.begin(store.spent if store.has_own else None, store.unknown_credits)
         state = _attach_recovered(state, store, hook)
         cleared = state is not None and store.cleared_since(state)
         changed, project, ended = False, None, None
@@ -179,7 +180,7 @@ def submit(
             raise _unknown(interrupted, state.name, state.balance, state.cost, store, client)
         if decision.reason:
             log.warning("%s Submitting again.", decision.reason)
-            store.count_unknown_as_spent()
+            store.spent += store.unknown_credits
         if budget is not None:
             budget.set_spent(store.spent)
 

@@ -30,7 +30,7 @@ from magichour_provider.client import parse_library_url
 from magichour_provider.exceptions import InvalidRequestError
 from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.jobs.reference import JobReference
-from magichour_provider.jobs.state import KEY as STATE_KEY
+from magichour_provider.jobs.state_backends import KEY as STATE_KEY
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.operators._base import ERROR_KEY
 from magichour_provider.ui.view_models import Charge, TaskKey

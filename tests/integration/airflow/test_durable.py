@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 
 from magichour_provider import airflow_internals as compat
 from magichour_provider.exceptions import InvalidResponseError
-from magichour_provider.jobs.state import KEY, RECOVERED_KEY
+from magichour_provider.jobs.state_backends import KEY, RECOVERED_KEY
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -36,7 +36,7 @@ def raising(error):
 
 def killed_while_waiting(tries, monkeypatch, **options):
     with monkeypatch.context() as patch:
-        patch.setattr(ImageToVideoOperator, "_wait", raising(Killed()))
+        patch.setattr("magichour_provider.polling.poller.wait_in_worker", raising(Killed()))
         with pytest.raises(Killed):
             tries(**options)
 

@@ -180,7 +180,7 @@ class TestImageToVideo:
 
         with monkeypatch.context() as patch:
             patch.setattr(context["ti"], "xcom_push", fail)
-            patch.setattr(ImageToVideoOperator, "_wait", cut_off)
+            patch.setattr("magichour_provider.polling.poller.wait_in_worker", cut_off)
             with pytest.raises(errors.NetworkError):
                 tries()
         job = only_job(magichour_sandbox)["id"]

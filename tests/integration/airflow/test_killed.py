@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from magichour_provider import airflow_internals as compat
 from magichour_provider.exceptions import TaskKilledError
-from magichour_provider.jobs.state import KEY
+from magichour_provider.jobs.state_backends import KEY
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
@@ -91,15 +91,14 @@ def test_kill_after_the_create_names_the_job(tries, magichour_sandbox, monkeypat
 
 
 def test_kill_at_completion_leaves_the_video_to_the_next_attempt(tries, magichour_sandbox, monkeypatch):
-    wait = ImageToVideoOperator._wait
+    finish = ImageToVideoOperator._finish
 
-    def killed_in(operator, *asked):
-        ended = wait(operator, *asked)
+    def killed_in(operator, *ended):
         operator.on_kill()
-        return ended
+        return finish(operator, *ended)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ImageToVideoOperator, "_wait", killed_in)
+        patch.setattr(ImageToVideoOperator, "_finish", killed_in)
         with pytest.raises(TaskKilledError, match="re-attaches to it at no cost"):
             tries()
     assert tries(cleared=True)["project_id"] == jobs(magichour_sandbox)[0]["id"]

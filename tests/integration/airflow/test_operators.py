@@ -171,7 +171,7 @@ class TestImageToVideo:
         def broken(*_):
             raise trouble
 
-        monkeypatch.setattr(ImageToVideoOperator, "_wait", broken)
+        monkeypatch.setattr("magichour_provider.polling.poller.wait_in_worker", broken)
         with fails_for_good(match="The task is not retried") as failed:
             render().execute(context)
         (job,) = jobs(magichour_sandbox)

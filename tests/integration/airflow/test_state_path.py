@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from magichour_provider.exceptions import NetworkError, TaskKilledError
-from magichour_provider.jobs.state import FileBackend, JobStateStore
-from magichour_provider.operators.image_to_video import ImageToVideoOperator
+from magichour_provider.jobs.state import JobStateStore
+from magichour_provider.jobs.state_backends import FileBackend
 
 pytestmark = pytest.mark.usefixtures("connection")
 
@@ -63,7 +63,7 @@ def stored_jobs(path):
 
 def killed_while_waiting(render, monkeypatch, **options):
     with monkeypatch.context() as patch:
-        patch.setattr(ImageToVideoOperator, "_wait", raising(Killed()))
+        patch.setattr("magichour_provider.polling.poller.wait_in_worker", raising(Killed()))
         with pytest.raises(Killed):
             render(**options)
 

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 from magichour_provider.client.settings import ClientSettings
 from magichour_provider.client.sync import MagicHourClient
 from magichour_provider.jobs.request import VideoRequest
-from magichour_provider.jobs.state import FileBackend, JobStateStore
+from magichour_provider.jobs.state import JobStateStore
+from magichour_provider.jobs.state_backends import FileBackend
 from magichour_provider.jobs.submit import Cancellation, DeferredTimeout, submit
 
 REQUEST = {"image": "https://example.com/cat.png", "end_seconds": 3, "model": "ltx-2.3", "resolution": "480p"}

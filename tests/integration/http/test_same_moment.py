@@ -7,7 +7,7 @@ import multiprocessing
 import pytest
 import racer
 
-from magichour_provider.jobs.state import FileBackend, StateConflictError
+from magichour_provider.jobs.state_backends import FileBackend, StateConflictError
 
 PROCESSES = 50
 SERVER = multiprocessing.get_context("forkserver")

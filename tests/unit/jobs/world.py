@@ -12,7 +12,8 @@ from magichour_provider.client.settings import ClientSettings
 from magichour_provider.client.sync import MagicHourClient
 from magichour_provider.exceptions import TaskKilledError
 from magichour_provider.jobs.request import VideoRequest
-from magichour_provider.jobs.state import FileBackend, JobStateStore, TaskStateBackend
+from magichour_provider.jobs.state import JobStateStore
+from magichour_provider.jobs.state_backends import FileBackend, TaskStateBackend
 from magichour_provider.jobs.submit import Cancellation, DeferredTimeout, submit
 
 CREDITS = 72

@@ -1,0 +1,280 @@
+"""Where the state of a paid job is kept: in Airflow's task state store, or in a file.
+
+A write to a file is conditional: it fails if the file is not what was read before. So of two tasks that start
+at the same moment one submits, and a stale attempt that wakes up late cannot write its intent over a newer
+one. The condition does not stop a process that is frozen between its intent and its create for longer than
+`INTENT_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from magichour_provider.airflow_internals import NEVER_EXPIRE
+from magichour_provider.exceptions import (
+    LIBRARY_URL,
+    InvalidRequestError,
+    MagicHourError,
+    NetworkError,
+    SubmissionUnknownError,
+)
+from magichour_provider.storage.locations import S3_SCHEMES, classify_error, parse_location, redact
+
+if TYPE_CHECKING:
+    from magichour_provider.storage.locations import ObjectPath
+
+log = logging.getLogger(__name__)
+
+KEY = "magichour_job"
+RECOVERED_KEY = "magichour_recovered_job_id"
+"""Where a user puts the id of a job whose create had an unknown outcome: a key of the store, or the file."""
+
+JOBS_KEY = "magichour_jobs"
+"""The key of the file's states."""
+
+_NOT_FOUND_PAUSES_SECONDS = (1.0, 2.0)
+_CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404")
+_NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
+"""How a store that resembles S3 refuses a condition that it does not know."""
+
+
+class StateConflictError(MagicHourError):
+    """Another task has changed the state since it was read."""
+
+    retryable = True
+    default_remedy = "Trying again can help."
+
+
+def unreadable_remedy(where: str) -> str:
+    """What to do about a state that cannot be read."""
+    return f"Search the Magic Hour library ({LIBRARY_URL}) for its job. If there is none, remove {where}."
+
+
+class StateBackend(Protocol):
+    """Where states are kept. `write` raises StateConflictError if the version has changed."""
+
+    where: str
+    is_shared: bool
+    """Whether other task instances find the states too."""
+
+    def read(self) -> tuple[Mapping[str, Any] | None, Any]:
+        """What is stored, or None; and its version."""
+
+    def write(self, stored: Mapping[str, Any] | None, version: Any) -> Any:
+        """Replace what is stored, or remove it; the new version."""
+
+    def recovered_job_id(self) -> str | None:
+        """The id that a user has left under RECOVERED_KEY."""
+
+    def forget_recovered_job_id(self) -> None:
+        """Remove that id."""
+
+
+class TaskStateBackend:
+    """Airflow's task state store. Without versions: only the last attempt of one task instance may write."""
+
+    where = "this task's state store"
+    is_shared = False
+
+    def __init__(self, store: Any, try_number: int, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._store = store
+        self._try_number = try_number
+        self._sleep = sleep
+
+    def read(self) -> tuple[Mapping[str, Any] | None, None]:
+        """What is stored. Airflow's client takes any 404 for "nothing", so a later attempt reads again."""
+        for pause in _NOT_FOUND_PAUSES_SECONDS if self._try_number > 1 else ():
+            stored = self._store.get(KEY)
+            if stored is not None:
+                return stored, None
+            self._sleep(pause)
+        return self._store.get(KEY), None
+
+    def write(self, stored: Mapping[str, Any] | None, version: Any) -> None:
+        """Replace what is stored. Airflow raises for an attempt that it has given up."""
+        if stored is None:
+            self._store.delete(KEY)
+        else:
+            self._store.set(KEY, dict(stored), retention=NEVER_EXPIRE)
+
+    def recovered_job_id(self) -> str | None:
+        """The id under RECOVERED_KEY."""
+        found = self._store.get(RECOVERED_KEY)
+        return None if found is None else str(found).strip()
+
+    def forget_recovered_job_id(self) -> None:
+        """Remove that id."""
+        self._store.delete(RECOVERED_KEY)
+
+
+class FileBackend:
+    """A small JSON file, on a disk or in an object store, replaced as a whole, and only if no other task has.
+
+    Local: under an exclusive lock (`flock` on a file beside it), and compared with what was read. S3: by
+    `If-None-Match` and `If-Match`. Other stores: compared before the write, which two writers at the same
+    moment may both pass; a warning says so.
+
+    Methods raise NetworkError if a retry may help, InvalidRequestError if none can.
+    """
+
+    is_shared = True
+
+    def __init__(self, place: Path | ObjectPath, display: str) -> None:
+        self._place = place
+        self.where = display
+        self._warned = False
+
+    @classmethod
+    def from_path(cls, path: str, conn_id: str | None) -> FileBackend:
+        """Read the operator's arguments. Raises InvalidRequestError."""
+        try:
+            return cls(parse_location(path, conn_id), redact(path))
+        except ValueError as error:
+            raise InvalidRequestError(f"state_path {redact(path)} cannot be used: {error}.") from error
+
+    def read(self) -> tuple[Mapping[str, Any] | None, Any]:
+        """What is in the file. Raises SubmissionUnknownError if it is no state of this provider."""
+        with self._explained("read"):
+            content, version = self._get()
+        try:
+            stored = None if content is None else json.loads(content)
+        except ValueError:
+            stored = content
+        if stored is None or isinstance(stored, dict):
+            return stored, version
+        raise SubmissionUnknownError(
+            f"The file {self.where} holds no state of this provider.", remedy=unreadable_remedy(self.where)
+        )
+
+    def write(self, stored: Mapping[str, Any] | None, version: Any) -> Any:
+        """Replace the file, or remove it."""
+        content = None if stored is None else json.dumps(stored, indent=2).encode()
+        with self._explained("written"):
+            if isinstance(self._place, Path):
+                return self._write_local(self._place, content, version)
+            if self._place.scheme in S3_SCHEMES:
+                return self._write_s3(self._place, content, version)
+            return self._write_object(self._place, content, version)
+
+    def recovered_job_id(self) -> str | None:
+        """The id under RECOVERED_KEY in the file's JSON."""
+        found = (self.read()[0] or {}).get(RECOVERED_KEY)
+        return None if found is None else str(found).strip()
+
+    def forget_recovered_job_id(self) -> None:
+        """Nothing to do: each write drops the id."""
+
+    def _get(self) -> tuple[bytes | None, Any]:
+        if isinstance(self._place, Path):
+            try:
+                content: bytes | None = self._place.read_bytes()
+            except FileNotFoundError:
+                content = None
+            return content, content
+        if self._place.scheme in S3_SCHEMES:
+            client, address = self._place.s3_client()
+            try:
+                answer = client.get_object(**address)
+            except Exception as error:
+                if _s3_code(error) in ("NoSuchKey", "404"):
+                    return None, None
+                raise
+            return answer["Body"].read(), answer["ETag"]
+        filesystem, path = self._place.connect()
+        try:
+            content = bytes(filesystem.cat_file(path))
+        except FileNotFoundError:
+            content = None
+        return content, content
+
+    def _write_local(self, path: Path, content: bytes | None, version: bytes | None) -> bytes | None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_name(f".{path.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self._get()[0] != version:
+                raise self._conflict()
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                beside = path.with_name(f".{path.name}.new")
+                with beside.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                beside.replace(path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        return content
+
+    def _write_s3(self, place: ObjectPath, content: bytes | None, etag: str | None) -> str | None:
+        client, address = place.s3_client()
+        if content is None:  # S3's conditional delete is young; another request's state may be new
+            content = json.dumps({JOBS_KEY: []}).encode()
+        body = {"Body": content, "ContentType": "application/json"}
+        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+        try:
+            answer = client.put_object(**address, **body, **condition)
+        except Exception as error:
+            if _s3_code(error) in _CONFLICTS:
+                raise self._conflict() from None
+            if _s3_code(error) not in _NO_CONDITIONS:
+                raise
+            self._warn_unconditional()
+            if self._get()[1] != etag:
+                raise self._conflict() from None
+            answer = client.put_object(**address, **body)
+        return str(answer["ETag"])
+
+    def _write_object(self, place: ObjectPath, content: bytes | None, version: bytes | None) -> bytes | None:
+        self._warn_unconditional()
+        if self._get()[0] != version:
+            raise self._conflict()
+        filesystem, path = place.connect()
+        if content is not None:
+            filesystem.pipe_file(path, content)
+        elif filesystem.exists(path):
+            filesystem.rm_file(path)
+        return content
+
+    def _conflict(self) -> StateConflictError:
+        return StateConflictError(f"Another task has changed {self.where}.")
+
+    def _warn_unconditional(self) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "This store has no conditional writes. If two tasks with state_path %s start at the same "
+                "moment, both may submit and pay. Let only one run at a time (max_active_runs=1).",
+                self.where,
+            )
+
+    @contextmanager
+    def _explained(self, done: str) -> Iterator[None]:
+        try:
+            yield
+        except StateConflictError:
+            raise
+        except Exception as error:
+            diagnosis = classify_error(error, self._place)
+            what = f"The job state {self.where} cannot be {done}: {diagnosis.cause}."
+            consequence = "This attempt has paid nothing."
+            if diagnosis.permanent:
+                raise InvalidRequestError(what, consequence=consequence, remedy=diagnosis.remedy) from error
+            raise NetworkError(what, consequence=consequence) from error
+
+
+def _s3_code(error: BaseException) -> str | None:
+    """The code that Amazon's client keeps on what S3 has answered."""
+    code: str | None = getattr(error, "response", {}).get("Error", {}).get("Code")
+    return code
