@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from queue import Empty, Queue
@@ -37,14 +37,6 @@ class ResumeNotPossibleError(DownloadError):
 # Checksums.
 
 _DIGEST_BYTES = {"md5": 16, "sha1": 20, "sha256": 32}
-_ALGORITHMS = {
-    "md5": "md5",
-    "sha": "sha1",
-    "sha-1": "sha1",
-    "sha1": "sha1",
-    "sha-256": "sha256",
-    "sha256": "sha256",
-}
 _MD5_ETAG = re.compile(r'"([0-9a-f]{32})"')
 
 
@@ -69,7 +61,7 @@ def parse_checksums(headers: Mapping[str, str], *, is_part: bool) -> tuple[Check
 
     :param is_part: the response's body is a range of the file.
     """
-    found = {*_declared(headers, is_part)}
+    found = {*_declared_checksums(headers, is_part)}
     has_md5_etag = not found and "kms" not in headers.get("x-amz-server-side-encryption", "")
     match = _MD5_ETAG.fullmatch(headers.get("etag", "")) if has_md5_etag else None
     if match:
@@ -77,7 +69,7 @@ def parse_checksums(headers: Mapping[str, str], *, is_part: bool) -> tuple[Check
     return tuple(sorted(found, key=lambda checksum: checksum.algorithm))
 
 
-def _declared(headers: Mapping[str, str], is_part: bool) -> Iterator[Checksum]:
+def _declared_checksums(headers: Mapping[str, str], is_part: bool) -> Iterator[Checksum]:
     if not is_part:  # some storages send the checksum of the range with a range
         yield from _decode("md5", headers.get("content-md5"))
         yield from _parse_digest_list(headers.get("digest"))
@@ -93,7 +85,8 @@ def _parse_digest_list(header: str | None) -> Iterator[Checksum]:
     """`sha-256=:base64:, md5=base64`."""
     for entry in (header or "").split(","):
         name, _, value = entry.strip().partition("=")
-        yield from _decode(_ALGORITHMS.get(name.lower(), ""), value)
+        algorithm = name.lower().replace("-", "")
+        yield from _decode("sha1" if algorithm == "sha" else algorithm, value)
 
 
 def _decode(algorithm: str, value: str | None) -> Iterator[Checksum]:
@@ -214,17 +207,16 @@ class AsyncStream(Protocol):
         """Yield the file's bytes."""
 
 
+@dataclass(frozen=True)
 class DownloadStream:
     """An open download: its `headers`, and the bytes still to be read."""
 
-    def __init__(self, reader: _Reader) -> None:
-        self._reader = reader
-        self.headers = cast("DownloadHeaders", reader.next())
+    headers: DownloadHeaders
+    _blocks: Iterator[bytes] = field(repr=False)
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes; DownloadError if the connection breaks, after everything that came before."""
-        while (block := self._reader.next()) is not None:
-            yield cast("bytes", block)
+        """The bytes; DownloadError if the connection breaks, after everything that came before."""
+        return self._blocks
 
 
 @contextmanager
@@ -238,7 +230,8 @@ def read_ahead(
     reader = _Reader(open_stream)
     try:
         reader.start()
-        yield DownloadStream(reader)
+        headers = cast("DownloadHeaders", reader.next())
+        yield DownloadStream(headers, cast("Iterator[bytes]", iter(reader.next, None)))
     finally:
         reader.close()
 
@@ -257,7 +250,6 @@ class _Reader(threading.Thread):
         self._task: asyncio.Task[None] | None = None
 
     def run(self) -> None:
-        """Read to the end."""
         end: BaseException | None = None
         try:
             asyncio.run(self._read())
@@ -266,14 +258,12 @@ class _Reader(threading.Thread):
         self._put(end)
 
     def next(self) -> DownloadHeaders | bytes | None:
-        """Wait for the next item; raises the error that ended the reading."""
         item = self._items.get()
         if isinstance(item, BaseException):
             raise item
         return item
 
     def close(self) -> None:
-        """Stop reading."""
         self._closed = True
         if self._task is not None:
             with suppress(RuntimeError):  # its loop has just ended

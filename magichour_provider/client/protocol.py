@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from magichour_provider import __version__
 from magichour_provider import exceptions as errors
@@ -31,10 +31,7 @@ from magichour_provider.client.models import (
     VideoProject,
 )
 
-USER_AGENT = f"airflow-provider-magichour/{__version__}"
-
 T = TypeVar("T")
-M = TypeVar("M", bound=BaseModel)
 USER_AGENT = f"airflow-provider-magichour/{__version__}"
 _MAX_MESSAGE_CHARS = 500
 _MAX_BODY_BYTES = 4 << 20
@@ -52,7 +49,6 @@ _CERTAINLY_NOT_CREATED = frozenset({400, 401, 402, 403, 404, 422, 429, 503})
 """Statuses by which the API itself refuses a create. A 408 or 499 comes from a server in front of it."""
 _GATEWAY_STATUSES = frozenset({400, 403, 404})
 """Statuses that a gateway may answer instead of the API; its body is no JSON then."""
-_NO_JSON = "no explanation in JSON"
 
 
 @dataclass(frozen=True)
@@ -127,7 +123,7 @@ def create_upload_targets(extensions: Sequence[str]) -> Request[tuple[UploadTarg
     return Request(
         "POST",
         "/v1/files/upload-urls",
-        lambda body: _model(UploadTargets, body).items,
+        lambda body: UploadTargets.model_validate_json(body).items,
         json={"items": items},
     )
 
@@ -137,7 +133,7 @@ def create_image_to_video(request: ImageToVideoRequest) -> Request[CreatedJob]:
     return Request(
         "POST",
         "/v1/image-to-video",
-        lambda body: _model(CreatedJob, body),
+        CreatedJob.model_validate_json,
         json=request.body(),
         is_create=True,
     )
@@ -145,15 +141,14 @@ def create_image_to_video(request: ImageToVideoRequest) -> Request[CreatedJob]:
 
 def get_video(project_id: str) -> Request[VideoProject]:
     """Get the state of a job (`GET /v1/video-projects/{id}`)."""
-    path = _project_path(project_id)
-    return Request("GET", path, lambda body: _parse_project(project_id, body), project_id=project_id)
 
+    def parse(body: bytes) -> VideoProject:
+        project = VideoProject.model_validate_json(body)
+        if project.id != project_id:
+            raise ValueError("the response is about another project")
+        return project
 
-def _parse_project(project_id: str, body: bytes) -> VideoProject:
-    project = _model(VideoProject, body)
-    if project.id != project_id:
-        raise ValueError("the response is about another project")
-    return project
+    return Request("GET", _project_path(project_id), parse, project_id=project_id)
 
 
 def delete_video(project_id: str) -> Request[None]:
@@ -163,7 +158,7 @@ def delete_video(project_id: str) -> Request[None]:
 
 def get_account() -> Request[Account]:
     """Get tier and credits (`GET /v1/account`, since September 2026)."""
-    return Request("GET", "/v1/account", lambda body: _model(Account, body))
+    return Request("GET", "/v1/account", Account.model_validate_json)
 
 
 def _project_path(project_id: str) -> str:
@@ -197,7 +192,12 @@ def parse_response(request: Request[T], response: Response, *, now: datetime | N
         return request.parse(response.body)
     except (ValueError, RecursionError) as error:
         kind = errors.SubmissionUnknownError if request.is_create else errors.InvalidResponseError
-        detail = _validation_summary(error)
+        detail = type(error).__name__
+        if isinstance(error, ValidationError):  # names of fields, never values: they may be signed URLs
+            faults = error.errors(include_input=False, include_url=False, include_context=False)[:3]
+            detail = "; ".join(
+                f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['type']}" for each in faults
+            )
         raise kind(
             f"Magic Hour answered {request} with {response.status} and a body that cannot be read ({detail})."
         ) from None
@@ -207,7 +207,16 @@ def error_from_response(
     request: Request[Any], response: Response, *, now: datetime | None = None
 ) -> errors.MagicHourError:
     """The error for a response of failure, whose body may have either shape of the API's, or another."""
-    status, (code, message) = response.status, _parse_error_body(response.body)
+    status = response.status
+    try:
+        content = jsonlib.loads(response.body)
+    except (ValueError, RecursionError):
+        content = None
+    explanation = content if isinstance(content, dict) else {}
+    code, message = explanation.get("code"), explanation.get("message")
+    if not isinstance(message, str) or not message:
+        message = "no explanation" if content is not None else "no explanation in JSON"
+    message = message[:_MAX_MESSAGE_CHARS]
     if 300 <= status < 400:
         kind = errors.SubmissionUnknownError if request.is_create else errors.InvalidResponseError
         return kind(f"{request} was redirected ({status}): the connection's host is not the API's.")
@@ -215,13 +224,13 @@ def error_from_response(
         return errors.SubmissionUnknownError(
             f"Magic Hour answered {request} with {status}: {message.rstrip('.')}."
         )
-    if status in _GATEWAY_STATUSES and request.project_id is not None and not _is_json_object(response.body):
+    if status in _GATEWAY_STATUSES and request.project_id is not None and not isinstance(content, dict):
         return errors.InvalidResponseError(
             f"{request} was answered with {status}, by a server in front of the API."
         )
     return api_error(
         status=status,
-        code=code,
+        code=code if isinstance(code, str) else None,
         message=message,
         request=str(request),
         project_id=request.project_id,
@@ -255,16 +264,14 @@ def parse_retry_after(value: str | None, *, now: datetime | None = None) -> floa
     if value is None:
         return None
     try:
-        return max(0.0, float(value)) if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value) else _until(value, now)
+        if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
+            return float(value)
+        moment = parsedate_to_datetime(value)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone.utc)
+        return max(0.0, (moment - (now or datetime.now(timezone.utc))).total_seconds())
     except (TypeError, ValueError):
         return None
-
-
-def _until(http_date: str, now: datetime | None) -> float:
-    moment = parsedate_to_datetime(http_date)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return max(0.0, (moment - (now or datetime.now(timezone.utc))).total_seconds())
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -293,18 +300,16 @@ class RetryPolicy:
         :param is_create: the request submits a job. It is sent again only if the API certainly did not
             take it: no connection was made, 429, or 503.
         """
-        if attempt >= self.max_attempts or not _can_be_resent(error, is_create=is_create):
+        # A create that may have been received raises SubmissionUnknownError, not NetworkError.
+        can_be_resent = isinstance(error, errors.NetworkError | errors.RateLimitError) or (
+            isinstance(error, errors.ServerError) and (not is_create or error.status == 503)
+        )
+        if attempt >= self.max_attempts or not can_be_resent:
             return None
         if error.retry_after is not None:
             return error.retry_after if error.retry_after <= self.cap_seconds else None
         backoff = self.base_seconds * 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25)  # noqa: S311
         return min(self.cap_seconds, backoff)
-
-
-def _can_be_resent(error: errors.MagicHourError, *, is_create: bool) -> bool:
-    if isinstance(error, errors.NetworkError | errors.RateLimitError):
-        return True  # a create that may have been received raises SubmissionUnknownError, not NetworkError
-    return isinstance(error, errors.ServerError) and (not is_create or error.status == 503)
 
 
 def network_error(
@@ -343,40 +348,3 @@ def check_upload(status: int) -> None:
         raise errors.ImageError("The image is larger than Magic Hour accepts.")
     if not 200 <= status < 300:
         raise errors.NetworkError(f"The image's storage refused the upload with status {status}.")
-
-
-# ---------------------------------------------------------------------------------------------------
-# Reading bodies.
-
-
-def _model(model: type[M], body: bytes) -> M:
-    return model.model_validate_json(body)
-
-
-def _parse_error_body(body: bytes) -> tuple[str | None, str]:
-    try:
-        content = jsonlib.loads(body)
-    except (ValueError, RecursionError):
-        return None, _NO_JSON
-    if not isinstance(content, dict):
-        return None, "no explanation"
-    code, message = content.get("code"), content.get("message")
-    return (
-        code if isinstance(code, str) else None,
-        message[:_MAX_MESSAGE_CHARS] if isinstance(message, str) and message else "no explanation",
-    )
-
-
-def _is_json_object(body: bytes) -> bool:
-    try:
-        return isinstance(jsonlib.loads(body), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _validation_summary(error: Exception) -> str:
-    """The names of the faulty fields, never their values: a body may contain signed URLs."""
-    if not isinstance(error, ValidationError):
-        return type(error).__name__
-    faults = error.errors(include_input=False, include_url=False, include_context=False)
-    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['type']}" for fault in faults[:3])

@@ -12,8 +12,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from itertools import count
-from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 import httpx
@@ -63,7 +61,8 @@ def send_with_retries(
     call: Callable[[], T], policy: RetryPolicy, sleep: Callable[[float], object] = time.sleep
 ) -> T:
     """Call until it succeeds or `policy` gives up. Only for requests that cost nothing if repeated."""
-    for attempt in count(1):
+    attempt = 1
+    while True:
         try:
             return call()
         except MagicHourError as error:
@@ -71,7 +70,7 @@ def send_with_retries(
             if delay is None:
                 raise
         sleep(delay)
-    raise AssertionError("unreachable")
+        attempt += 1
 
 
 class MagicHourClient:
@@ -161,12 +160,7 @@ class MagicHourClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def _send(self, request: protocol.Request[T]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,7 +35,8 @@ class MagicHourHook(BaseHook):
     """Magic Hour for your own tasks: clients, and a method for each operation.
 
     :param magichour_conn_id: a connection of type `magichour`: password is the API key, host the base URL
-        (default `https://api.magichour.ai`), extras as in `ConnectionExtras`.
+        (default `https://api.magichour.ai`), extras as the fields of `ClientSettings`.
+    :param sleep: waits so many seconds between two attempts of a request.
     """
 
     conn_name_attr = "magichour_conn_id"
@@ -42,10 +44,16 @@ class MagicHourHook(BaseHook):
     conn_type = "magichour"
     hook_name = "Magic Hour"
 
-    def __init__(self, magichour_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        magichour_conn_id: str = DEFAULT_CONN_ID,
+        *,
+        sleep: Callable[[float], object] = time.sleep,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.magichour_conn_id = magichour_conn_id
-        self._settings: ClientSettings | None = None
+        self._sleep = sleep
         self._client: MagicHourClient | None = None
 
     @classmethod
@@ -61,7 +69,9 @@ class MagicHourHook(BaseHook):
     def get_conn(self) -> MagicHourClient:
         """Return the synchronous client, which sends each request once. The hook keeps it."""
         if self._client is None:
-            self._client = MagicHourClient.from_settings(self._sync_settings())
+            with _defined(self.magichour_conn_id):
+                connection = self.get_connection(self.magichour_conn_id)
+            self._client = MagicHourClient.from_settings(settings_from_connection(connection))
         return self._client
 
     async def get_async_conn(self) -> AsyncMagicHourClient:
@@ -139,6 +149,7 @@ class MagicHourHook(BaseHook):
         :return: the fields of the first video, and `videos`: those of each.
         """
         from magichour_provider.lineage import collect_download
+        from magichour_provider.polling.outcome import require_videos
         from magichour_provider.storage.download import download_videos
         from magichour_provider.storage.locations import connection_id
         from magichour_provider.storage.posters import make_poster, require_pictures
@@ -147,11 +158,13 @@ class MagicHourHook(BaseHook):
             require_pictures()
         result = download_videos(
             self.get_conn(),
+            lambda: require_videos(self.get_video(project_id)),
             project_id,
             path,
             path_conn_id=path_conn_id,
             if_exists=if_exists,
             file_name=file_name,
+            sleep=self._sleep,
         )
         collect_download(self, project_id, result)
         conn_id = connection_id(path, path_conn_id)
@@ -202,13 +215,7 @@ class MagicHourHook(BaseHook):
 
     def _with_retries(self, call: Callable[[MagicHourClient], T]) -> T:
         client = self.get_conn()
-        return send_with_retries(lambda: call(client), client.retry_policy)
-
-    def _sync_settings(self) -> ClientSettings:
-        if self._settings is None:
-            with _defined(self.magichour_conn_id):
-                self._settings = settings_from_connection(self.get_connection(self.magichour_conn_id))
-        return self._settings
+        return send_with_retries(lambda: call(client), client.retry_policy, self._sleep)
 
 
 @contextmanager

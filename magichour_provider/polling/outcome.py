@@ -13,7 +13,7 @@ from typing import Any
 
 from magichour_provider import exceptions as errors
 from magichour_provider.client import library_url, protocol
-from magichour_provider.client.models import DownloadUrl, ErrorCode, JobStatus, VideoProject
+from magichour_provider.client.models import ErrorCode, JobStatus, VideoProject
 
 _MESSAGE_LIMIT = 500
 _MODERATION = frozenset({ErrorCode.NSFW.value, ErrorCode.CONTENT_POLICY.value})
@@ -153,8 +153,8 @@ def from_error(project_id: str, error: Exception) -> Outcome | None:
     return Outcome(TerminalStatus.REFUSED, project_id, error_message=error.what)
 
 
-def download_urls(project: VideoProject) -> tuple[DownloadUrl, ...]:
-    """The URLs of a finished job's videos, usually one. Raises JobNotCompleteError, or `Outcome.error`."""
+def require_videos(project: VideoProject) -> VideoProject:
+    """The finished job, with at least one URL. Raises JobNotCompleteError, or `Outcome.error`."""
     outcome = from_project(project)
     if outcome is None:
         raise errors.JobNotCompleteError(
@@ -165,7 +165,7 @@ def download_urls(project: VideoProject) -> tuple[DownloadUrl, ...]:
         raise error
     if not project.downloads:
         raise errors.InvalidResponseError(f"Job {project.id} is complete, but has no video to download.")
-    return project.downloads
+    return project
 
 
 def status_text(project: VideoProject) -> str:

@@ -14,8 +14,9 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from types import TracebackType
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from magichour_provider.client.downloads import (
@@ -45,6 +46,9 @@ from magichour_provider.storage.locations import Target, format_bytes, format_se
 from magichour_provider.storage.publish import Writer, open_writer, remove_temporary_files
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from magichour_provider.client.downloads import DownloadStream
     from magichour_provider.client.models import DownloadUrl, VideoProject
     from magichour_provider.client.sync import MagicHourClient
 
@@ -67,6 +71,7 @@ _PROGRESS_EVERY_SECONDS = 5.0
 
 def download_videos(
     client: MagicHourClient,
+    get_job: Callable[[], VideoProject],
     project_id: str,
     path: str,
     *,
@@ -77,22 +82,18 @@ def download_videos(
 ) -> dict[str, Any]:
     """Save every video of a job; arguments as those of `DownloadVideoOperator`.
 
-    Returns the fields of the first video, and `videos`: those of each. Raises the error of a job without a
-    video; TransferError and its kinds.
+    :param get_job: reads the job with fresh URLs of its videos; raises the error of a job without a video.
+    :return: the fields of the first video, and `videos`: those of each.
+
+    Raises what `get_job` raises; TransferError and its kinds.
     """
-    from magichour_provider.client.sync import send_with_retries
-    from magichour_provider.polling.outcome import download_urls
 
     def target_of(name: str | None = None, index: int = 1) -> Target:
         return resolve_target(path, project_id, path_conn_id, file_name=file_name, name=name, index=index)
 
-    def get_job() -> VideoProject:
-        return send_with_retries(lambda: client.get_video(project_id), client.retry_policy, sleep)
-
     first = target_of()  # a target that cannot be used fails before any request
     try:
-        project = get_job()
-        urls = download_urls(project)
+        job = get_job()
     except (NotFoundError, JobDeletedError):
         saved: list[SavedVideo] = []
         while if_exists == "skip" and first.names_project:
@@ -105,40 +106,29 @@ def download_videos(
             raise
         return _result(saved, project_id)
 
-    def url_source(index: int) -> Callable[[], DownloadUrl]:
-        """Gives the URL that is known first, and a fresh one each time after that."""
-        known = [urls[index]]
-
-        def get_url() -> DownloadUrl:
-            if known:
-                return known.pop()
-            fresh = download_urls(get_job())
+    def urls(index: int) -> Iterator[DownloadUrl]:
+        yield job.downloads[index]
+        while True:  # the last one has expired
+            fresh = get_job().downloads
             if index >= len(fresh):
                 raise TransferError(f"Job {project_id} has fewer videos than a moment ago.")
-            return fresh[index]
+            yield fresh[index]
 
-        return get_url
-
-    return _result(
-        [
-            download_video(
-                client,
-                url_source(index),
-                target_of(project.name, index + 1),
-                if_exists=if_exists,
-                sleep=sleep,
-            )
-            for index in range(len(urls))
-        ],
-        project_id,
-    )
+    saved = [
+        download_video(
+            client,
+            partial(next, urls(index)),
+            target_of(job.name, index + 1),
+            if_exists=if_exists,
+            sleep=sleep,
+        )
+        for index in range(len(job.downloads))
+    ]
+    return _result(saved, project_id)
 
 
 def verify_download(result: Mapping[str, Any], path_conn_id: str | None = None) -> None:
-    """Read back the videos of a result of `download_videos`.
-
-    Raises TransferError unless all are unchanged.
-    """
+    """Read back the videos of `download_videos`' result. Raises TransferError unless all are unchanged."""
     for video in result["videos"]:
         target = resolve_target(video["path"], str(video["project_id"]), path_conn_id)
         verify_saved_video(target, size=video["size"], sha256=video["sha256"])
@@ -146,18 +136,7 @@ def verify_download(result: Mapping[str, Any], path_conn_id: str | None = None) 
 
 def _result(saved: list[SavedVideo], project_id: str) -> dict[str, Any]:
     videos = [
-        {
-            "path": video.path,
-            "size": video.size,
-            "sha256": video.sha256,
-            "content_type": CONTENT_TYPE,
-            "project_id": project_id,
-            "duration": video.duration,
-            "width": video.width,
-            "height": video.height,
-            "fps": video.fps,
-            "poster": None,
-        }
+        {**asdict(video), "content_type": CONTENT_TYPE, "project_id": project_id, "poster": None}
         for video in saved
     ]
     return {**videos[0], "videos": videos}
@@ -270,16 +249,14 @@ class ResumableDownload:
         sink: Sink,
         progress: Progress,
         *,
+        max_bytes: int = MAX_VIDEO_BYTES,
         sleep: Sleep = time.sleep,
     ) -> None:
         self._client, self._get_url, self._sink = client, get_url, sink
-        self._progress, self._sleep = progress, sleep
+        self._progress, self._max_bytes, self._sleep = progress, max_bytes, sleep
         self._url: DownloadUrl | None = None
         self._headers: DownloadHeaders | None = None
-        self._restarts = 0
-        self._breaks = 0
-        self._failures = 0
-        self._failed_at_bytes = 0
+        self._restarts = self._breaks = self._failures = self._failed_at_bytes = 0
 
     def run(self) -> DownloadHeaders:
         """Fetch every byte. Raises TransferError if the connections lead nowhere; what the sink raises."""
@@ -287,7 +264,12 @@ class ResumableDownload:
 
     def read_headers(self) -> DownloadHeaders:
         """What the storage says of the file, without fetching it. Raises TransferError."""
-        return self._with_retries(self._open_only)
+
+        def read() -> DownloadHeaders:
+            with self._open() as stream:
+                return stream.headers
+
+        return self._with_retries(read)
 
     def restart(self) -> DownloadHeaders:
         """Fetch every byte again, from the first one on."""
@@ -298,46 +280,37 @@ class ResumableDownload:
         while True:
             try:
                 return step()
-            except ResumeNotPossibleError as error:
-                log.info("%s Restarting the download.", error.what)
-                self._headers = None
-                self._count_failure(error)
             except DownloadError as error:
-                self._count_failure(error)
                 self._pause_after(error)
 
-    def _open_only(self) -> DownloadHeaders:
-        with self._client.open_download(self._current_url()) as stream:
-            return stream.headers
+    def _open(self, resume_from: ResumePoint | None = None) -> AbstractContextManager[DownloadStream]:
+        if self._url is None:
+            self._url = self._get_url()
+        return self._client.open_download(self._url, resume_from)
 
     def _receive(self) -> DownloadHeaders:
-        if self._headers is not None and 0 < self._sink.size == self._headers.size:
-            return self._headers  # the connection broke after the last byte
-        with self._client.open_download(self._current_url(), self._resume_point()) as stream:
+        known, resume_from = self._headers, None
+        if known is not None and 0 < self._sink.size == known.size:
+            return known  # the connection broke after the last byte
+        if known is not None and known.validator is not None and self._sink.size:
+            resume_from = ResumePoint(self._sink.size, known.validator)
+        with self._open(resume_from) as stream:
             headers = self._resume_or_restart(stream.headers)
             for chunk in stream.chunks():
                 self._sink.write(chunk)
-                _check_plausible(self._sink.size)
                 self._progress.update(self._sink.size)
+                if max(self._sink.size, headers.size or 0) > self._max_bytes:
+                    raise TransferError(
+                        f"The video's storage sends more than {self._max_bytes} bytes, which no video has."
+                    )
         if headers.size is not None and self._sink.size < headers.size:
             raise DownloadError(f"The video's storage sent {self._sink.size} of {headers.size} bytes.")
         if self._sink.size == 0:
             raise DownloadError("The video's storage sent nothing.")
         return headers
 
-    def _current_url(self) -> DownloadUrl:
-        if self._url is None:
-            self._url = self._get_url()
-        return self._url
-
-    def _resume_point(self) -> ResumePoint | None:
-        if self._headers is None or self._headers.validator is None or not self._sink.size:
-            return None
-        return ResumePoint(self._sink.size, self._headers.validator)
-
     def _resume_or_restart(self, headers: DownloadHeaders) -> DownloadHeaders:
         """Resume where the last connection broke, or restart if the storage starts at the first byte."""
-        _check_plausible(headers.size or 0)
         self._progress.total = headers.size
         known = self._headers
         if known is not None and headers.start:
@@ -353,19 +326,23 @@ class ResumableDownload:
         self._headers = headers
         return headers
 
-    def _count_failure(self, error: DownloadError) -> None:
-        """Raise if there is no progress any more. A URL that breaks every 64 MiB is slow, not broken."""
+    def _pause_after(self, error: DownloadError) -> None:
+        """Wait before the next connection, or raise if there is no progress any more.
+
+        A download that breaks every 64 MiB is slow, not broken.
+        """
         if abs(self._sink.size - self._failed_at_bytes) >= _PROGRESS_RESET_BYTES:
-            self._failures = 0
-            self._failed_at_bytes = self._sink.size
+            self._failures, self._failed_at_bytes = 0, self._sink.size
         self._failures += 1
         if self._failures >= _MAX_STALLED_FAILURES:
             raise DownloadError(error.what) from error
-
-    def _pause_after(self, error: DownloadError) -> None:
+        if isinstance(error, ResumeNotPossibleError):
+            log.info("%s Restarting the download.", error.what)
+            self._headers = None
+            return
         if isinstance(error, LinkExpiredError):
-            self._url = None
             log.info("The URL of the video has expired; requesting a new one.")
+            self._url = None
             if self._failures == 1:
                 return
         else:
@@ -375,13 +352,6 @@ class ResumableDownload:
                 log.warning("%s Resuming at byte %d.%s", error.what, self._sink.size, last)
         seconds = min(_LONGEST_PAUSE_SECONDS, 2.0 ** (self._failures - 3))
         self._sleep(seconds * random.uniform(0.5, 1.0))  # noqa: S311
-
-
-def _check_plausible(size: int) -> None:
-    if size > MAX_VIDEO_BYTES:
-        raise TransferError(
-            f"The video's storage sends more than {MAX_VIDEO_BYTES} bytes, which no video has."
-        )
 
 
 class AtomicDownload:
@@ -404,12 +374,8 @@ class AtomicDownload:
         """Bytes written so far."""
         return self._digest.size
 
-    def __enter__(self) -> AtomicDownload:
-        try:
-            self._open()
-        except BaseException:  # interrupted after it was opened
-            self._discard()
-            raise
+    def __enter__(self) -> Self:
+        self._open()
         return self
 
     def restart(self, algorithms: Iterable[str] = ()) -> None:
@@ -421,7 +387,7 @@ class AtomicDownload:
 
     def write(self, chunk: bytes) -> None:
         """Write the next bytes. Raises NotAVideoError as soon as they cannot be an mp4."""
-        writer = self._open_writer()
+        writer = self._current_writer()
         with self._discarding_on_error():
             self._digest.write(chunk)
             self._has_written = True
@@ -438,7 +404,7 @@ class AtomicDownload:
 
         Raises DownloadError for another length, NotAVideoError for anything but a whole mp4.
         """
-        writer = self._open_writer()
+        writer = self._current_writer()
         try:
             with self._discarding_on_error():
                 if expected_size not in (None, self.size):
@@ -453,17 +419,15 @@ class AtomicDownload:
         self._writer = None
         return saved
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._discard()
 
     def _open(self) -> None:
-        with self._explained():
+        with self._discarding_on_error():
             self._writer = open_writer(self._target, exclusive=self._if_exists != "overwrite")
-        self._has_written = False
+            self._has_written = False
 
-    def _open_writer(self) -> Writer:
+    def _current_writer(self) -> Writer:
         if self._writer is None:
             raise RuntimeError("AtomicDownload is written to inside its `with` block, and published once")
         return self._writer
@@ -477,19 +441,11 @@ class AtomicDownload:
     def _discarding_on_error(self) -> Iterator[None]:
         """After a failed step the bytes have a gap, so none of them may be published."""
         try:
-            with self._explained():
-                yield
-        except BaseException:
-            self._discard()
-            raise
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
             yield
-        except MagicHourError:
-            raise
-        except Exception as error:
+        except BaseException as error:
+            self._discard()
+            if isinstance(error, MagicHourError) or not isinstance(error, Exception):
+                raise
             raise self._target.write_error(error) from error
 
 

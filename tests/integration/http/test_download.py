@@ -1,4 +1,4 @@
-"""Videos save whole or not at all, any their storage and its links do."""
+"""A video arrives whole or not at all, for each behaviour of its storage and its URLs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 from magichour_provider import exceptions as errors
 from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.operators.download import DownloadVideoOperator
-from magichour_provider.storage import download as fetching
 
 MIB = 1 << 20
 DAY = 86_400
@@ -25,8 +24,7 @@ IN_PADDING = 2 * MIB
 def hook(monkeypatch, magichour_sandbox):
     fields = {"password": magichour_sandbox.api_key, "host": magichour_sandbox.url, "conn_type": "magichour"}
     monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", json.dumps(fields))
-    monkeypatch.setattr(fetching, "_LONGEST_PAUSE_SECONDS", 0.0)
-    hook = MagicHourHook()
+    hook = MagicHourHook(sleep=lambda seconds: None)
     yield hook
     hook.close()
 

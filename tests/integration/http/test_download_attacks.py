@@ -20,8 +20,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from magichour_provider import exceptions as errors
-from magichour_provider.storage import download as fetching
-from magichour_provider.storage.download import download_video as save
+from magichour_provider.storage.download import download_video
 from magichour_provider.storage.locations import resolve_target
 
 from .raw_storage import SIGNATURE, RawStorage, client_for
@@ -29,11 +28,6 @@ from .raw_storage import SIGNATURE, RawStorage, client_for
 MIB = 1 << 20
 TAG = '"v1"'
 PATIENCE_SECONDS = 30.0
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch):
-    monkeypatch.setattr(fetching, "_LONGEST_PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +83,10 @@ def cut(content, length, **headers):
         request.answer(200, {"Content-Length": len(content), "ETag": TAG, **headers}, content[:length])
 
     return handle
+
+
+def save(client, get_url, target, *, if_exists="skip"):
+    return download_video(client, get_url, target, if_exists=if_exists, sleep=lambda seconds: None)
 
 
 @pytest.fixture
@@ -220,7 +218,7 @@ def test_a_link_that_cannot_be_used_is_a_failed_download(tmp_path, url):
 
     link = DownloadUrl.model_validate({"url": f"{url}?{SIGNATURE}"})
     with client_for(timeout=1.0) as client, pytest.raises(errors.DownloadError) as failed:
-        save(client, lambda: link, resolve_target(f"{tmp_path}/video.mp4", "p1"), if_exists="skip")
+        save(client, lambda: link, resolve_target(f"{tmp_path}/video.mp4", "p1"))
     check_refused(tmp_path, failed.value, errors.DownloadError)
 
 
@@ -329,7 +327,7 @@ print(rest)
 """
 
 
-def test_a_process_forked_while_a_video_is_read_arrives_its_own(video, tmp_path):
+def test_process_forked_during_a_download_saves_its_own(video, tmp_path):
     with RawStorage(whole(video)) as storage:
         done = subprocess.run(
             [sys.executable, "-c", FORKING, storage.url, str(tmp_path)],
@@ -371,7 +369,7 @@ def test_a_signal_that_raises_ends_a_download_that_waits_for_bytes(video, tmp_pa
         with RawStorage(stall) as storage, client_for(timeout=10 * PATIENCE_SECONDS) as client:
             threading.Thread(target=strike).start()
             with pytest.raises(AirflowTaskTimeout, match="execution_timeout"):
-                save(client, storage.link, resolve_target(f"{tmp_path}/video.mp4", "p1"), if_exists="skip")
+                save(client, storage.link, resolve_target(f"{tmp_path}/video.mp4", "p1"))
             assert list(tmp_path.iterdir()) == []
             until(lambda: not readers())  # while the storage still holds the connection
     finally:

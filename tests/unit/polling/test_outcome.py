@@ -91,11 +91,11 @@ def test_event_of_another_trigger_is_refused(event):
         Outcome.from_event(event)
 
 
-def test_download_urls_of_unfinished_job_raises():
+def test_videos_of_unfinished_job_raises():
     with pytest.raises(errors.JobNotCompleteError, match="rendering"):
-        outcome.download_urls(project("rendering"))
+        outcome.require_videos(project("rendering"))
 
 
-def test_download_urls_of_complete_job_without_url_raises():
+def test_videos_of_complete_job_without_url_raises():
     with pytest.raises(errors.InvalidResponseError, match="no video"):
-        outcome.download_urls(project("complete"))
+        outcome.require_videos(project("complete"))

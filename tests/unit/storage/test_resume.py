@@ -75,10 +75,9 @@ class Storage:
             yield self.content[at : min(at + self.chunk, end)]
 
 
-def resumable(storage, sink=None, get_url=lambda: "url"):
-    pauses = []
-    sink = sink or Sink()
-    fetch = ResumableDownload(storage, get_url, sink, Progress("x"), sleep=pauses.append)
+def resumable(storage, get_url=lambda: "url", **options):
+    sink, pauses = Sink(), []
+    fetch = ResumableDownload(storage, get_url, sink, Progress("x"), sleep=pauses.append, **options)
     return fetch, sink, pauses
 
 
@@ -168,9 +167,8 @@ def test_part_of_a_file_of_another_size_is_refused():
     assert sink.data == b"y" * 120
 
 
-def test_endless_body_is_refused(monkeypatch):
-    monkeypatch.setattr(download, "MAX_VIDEO_BYTES", 50)
-    fetch, _, _ = resumable(Storage(b"x" * 100))
+def test_endless_body_is_refused():
+    fetch, _, _ = resumable(Storage(b"x" * 100), max_bytes=50)
     with pytest.raises(TransferError, match="more than 50 bytes"):
         fetch.run()
 
