@@ -25,7 +25,6 @@ from magichour_provider.sandbox.schemas import (
     CreateBody,
     JobRequest,
     SandboxError,
-    UploadItem,
     UploadUrlsBody,
     parse_body,
 )
@@ -65,8 +64,14 @@ async def create_upload_urls(request: Request) -> JSONResponse:
             raise SandboxError(
                 422, f"Invalid value for field: {field}: {item.extension!r} is not one of {allowed}"
             )
-    base_url = _storage_url(request)
-    return JSONResponse({"items": [_upload_target(item, base_url, sandbox) for item in body.items]})
+    expires_at = (sandbox.now() + UPLOAD_URL_LIFE).replace(microsecond=0)
+    targets = []
+    for item in body.items:
+        file_path = sandbox.store.new_upload(item.type, item.extension).file_path
+        query = sandbox.signer.query("PUT", f"/{file_path}", expires_at)
+        url = f"{_storage_url(request)}/{file_path}?{query}"
+        targets.append({"upload_url": url, "expires_at": sandbox.iso(expires_at), "file_path": file_path})
+    return JSONResponse({"items": targets})
 
 
 async def create_image_to_video(request: Request) -> JSONResponse:
@@ -127,8 +132,12 @@ def validate(body: CreateBody, sandbox: Sandbox) -> JobRequest:
         audio=body.audio,
         end_image=body.assets.end_image_file_path is not None,
     )
-    if tier is Tier.FREE:
-        _check_free_plan(asked)
+    if tier is Tier.FREE:  # it has the ltx models at 480p (docs: billing/subscription-pricing)
+        if asked.model != pricing.DEFAULT_MODEL and not asked.model.startswith(_FREE_FAMILY):
+            raise SandboxError(402, f"Model {asked.model} needs a subscription", "subscription_required")
+        if asked.resolution not in _FREE_RESOLUTIONS:
+            message = f"Resolution {asked.resolution} is not in the free plan"
+            raise SandboxError(402, message, "plan_upgrade_required")
     choice = _resolve_default(asked, tier) if asked.model == pricing.DEFAULT_MODEL else asked
     try:
         pricing.validate(choice)
@@ -136,34 +145,24 @@ def validate(body: CreateBody, sandbox: Sandbox) -> JobRequest:
         raise SandboxError(422, error.what) from None
     base = AUDIO_ALIASES.get(choice.model, choice.model)
     model = RENAMED_MODELS.get(base, base)
+    vintages = MODELS.get(choice.model, ())
+    has_audio = base != choice.model or any(vintage.audio is Audio.ALWAYS for vintage in vintages)
+    estimate = pricing.estimate_credits(choice)
+    if estimate is None:
+        estimate = round(FALLBACK_CREDITS_PER_SECOND * choice.end_seconds)
     return JobRequest(
         name=f"Image To Video - {sandbox.iso(sandbox.now())}" if body.name is None else body.name,
         requested_model=body.model,
         model=model,
         resolution=choice.resolution or "720p",
         end_seconds=choice.end_seconds,
-        audio=choice.audio or _has_audio_always(choice.model),
+        audio=choice.audio or has_audio,
         fps=30 if model == "sora-2" else 24,
-        credits=credits_for(choice),
+        credits=estimate,
         image_file_path=body.assets.image_file_path,
         end_image_file_path=body.assets.end_image_file_path,
         prompt=body.style.prompt,
     )
-
-
-def credits_for(request: ModelRequest) -> int:
-    """The published price, or `FALLBACK_CREDITS_PER_SECOND`."""
-    estimate = pricing.estimate_credits(request)
-    return round(FALLBACK_CREDITS_PER_SECOND * request.end_seconds) if estimate is None else estimate
-
-
-def _check_free_plan(request: ModelRequest) -> None:
-    """The free tier has the ltx models at 480p (docs: billing/subscription-pricing)."""
-    if request.model != pricing.DEFAULT_MODEL and not request.model.startswith(_FREE_FAMILY):
-        raise SandboxError(402, f"Model {request.model} needs a subscription", "subscription_required")
-    if request.resolution not in _FREE_RESOLUTIONS:
-        message = f"Resolution {request.resolution} is not in the free plan"
-        raise SandboxError(402, message, "plan_upgrade_required")
 
 
 def _resolve_default(request: ModelRequest, tier: Tier) -> ModelRequest:
@@ -181,21 +180,6 @@ def _resolve_default(request: ModelRequest, tier: Tier) -> ModelRequest:
     except CatalogError:
         return free
     return choice
-
-
-def _has_audio_always(model: str) -> bool:
-    return model in AUDIO_ALIASES or any(vintage.audio is Audio.ALWAYS for vintage in MODELS.get(model, ()))
-
-
-def _upload_target(item: UploadItem, base_url: str, sandbox: Sandbox) -> dict[str, Any]:
-    upload = sandbox.store.new_upload(item.type, item.extension)
-    path = f"/{upload.file_path}"
-    expires_at = (sandbox.now() + UPLOAD_URL_LIFE).replace(microsecond=0)
-    return {
-        "upload_url": f"{base_url}{path}?{sandbox.signer.query('PUT', path, expires_at)}",
-        "expires_at": sandbox.iso(expires_at),
-        "file_path": upload.file_path,
-    }
 
 
 def _storage_url(request: Request) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable
-from types import TracebackType
+from contextlib import ExitStack
 from typing import Any
 
 import uvicorn
@@ -40,8 +40,7 @@ def api_app(sandbox: Sandbox, storage_port: int) -> ASGIApp:
         code = {"code": error.code} if sandbox.behaviour.error_shape == "code" else {}
         return JSONResponse({**code, "message": str(error)}, error.status)
 
-    app = Starlette(routes=[*api.routes, *control.routes], exception_handlers=_handlers(answer))
-    app.state.sandbox = sandbox
+    app = _make_app(sandbox, [*api.routes, *control.routes], answer)
     app.state.storage_port = storage_port
 
     async def check_key(scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,13 +67,14 @@ def storage_app(sandbox: Sandbox) -> ASGIApp:
         body = f"<?xml version='1.0'?>\n<Error><Code>{error.code}</Code><Message>{error}</Message></Error>"
         return Response(body, error.status, error.headers, media_type="application/xml")
 
-    app = Starlette(routes=storage.routes, exception_handlers=_handlers(answer))
-    app.state.sandbox = sandbox
+    app = _make_app(sandbox, storage.routes, answer)
     return _with_faults(app, sandbox, "storage", app.routes)
 
 
-def _handlers(answer: Callable[[SandboxError], Response]) -> dict[Any, Any]:
-    """Exception handlers that make every error a SandboxError."""
+def _make_app(
+    sandbox: Sandbox, routes: list[BaseRoute], answer: Callable[[SandboxError], Response]
+) -> Starlette:
+    """An application in which every error is answered as a SandboxError."""
 
     async def handle(_request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):
@@ -85,7 +85,10 @@ def _handlers(answer: Callable[[SandboxError], Response]) -> dict[Any, Any]:
             error = SandboxError(500, "Internal Server Error")
         return answer(error)
 
-    return dict.fromkeys((SandboxError, ValidationError, HTTPException, Exception), handle)
+    errors: list[Any] = [SandboxError, ValidationError, HTTPException, Exception]
+    app = Starlette(routes=routes, exception_handlers=dict.fromkeys(errors, handle))
+    app.state.sandbox = sandbox
+    return app
 
 
 def _with_faults(app: ASGIApp, sandbox: Sandbox, origin: Origin, routes: list[BaseRoute]) -> FaultMiddleware:
@@ -117,7 +120,6 @@ class SandboxServer:
         self._settings = settings or Settings()
         self._host = host
         self._ports = (port, storage_port)
-        self._servers: list[uvicorn.Server] = []
 
     @property
     def url(self) -> str:
@@ -138,19 +140,45 @@ class SandboxServer:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def start(self) -> None:
         """Listen on both ports; returns when both answer."""
-        sockets = self._bind()
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        with ExitStack() as bound:
+            sockets = [
+                bound.enter_context(socket.create_server((self._host, port), family=family))
+                for port in self._ports
+            ]
+            bound.pop_all()
+        self._ports = (sockets[0].getsockname()[1], sockets[1].getsockname()[1])
         self._sandbox = Sandbox(self._settings)
         apps = (api_app(self._sandbox, self._ports[1]), storage_app(self._sandbox))
-        self._servers = [_server(app) for app in apps]
+        self._servers = [
+            uvicorn.Server(
+                uvicorn.Config(
+                    app,
+                    http=AbortableProtocol,
+                    ws="none",
+                    loop="asyncio",
+                    lifespan="off",
+                    log_config=None,
+                    log_level="warning",
+                    access_log=False,
+                    timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                    timeout_graceful_shutdown=1,
+                )
+            )
+            for app in apps
+        ]
+
+        async def serve() -> None:
+            pairs = zip(self._servers, sockets, strict=True)
+            await asyncio.gather(*(server.serve([listening]) for server, listening in pairs))
+
         self._thread = threading.Thread(
-            target=asyncio.run, args=(_serve(self._servers, sockets),), name="magichour-sandbox", daemon=True
+            target=lambda: asyncio.run(serve()), name="magichour-sandbox", daemon=True
         )
         self._thread.start()
         self.control = SandboxControl(self.url)
@@ -164,39 +192,6 @@ class SandboxServer:
         self._thread.join()
         self._sandbox.close()
 
-    def _bind(self) -> list[socket.socket]:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        sockets: list[socket.socket] = []
-        try:
-            for port in self._ports:
-                sockets.append(socket.create_server((self._host, port), family=family))
-        except OSError:
-            for bound in sockets:
-                bound.close()
-            raise
-        self._ports = (sockets[0].getsockname()[1], sockets[1].getsockname()[1])
-        return sockets
-
     def _address(self, port: int) -> str:
         host = "127.0.0.1" if self._host in _ANY_HOST else self._host
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _server(app: ASGIApp) -> uvicorn.Server:
-    config = uvicorn.Config(
-        app,
-        http=AbortableProtocol,
-        ws="none",
-        loop="asyncio",
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=1,
-    )
-    return uvicorn.Server(config)
-
-
-async def _serve(servers: list[uvicorn.Server], sockets: list[socket.socket]) -> None:
-    await asyncio.gather(*(server.serve([bound]) for server, bound in zip(servers, sockets, strict=True)))

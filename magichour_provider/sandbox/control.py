@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import httpx
 from anyio.to_thread import run_sync
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -35,9 +33,7 @@ class SandboxControl:
     def __enter__(self) -> SandboxControl:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -50,10 +46,7 @@ class SandboxControl:
 
     def faults(self, rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Replace the fault rules; `[]` clears them."""
-        remaining: list[dict[str, Any]] = self._send("POST", "/faults", [dict(rule) for rule in rules])[
-            "faults"
-        ]
-        return remaining
+        return list(self._send("POST", "/faults", [dict(rule) for rule in rules])["faults"])
 
     def release(self) -> list[dict[str, Any]]:
         """Let all requests continue that a `hold` rule holds; returns them."""
@@ -97,18 +90,14 @@ def _given(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-class _Change(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AccountChange(_Change):
+class AccountChange(BaseModel, extra="forbid"):
     """Body of `POST /__sandbox__/account`; a field that is left out does not change."""
 
     tier: Tier | None = None
     credits: int | None = Field(default=None, ge=0)
 
 
-class ClockChange(_Change):
+class ClockChange(BaseModel, extra="forbid"):
     """Body of `POST /__sandbox__/clock`: seconds by which the time moves forward."""
 
     advance: float = Field(ge=0, allow_inf_nan=False, le=10**10)
@@ -164,8 +153,10 @@ async def set_video(request: Request) -> JSONResponse:
     video = _job(request).video(sandbox.now())
     if video is None:
         raise SandboxError(404, "this job has no video")
-    content = await request.body()
-    await run_sync(_replace, video.files[0], content)
+    content, path = await request.body(), video.files[0]
+    unfinished = path.with_suffix(".part")
+    await run_sync(unfinished.write_bytes, content)
+    unfinished.replace(path)
     return JSONResponse({"bytes": len(content)})
 
 
@@ -183,9 +174,3 @@ def _job(request: Request) -> Job:
     if job_id not in sandbox.jobs:
         raise SandboxError(404, f"there is no job {job_id}")
     return sandbox.jobs[job_id]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    unfinished = path.with_suffix(".part")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)

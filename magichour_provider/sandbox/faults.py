@@ -118,7 +118,6 @@ class HeldRequests:
         self._released = asyncio.Event()
 
     def entries(self) -> list[dict[str, str]]:
-        """Method, path and `hold` of each, oldest first."""
         return list(self._requests)
 
     def release(self) -> list[dict[str, str]]:
@@ -147,7 +146,6 @@ class AbortableProtocol(H11Protocol):
     """uvicorn's HTTP protocol, with the TCP transport in `scope["state"]["transport"]`."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Keep the transport where the middleware finds it."""
         super().connection_made(transport)
         self.app_state = {**self.app_state, "transport": transport}
 
@@ -167,8 +165,6 @@ class FaultMiddleware:
         self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._count(scope, message["status"])
@@ -183,7 +179,8 @@ class FaultMiddleware:
             self._count(scope, _DROPPED)
             if rule.drop == "after":
                 await self._app(scope, receive, _discard)
-            await _hang_up(scope, receive)
+            scope["state"]["transport"].abort()
+            await _disconnected(receive)
         elif rule.delay is not None:
             await asyncio.sleep(rule.delay)
             await self._app(scope, receive, counted)
@@ -216,6 +213,7 @@ class FaultMiddleware:
             await send(message)
 
     async def _truncate(self, length: int, scope: Scope, receive: Receive, send: Send) -> None:
+        transport: asyncio.Transport = scope["state"]["transport"]
         left, is_cut = length, False
 
         async def cut(message: Message) -> None:
@@ -230,8 +228,10 @@ class FaultMiddleware:
             is_cut = True
             if left:
                 await send({**message, "body": body[:left], "more_body": True})
-            await _flush(scope)
-            scope["state"]["transport"].abort()
+            # An abort discards what has not left this process yet, and there is no event to wait for.
+            while transport.get_write_buffer_size() and not transport.is_closing():  # noqa: ASYNC110
+                await asyncio.sleep(_FLUSH_POLL_SECONDS)
+            transport.abort()
 
         await self._app(scope, receive, cut)
         if is_cut:
@@ -244,8 +244,9 @@ def _flipping(send: Send, offset: int) -> Send:
 
     async def flip(message: Message) -> None:
         nonlocal position
-        if message["type"] == "http.response.start":
-            position = _first_byte(message)
+        if message.get("status") == 206:
+            content_range = dict(message["headers"])[b"content-range"]
+            position = int(content_range.removeprefix(b"bytes ").partition(b"-")[0])
         body = message.get("body", b"")
         at = offset - position
         if 0 <= at < len(body):
@@ -254,26 +255,6 @@ def _flipping(send: Send, offset: int) -> Send:
         await send(message)
 
     return flip
-
-
-def _first_byte(start: Message) -> int:
-    """Offset of the first byte of an answer in the file: not 0 in a 206."""
-    content_range = dict(start["headers"]).get(b"content-range", b"") if start["status"] == 206 else b""
-    first = content_range.removeprefix(b"bytes ").partition(b"-")[0]
-    return int(first) if first.isdigit() else 0
-
-
-async def _flush(scope: Scope) -> None:
-    """Wait until all bytes have left this process: an abort discards the rest."""
-    transport: asyncio.Transport = scope["state"]["transport"]
-    while transport.get_write_buffer_size() and not transport.is_closing():  # noqa: ASYNC110 - there is no event
-        await asyncio.sleep(_FLUSH_POLL_SECONDS)
-
-
-async def _hang_up(scope: Scope, receive: Receive) -> None:
-    """Close the connection at once, and wait until the server has noticed."""
-    scope["state"]["transport"].abort()
-    await _disconnected(receive)
 
 
 async def _disconnected(receive: Receive) -> None:

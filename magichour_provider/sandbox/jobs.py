@@ -143,18 +143,26 @@ class Sandbox:
 
     def submit(self, request: JobRequest) -> Job:
         """Charge the account and start to render. Raises SandboxError: a missing upload, too few credits."""
-        paths = [request.image_file_path, request.end_image_file_path]
-        missing = [path for path in paths if path and self._is_missing(path)]
+        paths = [path for path in (request.image_file_path, request.end_image_file_path) if path]
+        uploaded = [path for path in paths if not path.startswith(_NOT_UPLOADED)]
+        missing = [path for path in uploaded if self.upload(path) is None]
         if missing and self.behaviour.missing_upload == "create":
             advice = "Check that the PUT to its upload_url worked"
             raise SandboxError(422, f"The file path {missing[0]} does not exist. {advice}")
         self.settle()
         if request.credits > self.account.credits:
-            raise SandboxError(
-                402, f"The job costs {request.credits} credits; you have {self.account.credits}"
-            )
+            message = f"The job costs {request.credits} credits; you have {self.account.credits}"
+            raise SandboxError(402, message)
         now, job_id = self.now(), new_id()
-        rendered = self._start_rendering(job_id, request)
+        rendered: Future[Video] = Future()
+        if "nsfw" in f"{request.name} {request.prompt}".lower():
+            rendered.set_exception(RenderError("nsfw", "The content may violate our guidelines."))
+        elif missing:
+            rendered.set_exception(RenderError("invalid_image_path", "The image file does not exist."))
+        else:
+            images = tuple(self.upload(path) for path in paths)
+            targets = self.store.video_paths(job_id, self.behaviour.downloads_per_job)
+            rendered = self.renderer.submit(request, images, targets, self.behaviour.video_padding_bytes)
         job = Job(job_id, request, now, self.behaviour.render_seconds, rendered)
         self.jobs[job_id] = job
         self._charge(job, now, request.credits, "create")
@@ -210,7 +218,15 @@ class Sandbox:
         """The answer of `GET /v1/video-projects/{id}`, with its hidden and deprecated fields."""
         status = self.settled_status(job)
         video = job.rendered.result() if status == "complete" else None
-        links = self._links(job, video, storage_url) if video and job.enabled else []
+        links = []
+        if video and job.enabled:
+            if job.link_expires_at is None or job.link_expires_at <= self.now():  # the same link until then
+                job.link_expires_at = (self.now() + DOWNLOAD_URL_LIFE).replace(microsecond=0)
+            expires_at = self.iso(job.link_expires_at)
+            for number in range(1, len(video.files) + 1):
+                path = download_path(job.id, number)
+                query = self.signer.query("GET", path, job.link_expires_at)
+                links.append({"url": f"{storage_url}{path}?{query}", "expires_at": expires_at})
         return {
             "id": job.id,
             "name": job.request.name,
@@ -229,18 +245,6 @@ class Sandbox:
             "downloads": links,
             "download": links[0] if links else None,
         }
-
-    def _links(self, job: Job, video: Video, storage_url: str) -> list[dict[str, str]]:
-        """The download URLs: the same ones until they expire."""
-        now = self.now()
-        if job.link_expires_at is None or job.link_expires_at <= now:
-            job.link_expires_at = (now + DOWNLOAD_URL_LIFE).replace(microsecond=0)
-        links = []
-        for number in range(1, len(video.files) + 1):
-            path = download_path(job.id, number)
-            query = self.signer.query("GET", path, job.link_expires_at)
-            links.append({"url": f"{storage_url}{path}?{query}", "expires_at": self.iso(job.link_expires_at)})
-        return links
 
     def state(self) -> dict[str, Any]:
         """Everything that happened, without keys and signatures."""
@@ -279,25 +283,3 @@ class Sandbox:
         """The file of an upload; None if its bytes never arrived or were deleted."""
         upload = self.store.uploads.get(file_path)
         return upload.disk_path if upload and upload.exists(self.now()) else None
-
-    def _is_missing(self, file_path: str) -> bool:
-        return not file_path.startswith(_NOT_UPLOADED) and self.upload(file_path) is None
-
-    def _start_rendering(self, job_id: str, request: JobRequest) -> Future[Video]:
-        paths = [path for path in (request.image_file_path, request.end_image_file_path) if path]
-        failure = self._certain_failure(request, paths)
-        if failure:
-            failed: Future[Video] = Future()
-            failed.set_exception(failure)
-            return failed
-        images = tuple(self.upload(path) for path in paths)
-        targets = self.store.video_paths(job_id, self.behaviour.downloads_per_job)
-        return self.renderer.submit(request, images, targets, self.behaviour.video_padding_bytes)
-
-    def _certain_failure(self, request: JobRequest, paths: list[str]) -> RenderError | None:
-        """The error of a job that cannot end with a video."""
-        if "nsfw" in f"{request.name} {request.prompt}".lower():
-            return RenderError("nsfw", "The content may violate our guidelines.")
-        if any(map(self._is_missing, paths)):
-            return RenderError("invalid_image_path", "The image file does not exist.")
-        return None

@@ -116,7 +116,9 @@ def render(
     unfinished = target.with_suffix(".part")
     try:
         with av.open(str(unfinished), "w", format="mp4", options={"movflags": "faststart"}) as container:
-            container.metadata["comment"] = _mark(target)
+            # The comment differs from video to video, so no two have the same length and bytes.
+            mark = "magichour-sandbox ".ljust(20 + zlib.crc32(str(target).encode()) % 1000, ".")
+            container.metadata["comment"] = mark
             _encode(container, request, (width, height), frames, frame_at, quick=quick)
         unfinished.replace(target)
     finally:
@@ -184,11 +186,6 @@ def _encode(
         silence.sample_rate, silence.pts, silence.time_base = _AUDIO_HZ, start, Fraction(1, _AUDIO_HZ)
         container.mux(sound.encode(silence))
     container.mux(sound.encode(None))
-
-
-def _mark(target: Path) -> str:
-    """A comment that differs from video to video, so that no two have the same length and bytes."""
-    return "magichour-sandbox ".ljust(20 + zlib.crc32(str(target).encode()) % 1000, ".")
 
 
 def add_free_box(path: Path, size: int, content: bytes = b"") -> None:

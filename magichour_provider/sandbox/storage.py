@@ -89,8 +89,12 @@ class Upload:
 
     def state(self) -> dict[str, Any]:
         """The upload in the sandbox's state."""
-        names = {"file_path": self.file_path, "sha256": self.sha256}
-        return {**names, "bytes": self.size, "put_count": self.put_count}
+        return {
+            "file_path": self.file_path,
+            "sha256": self.sha256,
+            "bytes": self.size,
+            "put_count": self.put_count,
+        }
 
     def exists(self, now: datetime) -> bool:
         """Whether bytes arrived that are not deleted yet."""
@@ -140,14 +144,14 @@ def checksum_headers(
     headers = {"ETag": f'"{hashlib.md5(md5, usedforsecurity=False).hexdigest()}-1"'}
     sha256 = _digest("sha256", path, *state) if kind in ("sha-256", "digest") else b""
     md5_text, sha256_text = b64encode(md5).decode(), b64encode(sha256).decode()
-    if kind == "content-md5" and is_whole:
-        headers["Content-MD5"] = md5_text
     if kind == "goog":
-        headers["x-goog-hash"] = f"md5={md5_text}"
+        return {**headers, "x-goog-hash": f"md5={md5_text}"}
+    if kind == "digest":
+        return {**headers, "Repr-Digest": f"sha-256=:{sha256_text}:"}
+    if kind == "content-md5" and is_whole:
+        return {**headers, "Content-MD5": md5_text}
     if kind == "sha-256" and is_whole:
         headers |= {"x-amz-checksum-sha256": sha256_text, "x-amz-checksum-type": "FULL_OBJECT"}
-    if kind == "digest":
-        headers["Repr-Digest"] = f"sha-256=:{sha256_text}:"
     return headers
 
 
@@ -163,8 +167,7 @@ def _digest(algorithm: str, path: Path, _inode: int, _mtime_ns: int, _size: int)
 
 async def put_upload(request: Request) -> Response:
     """Keep the body of a PUT if it is complete."""
-    sandbox: Sandbox = request.app.state.sandbox
-    _check_signature(request, sandbox)
+    sandbox = _check_signature(request)
     upload = sandbox.store.uploads.get(request.url.path[1:])
     if upload is None:
         raise _no_such_key()
@@ -187,8 +190,7 @@ async def put_upload(request: Request) -> Response:
 
 async def get_video(request: Request) -> Response:
     """Send a video, or the requested range of it. HEAD is refused, as no URL is signed for it."""
-    sandbox: Sandbox = request.app.state.sandbox
-    _check_signature(request, sandbox)
+    sandbox = _check_signature(request)
     job = sandbox.jobs.get(request.path_params["project_id"])
     video = job.video(sandbox.now()) if job else None
     if job is None or video is None:
@@ -257,13 +259,15 @@ async def _read(file: BinaryIO, part: range) -> AsyncIterator[bytes]:
             yield chunk
 
 
-def _check_signature(request: Request, sandbox: Sandbox) -> None:
+def _check_signature(request: Request) -> Sandbox:
+    sandbox: Sandbox = request.app.state.sandbox
     if "authorization" in request.headers:
         raise SandboxError(400, "A signed URL takes no Authorization header", "InvalidArgument")
     if not sandbox.signer.allows(request.method, request.url.path, request.query_params, sandbox.now()):
         if sandbox.behaviour.expired_status == 404:
             raise _no_such_key()
         raise SandboxError(403, "The signature is missing, wrong or expired", "AccessDenied")
+    return sandbox
 
 
 def _no_such_key() -> SandboxError:
