@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -72,7 +72,7 @@ def storage_app(sandbox: Sandbox) -> ASGIApp:
 
 
 def _make_app(
-    sandbox: Sandbox, routes: list[BaseRoute], answer: Callable[[SandboxError], Response]
+    sandbox: Sandbox, routes: Sequence[BaseRoute], answer: Callable[[SandboxError], Response]
 ) -> Starlette:
     """An application in which every error is answered as a SandboxError."""
 

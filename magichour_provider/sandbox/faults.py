@@ -118,6 +118,7 @@ class HeldRequests:
         self._released = asyncio.Event()
 
     def entries(self) -> list[dict[str, str]]:
+        """Method, path and `hold` of each, oldest first."""
         return list(self._requests)
 
     def release(self) -> list[dict[str, str]]:
@@ -146,6 +147,7 @@ class AbortableProtocol(H11Protocol):
     """uvicorn's HTTP protocol, with the TCP transport in `scope["state"]["transport"]`."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Keep the transport where the middleware finds it."""
         super().connection_made(transport)
         self.app_state = {**self.app_state, "transport": transport}
 
@@ -165,6 +167,8 @@ class FaultMiddleware:
         self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._count(scope, message["status"])

@@ -104,9 +104,8 @@ class Sandbox:
         return self._utc_now() + self._offset
 
     def iso(self, moment: datetime) -> str:
-        """`moment` in Magic Hour's form: ISO 8601 with `Z`, with or without milliseconds."""
-        precision = "milliseconds" if self.behaviour.milliseconds else "seconds"
-        return moment.isoformat(timespec=precision).replace("+00:00", "Z")
+        """`moment` in Magic Hour's form: ISO 8601 with milliseconds and `Z`."""
+        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def advance(self, seconds: float) -> None:
         """Move the time forward."""
@@ -146,7 +145,7 @@ class Sandbox:
         paths = [path for path in (request.image_file_path, request.end_image_file_path) if path]
         uploaded = [path for path in paths if not path.startswith(_NOT_UPLOADED)]
         missing = [path for path in uploaded if self.upload(path) is None]
-        if missing and self.behaviour.missing_upload == "create":
+        if missing:
             advice = "Check that the PUT to its upload_url worked"
             raise SandboxError(422, f"The file path {missing[0]} does not exist. {advice}")
         self.settle()
@@ -157,8 +156,6 @@ class Sandbox:
         rendered: Future[Video] = Future()
         if "nsfw" in f"{request.name} {request.prompt}".lower():
             rendered.set_exception(RenderError("nsfw", "The content may violate our guidelines."))
-        elif missing:
-            rendered.set_exception(RenderError("invalid_image_path", "The image file does not exist."))
         else:
             images = tuple(self.upload(path) for path in paths)
             targets = self.store.video_paths(job_id, self.behaviour.downloads_per_job)

@@ -35,14 +35,10 @@ class Behaviour(BaseModel):
     """Seconds from create to the end of a job: the first quarter `queued`, the rest `rendering`."""
     error_shape: Literal["code", "message"] = "code"
     """Error bodies: `{"code", "message"}` (since September 2026) or `{"message"}` alone."""
-    missing_upload: Literal["create", "job"] = "create"
-    """A `file_path` without bytes: refused at create (422), or job error `invalid_image_path`."""
     expired_status: Literal[403, 404] = 403
     """Status of an expired, tampered or unsigned storage URL."""
     deleted: Literal["disabled", "not_found"] = "disabled"
     """GET after DELETE: 200 with `enabled: false`, or 404."""
-    milliseconds: bool = True
-    """Whether `created_at` and `expires_at` have milliseconds."""
     account_endpoint: bool = True
     """Whether `GET /v1/account` exists (added in autumn 2026)."""
     unknown_model: Literal["refuse", "accept"] = "refuse"

@@ -17,8 +17,6 @@ from airflow.models.dag import DagModel
 from fastapi import Depends
 
 _READ: Final = "GET"
-_NEEDED_ENTITIES = (DagAccessEntity.TASK_INSTANCE, DagAccessEntity.XCOM)
-"""The pages show task instances with their rendered fields, and XComs."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +26,13 @@ class CurrentUser:
     user: Any
 
     def may_read(self, dag_id: str) -> bool:
-        """Whether the user may read a Dag's task instances and XComs."""
+        """Whether the user may read a Dag's task instances, with their rendered fields, and XComs."""
         details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
-        return self._may_read(details)
+        manager = get_auth_manager()
+        return all(
+            manager.is_authorized_dag(method=_READ, access_entity=entity, details=details, user=self.user)
+            for entity in (DagAccessEntity.TASK_INSTANCE, DagAccessEntity.XCOM)
+        )
 
     def readable_dag_ids(self, dag_ids: set[str]) -> set[str]:
         """The part of `dag_ids` that the user may read."""
@@ -42,13 +44,6 @@ class CurrentUser:
         details = ConnectionDetails(conn_id=conn_id, team_name=Connection.get_team_name(conn_id))
         return bool(
             get_auth_manager().is_authorized_connection(method=_READ, details=details, user=self.user)
-        )
-
-    def _may_read(self, details: DagDetails) -> bool:
-        manager = get_auth_manager()
-        return all(
-            manager.is_authorized_dag(method=_READ, access_entity=entity, details=details, user=self.user)
-            for entity in _NEEDED_ENTITIES
         )
 
 

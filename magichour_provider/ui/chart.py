@@ -34,16 +34,21 @@ def draw(charges: Iterable[Charge], today: date) -> Chart | None:
     if not series:
         return None
     top = _round_up(max(sum(by_day[day].values()) for day in days))
+    step = (_WIDTH_UNITS - _LEFT_UNITS) / len(days)
+    every = ceil(len(days) / _MAX_LABELS)
+    labelled = range((len(days) - 1) % every, len(days), every)  # today has a label
     totals = tuple(sum(by_day[day].get(name, 0) for day in days) for name in series)
-    lines = [top * line // _GRID_LINES for line in range(_GRID_LINES + 1)]
     return Chart(
         width=_WIDTH_UNITS,
         height=_HEIGHT_UNITS,
-        bars=tuple(_bars(days, by_day, series, top)),
+        bars=tuple(_bars(days, by_day, series, top, step)),
         series=series,
         totals=totals,
-        grid=tuple((_y(line, top), f"{line:,}") for line in lines),
-        labels=tuple(_labels(days)),
+        grid=tuple((_y(line, top), f"{line:,}") for line in range(0, top + 1, top // _GRID_LINES)),
+        labels=tuple(
+            (round(_LEFT_UNITS + step * (place + 0.5), 2), f"{days[place]:%b} {days[place].day}")
+            for place in labelled
+        ),
         table=tuple((day, dict(by_day[day])) for day in reversed(days) if by_day[day]),
         total=sum(totals),
         days=DAYS,
@@ -51,20 +56,22 @@ def draw(charges: Iterable[Charge], today: date) -> Chart | None:
 
 
 def _sum_by_day(charges: Iterable[Charge], days: set[date]) -> tuple[CreditsByDay, tuple[str, ...]]:
-    shown = [charge for charge in charges if charge.credits and _day(charge.at) in days]
+    dated = [(charge.at.astimezone(timezone.utc).date(), charge) for charge in charges if charge.credits]
+    dated = [(day, charge) for day, charge in dated if day in days]
     sums: Counter[str] = Counter()
-    for charge in shown:
+    for _, charge in dated:
         sums[charge.dag_id] += charge.credits
     names = [name for name, _ in sums.most_common()]
     kept = names if len(names) <= _MAX_SERIES else names[: _MAX_SERIES - 1]
     by_day: dict[date, Counter[str]] = defaultdict(Counter)
-    for charge in shown:
-        by_day[_day(charge.at)][charge.dag_id if charge.dag_id in kept else _OTHERS] += charge.credits
+    for day, charge in dated:
+        by_day[day][charge.dag_id if charge.dag_id in kept else _OTHERS] += charge.credits
     return by_day, (*kept, *([_OTHERS] if len(names) > len(kept) else []))
 
 
-def _bars(days: Sequence[date], by_day: CreditsByDay, series: Sequence[str], top: int) -> Iterator[Bar]:
-    step = (_WIDTH_UNITS - _LEFT_UNITS) / len(days)
+def _bars(
+    days: Sequence[date], by_day: CreditsByDay, series: Sequence[str], top: int, step: float
+) -> Iterator[Bar]:
     for place, day in enumerate(days):
         below = 0
         for number, name in enumerate(series):
@@ -83,14 +90,6 @@ def _bars(days: Sequence[date], by_day: CreditsByDay, series: Sequence[str], top
             below += charged
 
 
-def _labels(days: Sequence[date]) -> Iterator[tuple[float, str]]:
-    step = (_WIDTH_UNITS - _LEFT_UNITS) / len(days)
-    every = ceil(len(days) / _MAX_LABELS)
-    for place, day in enumerate(days):
-        if (len(days) - 1 - place) % every == 0:
-            yield round(_LEFT_UNITS + step * (place + 0.5), 2), f"{day:%b} {day.day}"
-
-
 def _y(credits_charged: float, top: int) -> float:
     room = _HEIGHT_UNITS - _TOP_UNITS - _BOTTOM_UNITS
     return round(_TOP_UNITS + room * (1 - credits_charged / top), 2)
@@ -103,7 +102,3 @@ def _round_up(highest: int) -> int:
         tenths * magnitude // 10 for tenths in _ROUND_TENTHS if tenths * magnitude % (10 * _GRID_LINES) == 0
     )
     return next(number for number in round_numbers if number >= highest)
-
-
-def _day(moment: datetime) -> date:
-    return moment.astimezone(timezone.utc).date()

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from magichour_provider.storage.locations import format_bytes
+
 _STATUSES: Mapping[str, str] = {
     "draft": "Draft",
     "queued": "In Magic Hour's queue",
@@ -32,8 +34,6 @@ _STATE_SENTENCES: Mapping[str | None, str] = {
     "upstream_failed": "The task did not run because an upstream task failed.",
 }
 
-_UNITS = ("kB", "MB", "GB", "TB")
-
 
 def seconds(value: float) -> str:
     """A duration: `5 s`, `3.5 s`, `1 min 12 s`, `1 h 2 min`."""
@@ -55,14 +55,6 @@ def seconds(value: float) -> str:
 def credits_text(value: int) -> str:
     """`1 credit`, `1,200 credits`."""
     return f"{value:,} credit{'' if value == 1 else 's'}"
-
-
-def size(value: int) -> str:
-    """A number of bytes: `512 bytes`, `1.2 MB`."""
-    if value < 1000:
-        return f"{value} byte{'' if value == 1 else 's'}"
-    power = next((power for power in range(1, len(_UNITS)) if value / 1000**power < 999.95), len(_UNITS))
-    return f"{value / 1000**power:.1f} {_UNITS[power - 1]}"
 
 
 def moment(value: datetime) -> str:
@@ -94,7 +86,7 @@ FILTERS: Mapping[str, Callable[[Any], str]] = {
     "credits": credits_text,
     "moment": moment,
     "seconds": seconds,
-    "size": size,
+    "size": format_bytes,
     "state_class": state_class,
     "state_name": state_name,
     "state_sentence": state_sentence,

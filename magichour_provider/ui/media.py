@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 from typing import Any, Final, ParamSpec, TypeVar
@@ -24,7 +25,6 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from magichour_provider.client.models import JobStatus, VideoProject
-from magichour_provider.client.settings import ClientSettings
 from magichour_provider.client.sync import MagicHourClient
 from magichour_provider.exceptions import (
     ConfigurationError,
@@ -131,7 +131,17 @@ def get_project(conn_id: str, project_id: str) -> VideoProject:
 
 def get_balance(conn_id: str) -> Balance:
     """Tier and credits of a connection's account, or why they cannot be read."""
-    return answers.get(("balance", conn_id), BALANCE_SECONDS, lambda: _load_balance(conn_id))
+
+    def load() -> Balance:
+        try:
+            account = _client(conn_id).get_account()
+        except NotFoundError:
+            return Balance(conn_id, problem="This API does not give tier and credits.")
+        except MagicHourError as error:
+            return Balance(conn_id, problem=error.what)
+        return Balance(conn_id, tier=account.tier, credits=account.credits)
+
+    return answers.get(("balance", conn_id), BALANCE_SECONDS, load)
 
 
 def get_fresh_link(rows: Sequence[TaskRow]) -> str:
@@ -139,26 +149,36 @@ def get_fresh_link(rows: Sequence[TaskRow]) -> str:
     project_id, conn_id = rows[0].project_id, conn_id_of_job(rows)
     if project_id is None:
         raise MediaRefusedError("This task has no job yet.")
+
+    def load() -> str:
+        try:
+            project = _client(conn_id).get_video(project_id)
+        except NotFoundError:
+            what = f"Job {project_id} was deleted at Magic Hour."
+            raise JobDeletedError(what, project_id=project_id) from None
+        if not is_playable(project):
+            raise JobNotCompleteError(f"Job {project_id} has no video yet.", project_id=project_id)
+        return project.downloads[0].url.get_secret_value()
+
     try:
-        return answers.get(
-            ("link", conn_id, project_id), LINK_SECONDS, lambda: _load_link(conn_id, project_id)
-        )
+        return answers.get(("link", conn_id, project_id), LINK_SECONDS, load)
     except MagicHourError as error:
         raise MediaRefusedError(str(error)) from None
 
 
 def connection_ids_in_environment() -> set[str]:
     """The connections of type `magichour` in environment variables. A secrets backend cannot list its own."""
-    names = (name.removeprefix(_ENV_PREFIX) for name in os.environ if name.startswith(_ENV_PREFIX))
-    return {name.lower() for name in names if _is_magichour(name.lower())}
+    found = set()
+    for name in (name for name in os.environ if name.startswith(_ENV_PREFIX)):
+        conn_id = name.removeprefix(_ENV_PREFIX).lower()
+        with suppress(Exception):  # an invalid connection of any type
+            connection = EnvironmentVariablesBackend().get_connection(conn_id)
+            if connection is not None and connection.conn_type == MagicHourHook.conn_type:
+                found.add(conn_id)
+    return found
 
 
-def _is_magichour(conn_id: str) -> bool:
-    try:
-        connection = EnvironmentVariablesBackend().get_connection(conn_id)
-    except Exception:  # an invalid connection of any type
-        return False
-    return connection is not None and connection.conn_type == MagicHourHook.conn_type
+_cached_client = lru_cache(maxsize=16)(MagicHourClient.from_settings)
 
 
 def _client(conn_id: str) -> MagicHourClient:
@@ -168,31 +188,6 @@ def _client(conn_id: str) -> MagicHourClient:
         raise ConfigurationError(f"Connection {conn_id!r} is not defined.") from None
     settings = settings_from_connection(connection)
     return _cached_client(replace(settings, timeout=min(settings.timeout, _TIMEOUT_SECONDS), max_attempts=1))
-
-
-@lru_cache(maxsize=16)
-def _cached_client(settings: ClientSettings) -> MagicHourClient:
-    return MagicHourClient.from_settings(settings)
-
-
-def _load_link(conn_id: str, project_id: str) -> str:
-    try:
-        project = _client(conn_id).get_video(project_id)
-    except NotFoundError:
-        raise JobDeletedError(f"Job {project_id} was deleted at Magic Hour.", project_id=project_id) from None
-    if not is_playable(project):
-        raise JobNotCompleteError(f"Job {project_id} has no video yet.", project_id=project_id)
-    return project.downloads[0].url.get_secret_value()
-
-
-def _load_balance(conn_id: str) -> Balance:
-    try:
-        account = _client(conn_id).get_account()
-    except NotFoundError:
-        return Balance(conn_id, problem="This API does not give tier and credits.")
-    except MagicHourError as error:
-        return Balance(conn_id, problem=error.what)
-    return Balance(conn_id, tier=account.tier, credits=account.credits)
 
 
 # The video of a job
@@ -241,11 +236,6 @@ def file_player(row: TaskRow) -> Player:
     """The player of a downloaded video."""
     poster = f"poster?{row.key.query}" if row.result.get("poster") else None
     return Player(f"video?{row.key.query}", poster, path=redact(row.video_path or ""))
-
-
-def remote_player(row: TaskRow) -> Player:
-    """The player of a video at Magic Hour."""
-    return Player(f"video?{row.key.query}")
 
 
 def is_playable(project: VideoProject) -> bool:
@@ -313,7 +303,16 @@ def respond(file: OpenFile, request: Request) -> Response:
     (200). `If-None-Match` and `If-Range` are observed.
     """
     asked, size = request.headers, file.size
-    headers = _headers(file, accepts_gzip="gzip" in asked.get("accept-encoding", ""))
+    headers = {
+        "Accept-Ranges": "bytes",
+        "ETag": file.etag,
+        "Cache-Control": "private, no-cache",
+        "Content-Disposition": f"inline; filename*=UTF-8''{quote(file.name, safe='')}",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if "gzip" in asked.get("accept-encoding", ""):
+        # Airflow's compression skips a response with an encoding; a compressed range would be wrong.
+        headers["Content-Encoding"] = "identity"
     known = [tag.strip().removeprefix("W/") for tag in asked.get("if-none-match", "").split(",")]
     if file.etag in known or known == ["*"]:
         file.close()
@@ -344,17 +343,3 @@ def parse_range(header: str, size: int) -> range | None:
     if match[2] and int(match[2]) < int(match[1]):
         return None
     return range(int(match[1]), min(int(match[2]) + 1, size) if match[2] else size)
-
-
-def _headers(file: OpenFile, *, accepts_gzip: bool) -> dict[str, str]:
-    headers = {
-        "Accept-Ranges": "bytes",
-        "ETag": file.etag,
-        "Cache-Control": "private, no-cache",
-        "Content-Disposition": f"inline; filename*=UTF-8''{quote(file.name, safe='')}",
-        "X-Content-Type-Options": "nosniff",
-    }
-    if accepts_gzip:
-        # Airflow's compression skips a response with an encoding; a compressed range would be wrong.
-        headers["Content-Encoding"] = "identity"
-    return headers

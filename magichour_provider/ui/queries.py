@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -53,15 +54,13 @@ _MAX_NUMBER = 10**12
 
 _DatedRow = tuple[str, datetime, Mapping[str, Any]]
 
-
-def _names(states: Iterable[object]) -> frozenset[str]:
-    return frozenset(str(getattr(state, "value", state)) for state in states if state is not None)
-
-
 STATES: Mapping[str, frozenset[str]] = {
-    IN_PROGRESS: _names(State.unfinished),
-    SUCCESS: _names(State.success_states),
-    FAILED: _names(State.finished - State.success_states),
+    kind: frozenset(state.value for state in states if state is not None)
+    for kind, states in (
+        (IN_PROGRESS, State.unfinished),
+        (SUCCESS, State.success_states),
+        (FAILED, State.finished - State.success_states),
+    )
 }
 """Airflow's states of a task instance, in the three kinds of the pages."""
 
@@ -86,10 +85,8 @@ class TaskRow:
     @property
     def is_magichour(self) -> bool:
         """Whether it is a task of this provider."""
-        is_known = (
-            LINK_KEY in self.xcoms or _CONN_FIELD in (self.rendered or {}) or self.job_state is not None
-        )
-        return is_known or self.operator in _OPERATORS
+        has_run = LINK_KEY in self.xcoms or self.job_state is not None
+        return has_run or _CONN_FIELD in (self.rendered or {}) or self.operator in _OPERATORS
 
     @property
     def is_contact_sheet(self) -> bool:
@@ -114,25 +111,13 @@ class TaskRow:
     @property
     def project_id(self) -> str | None:
         """Its job; if it has written nothing yet, the job of its rendered `project_id`."""
-        candidates = (
-            self.result.get(PROJECT_ID),
-            self.xcoms.get(PROJECT_ID),
-            self.failure.get(PROJECT_ID),
-            (self.job_state or {}).get(PROJECT_ID),
-            parse_library_url(str(self.xcoms.get(LINK_KEY) or "")),
-            self._rendered_project_id,
-        )
-        return next((value for value in candidates if isinstance(value, str) and value), None)
-
-    @property
-    def _rendered_project_id(self) -> str | None:
-        rendered = self.rendered or {}
-        if _CONN_FIELD not in rendered:
-            return None
-        try:
-            return JobReference.from_value(rendered.get(PROJECT_ID)).project_id
-        except InvalidRequestError:
-            return None
+        written = (self.result, self.xcoms, self.failure, self.job_state or {})
+        candidates = [values.get(PROJECT_ID) for values in written]
+        candidates.append(parse_library_url(str(self.xcoms.get(LINK_KEY) or "")))
+        if _CONN_FIELD in (rendered := self.rendered or {}):
+            with suppress(InvalidRequestError):
+                candidates.append(JobReference.from_value(rendered.get(PROJECT_ID)).project_id)
+        return next(filter(None, map(as_text, candidates)), None)
 
     def field(self, name: str) -> str | None:
         """A rendered field as text."""
@@ -295,7 +280,16 @@ def _load(session: Session, query: Select[Any]) -> list[TaskRow]:
     for start in range(0, len(instances), _TASKS_PER_QUERY):
         chunk = instances[start : start + _TASKS_PER_QUERY]
         keys = [TaskKey(*instance[:4]) for instance in chunk]
-        xcoms, rendered, states = _xcoms(session, keys), _rendered(session, keys), _job_states(session, keys)
+        xcoms: dict[TaskKey, dict[str, Any]] = defaultdict(dict)
+        written = _of_tasks(keys, XComModel, "key", "value").where(XComModel.key.in_(_XCOM_KEYS))
+        for *address, name, value in session.execute(written):
+            xcoms[TaskKey(*address)][name] = value
+        fields = session.execute(_of_tasks(keys, rendered_fields_table(), "rendered_fields"))
+        rendered = {TaskKey(*address): dict(values or {}) for *address, values in fields}
+        states: dict[TaskKey, Mapping[str, Any]] = {}
+        if (table := task_state_rows()) is not None:
+            stored = session.execute(_of_tasks(keys, table, "value").where(table.key == STATE_KEY))
+            states = {TaskKey(*address): as_mapping(_as_json(value)) for *address, value in stored}
         rows += [
             TaskRow(
                 key=key,
@@ -311,27 +305,10 @@ def _load(session: Session, query: Select[Any]) -> list[TaskRow]:
     return rows
 
 
-def _xcoms(session: Session, keys: Sequence[TaskKey]) -> Mapping[TaskKey, dict[str, Any]]:
-    columns = (*_address(XComModel), XComModel.key, XComModel.value)
-    query = select(*columns).where(_has_address(XComModel, keys), XComModel.key.in_(_XCOM_KEYS))
-    values: dict[TaskKey, dict[str, Any]] = defaultdict(dict)
-    for *address, name, value in session.execute(query):
-        values[TaskKey(*address)][name] = value
-    return values
-
-
-def _rendered(session: Session, keys: Sequence[TaskKey]) -> dict[TaskKey, dict[str, Any]]:
-    table = rendered_fields_table()
-    query = select(*_address(table), table.rendered_fields).where(_has_address(table, keys))
-    return {TaskKey(*address): dict(fields or {}) for *address, fields in session.execute(query)}
-
-
-def _job_states(session: Session, keys: Sequence[TaskKey]) -> dict[TaskKey, Mapping[str, Any]]:
-    table = task_state_rows()
-    if table is None:
-        return {}
-    query = select(*_address(table), table.value).where(_has_address(table, keys), table.key == STATE_KEY)
-    return {TaskKey(*address): as_mapping(_as_json(value)) for *address, value in session.execute(query)}
+def _of_tasks(keys: Iterable[TaskKey], table: Any, *columns: str) -> Select[Any]:
+    """The rows of a table that belong to these task instances: their address, then the columns."""
+    query = select(*_address(table), *(getattr(table, column) for column in columns))
+    return query.where(_has_address(table, keys))
 
 
 def _recent_job_states(

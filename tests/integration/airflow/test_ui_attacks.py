@@ -164,8 +164,9 @@ def test_other_methods_return_405(ui, method):
 def test_debug_log_has_neither_key_nor_link(ui, caplog, capfd):
     for logger in (None, "httpx", "httpcore", "asyncio"):
         caplog.set_level(logging.DEBUG, logger)
+    responses = [ui.get(path, task) for path in ROUTES for task in ("render", "download", "refused")]
     ui.set_roots("")
-    responses = [ui.get(path, "download") for path in ROUTES]
+    responses += [ui.get(path, "download") for path in ROUTES]
     ui.sandbox.control.set_job(ui.project_id, status="rendering")
     responses += [ui.get(path, "download") for path in TASK_ROUTES]
     links = filter(None, (response.headers.get("location") for response in responses))

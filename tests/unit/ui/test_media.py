@@ -49,16 +49,11 @@ def at_once(ask):
         return list(pool.map(run, range(THREADS)))
 
 
-def test_cache_loads_once_for_many_threads(slow):
+@pytest.mark.parametrize("answer", ["rendering", NetworkError("no answer")])
+def test_cache_loads_an_answer_or_an_error_once_for_many_threads(slow, answer):
     cache = TTLCache()
-    assert at_once(lambda: cache.get("job", 60.0, lambda: slow("rendering"))) == ["rendering"] * THREADS
-    assert slow.calls == ["rendering"]
-
-
-def test_cache_keeps_an_error_for_a_while(slow):
-    cache, error = TTLCache(), NetworkError("no answer")
-    assert at_once(lambda: cache.get("job", 60.0, lambda: slow(error))) == [error] * THREADS
-    assert slow.calls == [error]
+    assert at_once(lambda: cache.get("job", 60.0, lambda: slow(answer))) == [answer] * THREADS
+    assert slow.calls == [answer]
 
 
 def test_cache_loads_again_after_its_time(slow):
