@@ -7,12 +7,14 @@ into the scope of a request.
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.datastructures import URL, Headers, QueryParams
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -20,9 +22,11 @@ from magichour_provider.sandbox.schemas import ERROR_CODES
 
 Origin = Literal["api", "storage"]
 
-FAULT_KINDS = ("status", "delay", "drop", "truncate", "flip", "hold")
+FAULT_KINDS = ("status", "redirect", "encode", "as_range", "delay", "drop", "truncate", "flip", "hold")
 
 _DROPPED = 0
+_REDIRECTED = "redirected"
+"""The parameter in the query of an address to which a `redirect` rule led."""
 _FLUSH_POLL_SECONDS = 0.005
 
 
@@ -41,6 +45,14 @@ class FaultRule(BaseModel):
     status: int | None = Field(default=None, ge=200, le=599)
     headers: dict[str, str] = {}
     body: JsonValue = None
+    redirect: Literal[301, 302, 303, 307, 308] | None = None
+    """Redirect with this status to the same address with one more parameter, at which the rule ends."""
+    encode: Literal["gzip", "deflate"] | None = None
+    """Compress a 200 as a proxy does, whatever the client accepts: in chunks without Content-Length, with a
+    weak ETag, and without ranges and checksums. Other answers pass."""
+    as_range: str | None = None
+    """Answer as if the request had this Range header: `bytes=0-` gives a whole file as 206. A request that
+    has one passes."""
     delay: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Seconds before the request is handled."""
     drop: Literal["before", "after"] | None = None
@@ -65,13 +77,21 @@ class FaultRule(BaseModel):
             raise ValueError("headers and body are allowed with status only")
         return self
 
-    def matches(self, origin: Origin, method: str, path: str) -> bool:
+    def matches(self, origin: Origin, scope: Scope) -> bool:
         """Whether the rule applies to a request."""
+        if self.redirect is not None and _REDIRECTED in QueryParams(scope["query_string"]):
+            return False
         is_origin = self.origin in (None, origin)
-        return is_origin and self.method.upper() in ("*", method) and fnmatchcase(path, self.path)
+        is_method = self.method.upper() in ("*", scope["method"])
+        return is_origin and is_method and fnmatchcase(scope["path"], self.path)
 
-    def response(self) -> Response:
-        """The answer of a `status` rule. Without a body: HTML for 502-504, as gateways send, else JSON."""
+    def response(self, url: URL) -> Response:
+        """The answer of a rule with `redirect`, or with `status`.
+
+        Without a body, 502 to 504 are HTML, as gateways send, and others JSON.
+        """
+        if self.redirect is not None:
+            return RedirectResponse(url.include_query_params(**{_REDIRECTED: 1}), self.redirect)
         status = self.status or 500
         if isinstance(self.body, str):
             return PlainTextResponse(self.body, status, self.headers)
@@ -93,10 +113,10 @@ class Faults:
         """Replace all rules by a JSON list. Raises pydantic's ValidationError, and then changes nothing."""
         self._rules = TypeAdapter(list[FaultRule]).validate_json(rules)
 
-    def take(self, origin: Origin, method: str, path: str) -> FaultRule | None:
+    def take(self, origin: Origin, scope: Scope) -> FaultRule | None:
         """The first rule for this request; it then applies one time less."""
         for index, rule in enumerate(self._rules):
-            if not rule.matches(origin, method, path):
+            if not rule.matches(origin, scope):
                 continue
             if rule.times == 1:
                 del self._rules[index]
@@ -174,7 +194,7 @@ class FaultMiddleware:
                 self._count(scope, message["status"])
             await send(message)
 
-        rule = self._faults.take(self._origin, scope["method"], scope["path"])
+        rule = self._faults.take(self._origin, scope)
         if rule is None:
             await self._app(scope, receive, counted)
         elif rule.hold is not None:
@@ -192,8 +212,14 @@ class FaultMiddleware:
             await self._truncate(rule.truncate, scope, receive, counted)
         elif rule.flip is not None:
             await self._app(scope, receive, _flipping(counted, rule.flip))
+        elif rule.encode is not None:
+            await self._app(scope, receive, _encoding(counted, rule.encode))
+        elif rule.as_range is not None:
+            # The first of two headers counts: that of the client.
+            asked = (b"range", rule.as_range.encode())
+            await self._app({**scope, "headers": [*scope["headers"], asked]}, receive, counted)
         else:
-            await rule.response()(scope, receive, counted)
+            await rule.response(URL(scope=scope))(scope, receive, counted)
 
     async def _hold(self, rule: FaultRule, scope: Scope, receive: Receive, send: Send) -> None:
         request = [await receive()]
@@ -259,6 +285,30 @@ def _flipping(send: Send, offset: int) -> Send:
         await send(message)
 
     return flip
+
+
+def _encoding(send: Send, coding: str) -> Send:
+    """A `send` that compresses the body of a 200."""
+    compressor = zlib.compressobj(wbits=31 if coding == "gzip" else 15)
+    is_encoded = False
+
+    async def encode(message: Message) -> None:
+        nonlocal is_encoded
+        if message["type"] == "http.response.start":
+            is_encoded = message["status"] == 200
+            if is_encoded:
+                sent = Headers(raw=message["headers"])
+                headers = {"content-encoding": coding, "vary": "Accept-Encoding"}
+                headers |= {name: sent[name] for name in ("content-type", "last-modified") if name in sent}
+                headers |= {"etag": f"W/{sent['etag']}"} if "etag" in sent else {}
+                message = {**message, "headers": Headers(headers).raw}
+        elif is_encoded:
+            body = compressor.compress(message.get("body", b""))
+            body += b"" if message.get("more_body") else compressor.flush()
+            message = {**message, "body": body}
+        await send(message)
+
+    return encode
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -159,7 +159,7 @@ class Sandbox:
         else:
             images = tuple(self.upload(path) for path in paths)
             targets = self.store.video_paths(job_id, self.behaviour.downloads_per_job)
-            rendered = self.renderer.submit(request, images, targets, self.behaviour.video_padding_bytes)
+            rendered = self.renderer.submit(request, images, targets, self.behaviour)
         job = Job(job_id, request, now, self.behaviour.render_seconds, rendered)
         self.jobs[job_id] = job
         self._charge(job, now, request.credits, "create")

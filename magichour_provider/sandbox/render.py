@@ -15,7 +15,7 @@ import av
 from av.container import OutputContainer
 from PIL import Image, ImageOps
 
-from magichour_provider.sandbox.schemas import JobRequest
+from magichour_provider.sandbox.schemas import Behaviour, JobRequest
 
 Images = Sequence[Path | None]
 """One or two files; None stands for an image that was not uploaded."""
@@ -64,19 +64,29 @@ class Renderer:
         self._abandoned = threading.Event()
 
     def submit(
-        self, request: JobRequest, images: Images, targets: Sequence[Path], padding_bytes: int
+        self, request: JobRequest, images: Images, targets: Sequence[Path], behaviour: Behaviour
     ) -> Future[Video]:
-        """Start to render into `targets`, each `padding_bytes` larger. The future raises RenderError."""
+        """Start to render into `targets`, as `behaviour` says. The future raises RenderError."""
         abandoned = self._abandoned
 
         def run() -> Video:
-            video = render(request, images, targets[0], quick=self._quick, abandoned=abandoned)
+            video = render(
+                request,
+                images,
+                targets[0],
+                quick=self._quick,
+                fragmented=behaviour.video_fragmented,
+                abandoned=abandoned,
+            )
             for number, target in enumerate(targets[1:], start=2):
                 mark = f"download {number}".encode()
                 shutil.copyfile(targets[0], target)
                 add_free_box(target, 8 + len(mark), mark)
-            for target in targets if padding_bytes else ():
-                add_free_box(target, padding_bytes)
+            for target in targets:
+                if behaviour.video_padding_bytes:
+                    add_free_box(target, behaviour.video_padding_bytes)
+                with target.open("ab") as file:
+                    file.write(behaviour.video_ending.encode())
             return Video(tuple(targets), video.width, video.height)
 
         return self._pool.submit(run)
@@ -98,6 +108,7 @@ def render(
     target: Path,
     *,
     quick: bool,
+    fragmented: bool = False,
     abandoned: threading.Event | None = None,
 ) -> Video:
     """Load the images and encode the video as `target`. Raises RenderError, also once `abandoned` is set."""
@@ -114,8 +125,9 @@ def render(
         return camera(index)
 
     unfinished = target.with_suffix(".part")
+    flags = "frag_keyframe+empty_moov+default_base_moof" if fragmented else "faststart"
     try:
-        with av.open(str(unfinished), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        with av.open(str(unfinished), "w", format="mp4", options={"movflags": flags}) as container:
             # The comment differs from video to video, so no two have the same length and bytes.
             mark = "magichour-sandbox ".ljust(20 + zlib.crc32(str(target).encode()) % 1000, ".")
             container.metadata["comment"] = mark

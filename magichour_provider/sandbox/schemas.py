@@ -50,6 +50,10 @@ class Behaviour(BaseModel):
     video_padding_bytes: int = Field(default=0, ge=0, le=1 << 40, multiple_of=8)
     """Bytes by which videos created from now on are larger, on disk sparse; they play as before. The first
     request for such a video computes its checksum, which takes a few seconds per GiB."""
+    video_fragmented: bool = False
+    """Whether videos created from now on are fragmented mp4, which names no duration in its `moov`."""
+    video_ending: str = Field(default="", max_length=1 << 16)
+    """Text after the last box of videos created from now on; length and checksum include it."""
     downloads_per_job: int = Field(default=1, ge=1, le=100)
     """Number of different videos that each job created from now on has."""
 

@@ -63,6 +63,7 @@ def test_rule_applies_only_to_its_method_path_and_origin(magic):
         ({"path": "*"}, "exactly one of"),
         ({"path": "*", "truncate": 5, "flip": 1}, "exactly one of"),
         ({"path": "*", "flip": -1}, "flip"),
+        ({"path": "*", "redirect": 304}, "redirect"),
         ({"status": 500}, "path"),
         ({"path": "*", "drop": "during"}, "drop"),
         ({"path": "*", "status": 99}, "status"),
@@ -249,6 +250,52 @@ def test_flip_is_at_its_offset_in_the_file_in_any_range(magic, asked, wrong):
     answer = magic.files.get(url, headers={"Range": asked})
     assert answer.status_code == 206
     assert different(right.content, answer.content) == wrong
+
+
+# redirect, encode and as_range
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirect_leads_once_to_a_link_that_works(magic, status):
+    url = magic.complete()["download"]["url"]
+    right = magic.files.get(url)
+    magic.control.faults([{"path": VIDEOS, "redirect": status}])
+    answer = magic.files.get(url)
+    assert (answer.status_code, answer.headers["location"].partition("?")[0]) == (
+        status,
+        url.partition("?")[0],
+    )
+    for _ in range(2):
+        assert magic.files.get(url, follow_redirects=True).content == right.content
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_encoded_video_has_no_length_range_or_checksum(magic, coding):
+    magic.control.behaviour(video_checksum="content-md5", video_padding_bytes=3 << 20)
+    url = magic.complete()["download"]["url"]
+    right = magic.files.get(url)
+    magic.control.faults([{"path": VIDEOS, "encode": coding}])
+    answer = magic.files.get(url, headers={"Accept-Encoding": "identity"})
+    assert (answer.status_code, answer.content, answer.headers["content-encoding"]) == (
+        200,
+        right.content,
+        coding,
+    )
+    assert answer.headers["etag"] == f"W/{right.headers['etag']}"
+    assert not {"content-length", "accept-ranges", "content-md5"} & set(answer.headers)
+    part = magic.files.get(url, headers={"Range": "bytes=5-9", "If-Range": right.headers["etag"]})
+    assert (part.status_code, part.content) == (206, right.content[5:10])
+    assert "content-encoding" not in part.headers
+
+
+def test_whole_video_may_be_an_unasked_206(magic):
+    url = magic.complete()["download"]["url"]
+    right = magic.files.get(url)
+    magic.control.faults([{"path": VIDEOS, "as_range": "bytes=0-"}])
+    answer = magic.files.get(url)
+    assert (answer.status_code, answer.content) == (206, right.content)
+    assert answer.headers["content-range"] == f"bytes 0-{len(right.content) - 1}/{len(right.content)}"
+    assert magic.files.get(url, headers={"Range": "bytes=5-9"}).content == right.content[5:10]
 
 
 # delay and hold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 
@@ -34,6 +35,16 @@ def test_video_has_all_frames_and_the_reported_size(magic, model, seconds, fps):
         assert (video.width, video.height) == (job["width"], job["height"])
         assert sum(1 for _ in container.decode(video)) == seconds * fps
     assert content.index(b"moov") < content.index(b"mdat")
+
+
+def test_video_may_be_fragmented_and_end_with_other_bytes(magic):
+    magic.control.behaviour(video_fragmented=True, video_ending="\0" * 8 + "\n", downloads_per_job=2)
+    for link in magic.complete(model="ltx-2.5")["downloads"]:
+        answer = magic.files.get(link["url"])
+        assert answer.content.endswith(bytes(8) + b"\n")
+        assert answer.headers["etag"] == f'"{hashlib.md5(answer.content).hexdigest()}"'
+        assert answer.content.count(b"moof") > 0
+        assert len(decoded(answer.content)) == 120
 
 
 @pytest.mark.parametrize("audio", [True, False])
