@@ -261,10 +261,8 @@ def test_redirect_leads_once_to_a_link_that_works(magic, status):
     right = magic.files.get(url)
     magic.control.faults([{"path": VIDEOS, "redirect": status}])
     answer = magic.files.get(url)
-    assert (answer.status_code, answer.headers["location"].partition("?")[0]) == (
-        status,
-        url.partition("?")[0],
-    )
+    assert answer.status_code == status
+    assert answer.headers["location"].startswith(url.partition("?")[0] + "?")
     for _ in range(2):
         assert magic.files.get(url, follow_redirects=True).content == right.content
 
@@ -276,11 +274,8 @@ def test_encoded_video_has_no_length_range_or_checksum(magic, coding):
     right = magic.files.get(url)
     magic.control.faults([{"path": VIDEOS, "encode": coding}])
     answer = magic.files.get(url, headers={"Accept-Encoding": "identity"})
-    assert (answer.status_code, answer.content, answer.headers["content-encoding"]) == (
-        200,
-        right.content,
-        coding,
-    )
+    assert (answer.status_code, answer.content) == (200, right.content)
+    assert answer.headers["content-encoding"] == coding
     assert answer.headers["etag"] == f"W/{right.headers['etag']}"
     assert not {"content-length", "accept-ranges", "content-md5"} & set(answer.headers)
     part = magic.files.get(url, headers={"Range": "bytes=5-9", "If-Range": right.headers["etag"]})
