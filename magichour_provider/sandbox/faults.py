@@ -48,8 +48,8 @@ class FaultRule(BaseModel):
     redirect: Literal[301, 302, 303, 307, 308] | None = None
     """Redirect with this status to the same address with one more parameter, at which the rule ends."""
     encode: Literal["gzip", "deflate"] | None = None
-    """Compress a 200 as a proxy does, whatever the client accepts: in chunks without Content-Length, with a
-    weak ETag, and without ranges and checksums. Other answers pass."""
+    """Compress a 200 as a proxy does, even for a client that accepts no coding: in chunks without
+    Content-Length, with a weak ETag, and without ranges and checksums. Other answers pass."""
     as_range: str | None = None
     """Answer as if the request had this Range header: `bytes=0-` gives a whole file as 206. A request that
     has one passes."""

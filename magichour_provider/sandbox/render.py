@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import OutputContainer
@@ -223,7 +224,15 @@ def load_image(upload: Path | None, longest_edge: int) -> Image.Image:
     try:
         with Image.open(upload) as image:
             image.draft("RGB", (longest_edge, longest_edge))
-            return ImageOps.exif_transpose(image).convert("RGB")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode[0] not in "IF":
+                return upright.convert("RGB")
+            # Gray of 16 or 32 bits, or of floats: Pillow would take every value above 255 for white.
+            gray = upright.convert("F")
+            top: Any = gray.getextrema()[1]
+            ranges = (1, 255) if upright.mode == "F" else (65_535,)
+            white = next((each for each in ranges if top <= each), top)
+            return gray.point(lambda value: value * (255 / white)).convert("RGB")
     except _UNREADABLE:
         if upload.suffix in _OPTIONAL_FORMATS:
             return _TEST_CARD

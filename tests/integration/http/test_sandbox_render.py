@@ -86,10 +86,23 @@ def test_image_turned_upright_by_exif_gives_an_upright_video(tmp_path):
     assert video.height > video.width
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "L", "P", "CMYK", "I;16"])
-def test_image_of_any_colour_mode_is_rendered(tmp_path, mode):
-    Image.new(mode, (64, 64)).save(tmp_path / "image.tif")
-    assert render(REQUEST, [tmp_path / "image.tif"], tmp_path / "video.mp4", quick=True).files
+@pytest.mark.parametrize(
+    ("mode", "gray"),
+    [
+        *[("RGBA", (128, 128, 128, 0)), ("L", 128), ("P", 128), ("CMYK", (0, 0, 0, 127)), ("F", 0.5)],
+        *[("I;16", 32_768), ("I;16B", 32_768), ("I", 32_768), ("F", 128.0), ("F", 40_000.0)],
+    ],
+)
+def test_gray_of_any_colour_mode_is_rendered_gray(tmp_path, mode, gray):
+    image = Image.new(mode, (64, 64), gray)
+    if mode == "P":
+        image.putpalette([level for level in range(256) for _ in range(3)])
+    elif gray == 40_000:
+        image.paste(80_000, (0, 0, 8, 8))  # the white of floats without a common range
+    image.save(tmp_path / "image.tif")
+    render(REQUEST, [tmp_path / "image.tif"], tmp_path / "video.mp4", quick=True)
+    pixel = decoded((tmp_path / "video.mp4").read_bytes())[0].getpixel((80, 24))
+    assert all(abs(level - 128) < 12 for level in pixel)
 
 
 @pytest.mark.parametrize(
