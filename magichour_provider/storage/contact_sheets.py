@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -61,10 +62,21 @@ def parse_videos(videos: object, jobs: object = None) -> list[ListedVideo]:
     known = {job["project_id"]: job for job in _flatten(jobs) if _text(job, "project_id")}
     found: dict[str, ListedVideo] = {}
     for item in _flatten(videos):
-        for video in [item] if isinstance(item, str) else _videos_in(item):
-            values = {"path": video} if isinstance(video, str) else video
-            job = known.get(_text(values, "project_id") or "", {})
-            found.setdefault(values["path"], _listed_video(values, job))
+        for video in [{"path": item}] if isinstance(item, str) else _videos_in(item):
+            project_id = _text(video, "project_id")
+            job = known.get(project_id or "", {})
+            credits = _whole(video, "credits_charged", "credits")
+            listed = ListedVideo(
+                path=video["path"],
+                project_id=project_id,
+                name=_text(video, "name") or _text(job, "name"),
+                seconds=_number(video, "duration", "end_seconds"),
+                width=_whole(video, "width"),
+                height=_whole(video, "height"),
+                credits=_whole(job, "credits_charged") if credits is None else credits,
+                model=_text(video, "model") or _text(job, "model"),
+            )
+            found.setdefault(listed.path, listed)
     return list(found.values())
 
 
@@ -95,21 +107,25 @@ def make_contact_sheet(
     """
     target = picture_target(path, path_conn_id, folder_name=FILE_NAME)
     plan = plan_sheet(len(videos), frames=frames, aspect=_usual_aspect(videos), columns=columns)
-    results = [_read(video, plan, videos_conn_id) for video in videos[: len(videos) - plan.left_out]]
+    left_out = plan.left_out
+    shown = videos[: len(videos) - left_out]
+    results = [_read(video, plan, videos_conn_id) for video in shown]
     errors = [result for result in results if isinstance(result, MagicHourError)]
     readable = [result for result in results if not isinstance(result, MagicHourError)]
     if not readable:
         raise errors[0]
-    plan = plan_sheet(
-        len(results),
-        frames=plan.frames,
-        aspect=_usual_aspect(readable),
-        columns=columns,
-        left_out=plan.left_out,
+    aspect = _usual_aspect(readable)
+    plan = plan_sheet(len(shown), frames=plan.frames, aspect=aspect, columns=columns, left_out=left_out)
+    cells = [_cell(video, result) for video, result in zip(shown, results, strict=True)]
+    charged = {video.project_id or video.path: video.credits for video in videos}
+    known = [credits for credits in charged.values() if credits is not None]
+    summary = (
+        "1 video" if len(videos) == 1 else f"{len(videos):,} videos",
+        _credits(sum(known)) if len(known) == len(charged) else None,
+        subtitle,
     )
-    cells = [_cell(video, result) for video, result in zip(videos, results, strict=False)]
-    subtitle = _joined(_summary(videos), subtitle)
-    sheet = draw_sheet(cells[: len(videos) - plan.left_out], plan, title=title, subtitle=subtitle)
+    cells = cells[: len(videos) - plan.left_out]
+    sheet = draw_sheet(cells, plan, title=title, subtitle=_joined(*summary))
     data = encode_picture(sheet, target)
     publish_bytes(data, target)
     return {
@@ -139,22 +155,14 @@ def _read(video: ListedVideo, plan: SheetPlan, conn_id: str | None) -> Frames | 
 
 
 def _cell(video: ListedVideo, result: Frames | MagicHourError) -> Cell:
-    if isinstance(result, MagicHourError):
-        return Cell(video.label, _details(video, video.seconds), problem=result.what)
-    size = f"{result.width} x {result.height}"
-    return Cell(video.label, _details(video, video.seconds or result.duration, size), result.images)
-
-
-def _details(video: ListedVideo, seconds: float | None, size: str | None = None) -> str:
+    seconds, size = video.seconds, None
+    if isinstance(result, Frames):
+        seconds, size = seconds or result.duration, f"{result.width} x {result.height}"
     length = f"{round(seconds, 1):g} s" if seconds else None
-    return _joined(length, _credits(video.credits), video.model, size)
-
-
-def _summary(videos: Sequence[ListedVideo]) -> str:
-    count = "1 video" if len(videos) == 1 else f"{len(videos):,} videos"
-    charged = {video.project_id or video.path: video.credits for video in videos}
-    known = [credits for credits in charged.values() if credits is not None]
-    return _joined(count, _credits(sum(known)) if len(known) == len(charged) else None)
+    detail = _joined(length, _credits(video.credits), video.model, size)
+    if isinstance(result, Frames):
+        return Cell(video.label, detail, result.images)
+    return Cell(video.label, detail, problem=result.what)
 
 
 def _credits(number: int | None) -> str | None:
@@ -171,8 +179,11 @@ def _joined(*parts: str | None) -> str:
 def _flatten(value: object) -> Iterator[Any]:
     """The paths and dicts in a value, in any depth of sequences; a text may be a rendered template."""
     if isinstance(value, str):
-        value = _parse_template(value)
-    if value is None or value == "":
+        value = value.strip()
+        if value.startswith(("[", "{", "(")):
+            with suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+                value = ast.literal_eval(value)
+    if value is None or value in ("", "None"):
         return
     if isinstance(value, (str, Mapping)):
         yield value
@@ -185,17 +196,6 @@ def _flatten(value: object) -> Iterator[Any]:
         )
 
 
-def _parse_template(text: str) -> object:
-    if text.strip() == "None":
-        return None
-    if not text.lstrip().startswith(("[", "{", "(")):
-        return text
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return text
-
-
 def _videos_in(download: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The videos of one result of `DownloadVideoOperator`."""
     videos = download.get("videos") or [download]
@@ -206,20 +206,6 @@ def _videos_in(download: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
                 "DownloadVideoOperator, or paths."
             )
         yield {**{key: download[key] for key in _JOB_KEYS if key in download}, **each}
-
-
-def _listed_video(values: Mapping[str, Any], job: Mapping[str, Any]) -> ListedVideo:
-    credits = _whole(values, "credits_charged", "credits")
-    return ListedVideo(
-        path=values["path"],
-        project_id=_text(values, "project_id"),
-        name=_text(values, "name") or _text(job, "name"),
-        seconds=_number(values, "duration", "end_seconds"),
-        width=_whole(values, "width"),
-        height=_whole(values, "height"),
-        credits=_whole(job, "credits_charged") if credits is None else credits,
-        model=_text(values, "model") or _text(job, "model"),
-    )
 
 
 def _text(values: object, key: str) -> str | None:

@@ -7,11 +7,11 @@ frames of each, then the last videos are left out, and a line gives their number
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 WIDTH = 1600
 MAX_HEIGHT = 4000
@@ -89,32 +89,19 @@ def plan_sheet(
     :param left_out: how many videos there are beside those.
     """
     aspect = min(max(aspect, _TALLEST), _WIDEST)
-    plan = _plan(max(count, 1), 1, 1, aspect, left_out)
     for fewer in range(min(max(frames, 1), MAX_FRAMES), 0, -1):
-        for each in _columns(count, fewer, columns):
-            plan = _plan(count, each, fewer, aspect, left_out)
+        narrowest = max(_MIN_CELL, fewer * (_MIN_FRAME + FRAME_GAP))
+        most = max(min((_CONTENT + GAP) // (narrowest + GAP), count), 1)
+        for each in range(1, most + 1) if columns is None else [min(max(columns, 1), most)]:
+            cell = (_CONTENT - (each - 1) * GAP) // each
+            width = min((cell - (fewer - 1) * FRAME_GAP) // fewer, _MAX_FRAME)
+            rows = -(-max(count, 1) // each)
+            plan = SheetPlan(each, rows, fewer, width, round(width / aspect), left_out)
             if plan.height <= (MAX_HEIGHT if columns else _PAGE * plan.width):
                 return plan
-    return _cut(plan, count)
-
-
-def _columns(count: int, frames: int, wanted: int | None) -> Iterable[int]:
-    narrowest = max(_MIN_CELL, frames * (_MIN_FRAME + FRAME_GAP))
-    most = max(min((_CONTENT + GAP) // (narrowest + GAP), count), 1)
-    return range(1, most + 1) if wanted is None else [min(max(wanted, 1), most)]
-
-
-def _plan(count: int, columns: int, frames: int, aspect: float, left_out: int) -> SheetPlan:
-    cell = (_CONTENT - (columns - 1) * GAP) // columns
-    width = min((cell - (frames - 1) * FRAME_GAP) // frames, _MAX_FRAME)
-    return SheetPlan(columns, -(-count // columns), frames, width, round(width / aspect), left_out)
-
-
-def _cut(plan: SheetPlan, count: int) -> SheetPlan:
-    """The plan with as many rows as fit."""
     room = MAX_HEIGHT - 2 * MARGIN - HEADER - GAP - FOOTER
     rows = min(plan.rows, max((room + GAP) // (plan.cell_height + GAP), 1))
-    return replace(plan, rows=rows, left_out=plan.left_out + max(count - rows * plan.columns, 0))
+    return replace(plan, rows=rows, left_out=left_out + max(count - rows * plan.columns, 0))
 
 
 # --- drawing
@@ -149,37 +136,21 @@ def draw_sheet(cells: Sequence[Cell], plan: SheetPlan, *, title: str, subtitle: 
     width = plan.width - 2 * MARGIN
     pen.line(title, (MARGIN, MARGIN - 6), width, _TITLE, INK)
     pen.line(subtitle, (MARGIN, MARGIN + 50), width, _SUBTITLE, PENCIL)
+    frame_size = (plan.frame_width, plan.frame_height)
     for index, cell in enumerate(cells):
-        _draw_cell(sheet, pen, cell, plan, *plan.corner(index))
+        left, top = plan.corner(index)
+        if cell.problem is not None:
+            pen.paragraph(cell.problem, (left, top, left + plan.cell_width, top + plan.frame_height))
+        for number, image in enumerate(cell.images):
+            framed = ImageOps.pad(image, frame_size, Image.Resampling.LANCZOS, PANEL)
+            sheet.paste(framed, (left + number * (plan.frame_width + FRAME_GAP), top))
+        text = top + plan.frame_height + LABEL_GAP
+        pen.line(cell.label, (left, text), plan.cell_width, _LABEL, INK)
+        pen.line(cell.detail, (left, text + LABEL_LINE), plan.cell_width, _DETAIL, PENCIL)
     if plan.left_out:
         more = f"and {plan.left_out:,} more, for which there is no room here"
         pen.line(more, (MARGIN, plan.height - MARGIN - FOOTER), width, _SUBTITLE, PENCIL)
     return sheet
-
-
-def _draw_cell(sheet: Image.Image, pen: _Pen, cell: Cell, plan: SheetPlan, left: int, top: int) -> None:
-    if cell.problem is not None:
-        box = (left, top, left + plan.cell_width, top + plan.frame_height)
-        pen.paragraph(cell.problem, box)
-    for number, image in enumerate(cell.images):
-        at = left + number * (plan.frame_width + FRAME_GAP), top
-        sheet.paste(_framed(image, (plan.frame_width, plan.frame_height)), at)
-    text = top + plan.frame_height + LABEL_GAP
-    pen.line(cell.label, (left, text), plan.cell_width, _LABEL, INK)
-    pen.line(cell.detail, (left, text + LABEL_LINE), plan.cell_width, _DETAIL, PENCIL)
-
-
-def _framed(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The whole image in the middle of a panel of this size."""
-    scale = min(size[0] / image.width, size[1] / image.height)
-    fitted = (
-        min(max(round(image.width * scale), 1), size[0]),
-        min(max(round(image.height * scale), 1), size[1]),
-    )
-    panel = Image.new("RGB", size, PANEL)
-    corner = ((size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2)
-    panel.paste(image.resize(fitted, Image.Resampling.LANCZOS), corner)
-    return panel
 
 
 class _Pen:

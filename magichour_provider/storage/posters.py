@@ -88,22 +88,26 @@ def picture_target(path: str, conn_id: str | None = None, *, folder_name: str | 
     :param folder_name: the file's name if `path` is a folder: it ends with a slash, its last part has no
         dot, or it exists on this machine; None if only a file is accepted.
     """
-    what, remedy = None, None
+    try:
+        place = parse_location(path, conn_id)
+    except ValueError as error:
+        raise DestinationError(
+            f"{redact(path)} cannot be written: {error}.", consequence=_CONSEQUENCE
+        ) from error
     if path.strip() in ("", "None"):
         what = "No target was given for the picture: the path is empty."
-    else:
-        try:
-            place = parse_location(path, conn_id)
-        except ValueError as error:
-            what = f"{redact(path)} cannot be written: {error}."
-        else:
-            if folder_name is not None and _is_folder(path, place):
-                place = join(place, folder_name)
-            if _suffix(place) in _FORMATS:
-                return Target.from_location(place, consequence=_CONSEQUENCE)
-            what = f"{redact(path)} does not end in .jpg or .png (a folder ends with a slash)."
-            remedy = "Correct the path. A retry cannot help before that."
-    raise DestinationError(what, consequence=_CONSEQUENCE, remedy=remedy)
+        raise DestinationError(what, consequence=_CONSEQUENCE)
+    if folder_name is not None:
+        is_folder = path.endswith("/") or "." not in file_name_at(place)
+        if is_folder or (isinstance(place, Path) and place.is_dir()):
+            place = join(place, folder_name)
+    if _suffix(place) in _FORMATS:
+        return Target.from_location(place, consequence=_CONSEQUENCE)
+    raise DestinationError(
+        f"{redact(path)} does not end in .jpg or .png (a folder ends with a slash).",
+        consequence=_CONSEQUENCE,
+        remedy="Correct the path. A retry cannot help before that.",
+    )
 
 
 def encode_picture(picture: Image.Image, target: Target) -> bytes:
@@ -114,12 +118,6 @@ def encode_picture(picture: Image.Image, target: Target) -> bytes:
     else:
         picture.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True, progressive=True)
     return buffer.getvalue()
-
-
-def _is_folder(path: str, place: Location) -> bool:
-    if path.endswith("/") or "." not in file_name_at(place):
-        return True
-    return isinstance(place, Path) and place.is_dir()
 
 
 def _suffix(place: Location) -> str:

@@ -21,7 +21,7 @@ import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Protocol
+from typing import IO, Any, Protocol
 
 from magichour_provider.exceptions import MagicHourError
 from magichour_provider.storage.locations import (
@@ -106,7 +106,12 @@ class LocalWriter:
         if exclusive and _exists(path):
             raise target.exists_error()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary, self._file = _open_temporary(path)
+        while True:
+            self._temporary = path.with_name(temporary_name(path.name))
+            self._file = self._temporary.open("xb", buffering=0)
+            if _lock(self._file) is not False and self._temporary.exists():  # no cleanup came in between
+                break
+            self._file.close()
         self._unsynced_bytes = 0
         self._sync: Future[None] | None = None
         self._syncer = ThreadPoolExecutor(1, "magichour-sync")
@@ -126,9 +131,7 @@ class LocalWriter:
         """Sync the bytes to the disk, then rename the file."""
         self._finish_sync()
         os.fsync(self._file.fileno())
-        if self._exclusive:
-            self._link()
-        else:
+        if not (self._exclusive and self._link()):
             self._temporary.replace(self._path)
         self._close()
         with suppress(OSError):  # some file systems cannot sync a folder; the file itself is synced
@@ -154,30 +157,22 @@ class LocalWriter:
         self._syncer.shutdown()
         self._file.close()
 
-    def _link(self) -> None:
-        """A hard link refuses an existing name, so only one of two writers wins."""
+    def _link(self) -> bool:
+        """Publish by a hard link, which refuses an existing name: only one of two writers wins.
+
+        False if the file system has no hard links, and nothing has the name.
+        """
         try:
             os.link(self._temporary, self._path)
-        except FileExistsError:
-            raise self._target.exists_error() from None
         except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
+            if not isinstance(error, FileExistsError) and error.errno not in _NO_HARD_LINKS:
                 raise
             if _exists(self._path):
                 raise self._target.exists_error() from None
-            self._temporary.replace(self._path)
-        else:
-            with suppress(OSError):  # the video is published: a temporary file must not fail the download
-                self._temporary.unlink()
-
-
-def _open_temporary(path: Path) -> tuple[Path, BinaryIO]:
-    while True:
-        temporary = path.with_name(temporary_name(path.name))
-        file = temporary.open("xb", buffering=0)
-        if _lock(file) is not False and temporary.exists():  # no cleanup came in between
-            return temporary, file
-        file.close()
+            return False
+        with suppress(OSError):  # the video is published: a temporary file must not fail the download
+            self._temporary.unlink()
+        return True
 
 
 def _exists(path: Path) -> bool:
@@ -258,13 +253,15 @@ class S3Writer:
         for part in self._parts:
             if part.done():
                 part.result()
-        self._parts.append(self._pool.submit(self._upload_part, len(self._parts) + 1, self._take_buffer()))
+        number, body = len(self._parts) + 1, self._take_buffer()
 
-    def _upload_part(self, number: int, body: bytes) -> dict[str, Any]:
-        response = self._call("upload_part", UploadId=self._upload_id, PartNumber=number, Body=body)
-        checksums = {name: value for name, value in response.items() if name.startswith("Checksum")}
-        checksums.pop("ChecksumType", None)
-        return {"PartNumber": number, "ETag": response["ETag"], **checksums}
+        def upload() -> dict[str, Any]:
+            response = self._call("upload_part", UploadId=self._upload_id, PartNumber=number, Body=body)
+            checksums = {name: value for name, value in response.items() if name.startswith("Checksum")}
+            checksums.pop("ChecksumType", None)
+            return {"PartNumber": number, "ETag": response["ETag"], **checksums}
+
+        self._parts.append(self._pool.submit(upload))
 
     def _call_if_absent(self, method: str, **arguments: Any) -> None:
         """If exclusive, with `If-None-Match: *`, unless the store does not support it."""
@@ -323,11 +320,18 @@ class FsspecWriter:
 
     def commit(self) -> None:
         """Finish the upload; the store then shows the object."""
+        from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
+
         self._refuse_existing()
         self._file.close()
-        if self._temporary is not None:
-            self._move(self._temporary)
-            self._temporary = None
+        if self._temporary is None:
+            return
+        if type(self._filesystem).mv is AbstractFileSystem.mv:  # which treats names as patterns
+            self._filesystem.cp_file(self._temporary, self._path)
+            self._filesystem.rm_file(self._temporary)
+        else:
+            self._filesystem.mv(self._temporary, self._path)
+        self._temporary = None
 
     def abort(self) -> None:
         """Discard the upload."""
@@ -344,16 +348,6 @@ class FsspecWriter:
         if self._temporary is not None:
             with suppress(Exception):
                 self._filesystem.rm_file(self._temporary)
-
-    def _move(self, temporary: str) -> None:
-        """By the store's own move, if it has one; fsspec's treats names as patterns."""
-        from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
-
-        if type(self._filesystem).mv is AbstractFileSystem.mv:
-            self._filesystem.cp_file(temporary, self._path)
-            self._filesystem.rm_file(temporary)
-        else:
-            self._filesystem.mv(temporary, self._path)
 
     def _refuse_existing(self) -> None:
         if self._exclusive and self._filesystem.exists(self._path):
@@ -373,13 +367,25 @@ def temporary_name(file_name: str) -> str:
 
 def remove_temporary_files(target: Target) -> None:
     """Remove what earlier downloads to this target have left; if that fails, it is only logged."""
+    place = target.place
     try:
-        if isinstance(target.place, Path):
-            _remove_local_files(target.place)
-        elif target.place.scheme in S3_SCHEMES:
-            _abort_uploads(target.place)
-        elif target.place.scheme not in PUBLISH_ON_CLOSE_SCHEMES:
-            _remove_objects(target.place)
+        if isinstance(place, Path):
+            _remove_local_files(place)
+        elif place.scheme in S3_SCHEMES:
+            client, name = place.s3_client()
+            listed = client.list_multipart_uploads(Bucket=name["Bucket"], Prefix=name["Key"])
+            for upload in listed.get("Uploads", ()):
+                if upload["Key"] == name["Key"]:
+                    client.abort_multipart_upload(**name, UploadId=upload["UploadId"])
+                    log.info("Aborted an upload of %s that an earlier attempt left.", name["Key"])
+        elif place.scheme not in PUBLISH_ON_CLOSE_SCHEMES:
+            filesystem, path = place.connect()
+            folder, _, file_name = path.rpartition("/")
+            prefix = f"{folder}/{_temporary_prefix(file_name)}"
+            for temporary in filesystem.ls(folder, detail=False):
+                if temporary.startswith(prefix) and temporary.endswith(".part"):
+                    filesystem.rm_file(temporary)  # `rm` treats the name as a pattern
+                    log.info("Removed %s, which an earlier attempt left.", temporary)
     except Exception as error:  # e.g. no right to list; the download itself reports what matters
         log.debug("Temporary files beside %s could not be listed: %s", target.display, short_error(error))
 
@@ -408,22 +414,3 @@ def _remove_local_files(path: Path) -> None:
             if is_abandoned:
                 temporary.unlink()
                 log.info("Removed %s, which an earlier attempt left.", temporary.name)
-
-
-def _abort_uploads(place: ObjectPath) -> None:
-    client, name = place.s3_client()
-    response = client.list_multipart_uploads(Bucket=name["Bucket"], Prefix=name["Key"])
-    for upload in response.get("Uploads", ()):
-        if upload["Key"] == name["Key"]:
-            client.abort_multipart_upload(**name, UploadId=upload["UploadId"])
-            log.info("Aborted an upload of %s that an earlier attempt left.", name["Key"])
-
-
-def _remove_objects(place: ObjectPath) -> None:
-    filesystem, path = place.connect()
-    folder, _, file_name = path.rpartition("/")
-    for temporary in filesystem.ls(folder, detail=False):
-        name = temporary.rpartition("/")[2]
-        if name.startswith(_temporary_prefix(file_name)) and name.endswith(".part"):
-            filesystem.rm_file(temporary)  # `rm` treats the name as a pattern
-            log.info("Removed %s, which an earlier attempt left.", name)
