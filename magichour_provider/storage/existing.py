@@ -10,10 +10,9 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from magichour_provider.exceptions import DestinationError, MagicHourError, NotAVideoError, TransferError
+from magichour_provider.exceptions import MagicHourError, NotAVideoError, TransferError
 from magichour_provider.storage.locations import Target, open_for_reading
 from magichour_provider.storage.mp4 import Mp4Scanner
 
@@ -83,11 +82,8 @@ def read_back(target: Target, algorithms: Iterable[str] = ()) -> VideoDigest | N
     Raises DestinationError, or TransferError (retryable).
     """
     digest = VideoDigest(algorithms)
-    place = target.place
-    if isinstance(place, Path) and (place.is_fifo() or place.is_socket() or place.is_char_device()):
-        raise DestinationError(f"{target.display} exists and is not a regular file.")
     try:
-        with open_for_reading(place) as file:
+        with open_for_reading(target.place) as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.write(chunk)
         digest.saved_at(target.path)

@@ -7,29 +7,29 @@ frame at most `MAX_READ_BYTES` are read.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import av
 import av.error
 from PIL import Image
 
-from magichour_provider.exceptions import MagicHourError, PictureError
-from magichour_provider.storage.images import describe_start
+from magichour_provider.exceptions import PictureError
+from magichour_provider.storage.image_headers import describe_start
 from magichour_provider.storage.locations import (
-    Location,
     open_for_reading,
     parse_location,
-    reading_error,
+    reading,
     redact,
     short_error,
 )
+
+if TYPE_CHECKING:
+    from magichour_provider.storage.locations import PathArgument
 
 MAX_PIXELS = 4096 * 4096
 """Of a frame: 4k in any shape."""
@@ -51,7 +51,7 @@ class Frames:
 
 
 def read_frames(
-    video: str, fractions: Sequence[float], *, within: tuple[int, int], conn_id: str | None = None
+    video: PathArgument, fractions: Sequence[float], *, within: tuple[int, int], conn_id: str | None = None
 ) -> Frames:
     """Decode the frames at `fractions` of the video's length, upright, in RGB.
 
@@ -128,47 +128,21 @@ class _LimitedFile:
 
 
 @contextmanager
-def _open_video(video: str, conn_id: str | None) -> Iterator[_LimitedFile]:
+def _open_video(video: PathArgument, conn_id: str | None) -> Iterator[_LimitedFile]:
     """Open the file; errors of the `with` block become PictureError or NetworkError."""
     shown = redact(video)
-    try:
+    with reading(PictureError, f"Video {shown}"):
         place = parse_location(video, conn_id)
-    except ValueError as error:
-        raise PictureError(f"Video {shown} cannot be read: {error}.") from error
-    try:
-        handle = _open(place, shown)
-    except MagicHourError:
-        raise
-    except Exception as error:
-        raise reading_error(PictureError, f"Video {shown}", error, place) from error
-    with handle:
+    with reading(PictureError, f"Video {shown}", place), open_for_reading(place, _BLOCK_BYTES) as handle:
         file = _LimitedFile(handle)
         try:
             yield file
         except Exception as error:
-            raise _explain(error, file, place, shown) from error
+            if file.error is None:
+                cause = str(error) if isinstance(error, UnusableVideo) else file.describe(error)
+                raise PictureError(f"No picture can be made of video {shown}: {cause}.") from error
         if file.error is not None:
-            raise reading_error(PictureError, f"Video {shown}", file.error, place) from file.error
-
-
-def _open(place: Location, shown: str) -> BinaryIO:
-    if isinstance(place, Path):
-        mode = place.stat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe waits for its other end
-            raise PictureError(f"Video {shown} is not a regular file.")
-    return open_for_reading(place, _BLOCK_BYTES)
-
-
-def _explain(error: Exception, file: _LimitedFile, place: Location, shown: str) -> MagicHourError:
-    if file.error is None and isinstance(error, MagicHourError):
-        return error
-    if file.error is None:
-        try:
-            cause = str(error) if isinstance(error, UnusableVideo) else file.describe(error)
-            return PictureError(f"No picture can be made of video {shown}: {cause}.")
-        except Exception as second:
-            file.error = second
-    return reading_error(PictureError, f"Video {shown}", file.error, place)
+            raise file.error
 
 
 def _check_pixels(width: int, height: int) -> None:

@@ -1,4 +1,4 @@
-"""Places in file systems and object stores: read them from a path, reach them, explain their errors.
+"""Places in file systems and object stores: parse an address, reach the place, explain its errors.
 
 Object stores are reached by Airflow's `attach`, as `ObjectStoragePath` does: the scheme selects the driver,
 the connection gives the credentials. `ObjectStoragePath` itself cannot be created on Airflow 3.0 with
@@ -12,11 +12,13 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Formatter
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import unquote
 
 from magichour_provider.exceptions import (
@@ -28,8 +30,15 @@ from magichour_provider.exceptions import (
     TransferError,
 )
 
+if TYPE_CHECKING:
+    from airflow.sdk import ObjectStoragePath
+
+    PathArgument = str | os.PathLike[str] | ObjectStoragePath
+
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOCAL_SCHEMES = frozenset({"file", "local"})
+_WEB_SCHEMES = frozenset({"http", "https", "ftp", "data"})
+_OLD_SCHEMES = {"s3n": "s3"}
 _EXTRAS = {
     **dict.fromkeys(("s3", "s3a"), "amazon"),
     **dict.fromkeys(("gs", "gcs"), "google"),
@@ -38,19 +47,37 @@ _EXTRAS = {
 S3_SCHEMES = frozenset({"s3", "s3a"})
 PUBLISH_ON_CLOSE_SCHEMES = S3_SCHEMES | {"gs", "gcs", "abfs", "abfss", "az"}
 """Stores that show a file only after it was closed."""
+_WITHOUT_SLASHES = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(:/?(?!/)|//)(.*)", re.DOTALL)
+_KNOWN_SCHEMES = _LOCAL_SCHEMES | _WEB_SCHEMES | _OLD_SCHEMES.keys() | _EXTRAS.keys() | {"az", "memory"}
+_VERSION = re.compile(r"\?(versionId|generation|snapshot)=[^/&]*$", re.IGNORECASE)
+_QUERY = re.compile(r"\?(?!versionId=)[\w.%-]+=", re.IGNORECASE)
 READ_BLOCK_BYTES = 8 << 20
 """What a store's driver fetches at a time; the default of s3fs is 50 MiB."""
+_MAX_ADDRESS_CHARS = 4096
+_MAX_SHOWN_CHARS = 400
 
 # --- paths and URLs
 
 
+class LocationError(ValueError):
+    """An address, or a template of a file name, that cannot be used; the text says why."""
+
+
 @dataclass(frozen=True)
 class ObjectPath:
-    """A file in an object store. `url` has no user-info: that part of a URL is the connection id."""
+    """A file in an object store. `url` has no user-info: that part of a URL is the connection id.
+
+    A `url` that ends with `?versionId=` and a version names this version, in S3 alone.
+    """
 
     scheme: str
     url: str
     conn_id: str | None = None
+
+    @property
+    def has_version(self) -> bool:
+        """Whether `url` names one version of the object, which can only be read."""
+        return _VERSION.search(self.url) is not None
 
     def connect(self) -> tuple[Any, str]:
         """The store's fsspec file system, and the path in it. Raises what the driver raises."""
@@ -62,6 +89,8 @@ class ObjectPath:
             if str(error).startswith("No filesystem registered"):  # airflow.sdk.io.get_fs raises it
                 raise ImportError(str(error)) from error
             raise
+        if self.has_version:  # without this option, s3fs drops the version from the path
+            filesystem = type(filesystem)(**{**filesystem.storage_options, "version_aware": True})
         path = str(filesystem._strip_protocol(self.url))
         filesystem.invalidate_cache(path)
         return filesystem, path
@@ -77,31 +106,87 @@ class ObjectPath:
 Location = Path | ObjectPath
 
 
+def address_of(path: PathArgument) -> str:
+    """The address as text, without white space at its ends. Raises LocationError for another type."""
+    if not isinstance(path, str):
+        if not isinstance(path, os.PathLike) and not hasattr(path, "joinpath"):
+            raise LocationError(f"it is of type {type(path).__name__}, not a path")
+        path = str(path)  # an ObjectStoragePath is no os.PathLike
+    return path.strip()
+
+
 def url_scheme(path: str) -> str | None:
     """The URL scheme of `path` in lower case; None if it is not a URL."""
     match = _URL.match(path)
     return match[1].lower() if match else None
 
 
-def parse_location(path: str, conn_id: str | None = None) -> Location:
+def parse_location(path: PathArgument, conn_id: str | None = None) -> Location:
     """Parse a local path, a `file://` URL, or a store's URL (`s3://bucket/key`, `s3://conn_id@bucket/key`).
 
-    Raises ValueError for a `file://` URL with a host.
+    A store's `?` is a character of the key, but for `?versionId=` at the end of an S3 URL.
+
+    :param conn_id: Airflow connection of the store; empty or `None` as text: the one in the URL.
+
+    Raises LocationError for what only looks like an address, and names the form that was probably meant.
     """
-    scheme = url_scheme(path)
+    address = address_of(path)
+    _check_address(address)
+    scheme = url_scheme(address)
     if scheme is None:
-        return Path(path).expanduser()
-    authority, slash, key = path.split("://", 1)[1].partition("/")
+        try:
+            return Path(address).expanduser()
+        except RuntimeError as error:
+            raise LocationError(
+                "this machine does not know that home folder; give an absolute path"
+            ) from error
+    authority, _, key = address.split("://", 1)[1].partition("/")
+    if scheme in _WEB_SCHEMES:
+        raise LocationError("it is a web address, not a path on a disk or in an object store")
     if scheme in _LOCAL_SCHEMES:
         if authority not in ("", "localhost"):
-            raise ValueError("a file:// URL has three slashes before its absolute path")
-        return Path(unquote(slash + key))
-    user_info, _, host = authority.rpartition("@")
-    return ObjectPath(scheme, f"{scheme}://{host}{slash}{key}", conn_id or user_info or None)
+            raise LocationError("a file:// URL has three slashes before its absolute path")
+        return Path(f"/{unquote(key)}")
+    user_info, _, bucket = authority.rpartition("@")
+    if not bucket:
+        hint = f"; did you mean {redact(f'{scheme}://{key}')}?" if key else ""
+        raise LocationError(f"it must name a bucket{hint}")
+    if ":" in user_info:
+        raise LocationError("the part before the '@' must be the id of an Airflow connection")
+    scheme = _OLD_SCHEMES.get(scheme, scheme)
+    place = ObjectPath(scheme, f"{scheme}://{bucket}/{key}", given_text(conn_id) or user_info or None)
+    if place.has_version and scheme not in S3_SCHEMES:
+        raise LocationError(f"a version can be selected in S3 only, not in {scheme}://")
+    return place
+
+
+def given_text(value: object) -> str | None:
+    """The text, without white space at its ends; None if it is empty, or a rendered `None`."""
+    text = "" if value is None else str(value).strip()
+    return None if text in ("", "None") else text
+
+
+def _check_address(address: str) -> None:
+    """Raise LocationError for what is no address, or was one before it lost a slash."""
+    if address.startswith("data:"):
+        raise LocationError("a data: URL contains the file itself; write it to a file, and give its path")
+    if given_text(address) is None:
+        raise LocationError("the path is empty")
+    if len(address) > _MAX_ADDRESS_CHARS:
+        raise LocationError(f"it has {len(address):,} characters, more than any path")
+    if "\0" in address:
+        raise LocationError("it contains a null character")
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", address):
+        raise LocationError("it is a path of Windows, which this machine does not know")
+    match = _WITHOUT_SLASHES.match(address)
+    if match and (match[1].lower() in _KNOWN_SCHEMES or match[2] == ":/"):
+        slashes = ":///" if match[1].lower() in _LOCAL_SCHEMES else "://"
+        meant = redact(f"{match[1]}{slashes}{match[3].lstrip('/')}")
+        raise LocationError(f"a URL has '{slashes}' after its scheme; did you mean {meant}?")
 
 
 def file_name_at(place: Location) -> str:
-    """The last part of the path."""
+    """The last part of the path; empty for a bucket."""
     return place.name if isinstance(place, Path) else place.url.rpartition("/")[2]
 
 
@@ -112,35 +197,57 @@ def join(folder: Location, name: str) -> Location:
     return ObjectPath(folder.scheme, f"{folder.url.rstrip('/')}/{name}", folder.conn_id)
 
 
-def is_folder(place: Location) -> bool:
-    """Whether a folder exists there; a path in a store with an extension is a file. Raises driver errors."""
+def is_folder(path: PathArgument, place: Location) -> bool:
+    """Whether `path`, which was parsed as `place`, means a folder. Raises driver errors.
+
+    It does if it ends with a slash, or a folder exists there. A path object cannot end with a slash: it is a
+    folder if it has no extension. A path in a store with an extension is a file.
+    """
+    name = file_name_at(place)
+    if name == "" or address_of(path).endswith("/"):
+        return True
+    without_extension = not isinstance(path, str) and "." not in name
     if isinstance(place, Path):
-        return place.is_dir()
-    if "." in file_name_at(place):
-        return False
-    filesystem, path = place.connect()
-    return bool(filesystem.isdir(path))
+        return place.is_dir() or (without_extension and not place.exists())
+    if without_extension or "." in name:
+        return without_extension
+    filesystem, inner = place.connect()
+    return bool(filesystem.isdir(inner))
 
 
-def connection_id(path: str, conn_id: str | None = None) -> str | None:
+def connection_id(path: PathArgument, conn_id: str | None = None) -> str | None:
     """The connection that reaches `path`: the given one, or the one in the URL."""
     place = parse_location(path, conn_id)
     return place.conn_id if isinstance(place, ObjectPath) else None
 
 
-def redact(path: str) -> str:
-    """`path` for logs and errors: a URL without user-info, query and fragment."""
-    scheme = url_scheme(path)
-    if scheme is None:
-        return path if "?" not in path else path.partition("?")[0] + "?..."
-    query = r"[?#]" if scheme in ("http", "https") else r"\?"  # the key of an object may contain a '#'
-    authority, slash, rest = re.split(query, path.split("://", 1)[1], maxsplit=1)[0].partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{rest}"
+def redact(path: object) -> str:
+    """A path for logs and errors: short, printable, a URL without user-info, query and fragment."""
+    try:
+        text = address_of(path)  # type: ignore[arg-type]
+    except LocationError:
+        return f"({type(path).__name__})"
+    scheme = url_scheme(text)
+    if text.startswith("data:"):
+        text = f"{text[:40].partition(',')[0]},…"
+    elif scheme in _WEB_SCHEMES:
+        text = re.split(r"[?#]", text, maxsplit=1)[0]
+    elif (query := _QUERY.search(text)) is not None:
+        text = text[: query.start()] + ("" if scheme else "?...")
+    if scheme is not None:
+        authority, slash, rest = text.split("://", 1)[1].partition("/")
+        text = f"{scheme}://{authority.rpartition('@')[2]}{slash}{rest}"
+    if len(text) > _MAX_SHOWN_CHARS:
+        text = f"{text[:100]}…{text[-40:]}"
+    return text.encode("utf-8", "backslashreplace").decode() or "''"
 
 
 def open_for_reading(place: Location, block_bytes: int = READ_BLOCK_BYTES) -> BinaryIO:
     """Open a file for reading. Raises what the file system or the driver raises."""
     if isinstance(place, Path):
+        mode = place.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe waits for its other end
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
         return place.open("rb")
     filesystem, path = place.connect()
     return cast("BinaryIO", filesystem.open(path, "rb", block_size=block_bytes))
@@ -202,20 +309,28 @@ _ERRNOS = {
     errno.EACCES: ("permission denied", "Give the worker's user, or the connection, access to it."),
     errno.EPERM: ("permission denied", "Give the worker's user, or the connection, access to it."),
     errno.EISDIR: ("it is a folder", "Name a file."),
+    errno.ENXIO: ("it is not a regular file", "Name a file."),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "Check the path."),
     errno.EEXIST: ("a part of the path is a file, not a folder", "Check the path."),
     **dict.fromkeys(
         (errno.ENOSPC, errno.EDQUOT), ("no space left", "Free some space or choose another place.")
     ),
+    **dict.fromkeys(
+        (errno.EINVAL, errno.EILSEQ),
+        (
+            "the file system does not take this name, or that of a folder (invalid argument)",
+            "Choose names without ':', '?', '*' and the like; a run_id contains ':'.",
+        ),
+    ),
 }
-_ERRNOS_OF_TYPES = {  # drivers raise these without an errno
-    FileNotFoundError: errno.ENOENT,
-    PermissionError: errno.EACCES,
-    IsADirectoryError: errno.EISDIR,
-    NotADirectoryError: errno.ENOTDIR,
-    FileExistsError: errno.EEXIST,
-}
-_PERMANENT_ERRNOS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG, errno.EINVAL)
+_ERRNOS_OF_TYPES = (  # drivers raise these without an errno
+    (FileNotFoundError, errno.ENOENT),
+    (PermissionError, errno.EACCES),
+    (IsADirectoryError, errno.EISDIR),
+    (NotADirectoryError, errno.ENOTDIR),
+    (FileExistsError, errno.EEXIST),
+)
+_PERMANENT_ERRNOS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -227,12 +342,20 @@ class Diagnosis:
     remedy: str | None = field(default=None)
 
 
-def classify_error(error: Exception, place: Location) -> Diagnosis:
-    """Classify an error that `place` raised. Errors that are not known to be permanent are temporary."""
+def classify_error(error: Exception, place: Location | None = None) -> Diagnosis:
+    """Classify an error that `place` raised, or that parsing it raised.
+
+    Errors that are not known to be permanent are temporary.
+    """
+    if isinstance(error, LocationError):
+        return Diagnosis(str(error).rstrip("."), True)
     if isinstance(error, OSError):
-        found = _classify_os_error(error)
-        if found is not None:
-            return found
+        number = next((usual for kind, usual in _ERRNOS_OF_TYPES if isinstance(error, kind)), error.errno)
+        if number in _ERRNOS:
+            cause, remedy = _ERRNOS[number]
+            return Diagnosis(cause, True, f"{remedy} {_CANNOT_HELP}")
+        if number in _PERMANENT_ERRNOS:
+            return Diagnosis(os.strerror(number).lower(), True)
     if isinstance(place, ObjectPath):
         found = _classify_store_error(error, place)
         if found is not None:
@@ -241,22 +364,30 @@ def classify_error(error: Exception, place: Location) -> Diagnosis:
 
 
 def short_error(error: BaseException) -> str:
-    """Class and first line of an error, without the queries and user-infos of URLs."""
-    lines = str(error).splitlines()
-    text = re.sub(r"\?\S+", "?...", lines[0]) if lines else ""
-    text = re.sub(r"//[^/\s@]+@", "//", text)[:200]
+    """Class and text of an error in one line, without the queries and user-infos of URLs."""
+    text = re.sub(r"\?\S+", "?...", " ".join(str(error).split()))
+    text = re.sub(r"//[^/\s@]+@", "//", text)[:200].encode("utf-8", "backslashreplace").decode()
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def reading_error(
-    kind: type[ImageError] | type[PictureError], subject: str, error: Exception, place: Location
-) -> MagicHourError:
-    """`kind` if a retry cannot help, else NetworkError. `subject`: how the message begins."""
-    found = classify_error(error, place)
-    what = f"{subject} cannot be read: {found.cause}."
-    if found.permanent:
-        return kind(what, remedy=found.remedy)
-    return NetworkError(what, consequence=kind.default_consequence)
+@contextmanager
+def reading(
+    kind: type[ImageError] | type[PictureError], subject: str, place: Location | None = None
+) -> Iterator[None]:
+    """Raise `kind` for the errors of an address or its place, or NetworkError if a retry can help.
+
+    :param subject: how the message begins.
+    """
+    try:
+        yield
+    except MagicHourError:
+        raise
+    except Exception as error:
+        found = classify_error(error, place)
+        what = f"{subject} cannot be read: {found.cause}."
+        if found.permanent:
+            raise kind(what, remedy=found.remedy) from error
+        raise NetworkError(what, consequence=kind.default_consequence) from error
 
 
 def s3_error_code(error: BaseException) -> str | None:
@@ -265,63 +396,42 @@ def s3_error_code(error: BaseException) -> str | None:
     return code
 
 
-def _classify_os_error(error: OSError) -> Diagnosis | None:
-    number = error.errno
-    for kind, usual in _ERRNOS_OF_TYPES.items():
-        if isinstance(error, kind):
-            number = usual
-    if number in _ERRNOS:
-        cause, remedy = _ERRNOS[number]
-        return Diagnosis(cause, True, f"{remedy} {_CANNOT_HELP}")
-    if number in _PERMANENT_ERRNOS:
-        return Diagnosis(os.strerror(number).lower(), True)
-    return None
-
-
 def _classify_store_error(error: Exception, place: ObjectPath) -> Diagnosis | None:
-    scheme, conn_id, code, status = place.scheme, place.conn_id, s3_error_code(error), _http_status(error)
+    scheme, conn_id, code = place.scheme, place.conn_id, s3_error_code(error)
+    numbers = (
+        getattr(error, name, None) for name in ("status_code", "status", "code")
+    )  # Google's and Azure's
+    status = next((number for number in numbers if isinstance(number, int)), 0)
+    # The task SDK's AirflowRuntimeError has an `error.error`, a member of ErrorType.
+    airflow_code = getattr(getattr(getattr(error, "error", None), "error", None), "value", None)
     if isinstance(error, ImportError):
         package = (
             f"airflow-provider-magichour[{_EXTRAS[scheme]}]"
             if scheme in _EXTRAS
             else f"the Airflow provider that adds {scheme}:// to ObjectStoragePath"
         )
-        return Diagnosis(
-            f"no driver for {scheme}:// is installed", True, f"Install {package}. {_CANNOT_HELP}"
-        )
-    if code in _S3_PERMANENT or _is_one_of(error, _INVALID_ARGUMENTS):
-        return Diagnosis(short_error(error), True, f"Check the path and the connection. {_CANNOT_HELP}")
-    if _is_one_of(error, _NO_CONNECTION) or _airflow_error_code(error) == "CONNECTION_NOT_FOUND":
+        cause, remedy = f"no driver for {scheme}:// is installed", f"Install {package}."
+    elif code in _S3_PERMANENT or _is_one_of(error, _INVALID_ARGUMENTS):
+        cause, remedy = short_error(error), "Check the path and the connection."
+    elif _is_one_of(error, _NO_CONNECTION) or airflow_code == "CONNECTION_NOT_FOUND":
         cause = f"connection {conn_id!r}, or something that it needs, is not defined ({short_error(error)})"
-        return Diagnosis(cause, True, f"Check the connection. {_CANNOT_HELP}")
-    if _is_one_of(error, _NO_CREDENTIALS):
+        remedy = "Check the connection."
+    elif _is_one_of(error, _NO_CREDENTIALS):
         detail = "no connection was given" if conn_id is None else f"connection {conn_id!r} has none"
-        remedy = f"Give the id of the store's connection (path_conn_id, image_conn_id, ...). {_CANNOT_HELP}"
-        return Diagnosis(f"no credentials for the store were found ({detail})", True, remedy)
-    if code in _S3_REFUSED or status in (401, 403) or _is_one_of(error, _REFUSED):
+        cause = f"no credentials for the store were found ({detail})"
+        remedy = "Give the id of the store's connection (path_conn_id, image_conn_id, ...)."
+    elif code in _S3_REFUSED or status in (401, 403) or _is_one_of(error, _REFUSED):
         cause = f"the store refused the credentials of connection {conn_id!r} ({short_error(error)})"
-        return Diagnosis(cause, True, f"Correct the connection. {_CANNOT_HELP}")
-    if 400 <= status < 500 and status not in (408, 429):
+        remedy = "Correct the connection."
+    elif 400 <= status < 500 and status not in (408, 429):
         return Diagnosis(short_error(error), True)
-    return None
+    else:
+        return None
+    return Diagnosis(cause, True, f"{remedy} {_CANNOT_HELP}")
 
 
 def _is_one_of(error: Exception, names: Iterable[str]) -> bool:
     return any(f"{kind.__module__}.{kind.__qualname__}" in names for kind in type(error).__mro__)
-
-
-def _airflow_error_code(error: Exception) -> str | None:
-    """What the task SDK's AirflowRuntimeError says: its `error.error` is a member of ErrorType."""
-    return getattr(getattr(getattr(error, "error", None), "error", None), "value", None)
-
-
-def _http_status(error: Exception) -> int:
-    """The HTTP status that the drivers of Google and Azure keep on their errors; 0 if there is none."""
-    for attribute in ("status_code", "status", "code"):
-        value = getattr(error, attribute, None)
-        if isinstance(value, int):
-            return value
-    return 0
 
 
 # --- targets
@@ -347,10 +457,8 @@ class Target:
         cls, place: Location, *, names_project: bool = False, consequence: str | None = None
     ) -> Target:
         """The target at this place."""
-        if isinstance(place, Path):
-            place = place.absolute()
-            return cls(str(place), str(place), place, names_project, consequence)
-        return cls(place.url, redact(place.url), place, names_project, consequence)
+        path = str(place := place.absolute()) if isinstance(place, Path) else place.url
+        return cls(path, redact(path), place, names_project, consequence)
 
     def exists(self) -> bool:
         """Whether anything has this name. Raises DestinationError or TransferError."""
@@ -364,12 +472,7 @@ class Target:
 
     def write_error(self, error: Exception) -> TransferError:
         """DestinationError if a retry cannot help, else TransferError."""
-        found = classify_error(error, self.place)
-        if found.permanent:
-            what = f"{self.display} cannot be written: {found.cause}."
-            return DestinationError(what, consequence=self.consequence, remedy=found.remedy)
-        what = f"{self.display} could not be written: {found.cause}."
-        return TransferError(what, consequence=self.consequence)
+        return write_error(error, self.display, self.place, self.consequence)
 
     def exists_error(self) -> DestinationError:
         """The error if an existing file may not be replaced."""
@@ -379,8 +482,27 @@ class Target:
         )
 
 
+def write_error(
+    error: Exception, display: str, place: Location | None = None, consequence: str | None = None
+) -> TransferError:
+    """DestinationError for a path that cannot be written; TransferError if a retry can help."""
+    found = classify_error(error, place)
+    if found.permanent:
+        what = f"{display} cannot be written: {found.cause}."
+        return DestinationError(what, consequence=consequence, remedy=found.remedy)
+    return TransferError(f"{display} could not be written: {found.cause}.", consequence=consequence)
+
+
+def parse_writable(path: PathArgument, conn_id: str | None = None) -> Location:
+    """Parse the address of a file to write. Raises LocationError."""
+    place = parse_location(path, conn_id)
+    if isinstance(place, ObjectPath) and place.has_version:
+        raise LocationError("a version of an object can only be read; leave '?versionId=' out")
+    return place
+
+
 def resolve_target(
-    path: str,
+    path: PathArgument,
     project_id: str,
     conn_id: str | None = None,
     *,
@@ -390,35 +512,26 @@ def resolve_target(
 ) -> Target:
     """The target that `path` means for a video of `project_id`. Writes nothing.
 
-    `path` is a folder if it ends with a slash or is an existing folder; the template `file_name` then names
-    the video. Raises DestinationError, or TransferError if a store cannot be reached now.
+    If `path` means a folder (see `is_folder`), the template `file_name` names the video.
 
     :param name: the project's name in the library.
     :param index: which of the project's videos, from 1 on; beside a file, each gets its number in its name.
+
+    Raises DestinationError, or TransferError if a store cannot be reached now.
     """
-    if path.strip() in ("", "None"):
-        raise DestinationError("No target was given: the path is empty.")
+    place = None
     try:
-        place = parse_location(path, conn_id)
-    except ValueError as error:
-        raise DestinationError(f"{redact(path)} cannot be written: {error}.") from error
-    try:
-        into_folder = path.endswith("/") or is_folder(place)
-    except Exception as error:
-        raise Target.from_location(place).write_error(error) from error
-    if not into_folder:
+        place = parse_writable(path, conn_id)
+        if is_folder(path, place):
+            made = video_file_name(project_id, template=file_name, name=name, index=index)
+            return Target.from_location(join(place, made), names_project=True)
         numbered = add_number(file_name_at(place), index)
         if isinstance(place, Path):
-            place = place if index == 1 else place.with_name(numbered)
-        else:
-            folder, slash, _ = place.url.rpartition("/")
-            place = ObjectPath(place.scheme, f"{folder}{slash}{numbered}", place.conn_id)
-        return Target.from_location(place)
-    try:
-        made = video_file_name(project_id, template=file_name, name=name, index=index)
-    except ValueError as error:
-        raise DestinationError(f"Nothing can be written to {redact(path)}: {error}") from None
-    return Target.from_location(join(place, made), names_project=True)
+            return Target.from_location(place if index == 1 else place.with_name(numbered))
+        folder = place.url.rpartition("/")[0]
+        return Target.from_location(ObjectPath(place.scheme, f"{folder}/{numbered}", place.conn_id))
+    except Exception as error:
+        raise write_error(error, redact(path), place) from error
 
 
 # --- file names. Ids and names come from outside: what could leave the folder, hide the file or break a
@@ -431,19 +544,21 @@ _MAX_FILE_NAME_BYTES = 250
 
 
 def check_file_name(template: str) -> list[str]:
-    """The fields of `template`. Raises ValueError unless it can tell videos apart, as `{project_id}` does."""
+    """The fields of `template`. Raises LocationError unless it keeps videos apart, as `{project_id}` does."""
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
-        raise ValueError(f"file_name {template!r} cannot be read: {error}.") from None
+        raise LocationError(f"file_name {template!r} cannot be read: {error}.") from None
     fields = [field for _, field, _, _ in parts if field is not None]
     if set(fields) - set(NAME_FIELDS) or any(spec or conversion for _, _, spec, conversion in parts):
         allowed = ", ".join(f"{{{field}}}" for field in NAME_FIELDS)
-        raise ValueError(f"file_name {template!r} may contain only plain text and {allowed}.")
+        raise LocationError(f"file_name {template!r} may contain only plain text and {allowed}.")
     if "project_id" not in fields:
-        raise ValueError(f"file_name {template!r} does not contain {{project_id}}, which keeps videos apart.")
+        raise LocationError(
+            f"file_name {template!r} does not contain {{project_id}}, which keeps videos apart."
+        )
     if re.search(r"[/\\\0]", template) or template.startswith("."):
-        raise ValueError(f"file_name {template!r} must name a file: no slash, and no dot at the start.")
+        raise LocationError(f"file_name {template!r} must name a file: no slash, and no dot at the start.")
     return fields
 
 
@@ -453,7 +568,7 @@ def video_file_name(
     """The file name of a project's video number `index`, from 1 on.
 
     The second and later ones get their number before the extension, unless the template contains `{index}`.
-    Raises ValueError for a template that `check_file_name` refuses, or a name that gets too long.
+    Raises LocationError for a template that `check_file_name` refuses, or a name that gets too long.
     """
     fields = check_file_name(template)
     safe_name = re.sub(r"[^\w.-]+", "_", name or "").strip("_.")  # letters and digits of any script
@@ -461,7 +576,7 @@ def video_file_name(
     made = template.format(project_id=safe_id(project_id), name=safe_name, index=index)
     made = re.sub(r"^[.-]", "_", made)
     if len(made.encode()) > _MAX_FILE_NAME_BYTES:
-        raise ValueError(f"file_name {template!r} gives a name of more than {_MAX_FILE_NAME_BYTES} bytes.")
+        raise LocationError(f"file_name {template!r} gives a name of more than {_MAX_FILE_NAME_BYTES} bytes.")
     return made if "index" in fields else add_number(made, index)
 
 
@@ -476,7 +591,7 @@ def add_number(file_name: str, index: int) -> str:
 def safe_id(project_id: str) -> str:
     """The id, if it is safe; else its safe characters and a hash, which keeps different ids apart."""
     if not project_id:
-        raise ValueError("there is no project id to name the video after.")
+        raise LocationError("there is no project id to name the video after.")
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", project_id)[:_MAX_ID_CHARS]
     safe = re.sub(r"^[.-]", "_", safe)
     if safe == project_id:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from magichour_provider.exceptions import NotAVideoError
-from magichour_provider.storage.images import SHOWN_BYTES, describe_start
+from magichour_provider.storage.image_headers import SHOWN_BYTES, describe_start
 
 MAX_MOOV_BYTES = 64 << 20
 """A `moov` larger than this is refused: an hour of video has about one MiB."""

@@ -31,7 +31,7 @@ OPERATORS = [
     "sensors.video_job",
     "get_provider_info",
 ]
-HEAVY = {"httpx", "httpx_aiohttp", "aiohttp", "imagesize", "fsspec", "upath", "pydantic"}
+HEAVY = {"httpx", "httpx_aiohttp", "aiohttp", "fsspec", "upath", "pydantic"}
 HEAVY |= {"fastapi", "av", "PIL"}
 HEAVY_MODULES = {"client.models", "storage.download", "storage.publish"}
 

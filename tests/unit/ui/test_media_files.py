@@ -59,7 +59,7 @@ def test_setting_has_folders_and_object_storage():
     [
         (["videos", "./videos", "~/videos", "{dag_id}", "{dag_id}://videos/a"], "absolute"),
         (["/", "file:///"], "must name a folder"),
-        (["s3://", "s3://store@", "s3://store@/videos/"], "must name a folder, or a bucket"),
+        (["s3://", "s3://store@", "s3://store@/videos/"], "must name a (folder, or a )?bucket"),
         (["file://host/videos"], "three slashes"),
         (["http://host/videos/", "HTTPS://host/videos/"], "not web addresses"),
         (["/data/{run_id}", "/data/{}", "/data/{dag_id", "/data/{{dag_id}}"], "only placeholder"),
@@ -67,7 +67,8 @@ def test_setting_has_folders_and_object_storage():
         (["s3://{dag_id}/a", "s3://store@{dag_id}-videos/a"], "must be below"),
         (["/{dag_id}/", "/{dag_id}", "file:///{dag_id}"], "must be below"),
         (["/data/../etc", "s3://videos/a/../b", "s3://videos/./b"], "empty parts"),
-        (["s3://videos//b", "s3://videos/b//", "/data/\0videos"], "empty parts"),
+        (["s3://videos//b", "s3://videos/b//"], "empty parts"),
+        (["/data/\0videos"], "null character"),
     ],
 )
 def test_invalid_root_is_an_error_with_the_reason(entries, reason):

@@ -1,0 +1,198 @@
+"""What a file is, by its first bytes, and how many pixels an image has, as far as its header says so simply.
+
+No library knows every form of every format that Magic Hour accepts: imagesize 2.0.1 gives up on a HEIF that is
+rotated, Pillow reads no HEIF, filetype and puremagic take some for videos. Here an image is known by its
+signature alone; its pixels, which only one model's rule needs, may stay unknown.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from typing import BinaryIO
+
+HEAD_BYTES = 512
+"""The start of a file that `find_image_format` needs; the whole list of a HEIF's brands is in it."""
+SHOWN_BYTES = 16
+"""The most of a file's content that a message ever shows."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
+_JPEG_2000_STREAM = b"\xff\x4f\xff\x51"
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_HEIF_BRANDS = re.compile(rb"he[iv][a-z]|mif[0-9]|msf1|miaf|MA1[AB]|avi[fos]|avc[is]", re.ASCII)
+_BMP_HEADER_BYTES = range(12, 257)
+_BOX_BYTES = 64 * 1024
+"""Of a HEIF or JPEG 2000 file: the boxes before the pixels are within."""
+_MAX_JPEG_SEGMENTS = 500
+_MAX_TIFF_ENTRIES = 1000
+_MAX_SIDE_PIXELS = 1_000_000
+
+
+def find_image_format(head: bytes) -> str | None:
+    """The format of an image that Magic Hour accepts; None for anything else.
+
+    :param head: the first `HEAD_BYTES` of the file.
+    """
+    if head.startswith(_PNG) and head[12:16] == b"IHDR":
+        return "PNG"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "WebP"
+    if head.startswith(_TIFF_STARTS):
+        return "TIFF"
+    if head.startswith((_JP2, _JPEG_2000_STREAM)):
+        return "JPEG 2000"
+    if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADER_BYTES:
+        return "BMP"
+    if head[4:8] == b"ftyp":
+        brands = head[8:12] + head[16 : int.from_bytes(head[:4], "big")]
+        if any(_HEIF_BRANDS.match(brands, start) for start in range(0, len(brands), 4)):
+            return "HEIF"
+    return None
+
+
+def read_pixel_size(file: BinaryIO, image_format: str) -> tuple[int, int] | None:
+    """Width and height in pixels as they are stored, before any rotation; None if they are not found.
+
+    :param file: an image of this format, as `find_image_format` calls it.
+
+    Raises what reading raises.
+    """
+    try:
+        width, height = _READERS[image_format](file)
+    except (struct.error, LookupError):  # the file ends too early, or says something else
+        return None
+    is_possible = 0 < width <= _MAX_SIDE_PIXELS and 0 < height <= _MAX_SIDE_PIXELS
+    return (width, height) if is_possible else None
+
+
+def _read(file: BinaryIO, offset: int, layout: str) -> tuple[int, ...]:
+    """Integers of a `struct` layout at an offset."""
+    file.seek(offset)
+    return struct.unpack(layout, file.read(struct.calcsize(layout)))
+
+
+def _png_size(file: BinaryIO) -> tuple[int, ...]:
+    return _read(file, 16, ">II")
+
+
+def _jpeg_size(file: BinaryIO) -> tuple[int, ...]:
+    """From the frame header, which follows all metadata: any number of segments of up to 64 KiB."""
+    offset = 2
+    for _ in range(_MAX_JPEG_SEGMENTS):
+        mark, kind, length = _read(file, offset, ">BBH")
+        if mark != 0xFF:
+            break
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            height, width = _read(file, offset + 5, ">HH")
+            return width, height
+        offset += 1 if kind == 0xFF else 2 + length  # 0xFF: a fill byte
+    raise LookupError("no frame header")
+
+
+def _webp_size(file: BinaryIO) -> tuple[int, ...]:
+    (kind,) = _read(file, 12, ">I")
+    if kind == int.from_bytes(b"VP8X", "big"):
+        low_width, high_width, low_height, high_height = _read(file, 24, "<HBHB")
+        return (high_width << 16) + low_width + 1, (high_height << 16) + low_height + 1
+    if kind == int.from_bytes(b"VP8L", "big"):
+        (bits,) = _read(file, 21, "<I")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = _read(file, 26, "<HH")
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _bmp_size(file: BinaryIO) -> tuple[int, ...]:
+    (header_bytes,) = _read(file, 14, "<I")
+    width, height = _read(file, 18, "<HH" if header_bytes == 12 else "<ii")
+    return width, abs(height)  # a negative height: the top row comes first
+
+
+def _tiff_size(file: BinaryIO) -> tuple[int, ...]:
+    """Of the first page."""
+    file.seek(0)
+    start = file.read(4)
+    order, is_big = "<" if start[:1] == b"I" else ">", b"+" in start
+    (directory,) = _read(file, 8, f"{order}Q") if is_big else _read(file, 4, f"{order}I")
+    (count,) = _read(file, directory, f"{order}{'Q' if is_big else 'H'}")
+    entry_bytes, first = (20, directory + 8) if is_big else (12, directory + 2)
+    sizes = {}
+    for number in range(min(count, _MAX_TIFF_ENTRIES)):
+        entry = first + number * entry_bytes
+        tag, kind = _read(file, entry, f"{order}HH")
+        if tag in (256, 257):  # width, length: one short or long
+            (sizes[tag],) = _read(file, entry + (12 if is_big else 8), f"{order}{'H' if kind == 3 else 'I'}")
+    return sizes[256], sizes[257]
+
+
+def _jpeg_2000_size(file: BinaryIO) -> tuple[int, ...]:
+    file.seek(0)
+    head = file.read(_BOX_BYTES)
+    stream = head.index(_JPEG_2000_STREAM) if _JPEG_2000_STREAM in head else len(head)
+    right, bottom, left, top = struct.unpack_from(">IIII", head, stream + 8)
+    return right - left, bottom - top
+
+
+def _heif_size(file: BinaryIO) -> tuple[int, ...]:
+    """The largest of its images: the others are tiles, thumbnails, or maps of depth or brightness."""
+    file.seek(0)
+    sizes = [
+        struct.unpack(">II", size)
+        for size in re.findall(rb"ispe\0{4}(.{8})", file.read(_BOX_BYTES), re.DOTALL)
+    ]
+    return max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+
+
+_READERS: dict[str, Callable[[BinaryIO], tuple[int, ...]]] = {
+    "PNG": _png_size,
+    "JPEG": _jpeg_size,
+    "WebP": _webp_size,
+    "BMP": _bmp_size,
+    "TIFF": _tiff_size,
+    "JPEG 2000": _jpeg_2000_size,
+    "HEIF": _heif_size,
+}
+
+# Starts in lower case, as they are compared.
+_STARTS: tuple[tuple[bytes, str], ...] = (
+    (b"<html", "a web page"),
+    (b"<!doc", "a web page"),
+    (b"<?xml", "an XML document"),
+    (b"<svg", "an SVG drawing"),
+    (b"<", "markup"),
+    (b"{", "JSON"),
+    (b"[", "JSON"),
+    (b"%pdf", "a PDF"),
+    (b"gif8", "a GIF"),
+    (
+        b"\x89png\r\n\x1a\n\0\0\0\x04cgbi",
+        "a PNG that Xcode made for iPhones (CgBI), which only Apple's software reads",
+    ),
+    (b"\x89png\r\n\x1a\n\0\0\0\rihdr", "a PNG image"),
+    (b"\x89png", "a damaged PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"\xff\x0a", "a JPEG XL image"),
+    (b"\0\0\0\x0cjxl ", "a JPEG XL image"),
+    (b"ii\xbc\x01", "a JPEG XR image"),
+    (b"8bps", "a Photoshop document"),
+    (b"riff", "a RIFF file"),
+    (b"\x1ae\xdf\xa3", "a WebM or Matroska video"),
+    (b"pk\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "gzip data"),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself"),
+)
+
+
+def describe_start(head: bytes) -> str:
+    """`starts with '<html>': a web page`, from the first bytes of a file, for error messages."""
+    text = head[:SHOWN_BYTES].decode("latin-1")
+    is_text = text.isascii() and all(letter.isprintable() or letter.isspace() for letter in text)
+    quoted = repr(text) if is_text else f"bytes {head[:SHOWN_BYTES].hex()}"
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    kind = next((name for magic, name in _STARTS if start.startswith(magic)), None)
+    if head[4:8] == b"ftyp":
+        kind = f"an mp4 or a kind of HEIF ({head[8:12].decode('latin-1').strip()!r})"
+    return f"starts with {quoted}{f': {kind}' if kind else ''}"
