@@ -1,7 +1,7 @@
 """What a file is, by its first bytes, and how many pixels an image has, as far as its header says so simply.
 
-No library knows every form of every format that Magic Hour accepts: imagesize 2.0.1 gives up on a HEIF that is
-rotated, Pillow reads no HEIF, filetype and puremagic take some for videos. Here an image is known by its
+No library knows every form of every format that Magic Hour accepts: imagesize 2.0.1 gives up on a rotated
+HEIF, Pillow reads no HEIF, filetype and puremagic take some for videos. Here an image is known by its
 signature alone; its pixels, which only one model's rule needs, may stay unknown.
 """
 
