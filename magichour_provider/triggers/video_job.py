@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from importlib import import_module
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _HEAVY_MODULES = ("magichour_provider.polling.scheduler", "magichour_provider.hooks.magichour", "httpx")
-_ARGUMENTS = (
-    "project_id", "magichour_conn_id", "deadline", "poll_interval", "credits_charged", "submitted", "model",
-    "resolution", "end_seconds",
-)  # fmt: skip
 _import_lock = threading.Lock()
 _is_imported = False
 _kill_reports: set[asyncio.Task[None]] = set()
@@ -78,8 +75,8 @@ class VideoJobTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments, from which Airflow makes this trigger again."""
-        path = "magichour_provider.triggers.video_job.VideoJobTrigger"
-        return path, {name: getattr(self, name) for name in _ARGUMENTS}
+        names = [name for name in signature(type(self)).parameters if name != "ignored"]
+        return f"{self.__module__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     def as_deferral(self) -> dict[str, Any]:
         """Arguments for `BaseOperator.defer`. Airflow's timeout comes later than ours: it skips our code."""
@@ -140,23 +137,19 @@ class VideoJobTrigger(BaseTrigger):
                 "Whether the task of job %s was killed could not be determined (%s).", self.project_id, error
             )
             return
-        if await self._job_is_running():
-            log.warning("%s", kill_message(self.project_id, self.credits_charged))
-        else:
-            log.info("This task no longer waits for job %s, which has ended.", self.project_id)
-
-    async def _job_is_running(self) -> bool:
-        """Whether the job is unfinished, as far as is known."""
         await _import_async()
         from magichour_provider.polling.outcome import from_project
 
+        credits_charged = self.credits_charged
         try:
             project = await self._scheduler().poll_once(self.project_id)
-        except Exception:
-            return True
-        if self.credits_charged is None:
-            self.credits_charged = project.credits_charged
-        return from_project(project) is None
+            if from_project(project) is not None:
+                log.info("This task no longer waits for job %s, which has ended.", self.project_id)
+                return
+            credits_charged = credits_charged or project.credits_charged
+        except Exception as error:
+            log.debug("Job %s could not be polled.", self.project_id, exc_info=error)
+        log.warning("%s", kill_message(self.project_id, credits_charged))
 
     def _scheduler(self) -> PollScheduler:
         from magichour_provider.hooks.magichour import MagicHourHook

@@ -42,10 +42,6 @@ _MIN_CALL_SECONDS = 3.0
 _CONCURRENT_CALLS = 4
 _FIRST_START_SECONDS = 30.0
 """A sensor that has waited for less has just started: this is no restart of the triggerer."""
-_ARGUMENTS = (
-    "limit", "grace", "poll_interval", "job_id", "model", "resolution", "upstream_task_id", "upstream_key",
-    "push_result",
-)  # fmt: skip
 
 _call_slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
@@ -93,17 +89,13 @@ class VideoSensorTrigger(VideoJobTrigger):
             model=model,
             resolution=resolution,
         )
+        self.conn_id = conn_id
         self.limit = limit
         self.grace = grace
         self.job_id = job_id
         self.upstream_task_id = upstream_task_id
         self.upstream_key = upstream_key
         self.push_result = push_result
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Class path and arguments, from which Airflow makes this trigger again."""
-        arguments = {name: getattr(self, name) for name in _ARGUMENTS}
-        return f"{__name__}.{type(self).__name__}", {"conn_id": self.magichour_conn_id, **arguments}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, store the result and end the task; or fall back to a worker."""
