@@ -81,8 +81,9 @@ def test_sensor_failed_job_fails_or_skips(
     context, submitted, magichour_sandbox, deferrable, status, fails_for_good
 ):
     magichour_sandbox.control.set_job(submitted, status)
-    with fails_for_good(match="refunded"):
-        sensor(submitted, deferrable=deferrable).execute(context)
+    for options in ({}, {"silent_fail": True}):
+        with fails_for_good(match="refunded"):
+            sensor(submitted, deferrable=deferrable, **options).execute(context)
     for skip in ("soft_fail", "never_fail"):
         with pytest.raises(AirflowSkipException):
             sensor(submitted, deferrable=deferrable, **{skip: True}).execute(context)
@@ -125,23 +126,6 @@ def test_sensor_execute_complete_raises_or_skips(context, ending, error):
         sensor("cm1", soft_fail=True).execute_complete(context, event)
 
 
-def test_sensor_silent_fail_ends_on_failed_job(context, submitted, magichour_sandbox, fails_for_good):
-    magichour_sandbox.control.set_job(submitted, "error")
-    with fails_for_good(match="refunded"):
-        sensor(submitted, silent_fail=True).execute(context)
-
-
-def test_sensor_never_fail_does_not_hide_wrong_key(context, connection, fails_for_good):
-    connection(password="wrong")
-    with fails_for_good(match="API key"):
-        sensor("cm1", never_fail=True).execute(context)
-
-
-def test_sensor_undefined_connection_fails(context, fails_for_good):
-    with fails_for_good(match="'elsewhere' is not defined"):
-        sensor("cm1", magichour_conn_id="elsewhere").execute(context)
-
-
 def test_sensor_reads_rendered_template_of_operator_output(context, magichour_sandbox):
     job = submit(context)
     assert sensor(str(job)).execute(context) == job
@@ -156,20 +140,26 @@ def test_sensor_wait_ends_before_execution_timeout(context, submitted):
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_sensor_soft_fail_does_not_hide_wrong_key(context, connection, deferrable, fails_for_good):
     connection(password="wrong")
-    for soft_fail in (False, True):
+    for options in ({}, {"soft_fail": True}, {"never_fail": True}):
         with fails_for_good(match="API key"):
-            sensor("cm1", deferrable=deferrable, soft_fail=soft_fail).execute(context)
+            sensor("cm1", deferrable=deferrable, **options).execute(context)
     refused = {"ending": "refused", "project_id": "cm1", "error_status": 401}
     with pytest.raises(errors.AuthenticationError):
         sensor("cm1", soft_fail=True).execute_complete(context, refused)
 
 
-def test_sensor_poll_404_fails(context, fails_for_good):
-    with fails_for_good(match="belongs to another account"):
-        sensor("unknown").execute(context)
-
-
-@pytest.mark.parametrize("project_id", ["", None, "None", 5, {"id": "cm1"}, ["cm1"]])
-def test_sensor_invalid_project_id_fails(context, project_id, fails_for_good):
-    with fails_for_good(match="project"):
-        sensor(project_id).execute(context)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"project_id": "unknown"}, "belongs to another account"),
+        ({"project_id": "cm1", "magichour_conn_id": "elsewhere"}, "'elsewhere' is not defined"),
+        *(
+            ({"project_id": each}, "is not the id of a Magic Hour project")
+            for each in ("", None, "None", 5, {"id": "cm1"}, ["cm1"])
+        ),
+    ],
+    ids=str,
+)
+def test_sensor_fails_if_it_cannot_poll(context, options, message, fails_for_good):
+    with fails_for_good(match=message):
+        sensor(**options).execute(context)

@@ -63,9 +63,7 @@ def said(caplog):
 
 
 @pytest.mark.parametrize(("map_index", "name"), [(-1, "render"), (3, "render_3")])
-def test_a_killed_task_names_job_page_and_credits_although_airflow_cuts_it_off(
-    trigger, states, caplog, map_index, name
-):
+def test_killed_task_names_job_page_and_credits(trigger, states, caplog, map_index, name):
     states.states = {name: "failed", "render_1": "deferred"}
     asyncio.run(cancelled_again_and_again(trigger(map_index), states))
     (line,) = said(caplog)
@@ -75,16 +73,13 @@ def test_a_killed_task_names_job_page_and_credits_although_airflow_cuts_it_off(
     assert states.asked == [("d", "r", ["render"], None if map_index < 0 else map_index)]
 
 
-@pytest.mark.parametrize(("map_index", "name"), [(-1, "render"), (3, "render_3")])
-def test_a_task_that_is_still_deferred_was_not_killed(trigger, states, caplog, map_index, name):
-    states.states = {name: "deferred"}
-    asyncio.run(cancelled_again_and_again(trigger(map_index), states))
+def test_task_that_is_still_deferred_was_not_killed(trigger, states, caplog):
+    states.states = {"render": "failed", "render_3": "deferred"}
+    asyncio.run(cancelled_again_and_again(trigger(map_index=3), states))
     assert said(caplog) == []
 
 
-def test_a_task_whose_job_has_ended_under_another_triggerer_was_not_killed(
-    trigger, states, caplog, magichour_sandbox
-):
+def test_task_whose_job_has_ended_was_not_killed(trigger, states, caplog, magichour_sandbox):
     magichour_sandbox.control.set_job(trigger.job, "complete")
     states.states = {"render": "success"}
     asyncio.run(cancelled_again_and_again(trigger(), states))
@@ -93,7 +88,7 @@ def test_a_task_whose_job_has_ended_under_another_triggerer_was_not_killed(
     assert f"no longer waits for job {trigger.job}, which has ended" in line
 
 
-def test_a_kill_while_magic_hour_cannot_be_reached_is_reported(trigger, states, caplog, magichour_sandbox):
+def test_kill_while_magic_hour_cannot_be_reached_is_logged(trigger, states, caplog, magichour_sandbox):
     magichour_sandbox.control.faults([{"path": "/v1/video-projects/*", "status": 503}])
     states.states = {"render": "failed"}
     asyncio.run(cancelled_again_and_again(trigger(), states))
@@ -122,7 +117,7 @@ print(json.dumps(seen))
 """
 
 
-def test_the_first_trigger_imports_what_waits_beside_the_event_loop():
+def test_first_trigger_imports_in_a_thread():
     """Half a second of importing would block every other trigger."""
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
     seen = json.loads(done.stdout.splitlines()[-1])
@@ -130,6 +125,6 @@ def test_the_first_trigger_imports_what_waits_beside_the_event_loop():
     assert [name for name, on_the_loop in seen if on_the_loop] == []
 
 
-def test_what_a_worker_of_a_later_version_says_besides_does_no_harm():
+def test_trigger_ignores_arguments_of_a_later_version():
     _, known = VideoJobTrigger("cm0000000000000000000000x", deadline=0.0).serialize()
     assert VideoJobTrigger(**known, of_a_later_version=1).serialize()[1] == known

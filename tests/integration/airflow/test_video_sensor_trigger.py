@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowSensorTimeout
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, TaskDeferred
 
 from magichour_provider.jobs.reference import library_url
 from magichour_provider.sensors import video_job
@@ -71,7 +71,7 @@ def is_success(event):
     return getattr(event, "task_instance_state", None) == "success"
 
 
-def test_a_result_is_stored_before_the_task_is_a_success(trigger, airflow, job, magichour_sandbox):
+def test_result_is_stored_before_the_task_is_a_success(trigger, airflow, job, magichour_sandbox):
     magichour_sandbox.control.set_job(job, "complete")
     known = {"model": "m", "resolution": "480p", "end_seconds": 3.5}
     airflow.xcoms["submit", "return_value"] = {"project_id": job, **known}
@@ -90,31 +90,29 @@ def test_a_result_is_stored_before_the_task_is_a_success(trigger, airflow, job, 
     assert (made.model, made.resolution, made.end_seconds) == ("m", "480p", 3.5), "for the schedule"
 
 
-def test_a_job_that_is_complete_is_noticed_whatever_the_poll_interval(
-    trigger, airflow, job, magichour_sandbox
-):
+@pytest.mark.parametrize("options", [{"poll_interval": 3600.0}, {"limit": 7200.0}], ids=["first", "restart"])
+def test_job_that_is_complete_is_noticed_at_once(trigger, airflow, job, magichour_sandbox, options):
     magichour_sandbox.control.set_job(job, "complete")
-    assert is_success(run(trigger(job_id=job, poll_interval=3600.0)))
+    assert is_success(run(trigger(job_id=job, **options)))
+    assert airflow.links == [library_url(job)]
 
 
-def test_a_job_that_becomes_complete_ends_the_task(trigger, airflow, job, magichour_sandbox):
+def test_job_that_becomes_complete_ends_the_task(trigger, airflow, job, magichour_sandbox):
     timer = threading.Timer(0.5, lambda: magichour_sandbox.control.set_job(job, "complete"))
     timer.start()
-    assert is_success(run(trigger(job_id=job)))
+    assert is_success(run(trigger(job_id=job, push_result=False)))
+    assert airflow.pushed == []
     timer.join()
 
 
-def test_a_task_that_pushes_nothing_stores_nothing(trigger, airflow, job, magichour_sandbox):
-    magichour_sandbox.control.set_job(job, "complete")
-    assert is_success(run(trigger(job_id=job, push_result=False)))
-    assert airflow.pushed == []
-
-
-def test_a_failure_is_handed_to_a_worker_as_an_outcome(trigger, airflow, job, magichour_sandbox):
+def test_failure_is_handed_to_a_worker_as_an_outcome(trigger, airflow, job, magichour_sandbox, connection):
     magichour_sandbox.control.set_job(job, "error", code="nsfw", message="No")
     payload = run(trigger(job_id=job)).payload
     assert payload[FALLBACK_REASON] is None
     assert (payload["ending"], payload["project_id"], payload["error_code"]) == ("failed", job, "nsfw")
+    connection(password="mhk_live_wrong")
+    payload = run(trigger(job_id=job)).payload
+    assert (payload["ending"], payload["error_status"]) == ("refused", 401)
     assert airflow.pushed == []
 
 
@@ -124,12 +122,6 @@ def test_the_deadline_comes_from_the_timeout_that_airflow_has_stored(trigger, ai
     payload = run(made).payload
     assert payload["ending"] == "timeout"
     assert payload[END_TIME] == made.timeout_after.timestamp() - 60
-
-
-def test_a_wrong_key_is_handed_over(trigger, airflow, job, connection):
-    connection(password="mhk_live_wrong")
-    payload = run(trigger(job_id=job)).payload
-    assert (payload["ending"], payload["error_status"]) == ("refused", 401)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +136,7 @@ def test_what_is_no_job_is_handed_over(trigger, airflow, connection, given):
     assert payload[END_TIME] == made.timeout_after.timestamp() - 60
 
 
-def test_a_question_that_airflow_does_not_answer_is_handed_over(trigger, airflow, connection, monkeypatch):
+def test_question_that_airflow_does_not_answer_is_handed_over(trigger, airflow, connection, monkeypatch):
     answered = threading.Event()
     monkeypatch.setattr(video_sensor, "get_xcom", lambda *_: answered.wait(30))
     monkeypatch.setattr(video_sensor, "AIRFLOW_TIMEOUT_SECONDS", 0.2)
@@ -167,15 +159,7 @@ def test_many_tasks_that_begin_at_once_wait_for_their_turn(trigger, airflow, con
         assert "returned no project id" in event.payload[FALLBACK_REASON]
 
 
-def test_a_task_that_goes_on_after_a_restart_shows_its_link_at_its_end(
-    trigger, airflow, job, magichour_sandbox
-):
-    magichour_sandbox.control.set_job(job, "complete")
-    assert is_success(run(trigger(job_id=job, limit=7200.0)))
-    assert airflow.links == [library_url(job)]
-
-
-def test_a_result_that_cannot_be_stored_is_handed_over(trigger, airflow, job, magichour_sandbox, monkeypatch):
+def test_result_that_cannot_be_stored_is_handed_over(trigger, airflow, job, magichour_sandbox, monkeypatch):
     def refuse(*_):
         raise RuntimeError("no room")
 
@@ -187,16 +171,12 @@ def test_a_result_that_cannot_be_stored_is_handed_over(trigger, airflow, job, ma
     assert (event.payload[FALLBACK_REASON], event.payload["ending"]) == (None, "complete")
 
 
-def test_a_task_without_a_time_limit_is_handed_over(trigger, airflow, job):
+def test_task_without_a_time_limit_is_handed_over(trigger, airflow, job):
     made = trigger(job_id=job)
     made.timeout_after = None
     payload = run(made).payload
     assert payload[FALLBACK_REASON] is not None
     assert payload[END_TIME] is None
-
-
-def test_a_killed_task_whose_job_nobody_knows_says_nothing(trigger):
-    asyncio.run(trigger(upstream_task_id="submit", upstream_key="return_value").on_kill())
 
 
 def test_the_trigger_is_made_anew_from_what_it_serializes(trigger):
@@ -207,7 +187,7 @@ def test_the_trigger_is_made_anew_from_what_it_serializes(trigger):
 
 
 @pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="needs Airflow 3.3")
-def test_a_waiting_task_holds_no_dag(trigger, airflow, job):
+def test_waiting_task_holds_no_dag(trigger, airflow, job):
     """Airflow unpacks one for each; it is let go while the job renders."""
     from airflow.sdk import DAG
     from airflow.serialization.serialized_objects import DagSerialization
@@ -240,55 +220,35 @@ def test_a_waiting_task_holds_no_dag(trigger, airflow, job):
     assert context == {}
 
 
-class Deferred(Exception):
-    pass
-
-
 @pytest.fixture
-def sensor(monkeypatch, context):
-    """Make a sensor whose deferral is recorded instead of done; `forgotten` has the XComs deleted."""
-    forgotten = []
-    monkeypatch.setattr(video_job, "delete_xcoms", lambda ti, *keys: forgotten.append(keys))
-
-    def make(project_id, **kwargs):
-        made = VideoJobSensor(task_id="wait", project_id=project_id, deferrable=True, **kwargs)
-
-        def defer(**deferral):
-            raise Deferred(deferral["trigger"].deadline)
-
-        monkeypatch.setattr(made, "defer", defer)
-        return made
-
-    make.forgotten = forgotten
-    return make
+def deleted(monkeypatch):
+    """Keys of the XComs that the sensor deletes."""
+    deleted = []
+    monkeypatch.setattr(video_job, "delete_xcoms", lambda ti, *keys: deleted.extend(keys))
+    return deleted
 
 
-def test_a_worker_takes_over_with_its_own_templates_and_the_same_deadline(sensor, context, job):
+def sensor(project_id):
+    return VideoJobSensor(task_id="wait", project_id=project_id, deferrable=True)
+
+
+def test_worker_continues_with_the_same_deadline(deleted, context, job):
     deadline = time.time() + 1234
-    with pytest.raises(Deferred) as deferred:
+    with pytest.raises(TaskDeferred) as deferred:
         sensor(job).execute_complete(context, {FALLBACK_REASON: "why", END_TIME: deadline})
-    assert deferred.value.args == (deadline,)
-    assert sensor.forgotten == [("return_value", "magichour_error")]
+    assert deferred.value.trigger.deadline == deadline
+    assert deleted == ["return_value", "magichour_error"]
 
 
-def test_a_worker_that_takes_over_nothing_says_so(sensor, context, connection, fails_for_good):
+def test_worker_that_gets_no_job_fails(deleted, context, connection, fails_for_good):
     with fails_for_good("not the id of a Magic Hour project"):
         sensor("None").execute_complete(context, {FALLBACK_REASON: "why", END_TIME: time.time() + 9})
 
 
-def test_a_worker_gives_the_result_that_the_triggerer_could_not_store(sensor, context, connection):
-    event = {
-        FALLBACK_REASON: None,
-        END_TIME: 0.0,
-        "ending": "complete",
-        "project_id": "clabc",
-        "status": "complete",
-    }
-    result = sensor({"project_id": "clabc", "model": "m"}).execute_complete(context, event)
+def test_worker_returns_or_raises_what_the_triggerer_has_seen(deleted, context, connection):
+    seen = {FALLBACK_REASON: None, END_TIME: 0.0, "project_id": "clabc", "status": "complete"}
+    waiting = sensor({"project_id": "clabc", "model": "m"})
+    result = waiting.execute_complete(context, {**seen, "ending": "complete"})
     assert (result["project_id"], result["model"], result["status"]) == ("clabc", "m", "complete")
-
-
-def test_a_worker_ends_the_wait_that_has_timed_out_in_the_triggerer(sensor, context, connection):
-    event = {FALLBACK_REASON: None, END_TIME: 0.0, "ending": "timeout", "project_id": "clabc"}
     with pytest.raises(AirflowSensorTimeout):
-        sensor("clabc").execute_complete(context, event)
+        waiting.execute_complete(context, {**seen, "ending": "timeout"})

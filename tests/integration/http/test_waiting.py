@@ -62,21 +62,20 @@ def polls(sandbox):
 
 
 @both
-def test_wait_ends_when_the_video_is_ready(wait, settings, submit):
-    (outcome,) = wait(settings, poller(submit()))
-    assert (outcome.ending, outcome.credits_charged, outcome.end_seconds) == (TerminalStatus.COMPLETE, 72, 3)
-
-
-@both
 @pytest.mark.parametrize(
-    ("status", "ending"), [("error", TerminalStatus.FAILED), ("canceled", TerminalStatus.CANCELED)]
+    ("status", "ending", "credits"),
+    [
+        ("complete", TerminalStatus.COMPLETE, 72),
+        ("error", TerminalStatus.FAILED, 0),
+        ("canceled", TerminalStatus.CANCELED, 0),
+    ],
 )
-def test_wait_ends_when_the_job_fails(wait, settings, submit, magichour_sandbox, status, ending):
+def test_wait_ends_when_the_job_has_ended(wait, settings, submit, magichour_sandbox, status, ending, credits):
     magichour_sandbox.control.behaviour(render_seconds=3600)
     project_id = submit()
     magichour_sandbox.control.set_job(project_id, status)
     (outcome,) = wait(settings, poller(project_id))
-    assert (outcome.ending, outcome.credits_charged) == (ending, 0)
+    assert (outcome.ending, outcome.credits_charged, outcome.end_seconds) == (ending, credits, 3)
 
 
 @both

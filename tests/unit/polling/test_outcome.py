@@ -44,10 +44,6 @@ def test_every_other_ending_is_its_own_error(job, ending, error):
     assert type(ended.error()) is error
 
 
-def test_complete_is_no_error():
-    assert outcome.from_project(project()).error() is None
-
-
 @pytest.mark.parametrize(
     ("status", "ending", "error"),
     [
@@ -75,6 +71,7 @@ def test_outcome_of_transient_error_is_none(status):
 def test_event_survives_json_without_url():
     job = project("complete", name="n", end_seconds=5, credits_charged=120, downloads=LINK)
     ended = outcome.from_project(job)
+    assert ended.error() is None
     event = ended.as_event()
     assert "SECRET" not in json.dumps(event)
     assert Outcome.from_event(json.loads(json.dumps(event))) == ended
@@ -91,11 +88,8 @@ def test_event_of_another_trigger_is_refused(event):
         Outcome.from_event(event)
 
 
-def test_videos_of_unfinished_job_raises():
+def test_videos_of_a_job_without_any_raises():
     with pytest.raises(errors.JobNotCompleteError, match="rendering"):
         outcome.require_videos(project("rendering"))
-
-
-def test_videos_of_complete_job_without_url_raises():
     with pytest.raises(errors.InvalidResponseError, match="no video"):
         outcome.require_videos(project("complete"))

@@ -104,15 +104,10 @@ def test_deadline_ends_the_wait_as_timeout():
 def test_status_is_logged_when_it_changes(caplog):
     caplog.set_level(logging.INFO)
     wait = poller()
-    for status in ("queued", "queued", "rendering", "rendering"):
-        wait.on_status(project(status), 1.0)
-    assert caplog.messages == ["Job cm1 is queued.", "Job cm1 is rendering."]
-
-
-def test_unknown_status_is_warned_of_once(caplog):
-    wait = poller()
-    assert [wait.on_status(project("paused"), 1.0) for _ in range(3)] == [None] * 3
-    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+    for status in ("queued", "queued", "rendering", "rendering", "paused", "paused"):
+        assert wait.on_status(project(status), 1.0) is None
+    assert caplog.messages[:3] == ["Job cm1 is queued.", "Job cm1 is rendering.", "Job cm1 is paused."]
+    assert [record.levelname for record in caplog.records[3:]] == ["WARNING"]
 
 
 def test_failed_polls_are_warned_of_every_five_minutes(caplog):
@@ -125,24 +120,26 @@ def test_failed_polls_are_warned_of_every_five_minutes(caplog):
     assert [record.levelname for record in caplog.records].count("WARNING") == 2
 
 
-def test_poll_interval_has_ten_percent_jitter_and_a_spread_start():
-    pauses = [poller(poll_interval=30).seconds_to_next_poll(0.0) for _ in range(200)]
-    assert min(pauses) < 5 < 25 < max(pauses) <= 30
+def test_poll_interval_has_ten_percent_jitter():
     wait = poller(poll_interval=10)
     wait.on_status(project("queued"), 5.0)
     assert all(9 <= wait.seconds_to_next_poll(5.0) <= 11 for _ in range(50))
 
 
-def test_waits_resumed_together_spread_their_first_polls():
-    pauses = [poller(submitted=0.0, started=60.0).seconds_to_next_poll(60.0) for _ in range(200)]
-    assert min(pauses) < 2
-    assert max(pauses) > 3
-
-
-def test_polls_after_the_quiet_time_are_spread():
-    pauses = [poller(quiet_until=7.0).seconds_to_next_poll(0.0) for _ in range(200)]
-    assert 7.0 <= min(pauses) < 8.0
-    assert 9.0 < max(pauses) <= 10.0
+@pytest.mark.parametrize(
+    ("fields", "now", "earliest", "latest"),
+    [
+        ({"poll_interval": 30}, 0.0, 0.0, 30.0),
+        ({"submitted": 0.0, "started": 60.0}, 60.0, 1.0, 5.1),
+        ({"quiet_until": 7.0}, 0.0, 7.0, 10.0),
+    ],
+    ids=["interval", "resumed", "quiet"],
+)
+def test_first_polls_of_waits_that_start_together_are_spread(fields, now, earliest, latest):
+    pauses = [poller(**fields).seconds_to_next_poll(now) for _ in range(200)]
+    quarter = (latest - earliest) / 4
+    assert earliest <= min(pauses) < earliest + quarter
+    assert latest - quarter < max(pauses) <= latest
 
 
 def test_immediate_poll_is_only_the_first():
