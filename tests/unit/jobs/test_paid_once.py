@@ -8,12 +8,14 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from world import Clock, Killed, MagicHour, Steps, Task
+from world import Clock, Killed, MagicHour, Steps, Task, killed
 
-from magichour_provider.exceptions import APIError, NetworkError, SubmissionUnknownError
+from magichour_provider.exceptions import APIError, NetworkError, SubmissionUnknownError, TaskKilledError
+from magichour_provider.jobs.state_backends import KEY
 
 FAULTS = [
     None,
@@ -70,13 +72,30 @@ class PaidOnce(RuleBasedStateMachine):
         after=st.booleans(),
     )
     def attempt(self, number, faults, at, after):
-        task = self.tasks[number % len(self.tasks)]
+        self.magic.faults = list(faults)
+        self.run(self.tasks[number % len(self.tasks)], Steps(at, after=after), faults)
+
+    @precondition(lambda self: self.with_file)
+    @rule(
+        number=st.integers(0, RUNS - 1),
+        other=st.integers(1, RUNS - 1),
+        faults=st.lists(st.sampled_from(FAULTS), max_size=2),
+        at=st.integers(0, 8),
+        after=st.booleans(),
+    )
+    def two_attempts_at_once(self, number, other, faults, at, after):
+        """A whole attempt of another run between two steps of this one; it is killed if it must wait."""
+        self.magic.faults = list(faults)
+        intruder = self.tasks[(number + other) % RUNS]
+        steps = Steps(at, after=after, event=lambda: self.run(intruder, Steps(), faults, on_sleep=killed))
+        self.run(self.tasks[number], steps, faults)
+
+    def run(self, task, steps, faults, **options):
         if task in self.succeeded:
             return  # Airflow starts no attempt of a task that has succeeded, unless a user clears it
-        self.magic.faults = list(faults)
         self.returned.pop(task, None)
         try:
-            job = task.attempt(Steps(at, after=after))
+            job = task.attempt(steps, **options)
         except SubmissionUnknownError:
             self.in_doubt |= bool(AMBIGUOUS & set(faults))
             assert self.in_doubt, "a create that was refused leaves nothing to search for"
@@ -131,6 +150,22 @@ class PaidOnceByFile(PaidOnce):
     """Three runs share one file."""
 
     with_file = True
+
+
+def test_kill_before_a_create_is_resent_sends_no_second_create():
+    magic, clock = MagicHour(), Clock()
+    task = Task(magic, clock)
+    magic.faults = [429, None]
+
+    def kill(_seconds):
+        task.cancellation.cancelled = True
+
+    with pytest.raises(TaskKilledError, match="killed"):
+        task.attempt(on_sleep=kill)
+    assert magic.faults == [None], "one create was sent"
+    assert not magic.jobs
+    assert KEY not in task.store, "a create that was refused leaves no intent"
+    assert task.attempt().id in magic.jobs
 
 
 SETTINGS = settings(

@@ -36,19 +36,24 @@ class Clock:
         self.now += seconds
 
 
-class Steps:
-    """Counts what an attempt does to the outside, and kills it before or after step number `at`."""
+def killed(*_):
+    """What happens to an attempt whose process is killed."""
+    raise Killed
 
-    def __init__(self, at=None, *, after=False):
-        self.at, self.after, self.done = at, after, 0
+
+class Steps:
+    """Counts what an attempt does to the outside; `event` happens before or after step number `at`."""
+
+    def __init__(self, at=None, *, after=False, event=killed):
+        self.at, self.after, self.event, self.done = at, after, event, 0
 
     def __call__(self, action):
         number, self.done = self.done, self.done + 1
         if number == self.at and not self.after:
-            raise Killed
+            self.event()
         result = action()
-        if number == self.at:
-            raise Killed
+        if number == self.at and self.after:
+            self.event()
         return result
 
 
