@@ -13,16 +13,15 @@ import hashlib
 import logging
 import string
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from magichour_provider.assets import SCHEME, project_dataset, project_uri
 from magichour_provider.client import library_url
+from magichour_provider.exceptions import LIBRARY_URL
 from magichour_provider.storage.locations import parse_location, url_scheme
 
 if TYPE_CHECKING:
@@ -44,42 +43,42 @@ _ASCII = string.ascii_letters + string.digits + string.punctuation + " "
 # --- OpenLineage
 
 
-@dataclass(frozen=True)
-class Submission:
-    """What a task has submitted or would submit; `project_id` is None before that."""
+def submission_lineage(
+    *,
+    image: object,
+    end_image: object,
+    prompt: object,
+    model: str | None,
+    resolution: str | None,
+    end_seconds: object,
+    project_id: str | None,
+    credits_charged: int | None,
+) -> Any | None:
+    """Images in, project out: an `OperatorLineage`; None without the OpenLineage provider.
 
-    image: object
-    end_image: object
-    prompt: object
-    model: str | None
-    resolution: str | None
-    end_seconds: object
-    project_id: str | None
-    credits_charged: int | None
-
-
-def submission_lineage(job: Submission) -> Any | None:
-    """Images in, project out: an `OperatorLineage`; None without the OpenLineage provider."""
+    :param project_id: the submitted job; None before that.
+    """
     if not _has_openlineage():
         return None
-    facets = _facets()
-    images = [image_dataset(each) for each in (job.image, job.end_image) if isinstance(each, str)]
+    from airflow.providers.common.compat.openlineage import facet
+
+    images = [image_dataset(each) for each in (image, end_image) if isinstance(each, str)]
+    outputs = []
+    if project_id:
+        outputs = [facet.OutputDataset(*project_dataset(project_id), facets=_project_facets())]
     try:
-        end_seconds = float(str(job.end_seconds))
+        seconds = float(str(end_seconds))
     except ValueError:
-        end_seconds = None
-    described = {
-        "project_id": job.project_id,
-        "model": job.model,
-        "resolution": job.resolution,
-        "end_seconds": end_seconds,
-        "credits": job.credits_charged,
-        "prompt_sha256": hashlib.sha256(str(job.prompt).encode()).hexdigest() if job.prompt else None,
-    }
-    return facets.operator_lineage(
-        [facets.input(name) for name in images if name],
-        [facets.project_output(project_dataset(job.project_id))] if job.project_id else [],
-        described,
+        seconds = None
+    return _operator_lineage(
+        [facet.InputDataset(*name) for name in images if name],
+        outputs,
+        project_id,
+        model=model,
+        resolution=resolution,
+        end_seconds=seconds,
+        credits=credits_charged,
+        prompt_sha256=hashlib.sha256(str(prompt).encode()).hexdigest() if prompt else None,
     )
 
 
@@ -90,18 +89,30 @@ def download_lineage(job: JobReference, result: Mapping[str, Any] | None) -> Any
     """
     if not _has_openlineage():
         return None
-    facets = _facets()
-    videos = [(file_dataset(video["path"]), video) for video in (result or {}).get("videos", ())]
-    described = {
-        "project_id": job.project_id,
-        "model": job.model,
-        "resolution": job.resolution,
-        "credits": job.credits_charged,
-    }
-    return facets.operator_lineage(
-        [facets.project_input(project_dataset(job.project_id))],
-        [facets.video_output(name, video) for name, video in videos if name],
-        described,
+    import attrs
+    from airflow.providers.common.compat.openlineage import facet
+    from openlineage.client.facet_v2 import dataset_version_dataset
+
+    VideoFacet = facet_classes()[1]
+    outputs = []
+    for video in (result or {}).get("videos", ()):
+        name = file_dataset(video["path"])
+        if name is None:
+            continue
+        known = [field.name for field in attrs.fields(VideoFacet) if field.name in video]
+        size = facet.OutputStatisticsOutputDatasetFacet(size=video["size"], fileCount=1)
+        facets = {
+            "version": dataset_version_dataset.DatasetVersionDatasetFacet(video["sha256"]),
+            "magichour_video": VideoFacet(**{key: video[key] for key in known}),
+        }
+        outputs.append(facet.OutputDataset(*name, facets=facets, outputFacets={"outputStatistics": size}))
+    return _operator_lineage(
+        [facet.InputDataset(*project_dataset(job.project_id), facets=_project_facets())],
+        outputs,
+        job.project_id,
+        model=job.model,
+        resolution=job.resolution,
+        credits=job.credits_charged,
     )
 
 
@@ -112,19 +123,28 @@ def _has_openlineage() -> bool:
         return False
 
 
-@cache
-def _facets() -> SimpleNamespace:
-    """OpenLineage's objects and our own facets. Imports the OpenLineage provider.
+def _operator_lineage(inputs: list[Any], outputs: list[Any], project_id: str | None, **job: Any) -> Any:
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
-    Our facets keep the schema URL of their base: the specification's RunFacet and DatasetFacet allow more
-    keys.
+    url = library_url(project_id) if project_id else None
+    job_facet = facet_classes()[0](project_id=project_id, url=url, **job)
+    return OperatorLineage(inputs=inputs, outputs=outputs, run_facets={"magichour_job": job_facet})
+
+
+def _project_facets() -> dict[str, Any]:
+    from openlineage.client.facet_v2 import datasource_dataset
+
+    return {"dataSource": datasource_dataset.DatasourceDatasetFacet(name="Magic Hour", uri=LIBRARY_URL)}
+
+
+@cache
+def facet_classes() -> tuple[type[Any], type[Any]]:
+    """Our facets of a run and of a video. Imports the OpenLineage client.
+
+    They keep the schema URL of their base: the specification's RunFacet and DatasetFacet allow more keys.
     """
     import attrs
     from airflow.providers.common.compat.openlineage import facet
-    from airflow.providers.openlineage.extractors import OperatorLineage
-    from openlineage.client.facet_v2 import dataset_version_dataset, datasource_dataset
-
-    from magichour_provider.exceptions import LIBRARY_URL
 
     @attrs.define
     class MagicHourJobRunFacet(facet.RunFacet):
@@ -153,41 +173,7 @@ def _facets() -> SimpleNamespace:
         height: int
         fps: float
 
-    def operator_lineage(inputs: list[Any], outputs: list[Any], job: Mapping[str, Any]) -> Any:
-        url = library_url(job["project_id"]) if job["project_id"] else None
-        run_facets = {"magichour_job": MagicHourJobRunFacet(url=url, **job)}
-        return OperatorLineage(inputs=inputs, outputs=outputs, run_facets=run_facets)
-
-    def input_dataset(name: DatasetName, **facets: Any) -> Any:
-        return facet.InputDataset(namespace=name[0], name=name[1], facets=facets)
-
-    def project_facets() -> dict[str, Any]:
-        return {"dataSource": datasource_dataset.DatasourceDatasetFacet(name="Magic Hour", uri=LIBRARY_URL)}
-
-    def project_output(name: DatasetName) -> Any:
-        return facet.OutputDataset(namespace=name[0], name=name[1], facets=project_facets())
-
-    def video_output(name: DatasetName, video: Mapping[str, Any]) -> Any:
-        ours = {each.name for each in attrs.fields(MagicHourVideoDatasetFacet)} & video.keys()
-        return facet.OutputDataset(
-            namespace=name[0],
-            name=name[1],
-            facets={
-                "version": dataset_version_dataset.DatasetVersionDatasetFacet(video["sha256"]),
-                "magichour_video": MagicHourVideoDatasetFacet(**{key: video[key] for key in ours}),
-            },
-            outputFacets={
-                "outputStatistics": facet.OutputStatisticsOutputDatasetFacet(size=video["size"], fileCount=1)
-            },
-        )
-
-    return SimpleNamespace(
-        operator_lineage=operator_lineage,
-        input=input_dataset,
-        project_input=lambda name: input_dataset(name, **project_facets()),
-        project_output=project_output,
-        video_output=video_output,
-    )
+    return MagicHourJobRunFacet, MagicHourVideoDatasetFacet
 
 
 def image_dataset(image: str) -> DatasetName | None:
@@ -245,22 +231,21 @@ def _collect(
     inputs: Iterable[DatasetName | None] = (),
     outputs: Iterable[DatasetName | None] = (),
 ) -> None:
+    def uri(namespace: str, name: str) -> str:
+        if namespace == "file":
+            return file_uri(name)
+        return f"{namespace}{'/' if '://' in namespace else '://'}{name.lstrip('/')}"
+
     try:
         from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 
         collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
         for name in filter(None, inputs):
-            collector.add_input_asset(hook, uri=_dataset_uri(*name))
+            collector.add_input_asset(hook, uri=uri(*name))
         for name in filter(None, outputs):
-            collector.add_output_asset(hook, uri=_dataset_uri(*name))
+            collector.add_output_asset(hook, uri=uri(*name))
     except Exception:
         log.warning("The lineage of this transfer could not be collected.", exc_info=True)
-
-
-def _dataset_uri(namespace: str, name: str) -> str:
-    if namespace == "file":
-        return file_uri(name)
-    return f"{namespace}{'/' if '://' in namespace else '://'}{name.lstrip('/')}"
 
 
 # --- asset events. Their extra is flat, plain JSON without a secret: Airflow stores it and shows it in the
@@ -270,13 +255,6 @@ def _dataset_uri(namespace: str, name: str) -> str:
 def emit_job_events(context: Context, outlets: Sequence[object], result: Mapping[str, Any]) -> None:
     """Describe a job in the event of every outlet; `result` is what its operator or sensor returns."""
     emit_events(context, outlets, [job_event_extra(result)])
-
-
-def emit_video_events(
-    context: Context, outlets: Sequence[object], result: Mapping[str, Any], job: JobReference
-) -> None:
-    """Describe saved videos in the event of every outlet; `result` is what `hook.download` returned."""
-    emit_events(context, outlets, [video_event_extra(video, job) for video in result["videos"]])
 
 
 def job_event_extra(result: Mapping[str, Any]) -> EventExtra:
@@ -291,16 +269,22 @@ def job_event_extra(result: Mapping[str, Any]) -> EventExtra:
     }
 
 
-def video_event_extra(video: Mapping[str, Any], job: JobReference) -> EventExtra:
-    """The extra for a saved video, one of the `videos` of a download."""
-    return {
-        "project_id": video["project_id"],
-        "uri": file_uri(video["path"]),
-        "bytes": video["size"],
-        **{key: video[key] for key in ("sha256", "width", "height", "fps", "duration")},
-        "model": job.model,
-        "credits": job.credits_charged,
-    }
+def emit_video_events(
+    context: Context, outlets: Sequence[object], result: Mapping[str, Any], job: JobReference
+) -> None:
+    """Describe saved videos in the event of every outlet; `result` is what `hook.download` returned."""
+    extras = [
+        {
+            "project_id": video["project_id"],
+            "uri": file_uri(video["path"]),
+            "bytes": video["size"],
+            **{key: video[key] for key in ("sha256", "width", "height", "fps", "duration")},
+            "model": job.model,
+            "credits": job.credits_charged,
+        }
+        for video in result["videos"]
+    ]
+    emit_events(context, outlets, extras)
 
 
 def file_uri(path: str) -> str:
@@ -316,28 +300,24 @@ def emit_events(context: Context, outlets: Sequence[object], extras: Sequence[Ev
 
     Keys that the user has set stay. Never raises.
     """
-    for outlet in outlets:
-        try:
-            _emit(context, outlet, extras)
-        except Exception:
-            log.exception("The asset event of %r does not describe the video.", outlet)
-
-
-def _emit(context: Context, outlet: object, extras: Sequence[EventExtra]) -> None:
     from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
     from magichour_provider.airflow_internals import outlet_event
 
-    event = outlet_event(context, outlet)
-    if event is None:
-        return
-    if isinstance(outlet, AssetAlias):
-        for extra in extras:
-            # Airflow drops what follows a '#' or a '?', and some databases accept ASCII only.
-            uri = quote(extra["uri"], safe=_ascii_without("?#"))
-            event.add(Asset(uri=uri), extra={**extra, **event.extra})
-    else:
-        event.extra = {**extras[0], **event.extra}
+    for outlet in outlets:
+        try:
+            event = outlet_event(context, outlet)
+            if event is None:
+                continue
+            if not isinstance(outlet, AssetAlias):
+                event.extra = {**extras[0], **event.extra}
+                continue
+            for extra in extras:
+                # Airflow drops what follows a '#' or a '?', and some databases accept ASCII only.
+                uri = quote(extra["uri"], safe=_ascii_without("?#"))
+                event.add(Asset(uri=uri), extra={**extra, **event.extra})
+        except Exception:
+            log.exception("The asset event of %r does not describe the video.", outlet)
 
 
 def _ascii_without(characters: str) -> str:

@@ -7,7 +7,6 @@ every check and every upload comes before the intent; the intent comes before th
 from __future__ import annotations
 
 import logging
-import random
 import signal
 import threading
 import time
@@ -22,32 +21,26 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from magichour_provider.airflow_internals import is_terminal
-from magichour_provider.client import is_project_id, library_url
+from magichour_provider.client import library_url
 from magichour_provider.client.models import CreatedJob, JobStatus, VideoProject
 from magichour_provider.exceptions import (
     LIBRARY_URL,
     ImageError,
     MagicHourError,
-    NotFoundError,
     SubmissionUnknownError,
     TaskKilledError,
 )
 from magichour_provider.jobs.preflight import Preflight, check, get_balance, upload_images
-from magichour_provider.jobs.reattach import Action, decide, needs_poll
+from magichour_provider.jobs.reattach import Action, attach_recovered, decide, needs_poll, poll, read_settled
 from magichour_provider.jobs.request import Images, VideoRequest, fingerprint, open_images
 from magichour_provider.jobs.state import JobState, JobStateStore
 from magichour_provider.jobs.state_backends import RECOVERED_KEY, StateConflictError
-from magichour_provider.polling.outcome import Outcome, TerminalStatus
-from magichour_provider.polling.outcome import from_error as outcome_from_error
-from magichour_provider.polling.outcome import from_project as outcome_from_project
-from magichour_provider.polling.poller import get_video
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from magichour_provider.client.models import ImageToVideoRequest
     from magichour_provider.client.sync import MagicHourClient
-    from magichour_provider.hooks.magichour import MagicHourHook
     from magichour_provider.jobs.run_budget import RunBudget
 
 log = logging.getLogger(__name__)
@@ -140,7 +133,7 @@ class DeferredTimeout:
 def submit(
     request: VideoRequest,
     store: JobStateStore,
-    hook: MagicHourHook,
+    client: MagicHourClient,
     cancellation: Cancellation,
     timeout: DeferredTimeout,
     budget: RunBudget | None = None,
@@ -151,22 +144,21 @@ def submit(
     Raises what `check` raises, SubmissionUnknownError, TaskKilledError, and APIError or NetworkError if
     Magic Hour refuses the create.
     """
-    client = hook.get_conn()
     prepared: tuple[Preflight, ImageToVideoRequest] | None = None
     images, identity, image_error = _identify(request) if store.available else (None, None, None)
     while True:
         # 1. Read the job state, and decide.
-        state = _read_settled(store, identity, cancellation, sleep)
+        state = read_settled(store, identity, cancellation, sleep)
         if budget is not None:
             store.spent = budget.begin(store.spent if store.has_own else None, store.unknown_credits)
-        state = _attach_recovered(state, store, hook)
+        state = attach_recovered(state, store, client)
         cleared = state is not None and store.cleared_since(state)
         changed, project, ended = False, None, None
         if state is not None and needs_poll(state, cleared=cleared):
             cancellation.job = CreatedJob(id=str(state.project_id), credits_charged=state.credits_charged)
             changed = identity is not None and state.fingerprint != identity
             if not changed:
-                project, ended = _poll(hook, str(state.project_id))
+                project, ended = poll(client, str(state.project_id))
                 store.set_credits(project.credits_charged if project is not None else None)
         decision = decide(state, cleared=cleared, changed=changed, ended=ended)
         if state is not None and project is not None and decision.action is Action.REATTACH:
@@ -265,38 +257,6 @@ def _create(
     raise AssertionError  # pragma: no cover
 
 
-def _read_settled(
-    store: JobStateStore, identity: str | None, cancellation: Cancellation, sleep: Callable[[float], None]
-) -> JobState | None:
-    """The job state, once no other task is sending its create."""
-    for waits in count():
-        state = store.read(identity)
-        if state is None or not store.is_in_flight(state):
-            return state
-        if waits == 0:
-            log.info("Another task is submitting this video; waiting for its job. State: %s", store.where)
-        cancellation.raise_if_cancelled()
-        sleep(_CONFLICT_POLL_SECONDS * random.uniform(0.7, 1.3))  # noqa: S311
-    raise AssertionError  # pragma: no cover
-
-
-def _attach_recovered(state: JobState | None, store: JobStateStore, hook: MagicHourHook) -> JobState | None:
-    """The state with the job that a user has found for a create of unknown outcome, if there is one."""
-    if state is None or state.project_id is not None:
-        return state
-    found = store.recovered_job_id()
-    if found is None:
-        return state
-    project, ended = _poll(hook, found) if is_project_id(found) else (None, None)
-    if project is None or (ended is not None and ended.ending is TerminalStatus.DELETED):
-        raise SubmissionUnknownError(
-            f"{found!r:.80}, stored in {store.where} under {RECOVERED_KEY!r}, is not the id of a job of this "
-            "account.",
-            remedy="Correct it, or remove it, and clear this task.",
-        )
-    return store.attach_recovered(state, found, project.credits_charged)
-
-
 def _identify(request: VideoRequest) -> tuple[Images | None, str | None, ImageError | None]:
     """The images and the fingerprint. An image that is gone does not lose the job that was paid with it."""
     try:
@@ -304,15 +264,6 @@ def _identify(request: VideoRequest) -> tuple[Images | None, str | None, ImageEr
         return images, fingerprint(request, images), None
     except ImageError as error:
         return None, None, error
-
-
-def _poll(hook: MagicHourHook, project_id: str) -> tuple[VideoProject | None, Outcome | None]:
-    """The job, None if there is no such job; and how it ended, None while it runs."""
-    try:
-        project = get_video(hook, project_id)
-    except NotFoundError as error:
-        return None, outcome_from_error(project_id, error)
-    return project, outcome_from_project(project)
 
 
 def _reattach(

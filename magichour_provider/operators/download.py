@@ -16,6 +16,7 @@ from magichour_provider.exceptions import (
     TransferError,
 )
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference
+from magichour_provider.lineage import download_lineage, emit_video_events
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.operators._base import (
     MagicHourHookMixin,
@@ -94,8 +95,6 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
     @reports_failure
     def execute(self, context: Context) -> dict[str, Any]:
         """Save the videos of the job and describe them."""
-        from magichour_provider.lineage import emit_video_events
-
         with map_non_retryable(self):
             job = self._job = JobReference.from_value(self.project_id)
             self.linked_project_id, self.credits_charged = job.project_id, job.credits_charged
@@ -150,8 +149,6 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
 
     def _lineage(self) -> Any:
         """From the project to the video, with its checksum, size and format."""
-        from magichour_provider.lineage import download_lineage
-
         return download_lineage(self._job or JobReference.from_value(self.project_id), self._result)
 
     def _with_credits(self, job: JobReference) -> JobReference:

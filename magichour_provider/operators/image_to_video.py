@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from magichour_provider.jobs.reference import (
 )
 from magichour_provider.jobs.request import OnUnknownCost, ValidateModel, VideoRequest, check_choice
 from magichour_provider.jobs.state import JobStateStore
-from magichour_provider.lineage import emit_job_events
+from magichour_provider.lineage import emit_job_events, submission_lineage
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.operators._base import (
     MagicHourHookMixin,
@@ -198,7 +198,9 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
                 store = self._state_store(context)
                 budget = self._run_budget(context, request.limits.max_credits_per_run)
                 json.dumps(self._trigger("not-submitted", deadline).serialize())  # fails here, if ever
-                job = submit(request, store, self.hook, self._cancellation, execution_timeout, budget=budget)
+                job = submit(
+                    request, store, self.hook.get_conn(), self._cancellation, execution_timeout, budget=budget
+                )
             with _fail_without_retry(job, store):
                 self._announce(context, job)
                 execution_timeout.release()
@@ -361,11 +363,16 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
 
     def _lineage(self) -> Any:
         """From the images to the project, with model, credits and a checksum of the prompt."""
-        from magichour_provider.lineage import Submission, submission_lineage
-
-        names = {field.name for field in fields(Submission)} - {"project_id"}
-        known = {name: getattr(self, name) for name in names}
-        return submission_lineage(Submission(**known, project_id=self.linked_project_id))
+        return submission_lineage(
+            image=self.image,
+            end_image=self.end_image,
+            prompt=self.prompt,
+            model=self.model,
+            resolution=self.resolution,
+            end_seconds=self.end_seconds,
+            project_id=self.linked_project_id,
+            credits_charged=self.credits_charged,
+        )
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
         """Render, and mask the signature in an image's address before Airflow stores the rendered fields.

@@ -12,7 +12,7 @@ import pytest
 
 from magichour_provider import lineage
 from magichour_provider.jobs.reference import JobReference
-from magichour_provider.lineage import Submission, download_lineage, image_dataset, submission_lineage
+from magichour_provider.lineage import download_lineage, image_dataset, submission_lineage
 
 SIGNED = "https://who:secret@cdn.example.com:8443/stills/a%20b.jpg?X-Amz-Signature=5f3c9a5f3c9a#top"
 PROMPT = "She smiles; the camera moves slowly closer"
@@ -35,7 +35,7 @@ def submission(**change):
         "project_id": "abc",
         "credits_charged": 300,
     }
-    return Submission(**{**given, **change})
+    return submission_lineage(**{**given, **change})
 
 
 def as_json(operator_lineage):
@@ -76,7 +76,7 @@ def test_an_image_is_named_after_the_place_that_holds_it(path, name):
 
 
 def test_a_submission_leads_from_its_images_to_the_project():
-    found = as_json(submission_lineage(submission(end_image="s3://b/last.png")))
+    found = as_json(submission(end_image="s3://b/last.png"))
     assert names(found["inputs"]) == [("file", "/stills/a.jpg"), ("s3://b", "last.png")]
     assert names(found["outputs"]) == [("magichour", "projects/abc")]
     facet = found["run_facets"]["magichour_job"]
@@ -93,9 +93,7 @@ def test_a_submission_leads_from_its_images_to_the_project():
 
 
 def test_before_it_is_submitted_there_is_no_project():
-    found = as_json(
-        submission_lineage(submission(project_id=None, credits_charged=None, prompt=None, image=SIGNED))
-    )
+    found = as_json(submission(project_id=None, credits_charged=None, prompt=None, image=SIGNED))
     assert names(found["inputs"]) == [("https://cdn.example.com:8443", "stills/a%20b.jpg")]
     assert found["outputs"] == []
     assert "project_id" not in found["run_facets"]["magichour_job"]
@@ -104,11 +102,11 @@ def test_before_it_is_submitted_there_is_no_project():
 
 @pytest.mark.parametrize("odd", [{"image": None}, {"end_seconds": "{{ n }}"}, {"prompt": 5}, {"image": ""}])
 def test_what_a_task_was_given_amiss_breaks_no_lineage(odd):
-    assert names(as_json(submission_lineage(submission(**odd)))["outputs"]) == [("magichour", "projects/abc")]
+    assert names(as_json(submission(**odd))["outputs"]) == [("magichour", "projects/abc")]
 
 
 def test_no_signature_and_no_prompt_is_in_the_lineage():
-    text = json.dumps(as_json(submission_lineage(submission(image=SIGNED, end_image=SIGNED))))
+    text = json.dumps(as_json(submission(image=SIGNED, end_image=SIGNED)))
     assert not [secret for secret in (PROMPT, "Signature", "5f3c9a", "who", "secret") if secret in text]
 
 

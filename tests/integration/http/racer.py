@@ -27,11 +27,10 @@ def run(number, start, results, path, environment, api_key, url):
     ti = SimpleNamespace(dag_id="dag", run_id=f"run_{number}", task_id="render", map_index=-1)
     store = JobStateStore(FileBackend.from_path(path, None), ti)
     client = MagicHourClient.from_settings(ClientSettings(api_key, url))
-    hook = SimpleNamespace(get_conn=lambda: client, get_video=client.get_video)
     request = VideoRequest.from_arguments(**REQUEST, name=str(number))
     start.wait()
     try:
         cancellation = NeverCancelled({}, time.time() + 300)
-        results.put(submit(request, store, hook, cancellation, DeferredTimeout()).id)
+        results.put(submit(request, store, client, cancellation, DeferredTimeout()).id)
     except BaseException as error:
         results.put(repr(error))

@@ -178,10 +178,11 @@ class Task:
         )
         http = httpx.Client(transport=httpx.MockTransport(lambda sent: steps(lambda: self.magic(sent))))
         client = MagicHourClient(http, ClientSettings("a-key"))
-        hook = SimpleNamespace(get_conn=lambda: client, get_video=client.get_video)
         self.cancellation = AlwaysRunning({}, float("inf"))
         sleep = on_sleep or self.clock.sleep
-        return submit(request, self.states(steps), hook, self.cancellation, DeferredTimeout(), budget, sleep)
+        return submit(
+            request, self.states(steps), client, self.cancellation, DeferredTimeout(), budget, sleep
+        )
 
     def succeed(self, job_id):
         """What the listener does once Airflow has accepted the success."""
