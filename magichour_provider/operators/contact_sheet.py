@@ -14,6 +14,8 @@ from magichour_provider.operators._base import map_non_retryable, reports_failur
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
+    from magichour_provider.storage.locations import PathArgument
+
     Given = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any] | None] | XComArg
 
 
@@ -46,7 +48,7 @@ class ContactSheetOperator(BaseOperator):
         self,
         *,
         videos: Given,
-        path: str,
+        path: PathArgument,
         path_conn_id: str | None = None,
         videos_conn_id: str | None = None,
         jobs: Given | None = None,
@@ -92,7 +94,7 @@ class ContactSheetOperator(BaseOperator):
             ]
             sheet = make_contact_sheet(
                 videos,
-                str(self.path),
+                self.path,
                 path_conn_id=self.path_conn_id,
                 videos_conn_id=self.videos_conn_id,
                 columns=self.columns,

@@ -7,19 +7,24 @@ the reason, and a warning in the log; only if no video can be read, there is no 
 from __future__ import annotations
 
 import ast
+import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from magichour_provider.exceptions import InvalidRequestError, MagicHourError
 from magichour_provider.storage.drawing import SEPARATOR, Cell, SheetPlan, draw_sheet, plan_sheet
 from magichour_provider.storage.frames import Frames, read_frames
-from magichour_provider.storage.locations import redact
+from magichour_provider.storage.locations import address_of, redact
 from magichour_provider.storage.posters import encode_picture, picture_target
 from magichour_provider.storage.publish import publish_bytes
+
+if TYPE_CHECKING:
+    from magichour_provider.storage.locations import PathArgument
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +87,7 @@ def parse_videos(videos: object, jobs: object = None) -> list[ListedVideo]:
 
 def make_contact_sheet(
     videos: Sequence[ListedVideo],
-    path: str,
+    path: PathArgument,
     *,
     path_conn_id: str | None = None,
     videos_conn_id: str | None = None,
@@ -180,13 +185,16 @@ def _flatten(value: object) -> Iterator[Any]:
     """The paths and dicts in a value, in any depth of sequences; a text may be a rendered template."""
     if isinstance(value, str):
         value = value.strip()
-        if value.startswith(("[", "{", "(")):
-            with suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-                value = ast.literal_eval(value)
+        if value.startswith(("[", "{", "(")):  # JSON, or how Python writes it; else a file's name
+            for parse in (ast.literal_eval, json.loads):
+                with suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+                    value = parse(str(value))
     if value is None or value in ("", "None"):
         return
     if isinstance(value, (str, Mapping)):
         yield value
+    elif isinstance(value, os.PathLike) or hasattr(value, "joinpath"):
+        yield address_of(cast("PathArgument", value))
     elif isinstance(value, Iterable) and not isinstance(value, bytes):
         for item in value:
             yield from _flatten(item)

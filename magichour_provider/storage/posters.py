@@ -8,19 +8,25 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magichour_provider.exceptions import DestinationError, InvalidRequestError, PictureError
+from magichour_provider.exceptions import InvalidRequestError, PictureError
 from magichour_provider.storage.locations import (
     Location,
+    LocationError,
     Target,
+    address_of,
     file_name_at,
     join,
-    parse_location,
+    parse_writable,
+    reading,
     redact,
+    write_error,
 )
 from magichour_provider.storage.publish import publish_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from magichour_provider.storage.locations import PathArgument
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +55,11 @@ def require_pictures() -> None:
 
 
 def make_poster(
-    video: str, *, conn_id: str | None = None, at: float | None = None, path: str | None = None
+    video: PathArgument,
+    *,
+    conn_id: str | None = None,
+    at: float | None = None,
+    path: PathArgument | None = None,
 ) -> str:
     """Write a frame of `video` as a JPEG or PNG, atomically, and return its path or URL.
 
@@ -73,41 +83,36 @@ def make_poster(
     return target.path
 
 
-def poster_path(video: str) -> str:
-    """The video's path with `.jpg` in place of its extension."""
-    folder, slash, name = video.rpartition("/")
-    stem, _, extension = name.rpartition(".")
-    if not name or extension.lower() in ("jpg", "jpeg"):
-        raise PictureError(f"{redact(video)!r} is not the name of a video.")
-    return f"{folder}{slash}{stem or name}.jpg"
+def poster_path(video: PathArgument) -> str:
+    """The video's path with `.jpg` in place of its extension. Raises PictureError."""
+    with reading(PictureError, f"Video {redact(video)}"):
+        folder, slash, name = address_of(video).rpartition("/")
+        stem, _, extension = name.rpartition(".")
+        if not name or extension.lower() in ("jpg", "jpeg"):
+            raise LocationError("this is not the name of a video")
+        return f"{folder}{slash}{stem or name}.jpg"
 
 
-def picture_target(path: str, conn_id: str | None = None, *, folder_name: str | None = None) -> Target:
+def picture_target(
+    path: PathArgument, conn_id: str | None = None, *, folder_name: str | None = None
+) -> Target:
     """The file that `path` means; it ends in .jpg, .jpeg or .png. Raises DestinationError.
 
     :param folder_name: the file's name if `path` is a folder: it ends with a slash, its last part has no
         dot, or it exists on this machine; None if only a file is accepted.
     """
+    place = None
     try:
-        place = parse_location(path, conn_id)
-    except ValueError as error:
-        raise DestinationError(
-            f"{redact(path)} cannot be written: {error}.", consequence=_CONSEQUENCE
-        ) from error
-    if path.strip() in ("", "None"):
-        what = "No target was given for the picture: the path is empty."
-        raise DestinationError(what, consequence=_CONSEQUENCE)
-    if folder_name is not None:
-        is_folder = path.endswith("/") or "." not in file_name_at(place)
-        if is_folder or (isinstance(place, Path) and place.is_dir()):
-            place = join(place, folder_name)
-    if _suffix(place) in _FORMATS:
+        place = parse_writable(path, conn_id)
+        if folder_name is not None:
+            is_folder = address_of(path).endswith("/") or "." not in file_name_at(place)
+            if is_folder or (isinstance(place, Path) and place.is_dir()):
+                place = join(place, folder_name)
+        if _suffix(place) not in _FORMATS:
+            raise LocationError("its name does not end in .jpg or .png (a folder ends with a slash)")  # noqa: TRY301
         return Target.from_location(place, consequence=_CONSEQUENCE)
-    raise DestinationError(
-        f"{redact(path)} does not end in .jpg or .png (a folder ends with a slash).",
-        consequence=_CONSEQUENCE,
-        remedy="Correct the path. A retry cannot help before that.",
-    )
+    except Exception as error:
+        raise write_error(error, redact(path), place, _CONSEQUENCE) from error
 
 
 def encode_picture(picture: Image.Image, target: Target) -> bytes:

@@ -1,0 +1,207 @@
+"""An address means what it says, at every argument that takes one, or one of our errors says why not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from airflow.sdk import ObjectStoragePath
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from magichour_provider.exceptions import (
+    DestinationError,
+    ImageError,
+    InvalidRequestError,
+    MagicHourError,
+    PictureError,
+)
+from magichour_provider.jobs.state import FileBackend
+from magichour_provider.storage.contact_sheets import ListedVideo, make_contact_sheet
+from magichour_provider.storage.frames import read_frames
+from magichour_provider.storage.images import ImageFile, open_image
+from magichour_provider.storage.locations import ObjectPath, parse_location, redact, resolve_target
+from magichour_provider.storage.posters import make_poster, picture_target
+
+TAKERS = {
+    "image": (open_image, ImageError),
+    "path of a video": (lambda address: resolve_target(address, "p1"), DestinationError),
+    "path of a sheet": (lambda address: picture_target(address, folder_name="sheet.jpg"), DestinationError),
+    "path of a poster": (picture_target, DestinationError),
+    "video": (lambda address: read_frames(address, [0], within=(9, 9)), PictureError),
+    "video of a poster": (lambda address: make_poster(address, path="/tmp/x.jpg"), PictureError),
+    "video of a sheet": (
+        lambda address: make_contact_sheet([ListedVideo(address)], "/tmp/x.jpg"),
+        PictureError,
+    ),
+    "state_path": (lambda address: FileBackend.from_path(address, None).read(), InvalidRequestError),
+}
+BLOB = "iVBORw0KGgo" * 2000
+REFUSED = {
+    "s3:/bucket/a/": "did you mean s3://bucket/a/?",
+    "s3:bucket/a.png": "did you mean s3://bucket/a.png?",
+    "s3//bucket/a.png": "did you mean s3://bucket/a.png?",
+    "s3:///bucket/a.png": "did you mean s3://bucket/a.png?",
+    "GS:/bucket/a.png": "did you mean gs://bucket/a.png?",
+    "other:/bucket/a.png": "did you mean other://bucket/a.png?",
+    "s3:/key@bucket/a.png?sig=SECRET": "did you mean s3://bucket/a.png?",
+    "file:/data/a.png": "did you mean file:///data/a.png?",
+    "file:data/a.png": "a URL has ':///' after its scheme",
+    "file://data/a.png": "three slashes before its absolute path",
+    "https:/host/a.png": "did you mean https://host/a.png?",
+    "s3://": "must name a bucket",
+    "s3://key:SECRET@bucket/a.png": "must be the id of an Airflow connection",
+    "gs://bucket/a.png?generation=7": "a version can be selected in S3 only",
+    "~nosuchuser/a.png": "give an absolute path",
+    "C:\\data\\a.png": "a path of Windows",
+    "\\\\server\\share\\a.png": "a path of Windows",
+    "/data/\0.png": "null character",
+    f"data:image/png;base64,{BLOB}": "a data: URL contains the file itself",
+    BLOB: "more than any path",
+    "": "the path is empty",
+    " None\n": "the path is empty",
+    b"/data/a.png": "it is of type bytes, not a path",
+    7: "it is of type int, not a path",
+}
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+@pytest.mark.parametrize("address", REFUSED, ids=lambda address: repr(address)[:40])
+def test_what_only_looks_like_an_address_is_refused(taker, address):
+    take, kind = TAKERS[taker]
+    with pytest.raises(kind) as refused:
+        take(address)
+    assert REFUSED[address] in refused.value.what
+    assert not refused.value.retryable
+    assert len(str(refused.value)) < 700
+    assert "SECRET" not in str(refused.value)
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+def test_home_of_a_user_without_one_is_refused(taker, monkeypatch):
+    def no_home(path):
+        if str(path).startswith("~"):
+            raise RuntimeError("Could not determine home directory.")
+        return path
+
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    take, kind = TAKERS[taker]
+    with pytest.raises(kind, match="give an absolute path"):
+        take("~/a.png")
+
+
+STARTS = ["", "~", "/", "./", "/proc/", "file:", "file://", "s3:", "nostore://", "data:", "C:"]
+ODD = st.one_of(
+    st.builds(
+        "".join, st.lists(st.one_of(st.sampled_from([*STARTS, "..", "?", "a" * 300]), st.text(max_size=9)))
+    ),
+    st.text(st.characters(codec=None), max_size=50),
+    st.binary(max_size=9),
+    st.none() | st.integers() | st.builds(Path, st.text(max_size=9)),
+)
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+@settings(deadline=None)
+@given(address=ODD)
+def test_odd_address_ends_in_one_of_our_errors(taker, address):
+    """Stores that would be asked over the network are left out."""
+    try:
+        TAKERS[taker][0](address)
+    except MagicHourError as error:
+        message = str(error)
+    else:
+        message = ""
+    assert len(message) < 1500
+    message.encode()
+
+
+def test_an_error_below_a_place_is_ours_also_without_a_working_directory(tmp_path, monkeypatch):
+    def gone():
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    with pytest.raises(DestinationError):
+        resolve_target("video.mp4", "p1")
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        (" /data/a.png\n", Path("/data/a.png")),
+        ("a:b.png", Path("a:b.png")),
+        ("2026-11-28T10:00/a.png", Path("2026-11-28T10:00/a.png")),
+        ("file:///a%20b?c#d", Path("/a b?c#d")),
+        ("s3://b/what?.png", ObjectPath("s3", "s3://b/what?.png")),
+        ("s3://b/a%20b#1.png\t", ObjectPath("s3", "s3://b/a%20b#1.png")),
+        ("s3n://c@b/x", ObjectPath("s3", "s3://b/x", "c")),
+        ("s3://my.bucket.test", ObjectPath("s3", "s3://my.bucket.test/")),
+        (Path("/data/a"), Path("/data/a")),
+        (ObjectStoragePath("file:///data/a"), Path("/data/a")),
+    ],
+)
+def test_address_means_what_it_says(address, place):
+    assert parse_location(address) == place
+
+
+@pytest.mark.parametrize("nothing", [None, "", " ", "None", " None "])
+def test_connection_that_renders_to_nothing_is_the_one_in_the_url(nothing):
+    assert parse_location("s3://minio@bucket/x", nothing).conn_id == "minio"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("{tmp}/clips/\n", "{tmp}/clips/p1.mp4"),
+        (Path("{tmp}/clips"), "{tmp}/clips/p1.mp4"),
+        (Path("{tmp}/file"), "{tmp}/file"),
+        (Path("{tmp}/a.mp4"), "{tmp}/a.mp4"),
+        ("s3://my.bucket.test", "s3://my.bucket.test/p1.mp4"),
+        ("memory://bucket", "memory://bucket/p1.mp4"),
+        ("ObjectStoragePath memory://bucket/clips", "memory://bucket/clips/p1.mp4"),
+        ("ObjectStoragePath memory://bucket/a.mp4", "memory://bucket/a.mp4"),
+        ("ObjectStoragePath file://{tmp}/clips/", "{tmp}/clips/p1.mp4"),
+    ],
+)
+@pytest.mark.usefixtures("memory_store")
+def test_folder_stays_a_folder(tmp_path, path, expected):
+    (tmp_path / "file").touch()
+    given = str(path).format(tmp=tmp_path)
+    if isinstance(path, Path):
+        given = Path(given)
+    elif given.startswith("Object"):
+        given = ObjectStoragePath(given.partition(" ")[2])
+    assert resolve_target(given, "p1").path == expected.format(tmp=tmp_path)
+
+
+def test_version_is_read_and_never_written():
+    assert parse_location("s3://b/x.png?versionId=abc").has_version
+    with pytest.raises(DestinationError, match="can only be read"):
+        resolve_target("s3://b/x.mp4?versionId=abc", "p1")
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("s3://b/what?.png", "s3://b/what?.png"),
+        ("s3://b/x.png?versionId=abc", "s3://b/x.png?versionId=abc"),
+        ("/data/x.png?sig=SECRET", "/data/x.png?..."),
+        ("caf\udce9.png", "caf\\udce9.png"),
+        ("x" * 5000, f"{'x' * 100}…{'x' * 40}"),
+        (f"data:image/png;base64,{BLOB}", "data:image/png;base64,…"),
+        (b"x", "(bytes)"),
+    ],
+)
+def test_address_is_shown_short_and_without_secrets(path, shown):
+    assert redact(path) == shown
+
+
+def test_image_whose_name_is_not_utf8_is_read(tmp_path):
+    from PIL import Image
+
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    Image.new("RGB", (9, 9)).save(path)
+    source = open_image(path)
+    assert isinstance(source, ImageFile)
+    source.display.encode()
