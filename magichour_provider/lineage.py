@@ -22,13 +22,14 @@ from urllib.parse import quote, urlsplit
 from magichour_provider.assets import SCHEME, project_dataset, project_uri
 from magichour_provider.client import library_url
 from magichour_provider.exceptions import LIBRARY_URL
-from magichour_provider.storage.locations import parse_location, url_scheme
+from magichour_provider.storage.locations import address_of, parse_location, url_scheme
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from magichour_provider.hooks.magichour import MagicHourHook
     from magichour_provider.jobs.reference import JobReference
+    from magichour_provider.storage.locations import PathArgument
 
 log = logging.getLogger(__name__)
 
@@ -176,39 +177,40 @@ def facet_classes() -> tuple[type[Any], type[Any]]:
     return MagicHourJobRunFacet, MagicHourVideoDatasetFacet
 
 
-def image_dataset(image: str) -> DatasetName | None:
+def image_dataset(image: PathArgument) -> DatasetName | None:
     """The dataset of an image in any form that an operator accepts; None if it names no file."""
     from magichour_provider.storage.images import UPLOADED_PREFIXES
 
-    if image.startswith(UPLOADED_PREFIXES):
-        return SCHEME, image
-    if url_scheme(image) not in ("http", "https"):
-        return file_dataset(image)
+    address = address_of(image)
+    if address.startswith(UPLOADED_PREFIXES):
+        return SCHEME, address
+    if url_scheme(address) not in ("http", "https"):
+        return file_dataset(address)
     try:
-        url = urlsplit(image)
+        url = urlsplit(address)
     except ValueError:
         return None
     return f"{url.scheme}://{url.netloc.rpartition('@')[2]}", url.path.lstrip("/") or "/"
 
 
-def file_dataset(path: str) -> DatasetName | None:
-    """The dataset of a file on a disk or in an object store; None if it names no file."""
-    if not path.strip():
-        return None
+def file_dataset(path: PathArgument) -> DatasetName | None:
+    """The dataset of a file on a disk or in an object store; None if it has no name in UTF-8."""
     try:
         place = parse_location(path)
-    except ValueError:
+        name = str(place.absolute()) if isinstance(place, Path) else place.url
+        name.encode()
+    except (ValueError, OSError):
         return None
     if isinstance(place, Path):
-        return "file", str(place.absolute())
-    authority, _, key = place.url.partition("://")[2].partition("/")
+        return "file", name
+    authority, _, key = name.partition("://")[2].partition("/")
     return f"{_NAMESPACES.get(place.scheme, place.scheme)}://{authority}", key.lstrip("/") or "/"
 
 
 # --- lineage of the hook
 
 
-def collect_upload(hook: MagicHourHook, image: str) -> None:
+def collect_upload(hook: MagicHourHook, image: PathArgument) -> None:
     """Report that `hook` has read an image. One that is at Magic Hour already is no asset of Airflow's."""
     name = image_dataset(image)
     _collect(hook, inputs=[name if name and name[0] != SCHEME else None])

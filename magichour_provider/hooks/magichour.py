@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from magichour_provider.client.aio import AsyncMagicHourClient
     from magichour_provider.client.settings import ClientSettings
     from magichour_provider.storage.existing import IfExists
+    from magichour_provider.storage.locations import PathArgument
 
 T = TypeVar("T")
 _NO_SUCH_PROJECT = "connection-test"
@@ -101,7 +102,7 @@ class MagicHourHook(BaseHook):
             return False, str(error)
         return True, f"The API key is good: tier {account.tier}, {account.credits} credits."
 
-    def upload(self, image: str, image_conn_id: str | None = None) -> str:
+    def upload(self, image: PathArgument, image_conn_id: str | None = None) -> str:
         """Upload an image and return its `file_path`, which is valid for seven days and for many jobs.
 
         What needs no upload (an https URL, an uploaded `file_path`) is returned as it is.
@@ -136,7 +137,7 @@ class MagicHourHook(BaseHook):
     def download(
         self,
         project_id: str,
-        path: str,
+        path: PathArgument,
         *,
         path_conn_id: str | None = None,
         if_exists: IfExists = "skip",

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from magichour_provider.client.downloads import DownloadStream
     from magichour_provider.client.models import DownloadUrl, VideoProject
     from magichour_provider.client.sync import MagicHourClient
+    from magichour_provider.storage.locations import PathArgument
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def download_videos(
     client: MagicHourClient,
     get_job: Callable[[], VideoProject],
     project_id: str,
-    path: str,
+    path: PathArgument,
     *,
     path_conn_id: str | None = None,
     if_exists: IfExists = "skip",

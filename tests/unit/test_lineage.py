@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,7 +67,9 @@ def names(datasets):
         ("https://example.com", ("https://example.com", "/")),
         ("api-assets/id/a.jpg", ("magichour", "api-assets/id/a.jpg")),
         ("saved-items/id/a.jpg", ("magichour", "saved-items/id/a.jpg")),
+        (Path("/stills/a.jpg"), ("file", "/stills/a.jpg")),
         ("file://elsewhere/a.jpg", None),
+        ("/stills/not-utf8-\udce9.jpg", None),
         ("https://[broken/a.jpg", None),
         ("", None),
     ],

@@ -68,7 +68,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("taker", TAKERS)
 @pytest.mark.parametrize("address", REFUSED, ids=lambda address: repr(address)[:40])
-def test_what_only_looks_like_an_address_is_refused(taker, address):
+def test_false_address_is_refused(taker, address):
     take, kind = TAKERS[taker]
     with pytest.raises(kind) as refused:
         take(address)
@@ -153,15 +153,15 @@ def test_connection_that_renders_to_nothing_is_the_one_in_the_url(nothing):
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("{tmp}/clips/\n", "{tmp}/clips/p1.mp4"),
-        (Path("{tmp}/clips"), "{tmp}/clips/p1.mp4"),
+        ("{tmp}/out/\n", "{tmp}/out/p1.mp4"),
+        (Path("{tmp}/out"), "{tmp}/out/p1.mp4"),
         (Path("{tmp}/file"), "{tmp}/file"),
         (Path("{tmp}/a.mp4"), "{tmp}/a.mp4"),
         ("s3://my.bucket.test", "s3://my.bucket.test/p1.mp4"),
         ("memory://bucket", "memory://bucket/p1.mp4"),
-        ("ObjectStoragePath memory://bucket/clips", "memory://bucket/clips/p1.mp4"),
+        ("ObjectStoragePath memory://bucket/out", "memory://bucket/out/p1.mp4"),
         ("ObjectStoragePath memory://bucket/a.mp4", "memory://bucket/a.mp4"),
-        ("ObjectStoragePath file://{tmp}/clips/", "{tmp}/clips/p1.mp4"),
+        ("ObjectStoragePath file://{tmp}/out/", "{tmp}/out/p1.mp4"),
     ],
 )
 @pytest.mark.usefixtures("memory_store")
