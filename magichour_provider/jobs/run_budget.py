@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from magichour_provider.airflow_internals import NEVER_EXPIRE, all_xcoms, task_states
 from magichour_provider.exceptions import (
@@ -75,22 +75,6 @@ class BudgetEntry:
         return self.task_id, self.map_index
 
 
-class BudgetStore(Protocol):
-    """Where the tasks of a run write and read their entries."""
-
-    def write(self, entry: dict[str, Any]) -> None:
-        """Write this task's entry over its last one."""
-
-    def read(self) -> Iterable[dict[str, Any]]:
-        """Every task's entry, this one's included."""
-
-    def read_own(self) -> Mapping[str, Any] | None:
-        """What an earlier attempt of this task has written last."""
-
-    def running(self) -> set[TaskKey]:
-        """The tasks that run at this moment."""
-
-
 class XComBudgetStore:
     """The entries of those tasks of one run that have `max_credits_per_run`."""
 
@@ -135,7 +119,7 @@ class RunBudget:
     def __init__(
         self,
         limit: float,
-        store: BudgetStore,
+        store: XComBudgetStore,
         key: TaskKey,
         cancellation: Cancellation | None,
         sleep: Callable[[float], None] = time.sleep,
@@ -204,10 +188,8 @@ class RunBudget:
         for attempt in count():
             self._write(reserved=cost)
             others = self._read_others()
-            if (
-                sum(other.spent + other.reserved for other, _ in others) + self._own_total(cost)
-                <= self._limit
-            ):
+            total = self._entry.spent + cost + sum(other.spent + other.reserved for other, _ in others)
+            if total <= self._limit:
                 if self._entry.waiting:
                     self._write(waiting=False)
                 return
@@ -227,7 +209,7 @@ class RunBudget:
                 return
 
     def _refuse_beyond(self, committed: int, cost: int) -> None:
-        if committed + self._own_total(cost) <= self._limit:
+        if committed + self._entry.spent + cost <= self._limit:
             return
         self._write(reserved=0, waiting=False)
         raise BudgetError(
@@ -235,9 +217,6 @@ class RunBudget:
             f"{_ARGUMENT}, {self._limit:g}.",
             remedy="Raise the limit, or clear this task in a run that has credits left.",
         )
-
-    def _own_total(self, cost: int) -> int:
-        return self._entry.spent + cost
 
     @staticmethod
     def _committed(others: Iterable[tuple[BudgetEntry, bool]]) -> int:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, wraps
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow.listeners import hookimpl
 from airflow.providers.common.compat.sdk import (
@@ -117,14 +117,6 @@ def as_fail_exception(task: object, error: MagicHourError) -> Exception:
 # The XCom of a failure
 
 
-class ReportsFailure(Protocol):
-    """An operator that knows which job it is about, and what the job costs in credits."""
-
-    do_xcom_push: bool
-    linked_project_id: str | None
-    credits_charged: int | None
-
-
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
 
@@ -132,7 +124,7 @@ def reports_failure(method: MethodT) -> MethodT:
     """Let `execute` or `execute_complete` push the XCom `magichour_error` before one of our errors leaves."""
 
     @wraps(method)
-    def reporting(self: ReportsFailure, context: Context, *args: Any, **kwargs: Any) -> Any:
+    def reporting(self: Any, context: Context, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, context, *args, **kwargs)
         except Exception as error:
@@ -165,7 +157,7 @@ def describe_error(
     }
 
 
-def _push_error(task: ReportsFailure, context: Context, raised: Exception) -> None:
+def _push_error(task: Any, context: Context, raised: Exception) -> None:
     error = _find_magichour_error(raised)
     if error is None or not task.do_xcom_push:
         return
@@ -225,15 +217,6 @@ def kill_message(project_id: str, credits_charged: int | None) -> str:
         f"Task killed. Job {project_id} is still running at Magic Hour and {credits} charged: "
         f"{library_url(project_id)} Clear this task, or use VideoJobSensor and DownloadVideoOperator, to get "
         "the video at no further cost."
-    )
-
-
-def killed_error(project_id: str) -> TaskKilledError:
-    """The error of a task that was killed while it waited, or before it could succeed."""
-    return TaskKilledError(
-        f"Task killed. Job {project_id} continues at Magic Hour: {library_url(project_id)}.",
-        consequence="Its credits remain charged.",
-        remedy="A new attempt of this task re-attaches to it at no cost.",
     )
 
 

@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
 
 from magichour_provider.airflow_internals import TaskDeferralError, current_task_state
 from magichour_provider.client import library_url
-from magichour_provider.exceptions import MagicHourError
+from magichour_provider.exceptions import MagicHourError, TaskKilledError
 from magichour_provider.jobs.reference import (
     DEFAULT_CONN_ID,
     JobReference,
@@ -36,7 +36,6 @@ from magichour_provider.operators._base import (
     OpenLineageMixin,
     as_fail_exception,
     kill_message,
-    killed_error,
     log_from_signal_handler,
     map_non_retryable,
     reports_failure,
@@ -343,7 +342,12 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
 
     def _raise_if_killed(self) -> None:
         if self._killed:
-            raise killed_error(str(self.linked_project_id))
+            job_id = str(self.linked_project_id)
+            raise TaskKilledError(
+                f"Task killed. Job {job_id} continues at Magic Hour: {library_url(job_id)}.",
+                consequence="Its credits remain charged.",
+                remedy="A new attempt of this task re-attaches to it at no cost.",
+            )
 
     @contextmanager
     def _fail_resume_without_retry(

@@ -48,13 +48,6 @@ def test_retry_reattaches_after_a_kill(tries, monkeypatch, magichour_sandbox):
     assert (result["project_id"], result["status"]) == (job["id"], "complete")
 
 
-def test_retry_reattaches_to_a_complete_job(tries, monkeypatch, magichour_sandbox):
-    magichour_sandbox.control.behaviour(render_seconds=0)
-    killed_while_waiting(tries, monkeypatch)
-    assert tries()["project_id"] == jobs(magichour_sandbox)[0]["id"]
-    assert len(jobs(magichour_sandbox)) == 1
-
-
 @pytest.mark.parametrize("status", ["error", "canceled"])
 def test_retry_submits_again_after_a_failed_job(tries, monkeypatch, magichour_sandbox, status):
     magichour_sandbox.control.behaviour(render_seconds=3600)
@@ -75,13 +68,6 @@ def test_changed_name_reattaches(tries, monkeypatch, magichour_sandbox):
     killed_while_waiting(tries, monkeypatch)
     tries(name="changed")
     assert len(jobs(magichour_sandbox)) == 1
-
-
-def test_clear_after_success_submits_again(tries, magichour_sandbox):
-    first = tries()
-    second = tries(cleared=True)
-    assert first["project_id"] != second["project_id"]
-    assert len(jobs(magichour_sandbox)) == 2
 
 
 def test_clear_after_unaccepted_success_reattaches(tries, magichour_sandbox):
@@ -251,23 +237,6 @@ def test_unreadable_state_submits_nothing(tries, magichour_sandbox, fails_for_go
     with fails_for_good(match="cannot be read"):
         tries()
     assert jobs(magichour_sandbox) == []
-
-
-def test_unknown_outcome_fails_the_retry(tries, magichour_sandbox, fails_for_good):
-    magichour_sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
-    for _ in range(2):
-        with fails_for_good(match="library"):
-            tries()
-    assert len(jobs(magichour_sandbox)) == 1
-
-
-def test_refused_create_leaves_no_state(tries, magichour_sandbox, fails_for_good):
-    magichour_sandbox.control.faults([{**CREATES, "status": 422, "body": {"message": "no"}, "times": 1}])
-    with fails_for_good(match="422"):
-        tries()
-    assert KEY not in tries.store
-    assert tries()["status"] == "complete"
-    assert len(jobs(magichour_sandbox)) == 1
 
 
 @pytest.mark.parametrize("trouble", [RuntimeError("disk"), AirflowTaskTimeout("time is up")])

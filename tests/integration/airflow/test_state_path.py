@@ -89,17 +89,6 @@ def test_later_run_waits_for_the_job_of_a_killed_run(render, monkeypatch, magich
     assert (result["project_id"], result["status"]) == (job["id"], "complete")
 
 
-@pytest.mark.parametrize("status", ["error", "canceled"])
-def test_retry_submits_again_after_a_failed_job(render, monkeypatch, magichour_sandbox, status):
-    magichour_sandbox.control.behaviour(render_seconds=3600)
-    killed_while_waiting(render, monkeypatch)
-    magichour_sandbox.control.set_job(jobs(magichour_sandbox)[0]["id"], status)
-    magichour_sandbox.control.behaviour(render_seconds=0)
-    second = render()
-    assert render() == second
-    assert len(jobs(magichour_sandbox)) == 2
-
-
 def test_changed_image_submits_again(render, magichour_sandbox, tmp_path):
     image = tmp_path / "cat.png"
     results = []
@@ -107,12 +96,6 @@ def test_changed_image_submits_again(render, magichour_sandbox, tmp_path):
         Image.new("RGB", (64, 64), (shade, 0, 0)).save(image)
         results.append(render(image=str(image))["project_id"])
     assert results[0] == results[1] != results[2]
-    assert len(jobs(magichour_sandbox)) == 2
-
-
-def test_another_state_path_submits_again(render, magichour_sandbox, tmp_path):
-    render()
-    render(state_path=str(tmp_path / "other.json"))
     assert len(jobs(magichour_sandbox)) == 2
 
 
