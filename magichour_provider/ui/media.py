@@ -151,11 +151,11 @@ def get_fresh_link(rows: Sequence[TaskRow]) -> str:
         raise MediaRefusedError("This task has no job yet.")
 
     def load() -> str:
-        try:
+        project = None
+        with suppress(NotFoundError):
             project = _client(conn_id).get_video(project_id)
-        except NotFoundError:
-            what = f"Job {project_id} was deleted at Magic Hour."
-            raise JobDeletedError(what, project_id=project_id) from None
+        if project is None or not project.enabled:
+            raise JobDeletedError(f"Job {project_id} was deleted at Magic Hour.", project_id=project_id)
         if not is_playable(project):
             raise JobNotCompleteError(f"Job {project_id} has no video yet.", project_id=project_id)
         return project.downloads[0].url.get_secret_value()
@@ -163,7 +163,7 @@ def get_fresh_link(rows: Sequence[TaskRow]) -> str:
     try:
         return answers.get(("link", conn_id, project_id), LINK_SECONDS, load)
     except MagicHourError as error:
-        raise MediaRefusedError(str(error)) from None
+        raise MediaRefusedError(error.what) from None  # its remedy is for a task
 
 
 def connection_ids_in_environment() -> set[str]:

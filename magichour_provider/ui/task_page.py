@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from magichour_provider import exceptions
 from magichour_provider.client import library_url
 from magichour_provider.client.models import JobStatus
-from magichour_provider.exceptions import MagicHourError, NotFoundError
+from magichour_provider.exceptions import JobDeletedError, MagicHourError, NotFoundError
 from magichour_provider.operators._base import describe_error
 from magichour_provider.polling.outcome import from_project, status_text
 from magichour_provider.storage.locations import redact
@@ -31,13 +31,23 @@ T = TypeVar("T")
 
 _ENDED = frozenset({JobStatus.COMPLETE.value, JobStatus.ERROR.value, JobStatus.CANCELED.value})
 _REFRESH_SECONDS = 5
-_GONE = "Magic Hour does not have this job. It was deleted, or the connection uses another account."
+_DELETED = (
+    "Magic Hour does not have this video any more: a user or a task with delete_remote deleted it, or the "
+    "connection uses another account. A deleted video cannot be restored."
+)
+_SAVED = (
+    "The video was deleted at Magic Hour after it was saved. Its file is named below. No new job is needed."
+)
+_DELETED_REMEDY = (
+    "If the video was deleted on purpose, there is nothing to do. If you need another one, clear the "
+    "submitting task: its new job is charged again."
+)
 UNKNOWN_FAILURE = Failure(
     title="The task failed",
     message="It did not write an error that could be shown here.",
     remedy=(
-        "Read the task's log. On Airflow 3.3, clearing the task re-attaches to a job that was submitted, at "
-        "no cost."
+        "Read the task's log. On Airflow 3.3, clearing the task re-attaches to its job at no cost, if Magic "
+        "Hour still has the job."
     ),
 )
 
@@ -70,6 +80,8 @@ def build_task_page(rows: Sequence[TaskRow]) -> tuple[TaskPage, str | None]:
     written = row if row.is_contact_sheet and "path" in row.result else media.download_task(rows)
     if written is not None:
         page = replace(page, file=media.describe_file(written))
+        if row.failure.get("error") == JobDeletedError.__name__:
+            page = replace(page, failure=Failure(JobDeletedError.title, _SAVED))
         try:
             media.open_file(written, poster=row.is_contact_sheet).close()
         except MediaError as error:
@@ -100,7 +112,7 @@ def explain(failure: Mapping[str, Any]) -> Failure:
     return Failure(
         title=error.title,
         message=message.removesuffix(error.default_remedy).strip() or message,
-        remedy=error.default_remedy,
+        remedy=_DELETED_REMEDY if error is JobDeletedError else error.default_remedy,
         code=as_text(failure.get("code")),
         credits=credits_sentence,
     )
@@ -117,10 +129,11 @@ def _with_live_status(
     try:
         project = media.get_project(media.conn_id_of_job(rows), project_id)
     except NotFoundError:
-        return _with_note(page, _GONE), None
+        return _without_video(page), None
     except MagicHourError as error:
         return _with_note(page, f"Magic Hour could not be asked. {error}"), None
     charged, status = project.credits_charged, status_text(project)
+    is_running = project.enabled and status not in _ENDED
     page = replace(
         page,
         status=status,
@@ -129,8 +142,10 @@ def _with_live_status(
         end_seconds=page.end_seconds or project.end_seconds,
         credits_charged=page.credits_charged if charged is None else charged,
         submitted_at=page.submitted_at or project.created_at,
-        refresh_seconds=page.refresh_seconds if status in _ENDED else _REFRESH_SECONDS,
+        refresh_seconds=_REFRESH_SECONDS if is_running else page.refresh_seconds,
     )
+    if not project.enabled:
+        return _without_video(page), None
     outcome = from_project(project)
     failure = outcome.error() if outcome is not None else None
     if failure is not None and page.failure in (None, UNKNOWN_FAILURE):
@@ -138,6 +153,15 @@ def _with_live_status(
     if not media.is_playable(project):
         return page, None
     return replace(page, player=Player(f"video?{page.key.query}")), media.link_origin(project)
+
+
+def _without_video(page: TaskPage) -> TaskPage:
+    """The page of a job that was deleted at Magic Hour."""
+    what, remedy = (_DELETED, _DELETED_REMEDY) if page.file is None else (_SAVED, None)
+    if page.failure == UNKNOWN_FAILURE:  # its remedy is true only of a job that exists
+        return replace(page, failure=Failure(JobDeletedError.title, what, remedy))
+    is_named = page.failure is not None and page.failure.message == what
+    return page if is_named else _with_note(page, what)
 
 
 class _JobSummary:

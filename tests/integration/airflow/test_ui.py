@@ -10,11 +10,13 @@ import sys
 from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
 import httpx
 import pytest
 from ui_stage import words
 
+from magichour_provider.ui.plugin import MagicHourPlugin
 from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS
 
 pytestmark = pytest.mark.skipif(not AIRFLOW_V_3_1_PLUS, reason="Airflow 3.0 has no place for pages")
@@ -182,14 +184,31 @@ def test_job_that_failed_after_its_submission_is_explained(ui):
     assert "would be refused again" in page
 
 
-def test_deleted_job_is_named(ui):
+@pytest.mark.parametrize("answer", ["disabled", "not_found"])
+def test_deleted_video_is_not_advised_to_be_rendered_again(ui, answer):
     ui.set_roots("")
+    body = {"assets": {"image_file_path": "saved-items/a.png"}, "end_seconds": 5}
+    api = httpx.Client(base_url=ui.sandbox.url, headers={"Authorization": "Bearer a-key"}, trust_env=False)
+    job = api.post("/v1/image-to-video", json=body).json()["id"]
+    ui.sandbox.control.set_job(job, "complete")
+    ui.sandbox.control.behaviour(deleted=answer)
+    assert api.delete(f"/v1/video-projects/{job}").status_code == 204
     for task in ("render", "download"):
-        ui.forge(task, project_id="gone0000000000000000")
-    page = ui.get("task", "download")
-    assert "Magic Hour does not have this job" in words(page)
-    assert 'data-testid="player"' not in page.text
+        ui.forge(task, project_id=job)
+    saved = ui.get("task", "download")
+    assert "deleted at Magic Hour after it was saved. Its file is named below" in words(saved)
     assert ui.get("video", "download").status_code == 404
+    ui.forge("download", path=None)
+    gone = ui.get("task", "render")
+    assert "a user or a task with delete_remote deleted it" in words(gone)
+    for page in (saved, gone):
+        assert 'data-testid="player"' not in page.text
+        assert 'data-testid="failure"' not in page.text
+        assert "data-refresh-seconds" not in page.text
+        assert "submit it again" not in words(page)
+    refusal = words(ui.get("video", "render"))
+    assert f"Job {job} was deleted at Magic Hour." in refusal
+    assert "again" not in refusal
 
 
 def test_page_without_magic_hour_is_shown(ui):
@@ -208,6 +227,21 @@ def test_invalid_addresses(ui):
         assert ui.get(path, task).status_code == 404
     assert ui.get("task", "download", map_index="7").status_code == 404
     assert ui.get("no-such-page").status_code == 404
+
+
+def test_documented_addresses_are_those_of_the_pages(ui):
+    text = (Path(__file__).parents[3] / "docs" / "ui.md").read_text().partition("## Addresses")[2]
+    listed = re.findall(r"^\| `/magichour/([^`]*)` \|", text, re.MULTILINE)
+    pages = {path.partition("?")[0] for path in listed}
+    assert pages == {*ROUTES, "static/"}
+    for path in listed:
+        task = "download" if path.endswith("?TASK") else None
+        assert (
+            ui.get("static/page.js" if path == "static/" else path.partition("?")[0], task).status_code == 200
+        )
+    views = {view["destination"]: view["url_route"] for view in MagicHourPlugin.external_views}
+    assert f"| `/plugin/{views['nav']}` |" in text
+    assert f"/tasks/TASK/plugin/{views['task_instance']}` |" in text
 
 
 def test_plus_in_a_run_id_may_be_unescaped(ui):

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 
 from magichour_provider.airflow_internals import task_state_rows
 from magichour_provider.client.models import VideoProject
-from magichour_provider.exceptions import NetworkError
+from magichour_provider.exceptions import JobDeletedError, NetworkError
 from magichour_provider.ui import media, queries
 from magichour_provider.ui.gallery import build_gallery
 from magichour_provider.ui.queries import LINK_KEY
@@ -356,3 +356,19 @@ def test_tab_shows_the_latest_status_and_magic_hours_first(db, monkeypatch):
     monkeypatch.setattr(media, "get_project", lambda conn_id, project_id: refunded)
     page, _ = build_task_page(rows)
     assert (page.status, page.credits_charged, page.is_live) == ("error", 0, True)
+
+
+@pytest.mark.parametrize("error", [{}, {"error": "JobDeletedError", "message": "Job job1 was deleted."}])
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_failure_after_a_deletion_says_that_it_may_be_on_purpose(db, monkeypatch, error, is_saved):
+    deleted = VideoProject.model_validate({"id": "job1", "status": "complete", "enabled": False})
+    monkeypatch.setattr(media, "get_project", lambda conn_id, project_id: deleted)
+    key = db.task("a", "wait", "job1", ago=1, state="failed", **({"magichour_error": error} if error else {}))
+    if is_saved:
+        db.task("a", "download", "job1", return_value=result("job1", path="/videos/job1.mp4"))
+    page, _ = build_task_page(queries.get_tasks_of_job(db.session, queries.get_task(db.session, key)))
+    assert page.failure.title == JobDeletedError.title
+    texts = " ".join(filter(None, (page.failure.message, page.failure.remedy, *page.notes)))
+    assert ("after it was saved" in texts) == is_saved
+    assert ("on purpose, there is nothing to do" in texts) == (not is_saved)
+    assert page.refresh_seconds is None
