@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 T = TypeVar("T")
-REQUEST_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError)
+REQUEST_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError, OverflowError)
 """What aiohttp raises for a request; ValueError for a URL or a proxy that cannot be used."""
 NEVER_SENT = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
     aiohttp.ClientHttpProxyError,
+    aiohttp.InvalidURL,
+    UnicodeError,
 )
 """Errors before the request left: the server certainly did not receive it."""
 _KEEP_ALIVE_SECONDS = 30.0
@@ -49,7 +51,10 @@ async def build_session(settings: ClientSettings, *, max_connections: int = 8) -
     The certificates are read in a thread, as that takes some 25 ms.
 
     :param max_connections: how many sockets it opens at most.
+
+    Raises ConfigurationError for certificates or a proxy that cannot be used.
     """
+    proxy_for(settings, settings.base_url)
     connector = aiohttp.TCPConnector(
         limit=max_connections,
         keepalive_timeout=_KEEP_ALIVE_SECONDS,
@@ -89,7 +94,6 @@ class AsyncMagicHourClient:
         self._session = session
         self._settings = settings
         self._base_url = settings.base_url.rstrip("/")
-        self._headers = protocol.headers(settings.api_key)
         self._proxy = proxy_for(settings, settings.base_url)
         seconds = settings.timeout
         self._timeout = aiohttp.ClientTimeout(total=2 * seconds, sock_connect=seconds, sock_read=seconds)
@@ -185,8 +189,8 @@ class AsyncMagicHourClient:
             async with self._session.request(
                 request.method,
                 self._base_url + request.path,
-                json=request.json,
-                headers=self._headers,
+                data=request.content(),
+                headers=request.headers(self._settings.api_key),
                 proxy=self._proxy,
                 allow_redirects=False,
                 timeout=self._timeout,
@@ -201,6 +205,7 @@ class AsyncMagicHourClient:
                 self._base_url,
                 _without_secrets(error),
                 may_have_arrived=not isinstance(error, NEVER_SENT),
+                proxy=self._proxy,
             ) from None
         return protocol.parse_response(request, body.response(response.status, response.headers))
 

@@ -30,6 +30,7 @@ from magichour_provider.client.models import (
     UploadTargets,
     VideoProject,
 )
+from magichour_provider.client.settings import mask_proxy
 
 T = TypeVar("T")
 USER_AGENT = f"airflow-provider-magichour/{__version__}"
@@ -112,6 +113,20 @@ class Request(Generic[T]):
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
 
+    def content(self) -> bytes | None:
+        """The body as JSON in ASCII, so that each text can be sent."""
+        return None if self.json is None else jsonlib.dumps(self.json).encode()
+
+    def headers(self, api_key: str) -> dict[str, str]:
+        """Headers of a request to the API, never of one to storage: signed URLs take no authorization."""
+        headers = {
+            "Authorization": f"Bearer {api_key}",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": USER_AGENT,
+        }
+        return headers if self.json is None else {**headers, "Content-Type": "application/json"}
+
 
 # ---------------------------------------------------------------------------------------------------
 # Requests, one for each operation of the API that the provider uses (docs: api-reference).
@@ -172,16 +187,6 @@ def _project_path(project_id: str) -> str:
 
 # ---------------------------------------------------------------------------------------------------
 # Responses.
-
-
-def headers(api_key: str) -> dict[str, str]:
-    """Headers of requests to the API, never of those to storage: signed URLs take no authorization."""
-    return {
-        "Authorization": f"Bearer {api_key}",
-        "Accept": "application/json",
-        "Accept-Encoding": "identity",
-        "User-Agent": USER_AGENT,
-    }
 
 
 def parse_response(request: Request[T], response: Response, *, now: datetime | None = None) -> T:
@@ -313,18 +318,23 @@ class RetryPolicy:
 
 
 def network_error(
-    request: Request[Any], host: str, cause: Exception, *, may_have_arrived: bool
+    request: Request[Any], host: str, cause: Exception, *, may_have_arrived: bool, proxy: str | None = None
 ) -> errors.MagicHourError:
     """The error for a request without an answer.
 
-    :param may_have_arrived: False if no connection was made, so that the server certainly did not get it.
+    :param may_have_arrived: False if no byte of the request was sent, so that the server did not get it.
+    :param proxy: URL of the proxy that the request was sent through.
     """
     reason = str(cause) or type(cause).__name__
+    way = _through(proxy)
     if request.is_create and may_have_arrived:
-        return errors.SubmissionUnknownError(f"{request} was sent to {host} and no answer came ({reason}).")
+        return errors.SubmissionUnknownError(
+            f"{request} was sent to {host}{way} and no answer came ({reason})."
+        )
+    checked = "the connection's host" if proxy is None else "the proxy and the connection's host"
     return errors.NetworkError(
-        f"{host} gave no answer to {request} ({reason}).",
-        remedy="Check the connection's host; if it is right, retry later.",
+        f"{host} gave no answer to {request}{way} ({reason}).",
+        remedy=f"Check {checked}; if the address is right, retry later.",
     )
 
 
@@ -332,14 +342,19 @@ def network_error(
 # Storage. No error contains a signed URL.
 
 
-def download_broke(error: Exception) -> errors.DownloadError:
+def download_broke(error: Exception, proxy: str | None = None) -> errors.DownloadError:
     """The error for a download whose connection broke."""
-    return errors.DownloadError(f"The connection to the video's storage broke ({type(error).__name__}).")
+    reason = f"{type(error).__name__}{_through(proxy)}"
+    return errors.DownloadError(f"The connection to the video's storage broke ({reason}).")
 
 
-def upload_broke(error: Exception) -> errors.NetworkError:
+def upload_broke(error: Exception, proxy: str | None = None) -> errors.NetworkError:
     """The error for an upload without an answer."""
-    return errors.NetworkError(f"Uploading the image failed ({type(error).__name__}).")
+    return errors.NetworkError(f"Uploading the image failed ({type(error).__name__}{_through(proxy)}).")
+
+
+def _through(proxy: str | None) -> str:
+    return "" if proxy is None else f" through the proxy {mask_proxy(proxy)}"
 
 
 def check_upload(status: int) -> None:

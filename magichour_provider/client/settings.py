@@ -6,10 +6,14 @@ connection form: the provider info reads the form from here, the connection its 
 
 from __future__ import annotations
 
+import os
+import re
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from magichour_provider.exceptions import ConfigurationError
@@ -85,7 +89,8 @@ class ClientSettings:
         if not (self.api_key.isascii() and self.api_key.isprintable()) or " " in self.api_key:
             raise ConfigurationError("The API key has a character that no API key has, such as a space.")
         _check_base_url(self.base_url)
-        _check_proxy(self.proxy)
+        if self.proxy is not None:
+            _check_proxy(self.proxy, "The extra 'proxy'")
 
     @classmethod
     def form_fields(cls) -> dict[str, dict[str, Any]]:
@@ -100,17 +105,34 @@ class ClientSettings:
         return RetryPolicy(max_attempts=self.max_attempts)
 
     def tls(self) -> ssl.SSLContext | bool:
-        """How certificates are checked; False for not at all. Takes some 25 ms."""
+        """How certificates are checked; False for not at all. Takes some 25 ms.
+
+        Without a `ca_bundle`, the environment's SSL_CERT_FILE or SSL_CERT_DIR is read, else certifi's file.
+        Raises ConfigurationError, with the name of the setting or variable, for one that cannot be read.
+        """
         import httpx
 
         if not self.verify:
             return False
-        if self.ca_bundle is None:
-            return httpx.create_ssl_context()
+        names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
+        sources = {name: os.environ[name] for name in names if os.environ.get(name)}
+        cafile, capath = sources.get("SSL_CERT_FILE"), sources.get("SSL_CERT_DIR")
+        if self.ca_bundle is not None:
+            cafile, sources = self.ca_bundle, {"ca_bundle": self.ca_bundle, **sources}
         try:
-            return ssl.create_default_context(cafile=self.ca_bundle)
-        except OSError as error:
-            raise ConfigurationError(f"The CA bundle {self.ca_bundle!r} cannot be read: {error}.") from error
+            if cafile is not None:
+                return ssl.create_default_context(cafile=cafile)
+            if capath is None:
+                return httpx.create_ssl_context(trust_env=False)
+            if not any(map(os.path.isdir, capath.split(os.pathsep))):  # which OpenSSL does not check
+                raise NotADirectoryError(capath)
+            return ssl.create_default_context(capath=capath)
+        except (OSError, ValueError) as error:
+            given = ", ".join(f"{name}={value!r}" for name, value in sources.items())
+            raise ConfigurationError(
+                f"The certificate authorities cannot be loaded ({error}), by {given or 'certifi'}.",
+                remedy="Correct this setting of the connection or of the environment, then clear the task.",
+            ) from None
 
 
 def _check_base_url(base_url: str) -> None:
@@ -126,29 +148,70 @@ def _check_base_url(base_url: str) -> None:
         raise ConfigurationError(f"The host {base_url!r} is not an http(s) URL.")
 
 
-def _check_proxy(proxy: str | None) -> None:
-    import httpx
-
-    try:
-        usable = proxy is None or httpx.Proxy(proxy).url.scheme in ("http", "https")
-    except (httpx.InvalidURL, ValueError):
-        usable = False
-    if not usable:
-        raise ConfigurationError("The proxy is not a URL such as http://proxy.example:3128.")
+# ---------------------------------------------------------------------------------------------------
+# Proxies. Both clients ask `proxy_for`, so that they read the environment alike.
 
 
 def proxy_for(settings: ClientSettings, url: str) -> str | None:
     """The proxy for a URL: the settings', or the environment's as the standard library reads it.
 
-    Raises ValueError, without the URL, if it cannot be read.
+    Raises ConfigurationError, with the name of the variable and without a password, for a proxy that cannot
+    be used; ValueError, without the URL, if that cannot be read.
     """
     if settings.proxy is not None:
-        return settings.proxy
+        return _check_proxy(settings.proxy, "The extra 'proxy'")
     try:
         target = urlsplit(url)
+        port = target.port or {"http": 80, "https": 443}.get(target.scheme)
     except ValueError:
         raise ValueError("not a URL") from None
     proxies = getproxies()
-    if proxy_bypass(target.netloc.rpartition("@")[2]):
+    kind = target.scheme if proxies.get(target.scheme) else "all"
+    host = target.hostname or ""
+    if not proxies.get(kind) or _is_in_no_proxy(host, port, proxies.get("no", "")) or proxy_bypass(host):
         return None
-    return proxies.get(target.scheme) or proxies.get("all")
+    name = next((name for name in os.environ if name.lower() == f"{kind}_proxy"), "The system's proxy")
+    return _check_proxy(proxies[kind], name)
+
+
+def _is_in_no_proxy(host: str, port: int | None, no_proxy: str) -> bool:
+    """Whether NO_PROXY has the host: as `*`, its name or domain, address or network, with or without port."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        address = None
+    for entry in re.split(r"[\s,]+", no_proxy.strip().lower()):
+        match = re.fullmatch(r"\[(.*)\](?::(\d+))?|([^:]*):(\d+)|(.+)", entry)
+        if match is None or int(match[2] or match[4] or port or 0) != (port or 0):
+            continue
+        name = match[1] or match[3] or match[5] or ""
+        domain = name.lstrip("*.")
+        if name == "*" or (domain and f".{host}".endswith(f".{domain}")):
+            return True
+        with suppress(ValueError):
+            if address is not None and address in ip_network(name, strict=False):
+                return True
+    return False
+
+
+def _check_proxy(proxy: str, source: str) -> str:
+    """The proxy's URL; `http://` may be missing. Raises ConfigurationError, without the proxy's password."""
+    url = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        parts = urlsplit(url)
+        is_url = bool(parts.hostname) and parts.port != 0 and re.search(r"[\s\0-\x1f]", url) is None
+    except ValueError:
+        parts, is_url = SplitResult("", "", "", "", ""), False
+    if is_url and parts.scheme in ("http", "https"):
+        return url
+    what = f"is a {parts.scheme} proxy" if is_url else "is not a URL such as http://proxy.example:3128"
+    raise ConfigurationError(
+        f"{source} {what}; only http proxies can be used.",
+        remedy="Set an http proxy, or except the host by NO_PROXY, then clear the task.",
+    )
+
+
+def mask_proxy(proxy: str) -> str:
+    """A proxy's URL without user name and password."""
+    parts = urlsplit(proxy)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
@@ -26,7 +26,7 @@ from magichour_provider.client.models import (
     VideoProject,
 )
 from magichour_provider.client.protocol import BoundedBody, RetryPolicy
-from magichour_provider.client.settings import ClientSettings
+from magichour_provider.client.settings import ClientSettings, proxy_for
 from magichour_provider.exceptions import MagicHourError
 
 if TYPE_CHECKING:
@@ -36,25 +36,67 @@ if TYPE_CHECKING:
     from magichour_provider.client.downloads import DownloadStream, ResumePoint
 
 T = TypeVar("T")
-REQUEST_ERRORS = (httpx.HTTPError, httpx.InvalidURL, TimeoutError, UnicodeError)
-"""What httpx raises for a request, an unusable URL included."""
-NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+REQUEST_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError, OverflowError)
+"""What a request raises: httpx's own errors, and those of encoders, sockets and TLS that it lets through."""
+NEVER_SENT = (
+    *(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError),
+    *(httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError),
+)
 """Errors before the request left: the server certainly did not receive it."""
 
 
-def build_http_client(settings: ClientSettings) -> httpx.Client:
-    """An httpx client with the settings' timeouts, certificates and proxy. Takes some 25 ms.
+class ProxiedTransport(httpx.BaseTransport):
+    """Sends each request through the proxy that `proxy_for` gives, as `AsyncMagicHourClient` does.
 
     It keeps no connection open. A create on a kept connection that the server has just closed cannot be
     distinguished from a create that was received, and would end as SubmissionUnknownError.
     """
-    return httpx.Client(
-        timeout=httpx.Timeout(settings.timeout),
-        verify=settings.tls(),
-        proxy=settings.proxy,
-        follow_redirects=False,
-        limits=httpx.Limits(max_keepalive_connections=0),
-    )
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self._settings, self._tls = settings, settings.tls()
+        self._transports: dict[str | None, httpx.HTTPTransport] = {}
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request. Raises ConfigurationError if the environment's proxy cannot be used."""
+        proxy = proxy_for(self._settings, str(request.url))
+        if proxy not in self._transports:
+            limits = httpx.Limits(max_keepalive_connections=0)
+            self._transports[proxy] = httpx.HTTPTransport(
+                verify=self._tls, proxy=proxy, limits=limits, trust_env=False
+            )
+        return self._transports[proxy].handle_request(request)
+
+    def close(self) -> None:
+        """Close the connections."""
+        for transport in self._transports.values():
+            transport.close()
+
+
+class SendTrace:
+    """Observes httpcore while it sends a request: whether it began, and whether the request may have left.
+
+    A proxy that breaks off while it is asked for a tunnel raises the same error as a server that breaks off
+    after it received the request.
+    """
+
+    def __init__(self) -> None:
+        self.has_begun = self.may_have_left = False
+
+    def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        """An event of httpcore (httpcore's docs: extensions, `trace`)."""
+        self.has_begun = True
+        if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+            self.may_have_left = True
+
+
+def build_http_client(settings: ClientSettings) -> httpx.Client:
+    """An httpx client with the settings' timeout, certificates and proxy. Takes some 25 ms.
+
+    Raises ConfigurationError for certificates or a proxy that cannot be used.
+    """
+    proxy_for(settings, settings.base_url)
+    timeout = httpx.Timeout(settings.timeout)
+    return httpx.Client(transport=ProxiedTransport(settings), timeout=timeout, trust_env=False)
 
 
 def send_with_retries(
@@ -83,7 +125,6 @@ class MagicHourClient:
         self._http = http
         self._settings = settings
         self._base_url = settings.base_url.rstrip("/")
-        self._headers = protocol.headers(settings.api_key)
 
     @classmethod
     def from_settings(cls, settings: ClientSettings) -> Self:
@@ -120,16 +161,13 @@ class MagicHourClient:
 
     def put_upload(self, target: UploadTarget, chunks: Iterable[bytes], size: int) -> None:
         """Send `size` bytes to an upload URL. Raises ImageError or NetworkError."""
-        with _no_request_log():
-            try:
-                response = self._http.put(
-                    target.upload_url.get_secret_value(),
-                    content=chunks,
-                    headers={"Content-Length": str(size)},
-                    follow_redirects=False,
-                )
-            except REQUEST_ERRORS as error:
-                raise protocol.upload_broke(error) from None
+        url = target.upload_url.get_secret_value()
+        headers = {"Content-Length": str(size)}
+        try:
+            with _no_request_log():
+                response = self._http.put(url, content=chunks, headers=headers, follow_redirects=False)
+        except REQUEST_ERRORS as error:
+            raise protocol.upload_broke(error, proxy_for(self._settings, url)) from None
         protocol.check_upload(response.status_code)
 
     def open_download(
@@ -164,15 +202,17 @@ class MagicHourClient:
         self.close()
 
     def _send(self, request: protocol.Request[T]) -> T:
+        trace = SendTrace()
         try:
             with (
                 _no_request_log(),
                 self._http.stream(
                     request.method,
                     self._base_url + request.path,
-                    json=request.json,
-                    headers=self._headers,
+                    content=request.content(),
+                    headers=request.headers(self._settings.api_key),
                     follow_redirects=False,
+                    extensions={"trace": trace},
                 ) as response,
             ):
                 body = BoundedBody(self._settings.timeout, self._settings.api_key)
@@ -180,9 +220,13 @@ class MagicHourClient:
                     if not body.feed(chunk):
                         break
         except REQUEST_ERRORS as error:
-            may_have_arrived = not isinstance(error, NEVER_SENT)
+            is_unsent = isinstance(error, NEVER_SENT) or (trace.has_begun and not trace.may_have_left)
             raise protocol.network_error(
-                request, self._base_url, error, may_have_arrived=may_have_arrived
+                request,
+                self._base_url,
+                error,
+                may_have_arrived=not is_unsent,
+                proxy=proxy_for(self._settings, self._base_url),
             ) from None
         return protocol.parse_response(request, body.response(response.status_code, response.headers))
 

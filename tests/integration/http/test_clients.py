@@ -13,6 +13,8 @@ from magichour_provider.client.models import ImageToVideoRequest, JobStatus
 from magichour_provider.client.settings import ClientSettings
 from magichour_provider.client.sync import MagicHourClient
 
+from .raw_storage import RawStorage
+
 IMAGE = "dags_examples/images/grace_hopper.jpg"
 CREATES = {"method": "POST", "path": "/v1/image-to-video"}
 
@@ -159,3 +161,83 @@ def test_async_client_uploads_and_downloads(magichour_sandbox):
     size, video = asyncio.run(round_trip())
     assert len(video) == size
     assert video[4:8] == b"ftyp"
+
+
+# --- a create of which no byte has left is not "perhaps received"
+
+
+def answering(*answers):
+    """A server that answers each connection with the next of `answers`; None hangs up, "" hangs."""
+    left = list(answers)
+
+    def handle(request):
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if answer is None:
+            request.reset()
+        elif answer == "":
+            request.sock.recv(1)
+        else:
+            request.sock.sendall(answer)
+
+    return RawStorage(handle)
+
+
+BROKEN_TUNNELS = {
+    "503": b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+    "407": b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+    "403": b"HTTP/1.1 403 Forbidden\r\nContent-Length: 5\r\n\r\nnever",
+    "302": b"HTTP/1.1 302 Found\r\nLocation: http://portal.example/\r\n\r\n",
+    "half a header": b"HTTP/1.1 200",
+    "not HTTP": b"220 smtp.example ESMTP\r\n\r\n",
+    "no TLS behind it": b"HTTP/1.1 200 OK\r\n\r\n<html>",
+    "hangs up": None,
+    "hangs": "",
+}
+
+
+@pytest.mark.parametrize("way", BROKEN_TUNNELS)
+def test_create_through_a_broken_tunnel_was_never_sent(way):
+    with answering(BROKEN_TUNNELS[way]) as proxy:
+        settings = ClientSettings(
+            "mhk_KEY",
+            "https://api.example",
+            timeout=0.5,
+            proxy=f"http://me:PASSWORD@127.0.0.1:{proxy.port}",
+        )
+        with MagicHourClient.from_settings(settings) as client, pytest.raises(errors.NetworkError) as failed:
+            client.create_image_to_video(REQUEST)
+    assert settings.retry_policy.delay_seconds(failed.value, 1, is_create=True) is not None
+    assert f"through the proxy http://127.0.0.1:{proxy.port}" in failed.value.what
+    assert "PASSWORD" not in str(failed.value)
+    assert {request.line.split()[0] for request in proxy.requests} == {"CONNECT"}
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "http://127.0.0.1:9",
+        "https://127.0.0.1:9",
+        "http://no-such-host.invalid",
+        f"http://{'a' * 64}.example",
+    ],
+)
+def test_create_without_a_connection_was_never_sent(connect, host):
+    with pytest.raises(errors.NetworkError):
+        connect(base_url=host, timeout=5).create_image_to_video(REQUEST)
+
+
+@pytest.mark.parametrize("answer", [b"", None, "", b"HTTP/1.1 200", b"220 smtp.example ESMTP\r\n\r\n"])
+@pytest.mark.parametrize("by_proxy", [True, False])
+def test_create_that_left_is_perhaps_received(connect, answer, by_proxy):
+    with answering(answer) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        way = {"base_url": "http://api.example", "proxy": url} if by_proxy else {"base_url": url}
+        with pytest.raises(errors.SubmissionUnknownError):
+            connect(timeout=0.5, **way).create_image_to_video(REQUEST)
+
+
+def test_dead_proxy_is_named(connect):
+    with pytest.raises(errors.NetworkError, match=r"through the proxy http://127\.0\.0\.1:9 ") as failed:
+        connect(proxy="http://me:PASSWORD@127.0.0.1:9", max_attempts=1).get_account()
+    assert failed.value.remedy.startswith("Check the proxy")
+    assert "PASSWORD" not in str(failed.value)
