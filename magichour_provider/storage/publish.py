@@ -17,7 +17,9 @@ import logging
 import mimetypes
 import os
 import secrets
+import stat
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
@@ -42,7 +44,8 @@ _FSSPEC_BLOCK_BYTES = 8 << 20
 _SYNC_EVERY_BYTES = 64 << 20
 _ABANDONED_AFTER_SECONDS = 24 * 3600.0
 """Age of a temporary file without a writer, on file systems without locks."""
-_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES)
+"""How file systems without a sync refuse it; others, such as EIO, mean lost bytes."""
 _S3_MISSING = ("404", "NoSuchKey", "NotFound")
 _S3_TAKEN = ("PreconditionFailed", "ConditionalRequestConflict")
 _S3_NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
@@ -94,17 +97,17 @@ def publish_bytes(data: bytes, target: Target) -> None:
 
 
 class LocalWriter:
-    """Writes a temporary file beside the target, with the mode that the umask gives, then renames it.
+    """Writes a temporary file beside the target, then renames it.
 
-    A thread syncs what is written while more arrives, so that the end need not wait for all of it.
+    A link is followed. The file keeps mode and owner of the one that it replaces; a new one gets the mode
+    that the umask gives. A thread syncs what is written while more arrives, so that the end need not wait
+    for all of it.
     """
 
     def __init__(self, target: Target, path: Path, *, exclusive: bool) -> None:
-        self._target, self._path, self._exclusive = target, path, exclusive
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if exclusive and _exists(path):
-            raise target.exists_error()
+        self._target, self._exclusive = target, exclusive
+        self._path = path = _follow_link(path)
+        self._check_replaced()
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
             self._temporary = path.with_name(temporary_name(path.name))
@@ -124,22 +127,30 @@ class LocalWriter:
         self._unsynced_bytes += len(chunk)
         if self._unsynced_bytes >= _SYNC_EVERY_BYTES and (self._sync is None or self._sync.done()):
             self._finish_sync()
-            self._sync = self._syncer.submit(os.fdatasync, self._file.fileno())
+            self._sync = self._syncer.submit(_sync, os.fdatasync, self._file.fileno())
             self._unsynced_bytes = 0
 
     def commit(self) -> None:
         """Sync the bytes to the disk, then rename the file."""
+        descriptor = self._file.fileno()
+        replaced = self._check_replaced()
+        if replaced is not None:
+            for owner in ((-1, replaced.st_gid), (replaced.st_uid, -1)):
+                with suppress(OSError):  # only root may give a file to another user
+                    os.fchown(descriptor, *owner)
+            with suppress(OSError):
+                os.fchmod(descriptor, stat.S_IMODE(replaced.st_mode))
         self._finish_sync()
-        os.fsync(self._file.fileno())
+        _sync(os.fsync, descriptor)
         if not (self._exclusive and self._link()):
             self._temporary.replace(self._path)
         self._close()
         with suppress(OSError):  # some file systems cannot sync a folder; the file itself is synced
-            descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                os.fsync(descriptor)
+                os.fsync(folder)
             finally:
-                os.close(descriptor)
+                os.close(folder)
 
     def abort(self) -> None:
         """Remove the temporary file."""
@@ -147,6 +158,33 @@ class LocalWriter:
             self._temporary.unlink(missing_ok=True)
         with suppress(OSError):
             self._close()
+
+    def _check_replaced(self) -> os.stat_result | None:
+        """What is to be replaced. Raises an error for what must not be, such as a device."""
+        found = _status(self._path)
+        if found is None:
+            return None
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if self._exclusive:
+            raise self._target.exists_error()
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+        return found
+
+    def _link(self) -> bool:
+        """Publish by a hard link, which refuses an existing name: only one of two writers wins.
+
+        False if this is not possible here, and nothing has the name: shares refuse it with many errors.
+        """
+        try:
+            os.link(self._temporary, self._path)
+        except OSError:
+            self._check_replaced()
+            return False
+        with suppress(OSError):  # the video is published: a temporary file must not fail the download
+            self._temporary.unlink()
+        return True
 
     def _finish_sync(self) -> None:
         if self._sync is not None:
@@ -157,31 +195,24 @@ class LocalWriter:
         self._syncer.shutdown()
         self._file.close()
 
-    def _link(self) -> bool:
-        """Publish by a hard link, which refuses an existing name: only one of two writers wins.
 
-        False if the file system has no hard links, and nothing has the name.
-        """
-        try:
-            os.link(self._temporary, self._path)
-        except OSError as error:
-            if not isinstance(error, FileExistsError) and error.errno not in _NO_HARD_LINKS:
-                raise
-            if _exists(self._path):
-                raise self._target.exists_error() from None
-            return False
-        with suppress(OSError):  # the video is published: a temporary file must not fail the download
-            self._temporary.unlink()
-        return True
+def _follow_link(path: Path) -> Path:
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
-def _exists(path: Path) -> bool:
-    """Unlike `os.path.lexists`, raises for an impossible name."""
+def _status(path: Path) -> os.stat_result | None:
     try:
-        path.lstat()
+        return path.stat()
     except FileNotFoundError:
-        return False
-    return True
+        return None
+
+
+def _sync(sync: Callable[[int], None], descriptor: int) -> None:
+    try:
+        sync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 # --- S3
@@ -370,7 +401,7 @@ def remove_temporary_files(target: Target) -> None:
     place = target.place
     try:
         if isinstance(place, Path):
-            _remove_local_files(place)
+            _remove_local_files(_follow_link(place))
         elif place.scheme in S3_SCHEMES:
             client, name = place.s3_client()
             listed = client.list_multipart_uploads(Bucket=name["Bucket"], Prefix=name["Key"])

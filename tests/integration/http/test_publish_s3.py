@@ -333,7 +333,7 @@ def put_image(s3, key, padding):
     return content
 
 
-@pytest.mark.parametrize("key", ["stills/a.jpg", "stills/a b#\u732b+c.jpg"])
+@pytest.mark.parametrize("key", ["stills/a.jpg", "stills/a b#\u732b+c.jpg", "what?.jpg", "a?b=c.jpg"])
 def test_an_image_is_uploaded_from_s3_with_its_length_known(hook, magic, s3, key):
     content = put_image(s3, key, 3 * MIB)
     source = open_image(f"s3://s3@videos/{key}")
@@ -345,6 +345,19 @@ def test_an_image_is_uploaded_from_s3_with_its_length_known(hook, magic, s3, key
         len(content),
         sha256(content),
     )
+
+
+def test_the_version_in_the_url_is_read_from_s3(s3):
+    s3.put_bucket_versioning(Bucket="videos", VersioningConfiguration={"Status": "Enabled"})
+    contents, versions = [], []
+    for kibibytes in (1, 2):
+        contents.append(put_image(s3, "a.jpg", kibibytes << 10))
+        versions.append(s3.head_object(Bucket="videos", Key="a.jpg")["VersionId"])
+    for content, version in zip(contents, versions, strict=True):
+        source = open_image(f"s3://s3@videos/a.jpg?versionId={version}")
+        assert (source.size, b"".join(source.iter_chunks())) == (len(content), content)
+    with pytest.raises(errors.ImageError, match="cannot be read"):
+        open_image(f"s3://s3@videos/a.jpg?versionId={'0' * 32}")
 
 
 def test_an_image_is_read_from_s3_in_blocks_of_a_few_mebibytes(s3):

@@ -5,11 +5,13 @@ import gc
 import hashlib
 import os
 import resource
+import socket
+import stat
 import struct
 import subprocess
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from magichour_provider.exceptions import (
     NotAVideoError,
     TransferError,
 )
+from magichour_provider.storage import publish
 from magichour_provider.storage.download import AtomicDownload
 from magichour_provider.storage.existing import SavedVideo
 from magichour_provider.storage.existing import existing_video as existing
@@ -42,9 +45,6 @@ def save(target: Target, data: bytes, chunk_bytes: int = 1000, **options: Any) -
 
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-# --- targets
 
 
 # --- download on a disk
@@ -174,15 +174,22 @@ def test_fail_refuses_an_existing_target_at_the_start(tmp_path: Path, video: byt
     assert names_in(tmp_path) == ["video.mp4"]
 
 
-@pytest.mark.parametrize("hard_links", [True, False])
-def test_of_two_writers_that_must_not_overwrite_only_one_wins(
-    tmp_path: Path, video: bytes, monkeypatch: Any, hard_links: bool
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EPERM, "no hard links here")
+def refusing(number: int) -> Any:
+    def call(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
 
-    if not hard_links:
-        monkeypatch.setattr(os, "link", refuse)
+    return call
+
+
+LINK_ERRORS = ["EPERM", "ENOTSUP", "ENOSYS", "EMLINK", "EXDEV", "EINVAL", "EACCES", "EIO", "EOPNOTSUPP"]
+
+
+@pytest.mark.parametrize("link_error", [None, *LINK_ERRORS])
+def test_of_two_writers_that_must_not_overwrite_only_one_wins(
+    tmp_path: Path, video: bytes, monkeypatch: Any, link_error: str | None
+) -> None:
+    if link_error:
+        monkeypatch.setattr(os, "link", refusing(getattr(errno, link_error)))
     target = resolve_target(str(tmp_path / "video.mp4"), "p1")
     with (
         AtomicDownload(target, if_exists="fail") as first,
@@ -195,6 +202,94 @@ def test_of_two_writers_that_must_not_overwrite_only_one_wins(
             second.publish()
     assert names_in(tmp_path) == ["video.mp4"]
     assert existing(target) == saved
+
+
+@pytest.mark.parametrize("call", ["fsync", "fdatasync"])
+@pytest.mark.parametrize(
+    ("number", "published"),
+    [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.ENOSYS, True), (errno.EIO, False)],
+)
+def test_only_a_sync_that_may_have_lost_bytes_fails_the_download(
+    tmp_path: Path, video: bytes, monkeypatch: Any, call: str, number: int, published: bool
+) -> None:
+    monkeypatch.setattr(os, call, refusing(number))
+    monkeypatch.setattr(publish, "_SYNC_EVERY_BYTES", 1000)
+    target = resolve_target(str(tmp_path / "video.mp4"), "p1")
+    with nullcontext() if published else pytest.raises(TransferError):
+        save(target, video)
+    assert names_in(tmp_path) == (["video.mp4"] if published else [])
+
+
+def test_what_is_replaced_gives_its_mode_and_owner(tmp_path: Path, video: bytes) -> None:
+    path = tmp_path / "video.mp4"
+    path.write_bytes(OLD)
+    path.chmod(0o604)
+    if os.geteuid() == 0:
+        os.chown(path, 4711, 4712)
+    before = path.stat()
+    save(resolve_target(str(path), "p1"), video, if_exists="overwrite")
+    after = path.stat()
+    assert path.read_bytes() == video
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
+@pytest.mark.parametrize("if_exists", ["overwrite", "skip", "fail"])
+@pytest.mark.parametrize("old", [None, OLD])
+def test_a_link_is_followed(tmp_path: Path, video: bytes, old: bytes | None, if_exists: str) -> None:
+    real, link = tmp_path / "disk" / "real.mp4", tmp_path / "video.mp4"
+    real.parent.mkdir()
+    link.symlink_to(real)
+    if old is not None:
+        real.write_bytes(old)
+    refused = old is not None and if_exists != "overwrite"
+    with pytest.raises(DestinationError, match="exists already") if refused else nullcontext():
+        save(resolve_target(str(link), "p1"), video, if_exists=if_exists)
+    assert link.is_symlink()
+    assert names_in(real.parent) == ["real.mp4"]
+    assert real.read_bytes() == (old if refused else video)
+
+
+def make_device(path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may make a device")
+    os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+
+
+def make_socket(path: Path) -> None:
+    socket.socket(socket.AF_UNIX).bind(str(path))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, make_device, make_socket])
+@pytest.mark.parametrize("if_exists", ["overwrite", "skip", "fail"])
+def test_a_device_or_a_pipe_is_refused_and_stays(
+    tmp_path: Path, video: bytes, make: Any, if_exists: str
+) -> None:
+    path = tmp_path / "v.mp4"
+    make(path)
+    kind = stat.S_IFMT(path.stat().st_mode)
+    target = resolve_target(str(path), "p1")
+    with pytest.raises(DestinationError, match=r"not a regular file|exists already"):
+        save(target, video, if_exists=if_exists)
+    with pytest.raises(DestinationError, match="not a regular file"):
+        existing(target)
+    assert stat.S_IFMT(path.stat().st_mode) == kind
+    assert names_in(tmp_path) == ["v.mp4"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EILSEQ])
+def test_a_share_that_does_not_take_the_name_is_said_so(
+    tmp_path: Path, video: bytes, monkeypatch: Any, number: int
+) -> None:
+    monkeypatch.setattr(Path, "mkdir", refusing(number))
+    with pytest.raises(DestinationError, match="does not take this name") as refused:
+        save(resolve_target(f"{tmp_path}/manual__2026-11-28T10:00:00+00:00/", "p1"), video)
+    assert "a run_id contains ':'" in refused.value.remedy
+
+
+def test_a_link_to_itself_is_refused(tmp_path: Path, video: bytes) -> None:
+    (tmp_path / "video.mp4").symlink_to(tmp_path / "video.mp4")
+    with pytest.raises(DestinationError, match="symbolic links"):
+        save(resolve_target(str(tmp_path / "video.mp4"), "p1"), video)
 
 
 def test_skip_replaces_nothing(tmp_path: Path, video: bytes) -> None:
@@ -259,12 +354,6 @@ def test_a_folder_that_appears_in_place_of_the_target_is_refused(tmp_path: Path)
         pytest.fail("the download began")
     with pytest.raises(DestinationError, match="it is a folder"):
         existing(target)
-
-
-def test_a_pipe_under_the_targets_name_is_refused_and_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "video.mp4")
-    with pytest.raises(DestinationError, match="not a regular file"):
-        existing(resolve_target(str(tmp_path / "video.mp4"), "p1"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
