@@ -150,10 +150,13 @@ class APIError(MagicHourError):
         self.project_id = project_id
         self.retry_after = retry_after
         label = f"{status} {code}" if code else str(status)
+        remedy = self._REMEDIES.get(status)
+        if status == 404 and project_id is None:
+            remedy = "Check the connection's host: Magic Hour's API has this endpoint."
         super().__init__(
             f"Magic Hour answered {request} with {label}: {message.rstrip('.')}.",
             consequence=None if project_id is None else self._consequence_for(project_id),
-            remedy=self._REMEDIES.get(status),
+            remedy=remedy,
         )
 
     @staticmethod
@@ -178,7 +181,7 @@ class PaymentRequiredError(APIError):
 class NotFoundError(APIError):
     """404: this account has no such project, or the API has no such endpoint."""
 
-    title = "Magic Hour does not know the job"
+    title = "Magic Hour does not know the job or the address"
     default_remedy = "Check the project id, and that the API key belongs to the account of the job."
 
     @staticmethod

@@ -79,30 +79,26 @@ def _extras_model() -> type[BaseModel]:
 
 
 def _base_url(connection: Connection) -> str:
-    host = (connection.host or "").strip().rstrip("/")
-    if not host:
+    scheme, _, address = (connection.host or "").strip().rpartition("://")
+    # Magic Hour's pages show the API's address with the version, which the path of each request has, too.
+    address = address.rstrip("/").removesuffix("/v1")
+    if not scheme and not address:
         return DEFAULT_BASE_URL
-    if "://" in host:
-        return _with_port(host, connection.port)
-    scheme = connection.schema or ("http" if _is_loopback(host) else "https")
-    return _with_port(f"{scheme}://{host}", connection.port)
-
-
-def _with_port(url: str, port: int | None) -> str:
-    """The URL with the port, unless it has one. Airflow's UI may save an empty port as 0."""
-    parts = urlsplit(url)
+    scheme = scheme or connection.schema or ("http" if _is_loopback(address) else "https")
+    url = f"{scheme}://{address}"
     try:
+        parts = urlsplit(url)
         has_port = parts.port is not None
-    except ValueError:  # not a port at all: ClientSettings refuses it
+    except ValueError:  # no URL: ClientSettings refuses it
         return url
-    if has_port or not port:
+    if has_port or not connection.port:  # Airflow's UI may save an empty port as 0
         return url
-    return parts._replace(netloc=f"{parts.netloc}:{port}").geturl()
+    return parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
 
 
 def _is_loopback(host: str) -> bool:
-    name = host.split(":")[0]
     try:
+        name = urlsplit(f"//{host}").hostname or ""
         return name == "localhost" or ip_address(name).is_loopback
     except ValueError:
         return False

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.connection import get_async_connection
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from magichour_provider.storage.locations import PathArgument
 
 T = TypeVar("T")
-_NO_SUCH_PROJECT = "connection-test"
 
 
 class MagicHourHook(BaseHook):
@@ -90,13 +90,12 @@ class MagicHourHook(BaseHook):
             return settings_from_connection(await get_async_connection(self.magichour_conn_id))
 
     def test_connection(self) -> tuple[bool, str]:
-        """Check the API key, at no cost."""
+        """Check the API key and the host, at no cost."""
         try:
             try:
                 account = self.get_account()
-            except NotFoundError:  # this API has no account endpoint; a wrong key gets a 401 from any other
-                with suppress(NotFoundError):
-                    self.get_video(_NO_SUCH_PROJECT)
+            except NotFoundError:  # an API without this endpoint, or not the API at all
+                self._with_retries(lambda client: client.create_upload_targets(["png"]))
                 return True, "The API key is good. This API does not tell tier and credits."
         except MagicHourError as error:
             return False, str(error)
@@ -224,6 +223,12 @@ def _defined(conn_id: str) -> Iterator[None]:
     try:
         yield
     except AirflowNotFoundException as error:
+        variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+        if os.environ.get(variable):  # Airflow says the same of a value that it cannot parse
+            raise UndefinedConnectionError(
+                f"Connection {conn_id!r} is not defined: Airflow cannot parse the value of {variable}.",
+                remedy="Write it as JSON, or percent-encode the key in the URI: / is %2F, and # is %23.",
+            ) from error
         raise UndefinedConnectionError(
             f"Connection {conn_id!r} is not defined.",
             remedy="Add it: type magichour, password the API key. A retry cannot help before that.",

@@ -52,11 +52,27 @@ def test_a_good_connection_says_tier_and_credits(connect, magichour_sandbox):
     assert connect().test_connection() == (True, "The API key is good: tier pro, 123 credits.")
 
 
-def test_an_api_without_accounts_still_tells_a_good_key_from_a_bad_one(connect, magichour_sandbox):
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/"])
+@pytest.mark.parametrize("has_accounts", [True, False])
+def test_good_key_and_host_upload_next(connect, magichour_sandbox, path, has_accounts):
+    magichour_sandbox.control.behaviour(account_endpoint=has_accounts)
+    hook = connect(host=magichour_sandbox.url + path)
+    assert hook.test_connection()[0]
+    assert hook.upload(IMAGE)
+
+
+@pytest.mark.parametrize("path", ["?x=1", "/?x=1", "#part", "/v2", "/v1/account", "/v1/image-to-video"])
+@pytest.mark.parametrize("has_accounts", [True, False])
+def test_host_with_another_path_or_a_query_is_refused(connect, magichour_sandbox, path, has_accounts):
+    magichour_sandbox.control.behaviour(account_endpoint=has_accounts)
+    good, why = connect(host=magichour_sandbox.url + path).test_connection()
+    assert (good, "host" in why) == (False, True)
+
+
+def test_api_without_accounts_refuses_a_wrong_key(connect, magichour_sandbox):
     magichour_sandbox.control.behaviour(account_endpoint=False)
-    good, _ = connect().test_connection()
-    bad, why = connect(password="wrong").test_connection()
-    assert (good, bad) == (True, False)
+    good, why = connect(password="wrong").test_connection()
+    assert not good
     assert "API key" in why
 
 
@@ -68,6 +84,8 @@ def test_an_api_without_accounts_still_tells_a_good_key_from_a_bad_one(connect, 
         ({"host": "http://127.0.0.1:9", "extra": {"max_attempts": 1}}, "gave no answer"),
         ({"extra": {"tiemout": 1}}, "tiemout"),
         ({"host": "ftp://example"}, "ftp://example"),
+        ({"extra": {"proxy": "socks5://proxy"}}, "socks5"),
+        ({"extra": {"ca_bundle": "/no/such.pem"}}, "ca_bundle='/no/such.pem'"),
     ],
 )
 def test_a_bad_connection_says_what_is_wrong(connect, fields, says):

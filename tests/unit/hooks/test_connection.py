@@ -7,8 +7,9 @@ import pytest
 from airflow.models.connection import Connection
 
 from magichour_provider.client.settings import ClientSettings
-from magichour_provider.exceptions import ConfigurationError
+from magichour_provider.exceptions import ConfigurationError, UndefinedConnectionError
 from magichour_provider.hooks.connection import settings_from_connection
+from magichour_provider.hooks.magichour import MagicHourHook
 
 
 def connection(**fields):
@@ -24,6 +25,7 @@ def connection(**fields):
         ({"host": "proxy.example", "port": 8443}, "https://proxy.example:8443"),
         ({"host": "127.0.0.1", "port": 8808}, "http://127.0.0.1:8808"),
         ({"host": "localhost:8808"}, "http://localhost:8808"),
+        ({"host": "[::1]:8808"}, "http://[::1]:8808"),
         ({"host": "sandbox", "schema": "http", "port": 8808}, "http://sandbox:8808"),
         ({"host": "https://proxy.example/mh", "port": 8443}, "https://proxy.example:8443/mh"),
         ({"host": "http://127.0.0.1:8808", "port": 8808}, "http://127.0.0.1:8808"),
@@ -31,10 +33,36 @@ def connection(**fields):
         ({"host": "http://127.0.0.1:8808", "port": 0}, "http://127.0.0.1:8808"),
         ({"host": "proxy.example", "port": 0}, "https://proxy.example"),
         ({"port": 443}, "https://api.magichour.ai"),
+        ({"host": "https://api.magichour.ai/v1"}, "https://api.magichour.ai"),
+        ({"host": "api.magichour.ai/v1/", "port": 443}, "https://api.magichour.ai:443"),
+        ({"host": "https://proxy.example/mh/v1"}, "https://proxy.example/mh"),
     ],
 )
 def test_base_url_from_host_schema_and_port(fields, base_url):
     assert settings_from_connection(connection(**fields)).base_url == base_url
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("https://h?x=1", "https://h/?", "https://h#part", "h?x=1", "https://h/a?b#c"),
+        *("https://h:99999", "https://h:0", "https://h:port", "ftp://h", "https://", "https://u:hush@h"),
+        *("https://[::1", "[::1", "http:// h"),
+    ],
+)
+def test_host_that_cannot_be_used_is_refused(host):
+    with pytest.raises(ConfigurationError, match="'mh': The host") as refused:
+        settings_from_connection(connection(host=host))
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["magichour://:a/b@", "magichour://:a#b@", "magichour://:a?b@", '{"password": "a",}', "{a"]
+)
+def test_value_that_airflow_cannot_parse_names_its_variable(value, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_MH", value)
+    with pytest.raises(UndefinedConnectionError, match=r"cannot parse the value of AIRFLOW_CONN_MH\..*%2F"):
+        MagicHourHook("mh").get_conn()
 
 
 def test_connection_from_uri():
