@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlencode
 
 from sqlalchemy.orm import Session
 
-from magichour_provider.storage.locations import url_scheme
+from magichour_provider.storage.locations import redact, url_scheme
 from magichour_provider.ui import chart, media, queries
 from magichour_provider.ui.queries import FAILED, IN_PROGRESS, STATES, TaskRow, as_integer, as_number, as_text
 from magichour_provider.ui.task_page import explain
@@ -112,12 +112,10 @@ def _card(group: Sequence[TaskRow]) -> Card:
 def _title(group: Sequence[TaskRow]) -> str:
     name = next(filter(None, (row.field("name") for row in group)), None)
     image = next(filter(None, (row.field("image") for row in group)), None)
-    if name:
-        return name
-    if not image:
-        return group[-1].key.task_id
-    file_name = PurePosixPath(image.partition("?")[0]).name
-    return unquote(file_name) if url_scheme(image) in ("http", "https") else file_name
+    file_name = PurePosixPath(redact(image)).name if image else ""
+    if image and url_scheme(image) in ("http", "https"):
+        file_name = unquote(file_name)
+    return name or file_name or group[-1].key.task_id
 
 
 def _updated_at(row: TaskRow) -> datetime:

@@ -21,7 +21,10 @@ from typing import Any, Literal, NoReturn
 
 from magichour_provider.exceptions import ConfigurationError
 from magichour_provider.storage.locations import (
+    Location,
+    LocationError,
     ObjectPath,
+    address_of,
     classify_error,
     parse_location,
     redact,
@@ -66,7 +69,7 @@ class AllowedFile:
     :param anchor: the part of `folder` before the part with the Dag's id.
     """
 
-    location: Path | ObjectPath
+    location: Location
     folder: str
     anchor: str
 
@@ -78,7 +81,7 @@ class MediaRoot:
     An object store's URL has the connection that reads it. A Dag or an XCom cannot choose another.
     """
 
-    location: Path | ObjectPath
+    location: Location
 
     @property
     def is_per_dag(self) -> bool:
@@ -101,9 +104,8 @@ class MediaRoot:
         anchor = root.partition(DAG_ID)[0].rpartition("/")[0] if self.is_per_dag else root
         if isinstance(self.location, Path):
             return AllowedFile(Path(path), folder, anchor)
-        if "?" in path:  # some drivers take the rest for the version of an object
-            return None
-        return AllowedFile(replace(self.location, url=path), folder, anchor)
+        location = replace(self.location, url=path)
+        return None if location.has_version else AllowedFile(location, folder, anchor)
 
 
 def parse_roots(setting: str) -> tuple[MediaRoot, ...]:
@@ -144,13 +146,13 @@ def _confirms(rendered_path: str, path: str) -> bool:
     """Whether a task with this rendered `path` can have written a video or a poster at `path`."""
     try:
         target = _as_text(parse_location(rendered_path)).rstrip("/")
-    except (ValueError, RuntimeError):  # a file of another host; an unknown user's home
+    except LocationError:
         return False
     folder, _, name = path.rpartition("/")
     target_folder, _, target_name = target.rpartition("/")
     if folder == target:
         return True
-    if folder != target_folder or rendered_path.endswith("/"):
+    if folder != target_folder or address_of(rendered_path).endswith("/"):
         return False
     # The other videos of a project are called `name-2.mp4`, ..., and posters have the extension `.jpg`.
     stem, dot, extension = target_name.rpartition(".")
@@ -165,21 +167,20 @@ def _parse_root(entry: str) -> MediaRoot:
         what = f"{SETTING} cannot be used: {redact(entry)!r}: {reason}."
         raise ConfigurationError(what, consequence="", remedy="Correct the setting.")
 
-    scheme = url_scheme(entry)
     if re.search(r"[{}]", entry.replace(DAG_ID, "")):
         reject(f"the only placeholder is {DAG_ID}")
-    if scheme in ("http", "https"):
-        reject("only folders and object storage are read, not web addresses")
-    if scheme is None and not entry.startswith("/"):
-        reject("it must be absolute")
     try:
         location = parse_location(entry)
-    except ValueError as error:
+    except LocationError as error:
         reject(str(error))
     if isinstance(location, ObjectPath):
-        if re.search(r"[:@{}]", location.conn_id or ""):
+        if re.search(r"[@{}]", location.conn_id or ""):
             reject("the part before the '@' must be the id of an Airflow connection")
+        if location.has_version:
+            reject("it must name no version of an object")
         location = replace(location, url=location.url.removesuffix("/"))
+    elif url_scheme(entry) is None and not entry.startswith("/"):
+        reject("it must be absolute")
     text = _as_text(location)
     parts = (text.partition("://")[2] if isinstance(location, ObjectPath) else text.lstrip("/")).split("/")
     if not parts[0]:
@@ -191,7 +192,7 @@ def _parse_root(entry: str) -> MediaRoot:
     return MediaRoot(location)
 
 
-def _as_text(location: Path | ObjectPath) -> str:
+def _as_text(location: Location) -> str:
     return str(location) if isinstance(location, Path) else location.url
 
 
@@ -215,7 +216,7 @@ class OpenFile:
     block_bytes: int
     close: Callable[[], None] = field(repr=False)
     _fetch: Callable[[int, int], bytes] = field(repr=False)
-    _location: Path | ObjectPath = field(repr=False)
+    _location: Location = field(repr=False)
 
     def read(self, start: int, end: int) -> Iterator[bytes]:
         """The bytes from `start` up to `end`, exclusive, in blocks. Closes the file.
@@ -269,7 +270,7 @@ def open_media(
     return opened
 
 
-def _media_error(error: Exception, location: Path | ObjectPath) -> MediaError:
+def _media_error(error: Exception, location: Location) -> MediaError:
     diagnosis = classify_error(error, location)
     kind = MediaRefusedError if diagnosis.permanent else MediaUnavailableError
     return kind(f"Airflow's API server cannot read the file: {diagnosis.cause}.")

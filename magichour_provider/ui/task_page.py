@@ -107,7 +107,7 @@ def explain(failure: Mapping[str, Any]) -> Failure:
     charged, credits_sentence = as_integer(failure.get("credits_charged")), None
     if charged:
         credits_sentence = f"The job was charged {charged:,} credits."
-    elif charged == 0 and failure.get("project_id"):
+    elif charged == 0 and failure.get("project_id") and "refunded" not in message:
         credits_sentence = "The credits of the job were refunded."
     return Failure(
         title=error.title,

@@ -44,7 +44,7 @@ def test_tab_shows_the_job_and_plays_the_downloaded_file(ui):
 def test_tab_of_a_failed_task_says_why_and_what_to_do(ui):
     page = ui.get("task", "refused")
     assert 'data-testid="failure"' in page.text
-    for expected in ("moderation", "What to do", "would be refused again", "were refunded", "nsfw"):
+    for expected in ("moderation", "What to do", "would be refused again", "are refunded", "nsfw"):
         assert expected in words(page)
     assert ui.get("video", "refused").status_code == 404
 

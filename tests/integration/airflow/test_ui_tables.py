@@ -263,6 +263,22 @@ def test_card_is_of_the_failed_else_the_waiting_else_the_download_task(db):
     assert "moderation" in cards["failed"].failure
 
 
+@pytest.mark.parametrize(
+    ("image", "title"),
+    [
+        ("https://host/a%20cat.png?sig=hush", "a cat.png"),
+        ("s3://stills/what?.png", "what?.png"),
+        ("/data/a%20dog.png\n", "a%20dog.png"),
+        (None, "submit"),
+    ],
+)
+def test_card_is_named_by_its_image(db, image, title):
+    rendered = {"image": image, "magichour_conn_id": "magichour_default"}
+    db.task("a", "submit", "job1", rendered=rendered, return_value=result("job1"))
+    (card,) = build_gallery(db.session, {"a"}).cards
+    assert card.title == title
+
+
 def test_card_has_the_final_price(db):
     db.task("a", "submit", "job1", ago=2, return_value=result("job1"))
     db.task("a", "wait", "job1", ago=1, state="failed", magichour_error=REFUND)

@@ -140,7 +140,7 @@ def test_folder_and_missing_object_are_refused(put, key, reason):
         open_url(f"s3://{BUCKET}/finished/a_dag/{key}")
 
 
-@pytest.mark.parametrize("key", ["[a]*.mp4", "a b/\u732b#+&%25.mp4", "%2e%2e/x.mp4"])
+@pytest.mark.parametrize("key", ["[a]*.mp4", "a b/\u732b#+&%25.mp4", "%2e%2e/x.mp4", "what?x=1.mp4"])
 def test_key_is_taken_literally(put, key):
     put(f"finished/a_dag/{key}", VIDEO[:100])
     put("finished/a_dag/a.mp4", VIDEO[:50])

@@ -70,7 +70,9 @@ def test_error_is_explained_by_its_class():
     assert failure.remedy == exceptions.ModerationError.default_remedy
     assert failure.remedy not in failure.message
     assert failure.message.startswith("Job x failed.")
-    assert (failure.code, failure.credits) == ("nsfw", "The credits of the job were refunded.")
+    assert (failure.code, failure.credits) == ("nsfw", None), "the message says that they are refunded"
+    deleted = exceptions.JobDeletedError("Job x was deleted.", consequence="", project_id="x")
+    assert explain(describe(deleted, credits_charged=0)).credits == "The credits of the job were refunded."
     timeout = exceptions.WaitTimeoutError("Job x had not ended.", project_id="x")
     assert explain(describe(timeout, credits_charged=1200)).credits == "The job was charged 1,200 credits."
     assert explain(describe(exceptions.ConfigurationError("No key."))).credits is None

@@ -61,7 +61,9 @@ def test_setting_has_folders_and_object_storage():
         (["/", "file:///"], "must name a folder"),
         (["s3://", "s3://store@", "s3://store@/videos/"], "must name a (folder, or a )?bucket"),
         (["file://host/videos"], "three slashes"),
-        (["http://host/videos/", "HTTPS://host/videos/"], "not web addresses"),
+        (["http://host/videos/", "HTTPS://host/videos/"], "web address"),
+        (["s3:/videos/a", "file:/data/videos"], "did you mean"),
+        (["s3://videos/a?versionId=1"], "no version"),
         (["/data/{run_id}", "/data/{}", "/data/{dag_id", "/data/{{dag_id}}"], "only placeholder"),
         (["s3://{dag_id}@videos/a", "s3://key:secret@videos/a"], "id of an Airflow connection"),
         (["s3://{dag_id}/a", "s3://store@{dag_id}-videos/a"], "must be below"),
@@ -83,7 +85,7 @@ def test_invalid_root_is_an_error_with_the_reason(entries, reason):
 # The path must be written below a root
 
 
-@pytest.mark.parametrize("name", ["x.mp4", "2026/b c/\u732b%2e+#.mp4", "[a]*.mp4", "..x"])
+@pytest.mark.parametrize("name", ["x.mp4", "2026/b c/\u732b%2e+#.mp4", "[a]*.mp4", "..x", "what?.mp4"])
 def test_path_below_a_root_is_allowed_with_the_roots_connection(name):
     path, url = f"/data/videos/a_dag/{name}", f"s3://videos/finished/a_dag/{name}"
     assert allowed(path, PER_DAG) == Path(path)
