@@ -27,7 +27,7 @@ from magichour_provider.sandbox.schemas import (
     UploadUrlsBody,
     parse_body,
 )
-from magichour_provider.sandbox.storage import UPLOAD_URL_LIFE
+from magichour_provider.sandbox.storage import UPLOAD_URL_LIFE, Upload, new_id
 
 EXTENSIONS: Mapping[str, frozenset[str]] = {
     "image": IMAGE_EXTENSIONS,
@@ -66,7 +66,9 @@ async def create_upload_urls(request: Request) -> JSONResponse:
     expires_at = (sandbox.now() + UPLOAD_URL_LIFE).replace(microsecond=0)
     targets = []
     for item in body.items:
-        file_path = sandbox.store.new_upload(item.type, item.extension).file_path
+        upload_id = new_id()
+        file_path = f"api-assets/{upload_id}/{item.type}.{item.extension}"
+        sandbox.uploads[file_path] = Upload(file_path, sandbox.directory / f"{upload_id}.{item.extension}")
         query = sandbox.signer.query("PUT", f"/{file_path}", expires_at)
         url = f"{_storage_url(request)}/{file_path}?{query}"
         targets.append({"upload_url": url, "expires_at": sandbox.iso(expires_at), "file_path": file_path})

@@ -28,13 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"the extra is missing: pip install 'airflow-provider-magichour[sandbox]' ({error})")
     try:
         settings = _settings(arguments)
-    except ValidationError as error:
-        return _fail(f"--behaviour: {validation_message(error)}")
     except ValueError as error:
-        return _fail(f"--behaviour: {error}")
+        reason = validation_message(error) if isinstance(error, ValidationError) else error
+        return _fail(f"--behaviour: {reason}")
     storage_port = arguments.storage_port
     if storage_port is None:
-        storage_port = arguments.port + 1 if arguments.port else 0
+        storage_port = arguments.port and arguments.port + 1
     server = SandboxServer(settings, host=arguments.host, port=arguments.port, storage_port=storage_port)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -16,7 +16,14 @@ from magichour_provider.client.pricing import Tier
 from magichour_provider.sandbox.faults import Faults
 from magichour_provider.sandbox.render import Renderer, RenderError, Video
 from magichour_provider.sandbox.schemas import ForcedStatus, JobRequest, SandboxError, Settings
-from magichour_provider.sandbox.storage import DOWNLOAD_URL_LIFE, ObjectStore, Signer, download_path, new_id
+from magichour_provider.sandbox.storage import (
+    DOWNLOAD_URL_LIFE,
+    UPLOAD_RETENTION,
+    Signer,
+    Upload,
+    download_path,
+    new_id,
+)
 
 _BILLING_PERIOD = timedelta(days=30)
 _NOT_UPLOADED = ("http://", "https://", "saved-items/")
@@ -87,7 +94,8 @@ class Sandbox:
         self.faults = Faults()
         self._utc_now = utc_now or partial(datetime.now, timezone.utc)
         self._temporary = tempfile.TemporaryDirectory(prefix="magichour-sandbox-")
-        self.store = ObjectStore(Path(self._temporary.name))
+        self.directory = Path(self._temporary.name)
+        self.uploads: dict[str, Upload] = {}
         self._start()
 
     def _start(self) -> None:
@@ -116,7 +124,9 @@ class Sandbox:
         self._abandon_jobs()
         self.faults.replace(b"[]")
         self.faults.held.release()
-        self.store.clear()
+        for path in self.directory.iterdir():
+            path.unlink(missing_ok=True)
+        self.uploads.clear()
         self._start()
 
     def close(self) -> None:
@@ -158,7 +168,8 @@ class Sandbox:
             rendered.set_exception(RenderError("nsfw", "The content may violate our guidelines."))
         else:
             images = tuple(self.upload(path) for path in paths)
-            targets = self.store.video_paths(job_id, self.behaviour.downloads_per_job)
+            numbers = range(1, self.behaviour.downloads_per_job + 1)
+            targets = [self.directory / f"{job_id}-{number}.mp4" for number in numbers]
             rendered = self.renderer.submit(request, images, targets, self.behaviour)
         job = Job(job_id, request, now, self.behaviour.render_seconds, rendered)
         self.jobs[job_id] = job
@@ -252,7 +263,15 @@ class Sandbox:
         return {
             "account": self.account_body(),
             "jobs": [self.job_state(job) for job in self.jobs.values()],
-            "uploads": [upload.state() for upload in self.store.uploads.values()],
+            "uploads": [
+                {
+                    "file_path": upload.file_path,
+                    "bytes": upload.size,
+                    "sha256": upload.sha256,
+                    "put_count": upload.put_count,
+                }
+                for upload in self.uploads.values()
+            ],
             "requests": requests,
             "faults": self.faults.remaining(),
             "held": self.faults.held.entries(),
@@ -278,5 +297,7 @@ class Sandbox:
 
     def upload(self, file_path: str) -> Path | None:
         """The file of an upload; None if its bytes never arrived or were deleted."""
-        upload = self.store.uploads.get(file_path)
-        return upload.disk_path if upload and upload.exists(self.now()) else None
+        upload = self.uploads.get(file_path)
+        if upload is None or upload.put_at is None or self.now() >= upload.put_at + UPLOAD_RETENTION:
+            return None
+        return upload.disk_path

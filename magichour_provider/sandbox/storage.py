@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from email.utils import formatdate
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlencode
 
 from anyio.to_thread import run_sync
@@ -87,45 +87,6 @@ class Upload:
     put_count: int = 0
     put_at: datetime | None = None
 
-    def state(self) -> dict[str, Any]:
-        """The upload in the sandbox's state."""
-        return {
-            "file_path": self.file_path,
-            "sha256": self.sha256,
-            "bytes": self.size,
-            "put_count": self.put_count,
-        }
-
-    def exists(self, now: datetime) -> bool:
-        """Whether bytes arrived that are not deleted yet."""
-        return self.put_at is not None and now < self.put_at + UPLOAD_RETENTION
-
-
-class ObjectStore:
-    """Uploads and videos on local disk."""
-
-    def __init__(self, directory: Path) -> None:
-        self.uploads: dict[str, Upload] = {}
-        self._directory = directory
-
-    def new_upload(self, kind: str, extension: str) -> Upload:
-        """A new path for one file of `kind` (image, video, audio)."""
-        upload_id = new_id()
-        file_path = f"api-assets/{upload_id}/{kind}.{extension}"
-        self.uploads[file_path] = Upload(file_path, self._directory / f"{upload_id}.{extension}")
-        return self.uploads[file_path]
-
-    def video_paths(self, project_id: str, count: int) -> list[Path]:
-        """The files of a job's videos."""
-        names = [project_id, *(f"{project_id}-{number}" for number in range(2, count + 1))]
-        return [self._directory / f"{name}.mp4" for name in names]
-
-    def clear(self) -> None:
-        """Remove every file."""
-        for path in self._directory.iterdir():
-            path.unlink(missing_ok=True)
-        self.uploads.clear()
-
 
 def checksum_headers(
     behaviour: Behaviour, path: Path, status: os.stat_result, *, is_whole: bool
@@ -168,7 +129,7 @@ def _digest(algorithm: str, path: Path, _inode: int, _mtime_ns: int, _size: int)
 async def put_upload(request: Request) -> Response:
     """Keep the body of a PUT if it is complete."""
     sandbox = _check_signature(request)
-    upload = sandbox.store.uploads.get(request.url.path[1:])
+    upload = sandbox.uploads.get(request.url.path[1:])
     if upload is None:
         raise _no_such_key()
     length = request.headers.get("content-length", "")

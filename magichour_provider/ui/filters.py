@@ -37,19 +37,12 @@ _STATE_SENTENCES: Mapping[str | None, str] = {
 
 def seconds(value: float) -> str:
     """A duration: `5 s`, `3.5 s`, `1 min 12 s`, `1 h 2 min`."""
-    tenths = round(value, 1)
-    if tenths <= 0:
-        return "under 0.1 s"
-    if tenths < 10:
-        return f"{tenths:g} s"
-    whole = round(value)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    if round(value, 1) < 10:
+        return f"{round(value, 1):g} s" if value >= 0.05 else "under 0.1 s"
+    minutes, rest = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
+    parts = {"h": hours, "min": minutes, "s": 0 if hours else rest}
+    return " ".join(f"{number:,} {unit}" for unit, number in parts.items() if number)
 
 
 def credits_text(value: int) -> str:

@@ -35,12 +35,7 @@ class TaskKey:
 
 @dataclass(frozen=True)
 class Player:
-    """A video that can be played.
-
-    :param video: address of the `/video` route.
-    :param poster: address of the `/poster` route.
-    :param path: the downloaded file; None if the video is played from Magic Hour.
-    """
+    """The addresses of a video and its poster. `path` is its file, None if Magic Hour serves it."""
 
     video: str
     poster: str | None = None
@@ -62,14 +57,7 @@ class MediaInfo:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a task failed.
-
-    :param title: the error in a few words.
-    :param message: the error's own sentences.
-    :param remedy: what to do, if the message does not end with it.
-    :param code: Magic Hour's error code.
-    :param credits: what happened to the credits.
-    """
+    """Why a task failed, what to do, Magic Hour's error code, and what happened to the credits."""
 
     title: str
     message: str
@@ -80,11 +68,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class TaskPage:
-    """The tab of one task instance.
+    """The tab of one task instance: Airflow's `state` of the task, and Magic Hour's `status` of its job.
 
-    :param operator: name of the task's class.
-    :param state: Airflow's state of the task instance.
-    :param status: Magic Hour's status of the job.
     :param is_live: whether the status was read from Magic Hour for this page.
     :param picture: address of the contact sheet that the task made.
     :param notes: sentences about what cannot be shown, and why.
@@ -156,10 +141,8 @@ class Bar:
 class Chart:
     """Credits by day and Dag, stacked.
 
-    :param series: the Dags, the one with the most credits first.
-    :param totals: credits of each series.
-    :param grid: height and text of each line of the grid.
-    :param labels: position and text of the days below the bars.
+    :param series: the Dags, the one with the most credits first; `totals` are their credits.
+    :param grid: height and text of each line; `labels`: position and text of the days below.
     :param table: the same credits by day and Dag, newest day first.
     """
 
@@ -187,10 +170,8 @@ class Balance:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The page of all videos.
+    """The page of all videos: `dag_id` and `state` are chosen of `dag_ids` and `states`.
 
-    :param dag_ids: the Dags that the user can choose; `dag_id` is chosen.
-    :param states: the states that the user can choose; `state` is chosen.
     :param older: address of the next page, with older videos.
     :param newest: address of the first page, if this is a later one.
     """
