@@ -131,7 +131,7 @@ $(VENV)/.dev: $(VENV)/.demo
 ifeq ($(UV),)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 endif
-	@$(INSTALL) -e '.[$(EXTRAS)]' --group dev
+	@$(INSTALL) -e '.[$(EXTRAS),fonts]' --group dev
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.dev

@@ -10,7 +10,7 @@ resolve() { # file, the Airflow it is for, lowest Python, dependency groups, the
     {
         echo "# Pinned versions for development on $purpose. 'make constraints' renews this file."
         # shellcheck disable=SC2086 # the groups are several words
-        uv pip compile --quiet pyproject.toml --extra sandbox $groups --constraint "$fixed" --universal \
+        uv pip compile --quiet pyproject.toml --extra sandbox --extra fonts $groups --constraint "$fixed" --universal \
             --python-version "$python" --prerelease if-necessary-or-explicit \
             --no-header --no-annotate --no-emit-index-url --no-emit-find-links
     } >"$file.new"

@@ -6,12 +6,12 @@ frames of each, then the last videos are left out, and a line gives their number
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
+
+from magichour_provider.storage.fonts import FontBook
 
 WIDTH = 1600
 MAX_HEIGHT = 4000
@@ -115,6 +115,7 @@ SEPARATOR = " · "
 """Between the parts of a line."""
 
 _TITLE, _SUBTITLE, _LABEL, _DETAIL = 40, 24, 21, 18
+_MAX_CHARS = 500
 _PROBLEM_PADDING = 18
 _PROBLEM_LINE = 25
 
@@ -150,59 +151,52 @@ def draw_sheet(cells: Sequence[Cell], plan: SheetPlan, *, title: str, subtitle: 
     if plan.left_out:
         more = f"and {plan.left_out:,} more, for which there is no room here"
         pen.line(more, (MARGIN, plan.height - MARGIN - FOOTER), width, _SUBTITLE, PENCIL)
+    pen.fonts.warn()
     return sheet
 
 
 class _Pen:
-    """Writes text within a width, in Pillow's own font."""
+    """Writes text within a width."""
 
     def __init__(self, sheet: Image.Image) -> None:
         self._draw = ImageDraw.Draw(sheet)
-        self._fonts: dict[int, ImageFont.FreeTypeFont] = {}
+        self.fonts = FontBook()
 
     def line(self, text: str, corner: tuple[int, int], width: int, size: int, colour: str) -> None:
         """One line; if it is too long, its last parts are left out, or its only one is cut."""
-        self._draw.text(corner, self._cut(legible(text), width, size), fill=colour, font=self._font(size))
+        left, top = corner
+        baseline = top + self.fonts.split("x", size)[0][1].getmetrics()[0]
+        for part, font in self.fonts.split(self._cut(text, width, size), size):
+            self._draw.text((left, baseline), part, fill=colour, font=font, anchor="ls")
+            left += round(font.getlength(part))
 
     def paragraph(self, text: str, box: tuple[int, int, int, int]) -> None:
         """A panel with as many lines as fit."""
         self._draw.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=PANEL)
         width = box[2] - box[0] - 2 * _PROBLEM_PADDING
-        lines = self._wrapped(legible(text), width, max((box[3] - box[1]) // _PROBLEM_LINE - 1, 1))
-        for number, line in enumerate(lines):
-            corner = box[0] + _PROBLEM_PADDING, box[1] + _PROBLEM_PADDING + number * _PROBLEM_LINE
-            self._draw.text(corner, line, fill=PROBLEM, font=self._font(_DETAIL))
-
-    def _wrapped(self, text: str, width: int, most: int) -> list[str]:
+        most = max((box[3] - box[1]) // _PROBLEM_LINE - 1, 1)
         lines = [""]
-        for word in text.split():
+        for word in text[:_MAX_CHARS].split():
             longer = f"{lines[-1]} {word}".strip()
-            if lines[-1] and self._font(_DETAIL).getlength(longer) > width:
+            if lines[-1] and self._width(longer, _DETAIL) > width:
                 lines.append(word)
             else:
                 lines[-1] = longer
         if len(lines) > most:
             lines[most - 1 :] = [" ".join(lines[most - 1 :])]
-        return [self._cut(line, width, _DETAIL) for line in lines]
+        for number, line in enumerate(lines):
+            corner = box[0] + _PROBLEM_PADDING, box[1] + _PROBLEM_PADDING + number * _PROBLEM_LINE
+            self.line(line, corner, width, _DETAIL, PROBLEM)
+
+    def _width(self, text: str, size: int) -> float:
+        return sum(font.getlength(part) for part, font in self.fonts.split(text, size))
 
     def _cut(self, text: str, width: int, size: int) -> str:
-        font = self._font(size)
-        while font.getlength(text) > width and SEPARATOR in text:
+        text = text[:_MAX_CHARS]
+        while self._width(text, size) > width and SEPARATOR in text:
             text = text.rpartition(SEPARATOR)[0]
-        if font.getlength(text) <= width:
+        if self._width(text, size) <= width:
             return text
-        while text and font.getlength(text + "…") > width:
+        while text and self._width(text + "…", size) > width:
             text = text[:-1]
         return text.rstrip() + "…"
-
-    def _font(self, size: int) -> ImageFont.FreeTypeFont:
-        if size not in self._fonts:
-            self._fonts[size] = cast("ImageFont.FreeTypeFont", ImageFont.load_default(size=size))
-        return self._fonts[size]
-
-
-def legible(text: str) -> str:
-    """The text in the letters of Pillow's font: without accents, and `?` for letters that it lacks."""
-    flat = unicodedata.normalize("NFKD", " ".join(text.split())[:500])
-    kept = (letter for letter in flat if not unicodedata.combining(letter))
-    return "".join(letter if " " <= letter <= "~" or letter in "·…" else "?" for letter in kept)

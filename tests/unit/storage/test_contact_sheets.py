@@ -6,7 +6,7 @@ import io
 import logging
 
 import pytest
-from PIL import Image, ImageFont
+from PIL import Image
 
 from magichour_provider.exceptions import PictureError
 from magichour_provider.storage import contact_sheets as contact_sheet
@@ -17,7 +17,6 @@ from magichour_provider.storage.drawing import (
     PROBLEM,
     WIDTH,
     draw_sheet,
-    legible,
     plan_sheet,
 )
 
@@ -178,14 +177,6 @@ def test_a_line_that_is_too_long_loses_whole_parts():
         for text in ("3 videos", "3 videos · " + "a run's id " * 20)
     )
     assert short.tobytes() == long.tobytes()
-
-
-def test_text_is_written_in_letters_that_the_font_has():
-    assert legible("Été à Zürich\n· 2 猫") == "Ete a Zurich · 2 ?"
-    font = ImageFont.load_default(size=20)
-    missing = bytes(font.getmask("\uffff"))
-    drawable = legible("".join(map(chr, range(32, 127))) + "·…")
-    assert not [letter for letter in drawable if letter != " " and bytes(font.getmask(letter)) == missing]
 
 
 def rgb(colour):
