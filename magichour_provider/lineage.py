@@ -22,7 +22,13 @@ from urllib.parse import quote, urlsplit
 from magichour_provider.assets import SCHEME, project_dataset, project_uri
 from magichour_provider.client import library_url
 from magichour_provider.exceptions import LIBRARY_URL
-from magichour_provider.storage.locations import address_of, parse_location, url_scheme
+from magichour_provider.storage.locations import (
+    LocationError,
+    address_of,
+    given_text,
+    parse_location,
+    url_scheme,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -46,8 +52,8 @@ _ASCII = string.ascii_letters + string.digits + string.punctuation + " "
 
 def submission_lineage(
     *,
-    image: object,
-    end_image: object,
+    image: PathArgument,
+    end_image: PathArgument | None,
     prompt: object,
     model: str | None,
     resolution: str | None,
@@ -63,7 +69,7 @@ def submission_lineage(
         return None
     from airflow.providers.common.compat.openlineage import facet
 
-    images = [image_dataset(each) for each in (image, end_image) if isinstance(each, str)]
+    images = [image_dataset(each) for each in (image, end_image) if each is not None]
     outputs = []
     if project_id:
         outputs = [facet.OutputDataset(*project_dataset(project_id), facets=_project_facets())]
@@ -75,11 +81,11 @@ def submission_lineage(
         [facet.InputDataset(*name) for name in images if name],
         outputs,
         project_id,
-        model=model,
-        resolution=resolution,
+        model=given_text(model),
+        resolution=given_text(resolution),
         end_seconds=seconds,
         credits=credits_charged,
-        prompt_sha256=hashlib.sha256(str(prompt).encode()).hexdigest() if prompt else None,
+        prompt_sha256=hashlib.sha256(str(prompt).encode()).hexdigest() if given_text(prompt) else None,
     )
 
 
@@ -181,7 +187,10 @@ def image_dataset(image: PathArgument) -> DatasetName | None:
     """The dataset of an image in any form that an operator accepts; None if it names no file."""
     from magichour_provider.storage.images import UPLOADED_PREFIXES
 
-    address = address_of(image)
+    try:
+        address = address_of(image)
+    except LocationError:
+        return None
     if address.startswith(UPLOADED_PREFIXES):
         return SCHEME, address
     if url_scheme(address) not in ("http", "https"):

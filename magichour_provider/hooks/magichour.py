@@ -22,6 +22,7 @@ from magichour_provider.client.sync import MagicHourClient, send_with_retries
 from magichour_provider.exceptions import MagicHourError, NotFoundError, UndefinedConnectionError
 from magichour_provider.hooks.connection import settings_from_connection, wtforms_behaviour, wtforms_fields
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
+from magichour_provider.storage.locations import given_text
 
 if TYPE_CHECKING:
     from magichour_provider.client.aio import AsyncMagicHourClient
@@ -53,7 +54,7 @@ class MagicHourHook(BaseHook):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.magichour_conn_id = magichour_conn_id
+        self.magichour_conn_id = given_text(magichour_conn_id) or DEFAULT_CONN_ID
         self._sleep = sleep
         self._client: MagicHourClient | None = None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from urllib.parse import unquote_plus, urlsplit
 
 from magichour_provider.client import is_project_id, library_url
 from magichour_provider.exceptions import InvalidRequestError
+from magichour_provider.jobs.arguments import describe_type, unrender
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -38,23 +38,32 @@ class JobReference:
 
     @classmethod
     def from_value(cls, value: object) -> JobReference:
-        """Read a project id, or what an operator of this provider returned: a dict, or a template of it."""
-        given = _literal(value) if isinstance(value, str) and value.lstrip().startswith("{") else value
-        job = cls(given.strip()) if isinstance(given, str) else None
-        if isinstance(given, Mapping) and isinstance(given.get("project_id"), str):
-            job = cls(
-                given["project_id"],
-                _text(given.get("model")),
-                _text(given.get("resolution")),
-                _count(given.get("credits_charged")),
-            )
-        if job is None or not is_project_id(job.project_id):
+        """Read a project id, or what an operator of this provider returned, also if a template rendered it.
+
+        Raises InvalidRequestError.
+        """
+        given = unrender(value)
+        if isinstance(given, Mapping):
+            fields = [given.get(name) for name in ("project_id", "model", "resolution", "credits_charged")]
+        else:
+            fields = [given, None, None, None]
+        project_id, model, resolution, credits = fields
+        if isinstance(project_id, int) and not isinstance(project_id, bool):
+            project_id = str(project_id)  # an id of digits only, rendered natively
+        if not isinstance(project_id, str) or not is_project_id(project_id.strip()):
+            found = "nothing" if given is None else describe_type("project_id", value)
             raise InvalidRequestError(
-                f"{value!r:.80} is not the id of a Magic Hour project: give an id, or the output of "
-                "ImageToVideoOperator; did the task before this one return it?",
+                f"project_id must be the id of a Magic Hour project, or the output of ImageToVideoOperator, "
+                f"not {found}.",
                 consequence="This task costs nothing.",
+                remedy="Check what the task before this one returned, then clear this task.",
             )
-        return job
+        return cls(
+            project_id.strip(),
+            model if isinstance(model, str) else None,
+            resolution if isinstance(resolution, str) else None,
+            credits if isinstance(credits, int) and not isinstance(credits, bool) else None,
+        )
 
     def result(self, job: Outcome | VideoProject) -> dict[str, Any]:
         """What operator and sensor return: small, plain JSON, without a signed URL; None if not known."""
@@ -70,28 +79,14 @@ class JobReference:
         }
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _literal(text: str) -> object:
-    """The value that a template has rendered as text."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return text
-
-
-def job_name(context: Context) -> str:
+def job_name(context: Context) -> str | None:
     """Name a job so that a user finds the task by it: Dag, task, map index and run, in 100 characters.
 
-    Where that is too long, the ids of Dag and task are shortened, and a very long run id.
+    If that is too long, the ids of Dag and task are shortened, and a very long run id. None outside of a run.
     """
-    ti = context["ti"]
+    ti = context.get("ti")
+    if ti is None:
+        return None
     index = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
     rest = f"{index} {_shortened(ti.run_id, _RUN_LIMIT)}"
     room = _NAME_LIMIT - len(rest) - len(" ")

@@ -1,16 +1,22 @@
-"""What a user asks for: read from rendered templates, typed, and identified by a fingerprint."""
+"""What a user asks for: its arguments with their types, its images, and its fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from magichour_provider.exceptions import InvalidRequestError
+from magichour_provider.jobs.arguments import (
+    parse_flag,
+    parse_id,
+    parse_number,
+    parse_path,
+    parse_text,
+    parse_whole_number,
+)
+from magichour_provider.storage.locations import address_of
 
 if TYPE_CHECKING:
     from magichour_provider.storage.images import ImageFile, RemoteImage
@@ -20,16 +26,6 @@ ValidateModel = Literal["error", "warn", "off"]
 
 OnUnknownCost = Literal["allow", "fail"]
 """What to do with a video whose rate is not published."""
-
-IfExists = Literal["skip", "overwrite", "fail"]
-"""What to do if a target exists: leave this video as it is, replace the file, or refuse."""
-
-_TEXTS = ("image", "end_image", "prompt", "model", "resolution", "name", "image_conn_id")
-_LIMITS = ("max_credits", "max_credits_per_run", "on_unknown_cost")
-_OTHERS = ("end_seconds", "audio", "validate_model", *_LIMITS)
-_FLAGS = MappingProxyType(
-    {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": None, "none": None}
-)
 
 
 @dataclass(frozen=True)
@@ -74,31 +70,47 @@ class VideoRequest:
     limits: Limits = field(default_factory=Limits)
     validate_model: ValidateModel = "error"
 
-    @staticmethod
-    def argument_names() -> tuple[str, ...]:
-        """The names that `from_arguments` takes."""
-        return _TEXTS + _OTHERS
-
     @classmethod
-    def from_arguments(cls, **arguments: Any) -> VideoRequest:
-        """Read arguments, which may be strings as templates render them. Raises InvalidRequestError."""
-        image = parse_text("image", arguments.get("image"))
-        if image is None:
+    def from_arguments(
+        cls,
+        *,
+        image: object,
+        end_seconds: object,
+        end_image: object = None,
+        prompt: object = None,
+        model: object = None,
+        resolution: object = None,
+        audio: object = None,
+        name: object = None,
+        image_conn_id: object = None,
+        max_credits: object = None,
+        max_credits_per_run: object = None,
+        on_unknown_cost: OnUnknownCost | None = None,
+        validate_model: ValidateModel = "error",
+    ) -> VideoRequest:
+        """Read an operator's arguments as templates make them. Raises InvalidRequestError."""
+        first, last = parse_path("image", image), parse_path("end_image", end_image)
+        if first is None:
             raise InvalidRequestError("image is empty: give a path, a URL or an uploaded file_path.")
-        end_seconds = parse_number("end_seconds", arguments.get("end_seconds"))
-        if end_seconds is None:
+        seconds = parse_number("end_seconds", end_seconds)
+        if seconds is None:
             raise InvalidRequestError("end_seconds is missing: give the video's length in seconds.")
         return cls(
-            image,
-            end_seconds,
-            **{key: parse_text(key, arguments.get(key)) for key in _TEXTS if key != "image"},
-            audio=parse_flag("audio", arguments.get("audio")),
+            address_of(first),
+            seconds,
+            end_image=None if last is None else address_of(last),
+            prompt=parse_text("prompt", prompt),
+            model=parse_id("model", model),
+            resolution=parse_id("resolution", resolution),
+            audio=parse_flag("audio", audio),
+            name=parse_text("name", name),
+            image_conn_id=parse_id("image_conn_id", image_conn_id),
             limits=Limits(
-                parse_whole_number("max_credits", arguments.get("max_credits")),
-                parse_whole_number("max_credits_per_run", arguments.get("max_credits_per_run")),
-                arguments.get("on_unknown_cost"),
+                parse_whole_number("max_credits", max_credits),
+                parse_whole_number("max_credits_per_run", max_credits_per_run),
+                on_unknown_cost,
             ),
-            validate_model=arguments.get("validate_model", "error"),
+            validate_model=validate_model,
         )
 
 
@@ -150,50 +162,3 @@ def fingerprint(request: VideoRequest, images: Images) -> str:
         "audio": bool(request.audio),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def check_choice(name: str, value: object, choices: object) -> None:
-    """Raise ValueError unless `value` is one of the literal type `choices`."""
-    if value not in get_args(choices):
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(choices)))}, not {value!r}.")
-
-
-def parse_text(name: str, value: Any) -> str | None:
-    """Read a string or a path; an empty one, and the `None` that a template renders to, is None."""
-    text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if text is None or (isinstance(text, str) and text.strip() in ("", "None")):
-        return None
-    if not isinstance(text, str):
-        raise InvalidRequestError(f"{name} must be a string, not {type(value).__name__}.")
-    return text.strip() if name in ("image", "end_image") else text
-
-
-def parse_number(name: str, value: Any) -> float | None:
-    """Read a positive number, or None."""
-    if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
-        return None
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise InvalidRequestError(f"{name} must be a positive number, not {value!r:.80}.")
-    return number
-
-
-def parse_whole_number(name: str, value: Any) -> int | None:
-    """Read a positive whole number, or None."""
-    number = parse_number(name, value)
-    if number is not None and not number.is_integer():
-        raise InvalidRequestError(f"{name} must be a whole number, not {value!r:.80}.")
-    return None if number is None else int(number)
-
-
-def parse_flag(name: str, value: Any) -> bool | None:
-    """Read true, false, or neither."""
-    if value is None or isinstance(value, bool):
-        return value
-    try:
-        return _FLAGS[str(value).strip().lower()]
-    except KeyError:
-        raise InvalidRequestError(f"{name} must be true or false, not {value!r:.80}.") from None

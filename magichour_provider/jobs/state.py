@@ -27,7 +27,7 @@ from magichour_provider.exceptions import (
     SubmissionUnknownError,
     TaskKilledError,
 )
-from magichour_provider.jobs.request import parse_text
+from magichour_provider.jobs.arguments import parse_id, parse_path
 from magichour_provider.jobs.state_backends import (
     JOBS_KEY,
     FileBackend,
@@ -121,11 +121,12 @@ class JobStateStore:
 
     def __init__(self, backend: StateBackend | None, ti: Any, clock: Callable[[], float] = time.time) -> None:
         index = getattr(ti, "map_index", None)
+        task_id = getattr(ti, "task_id", None)
         self._backend = backend
         self._is_shared = backend is not None and backend.is_shared
         self._clock = clock
-        self._run = f"{ti.dag_id}/{ti.run_id}"
-        self._task = ti.task_id if index is None or index < 0 else f"{ti.task_id}[{index}]"
+        self._run = f"{getattr(ti, 'dag_id', None)}/{getattr(ti, 'run_id', None)}"
+        self._task = task_id if index is None or index < 0 else f"{task_id}[{index}]"
         self._attempt = int(getattr(ti, "try_number", 1) or 1)
         self._max_tries = int(getattr(ti, "max_tries", 0) or 0)
         self._states: dict[str, JobState] = {}
@@ -144,13 +145,13 @@ class JobStateStore:
 
         Raises InvalidRequestError.
         """
-        ti, path = context["ti"], parse_text("state_path", state_path)
+        ti, path = context.get("ti"), parse_path("state_path", state_path)
         store: Any = context.get("task_state_store")
         backend: StateBackend | None = None
         if path is not None and not durable:
             raise InvalidRequestError("state_path is given and durable is False: only one of them can hold.")
         if path is not None:
-            backend = FileBackend.from_path(path, parse_text("state_conn_id", state_conn_id))
+            backend = FileBackend.from_path(path, parse_id("state_conn_id", state_conn_id))
         elif durable and store is not None:
             backend = TaskStateBackend(store, int(getattr(ti, "try_number", 1) or 1))
         if backend is None:

@@ -8,6 +8,7 @@ one. The condition does not stop a process that is frozen between its intent and
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -26,10 +27,17 @@ from magichour_provider.exceptions import (
     NetworkError,
     SubmissionUnknownError,
 )
-from magichour_provider.storage.locations import S3_SCHEMES, classify_error, parse_location, redact
+from magichour_provider.storage.locations import (
+    S3_SCHEMES,
+    LocationError,
+    ObjectPath,
+    classify_error,
+    parse_location,
+    redact,
+)
 
 if TYPE_CHECKING:
-    from magichour_provider.storage.locations import ObjectPath
+    from magichour_provider.storage.locations import PathArgument
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +48,7 @@ RECOVERED_KEY = "magichour_recovered_job_id"
 JOBS_KEY = "magichour_jobs"
 """The key of the file's states."""
 
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 _NOT_FOUND_PAUSES_SECONDS = (1.0, 2.0)
 _CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404")
 _NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
@@ -133,12 +142,16 @@ class FileBackend:
         self._warned = False
 
     @classmethod
-    def from_path(cls, path: str, conn_id: str | None) -> FileBackend:
+    def from_path(cls, path: PathArgument, conn_id: str | None) -> FileBackend:
         """Read the operator's arguments. Raises InvalidRequestError."""
+        display = redact(path)
         try:
-            return cls(parse_location(path, conn_id), redact(path))
-        except ValueError as error:
-            raise InvalidRequestError(f"state_path {redact(path)} cannot be used: {error}.") from error
+            place = parse_location(path, conn_id)
+        except LocationError as error:
+            raise InvalidRequestError(f"state_path {display} cannot be used: {error}.") from error
+        if isinstance(place, ObjectPath) and place.has_version:
+            raise InvalidRequestError(f"state_path {display} names one version, which cannot be written.")
+        return cls(place, display)
 
     def read(self) -> tuple[Mapping[str, Any] | None, Any]:
         """What is in the file. Raises SubmissionUnknownError if it is no state of this provider."""
@@ -174,6 +187,8 @@ class FileBackend:
 
     def _get(self) -> tuple[bytes | None, Any]:
         if isinstance(self._place, Path):
+            if self._place.exists() and not (self._place.is_file() or self._place.is_dir()):
+                raise LocationError("it is no regular file")  # reading a pipe would never end
             try:
                 content: bytes | None = self._place.read_bytes()
             except FileNotFoundError:
@@ -196,9 +211,15 @@ class FileBackend:
         return content, content
 
     def _write_local(self, path: Path, content: bytes | None, version: bytes | None) -> bytes | None:
+        path = Path(os.path.realpath(path))  # a link stays one
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_name(f".{path.name}.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                self._warn_unconditional()
             if self._get()[0] != version:
                 raise self._conflict()
             if content is None:
@@ -208,11 +229,11 @@ class FileBackend:
                 with beside.open("wb") as file:
                     file.write(content)
                     file.flush()
-                    os.fsync(file.fileno())
+                    _sync(file.fileno())
                 beside.replace(path)
             folder = os.open(path.parent, os.O_RDONLY)
             try:
-                os.fsync(folder)
+                _sync(folder)
             finally:
                 os.close(folder)
         return content
@@ -272,6 +293,15 @@ class FileBackend:
             if diagnosis.permanent:
                 raise InvalidRequestError(what, consequence=consequence, remedy=diagnosis.remedy) from error
             raise NetworkError(what, consequence=consequence) from error
+
+
+def _sync(file: int) -> None:
+    """Flush to the disk. Some network shares do not offer that: EINVAL, ENOTSUP."""
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
 
 
 def _s3_code(error: BaseException) -> str | None:

@@ -29,6 +29,8 @@ from airflow.providers.common.compat.sdk import (
 from magichour_provider.airflow_internals import is_terminal
 from magichour_provider.client import library_url
 from magichour_provider.exceptions import MagicHourError, SubmissionUnknownError, TaskKilledError
+from magichour_provider.jobs.arguments import parse_id
+from magichour_provider.jobs.reference import DEFAULT_CONN_ID
 from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class MagicHourHookMixin:
         """The connection's hook."""
         from magichour_provider.hooks.magichour import MagicHourHook
 
-        return MagicHourHook(self.magichour_conn_id)
+        return MagicHourHook(parse_id("magichour_conn_id", self.magichour_conn_id) or DEFAULT_CONN_ID)
 
 
 class OpenLineageMixin:
@@ -169,7 +171,8 @@ def _push_error(task: Any, context: Context, raised: Exception) -> None:
         if store is not None:
             # It refuses an attempt that Airflow has given up, whose XCom would replace that of the new one.
             store.set(ERROR_KEY, described)
-        context["ti"].xcom_push(ERROR_KEY, described)
+        if "ti" in context:
+            context["ti"].xcom_push(ERROR_KEY, described)
     except (Exception, AirflowTaskTimeout):
         log.exception("The XCom %r could not be written.", ERROR_KEY)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
 from magichour_provider.airflow_internals import drop_notset
+from magichour_provider.jobs.arguments import parse_text
 from magichour_provider.operators._base import map_non_retryable, reports_failure, set_default_retry_policy
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class ContactSheetOperator(BaseOperator):
         """Make the sheet and describe it."""
         from magichour_provider.storage.posters import require_pictures
 
-        ti = context["ti"]
+        ti = context.get("ti")
+        dag_id, run_id = (ti.dag_id, ti.run_id) if ti is not None else ("Contact sheet", "")
         with map_non_retryable(self):
             require_pictures()
             from magichour_provider.storage.contact_sheets import make_contact_sheet, parse_videos
@@ -89,7 +91,7 @@ class ContactSheetOperator(BaseOperator):
                 raise AirflowSkipException("There is no video to show, so there is no contact sheet.")
             # A name that `job_name` made starts with the Dag's id, which the headline shows.
             videos = [
-                replace(video, name=None) if (video.name or "").startswith(f"{ti.dag_id} ") else video
+                replace(video, name=None) if (video.name or "").startswith(f"{dag_id} ") else video
                 for video in videos
             ]
             sheet = make_contact_sheet(
@@ -99,8 +101,8 @@ class ContactSheetOperator(BaseOperator):
                 videos_conn_id=self.videos_conn_id,
                 columns=self.columns,
                 frames=self.frames,
-                title=self.title or ti.dag_id,
-                subtitle=ti.run_id,
+                title=parse_text("title", self.title) or dag_id,
+                subtitle=run_id,
             )
         self.log.info("Made a contact sheet of %d videos: %s", sheet["videos"], sheet["path"])
         return sheet

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from magichour_provider.exceptions import (
+    DestinationError,
     JobDeletedError,
     MagicHourError,
     NotFoundError,
     TaskKilledError,
     TransferError,
 )
+from magichour_provider.jobs.arguments import check_choice, parse_id, parse_path, parse_text
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference
 from magichour_provider.lineage import download_lineage, emit_video_events
 from magichour_provider.links import VideoProjectLink
@@ -31,6 +33,10 @@ from magichour_provider.storage.locations import connection_id
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
+    from magichour_provider.storage.locations import PathArgument
+
+DEFAULT_FILE_NAME = "{project_id}.mp4"
+
 
 class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
     """Download the video of a finished job, check that it is whole, and publish it atomically.
@@ -40,7 +46,7 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
     :param project_id: a project id, the output of `ImageToVideoOperator` or `VideoJobSensor`, or a template
         of either.
     :param path: a file, or a folder (an existing one, or with a trailing slash) in which `file_name` names
-        the video; local, `file://`, or an object storage URL.
+        the video; a path (also a `Path` or an `ObjectStoragePath`), `file://`, or an object storage URL.
     :param file_name: template of the video's name in a folder: `{project_id}`, which is required, `{name}`,
         the project's name in the library, and `{index}`, which of the job's videos it is.
     :param path_conn_id: the connection for object storage.
@@ -63,8 +69,8 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         self,
         *,
         project_id: str | Mapping[str, Any] | XComArg,
-        path: str,
-        file_name: str = "{project_id}.mp4",
+        path: PathArgument,
+        file_name: str = DEFAULT_FILE_NAME,
         path_conn_id: str | None = None,
         if_exists: IfExists = "skip",
         poster: bool = False,
@@ -74,10 +80,7 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         set_default_retry_policy(self)
-        if if_exists not in get_args(IfExists):
-            raise ValueError(
-                f"if_exists must be one of {', '.join(map(repr, get_args(IfExists)))}, not {if_exists!r}."
-            )
+        check_choice("if_exists", if_exists, IfExists)
         self.project_id = project_id
         self.path = path
         self.file_name = file_name
@@ -119,17 +122,20 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             raise TaskKilledError("The download was stopped.", consequence=TransferError.default_consequence)
 
     def _download(self, project_id: str, context: Context) -> dict[str, Any]:
+        path = parse_path("path", self.path)
+        if path is None:
+            raise DestinationError("No target was given: the path is empty.")
         arguments: dict[str, Any] = {
-            "path": str(self.path),
-            "path_conn_id": self.path_conn_id,
+            "path": path,
+            "path_conn_id": parse_id("path_conn_id", self.path_conn_id),
             "if_exists": self.if_exists,
-            "file_name": self.file_name,
+            "file_name": parse_text("file_name", self.file_name) or DEFAULT_FILE_NAME,
             "poster": self.poster,
         }
         if not self.delete_remote:
             return self.hook.download(project_id, **arguments)
         # An attempt that dies after the deletion has written what it saved.
-        state = DownloadState(context, {"project_id": project_id, **arguments})
+        state = DownloadState(context, {"project_id": project_id, **arguments, "path": str(path)})
         try:
             result = self.hook.download(project_id, **arguments)
         except (NotFoundError, JobDeletedError):
@@ -144,7 +150,7 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             )
         else:
             state.write(result)
-        self.hook.delete_after_verify(result, connection_id(arguments["path"], self.path_conn_id))
+        self.hook.delete_after_verify(result, connection_id(path, arguments["path_conn_id"]))
         return result
 
     def _lineage(self) -> Any:

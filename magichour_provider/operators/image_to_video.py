@@ -21,13 +21,9 @@ from airflow.providers.common.compat.sdk import (
 from magichour_provider.airflow_internals import TaskDeferralError, current_task_state
 from magichour_provider.client import library_url
 from magichour_provider.exceptions import MagicHourError, TaskKilledError
-from magichour_provider.jobs.reference import (
-    DEFAULT_CONN_ID,
-    JobReference,
-    job_name,
-    url_secrets,
-)
-from magichour_provider.jobs.request import OnUnknownCost, ValidateModel, VideoRequest, check_choice
+from magichour_provider.jobs.arguments import check_choice
+from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference, job_name, url_secrets
+from magichour_provider.jobs.request import OnUnknownCost, ValidateModel, VideoRequest
 from magichour_provider.jobs.state import JobStateStore
 from magichour_provider.lineage import emit_job_events, submission_lineage
 from magichour_provider.links import VideoProjectLink
@@ -42,6 +38,7 @@ from magichour_provider.operators._base import (
     set_default_retry_policy,
 )
 from magichour_provider.polling.intervals import get_deadline, optional_seconds, seconds
+from magichour_provider.storage.locations import given_text
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -50,6 +47,7 @@ if TYPE_CHECKING:
     from magichour_provider.jobs.run_budget import RunBudget
     from magichour_provider.jobs.submit import Cancellation
     from magichour_provider.polling.outcome import Outcome
+    from magichour_provider.storage.locations import PathArgument
     from magichour_provider.triggers.video_job import VideoJobTrigger
 
 _HOW_TO_GET_IT = "Use VideoJobSensor and DownloadVideoOperator to get the video at no further cost."
@@ -63,8 +61,9 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
     a `state_path`. Without either, no failure after the submission is retried by Airflow: the error names
     the job, whose video `VideoJobSensor` and `DownloadVideoOperator` get at no further cost.
 
-    :param image: a local path, `file://`, an object storage URL (`s3://`, `gs://`, ...), an `https://` URL
-        that Magic Hour fetches itself, or a `file_path` already uploaded (`api-assets/...`).
+    :param image: a path (also a `Path` or an `ObjectStoragePath`), `file://`, an object storage URL (`s3://`,
+        `gs://`, ...), an `https://` URL that Magic Hour fetches itself, or a `file_path` already uploaded
+        (`api-assets/...`).
     :param end_seconds: length of the video in seconds; the model decides which are possible.
     :param end_image: the video's last frame, in the same forms as `image`.
     :param prompt: what should happen in the video.
@@ -119,9 +118,9 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
     def __init__(
         self,
         *,
-        image: str,
+        image: PathArgument,
         end_seconds: float | str,
-        end_image: str | None = None,
+        end_image: PathArgument | None = None,
         prompt: str | None = None,
         model: str | None = None,
         resolution: str | None = None,
@@ -137,7 +136,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         max_credits_per_run: int | str | None = None,
         on_unknown_cost: OnUnknownCost | None = None,
         durable: bool = True,
-        state_path: str | None = None,
+        state_path: PathArgument | None = None,
         state_conn_id: str | None = None,
         validate_model: ValidateModel = "error",
         **kwargs: Any,
@@ -196,7 +195,8 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
                 request = self._build_request(context)
                 store = self._state_store(context)
                 budget = self._run_budget(context, request.limits.max_credits_per_run)
-                json.dumps(self._trigger("not-submitted", deadline).serialize())  # fails here, if ever
+                # A trigger that cannot be stored fails here, not after the job is paid for.
+                json.dumps(self._trigger(request, "not-submitted", deadline).serialize())
                 job = submit(
                     request, store, self.hook.get_conn(), self._cancellation, execution_timeout, budget=budget
                 )
@@ -204,14 +204,13 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
                 self._announce(context, job)
                 execution_timeout.release()
                 if not self.wait_for_completion:
-                    result = JobReference(job.id, self.model, self.resolution).result(job)
+                    result = JobReference(job.id, request.model, request.resolution).result(job)
                     return self._succeed(context, store, result)
                 submitted = job.created_at.timestamp() if job.created_at is not None else None
                 if self.deferrable:
                     store.update(job.id, job.credits_charged)
-                    self.defer(
-                        **self._trigger(job.id, deadline, job.credits_charged, submitted).as_deferral()
-                    )
+                    trigger = self._trigger(request, job.id, deadline, job.credits_charged, submitted)
+                    self.defer(**trigger.as_deferral())
                 poller = Poller(
                     job.id,
                     deadline=deadline,
@@ -266,8 +265,21 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             self._state_store(context).mark_done(self.linked_project_id)
 
     def _build_request(self, context: Context) -> VideoRequest:
-        arguments = {name: getattr(self, name) for name in VideoRequest.argument_names()}
-        request = VideoRequest.from_arguments(**arguments)
+        request = VideoRequest.from_arguments(
+            image=self.image,
+            end_seconds=self.end_seconds,
+            end_image=self.end_image,
+            prompt=self.prompt,
+            model=self.model,
+            resolution=self.resolution,
+            audio=self.audio,
+            name=self.name,
+            image_conn_id=self.image_conn_id,
+            max_credits=self.max_credits,
+            max_credits_per_run=self.max_credits_per_run,
+            on_unknown_cost=self.on_unknown_cost,
+            validate_model=self.validate_model,
+        )
         return replace(request, name=request.name or job_name(context))
 
     def _state_store(self, context: Context) -> JobStateStore:
@@ -284,6 +296,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
 
     def _trigger(
         self,
+        request: VideoRequest,
         project_id: str,
         deadline: float,
         credits_charged: int | None = None,
@@ -293,21 +306,21 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
 
         return VideoJobTrigger(
             project_id,
-            self.magichour_conn_id,
+            self.hook.magichour_conn_id,
             deadline=deadline,
             poll_interval=self.poll_interval,
             credits_charged=credits_charged,
             submitted=submitted,
-            model=self.model,
-            resolution=self.resolution,
-            end_seconds=float(self.end_seconds),
+            model=request.model,
+            resolution=request.resolution,
+            end_seconds=request.end_seconds,
         )
 
     def _announce(self, context: Context, job: VideoProject) -> None:
         """Leave the job's id where users and the next tasks find it, before anything else."""
         self.linked_project_id = job.id
         self.credits_charged = job.credits_charged
-        if self.do_xcom_push:
+        if self.do_xcom_push and "ti" in context:
             try:
                 context["ti"].xcom_push("project_id", job.id)
             except Exception:  # the job is paid for, and its id is in the job state and the log
@@ -323,7 +336,8 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             budget.set_spent(store.spent)
         error = outcome.error()
         if error is None:
-            result = JobReference(outcome.project_id, self.model, self.resolution).result(outcome)
+            model, resolution = given_text(self.model), given_text(self.resolution)
+            result = JobReference(outcome.project_id, model, resolution).result(outcome)
             return self._succeed(context, store, result)
         if not store.available:
             raise AirflowFailException(str(error)) from error
@@ -359,10 +373,11 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         except errors as error:
             if store.available:
                 raise
+            name = given_text(self.name) or job_name(context)
             raise AirflowFailException(
-                f"{error} The job named {self.name or job_name(context)!r} continues at Magic Hour and its "
-                "credits remain charged; the log and the XCom 'project_id' give its id. This task is not "
-                f"retried, because that would pay for a second job. {_HOW_TO_GET_IT}"
+                f"{error} The job named {name!r} continues at Magic Hour and its credits remain charged; the "
+                "log and the XCom 'project_id' give its id. This task is not retried, because that would "
+                f"pay for a second job. {_HOW_TO_GET_IT}"
             ) from error
 
     def _lineage(self) -> Any:

@@ -6,17 +6,15 @@ the reason, and a warning in the log; only if no video can be read, there is no 
 
 from __future__ import annotations
 
-import ast
-import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any, cast
 
 from magichour_provider.exceptions import InvalidRequestError, MagicHourError
+from magichour_provider.jobs.arguments import unrender
 from magichour_provider.storage.drawing import SEPARATOR, Cell, SheetPlan, draw_sheet, plan_sheet
 from magichour_provider.storage.frames import Frames, read_frames
 from magichour_provider.storage.locations import address_of, redact
@@ -183,13 +181,8 @@ def _joined(*parts: str | None) -> str:
 
 def _flatten(value: object) -> Iterator[Any]:
     """The paths and dicts in a value, in any depth of sequences; a text may be a rendered template."""
-    if isinstance(value, str):
-        value = value.strip()
-        if value.startswith(("[", "{", "(")):  # JSON, or how Python writes it; else a file's name
-            for parse in (ast.literal_eval, json.loads):
-                with suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-                    value = parse(str(value))
-    if value is None or value in ("", "None"):
+    value = unrender(value)
+    if value is None:
         return
     if isinstance(value, (str, Mapping)):
         yield value

@@ -161,9 +161,9 @@ def parse_location(path: PathArgument, conn_id: str | None = None) -> Location:
 
 
 def given_text(value: object) -> str | None:
-    """The text, without white space at its ends; None if it is empty, or a rendered `None`."""
+    """The text, without white space at its ends; None if it is empty, or a rendered `None` or `null`."""
     text = "" if value is None else str(value).strip()
-    return None if text in ("", "None") else text
+    return None if text in ("", "None", "null") else text
 
 
 def _check_address(address: str) -> None:

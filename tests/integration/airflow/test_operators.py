@@ -8,12 +8,14 @@ import signal
 import time
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from airflow.providers.common.compat.sdk import (
     AirflowTaskTimeout,
     TaskDeferred,
 )
+from airflow.sdk import ObjectStoragePath
 
 from magichour_provider import exceptions as errors
 from magichour_provider.operators.download import DownloadVideoOperator
@@ -23,7 +25,6 @@ from magichour_provider.triggers.video_job import VideoJobTrigger
 pytestmark = pytest.mark.usefixtures("connection")
 
 IMAGE = "dags_examples/images/grace_hopper.jpg"
-CREATES = {"method": "POST", "path": "/v1/image-to-video"}
 CREATES = {"method": "POST", "path": "/v1/image-to-video"}
 POLLS = {"method": "GET", "path": "/v1/video-projects/*"}
 
@@ -94,6 +95,27 @@ class TestImageToVideo:
             "credits_charged": 72,
             "url": f"https://magichour.ai/my-library?videoId={job['id']}",
         }
+
+    def test_it_runs_in_a_unit_test_without_a_context(self, magichour_sandbox):
+        result = render().execute({})
+        assert result["status"] == "complete"
+
+    @pytest.mark.parametrize("nothing", [None, "", "None", "null"])
+    def test_none_of_a_template_is_not_given(self, context, magichour_sandbox, nothing):
+        nothings = dict.fromkeys(
+            set(ImageToVideoOperator.template_fields) - {"image", "end_seconds", "model", "resolution"},
+            nothing,
+        )
+        nothings.pop("max_credits_per_run")  # needs a store to count by
+        result = render(wait_for_completion=False, **nothings).execute(context)
+        assert result["name"] == "a_dag a_task a_run"
+        for name in ("model", "resolution"):
+            assert render(**{name: nothing}).execute(context)[name] is None
+
+    def test_images_may_be_path_objects(self, context, magichour_sandbox):
+        image = ObjectStoragePath(f"file://{Path(IMAGE).absolute()}")
+        render(image=Path(IMAGE), end_image=image, wait_for_completion=False).execute(context)
+        assert len(magichour_sandbox.control.state()["uploads"]) == 2
 
     def test_the_id_is_pushed_as_soon_as_the_job_exists(self, context, submitted):
         assert context["ti"].pushed == {"project_id": submitted}
@@ -259,6 +281,25 @@ class TestDownload:
         video = DownloadVideoOperator(task_id="d", project_id=job, path=f"{tmp_path}/").execute(context)
         assert video["path"] == str(tmp_path / f"{job['project_id']}.mp4")
         assert video["duration"] == pytest.approx(3, abs=0.05)
+
+    @pytest.mark.parametrize("make", [Path, lambda folder: ObjectStoragePath(f"file://{folder}"), json.dumps])
+    def test_arguments_as_templates_make_them(self, context, magichour_sandbox, tmp_path, make):
+        job = render().execute(context)
+        folder = tmp_path / "new"
+        operator = DownloadVideoOperator(
+            task_id="d",
+            project_id=json.dumps(job),
+            path=make(f"{folder}/"),
+            file_name="None",
+            path_conn_id="None",
+            magichour_conn_id="None",
+        )
+        assert operator.execute({})["path"] == str(folder / f"{job['project_id']}.mp4")
+
+    def test_output_of_a_mapped_task_asks_for_a_mapped_download(self, context, tmp_path, fails_for_good):
+        operator = DownloadVideoOperator(task_id="d", project_id=[{"project_id": "cm1"}], path=f"{tmp_path}/")
+        with fails_for_good(match=r"map this task over them, with \.expand\(project_id=\.\.\.\)"):
+            operator.execute(context)
 
     def test_a_running_job_may_be_retried_and_a_failed_one_not(
         self, context, submitted, magichour_sandbox, tmp_path, fails_for_good
