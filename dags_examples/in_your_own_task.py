@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import DAG, task
 
 from magichour_provider.hooks.magichour import MagicHourHook
@@ -34,7 +33,7 @@ with DAG(
         costs = {seconds: hook.estimate_credits(MODEL, seconds, RESOLUTION) for seconds in (3, 5, 10)}
         payable = [seconds for seconds, cost in costs.items() if cost is not None and 10 * cost <= credits]
         if not payable:
-            raise AirflowFailException(f"{credits} credits do not pay for ten videos of any length.")
+            raise RuntimeError(f"{credits} credits do not pay for ten videos of any length.")
         return max(payable)
 
     @task(retries=0)

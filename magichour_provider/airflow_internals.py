@@ -1,6 +1,6 @@
 """All private names of Airflow that this package uses, and the defects of Airflow that it works around.
 
-Public names are imported where they are used, from `airflow.sdk` or `airflow.providers.common.compat.sdk`.
+Public names are imported where they are used, from `airflow.sdk`, or from `version_compat` if they moved.
 Each function below names the version of Airflow, or the issue, that it rests on. "Blocks" means that the
 function waits for Airflow's answer: a trigger calls it in a thread.
 """
@@ -14,16 +14,10 @@ from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat import sdk
-
-try:
-    from airflow.sdk.exceptions import TaskDeferralError as TaskDeferralError
-except ImportError:  # Airflow 3.0
-    from airflow.exceptions import TaskDeferralError as TaskDeferralError  # type: ignore[no-redef]
+from magichour_provider.version_compat import BaseHook, conf
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import BaseOperatorLink
-    from airflow.sdk import BaseOperator, Context
+    from airflow.sdk import BaseOperator, BaseOperatorLink, Connection, Context
 
 log = logging.getLogger(__name__)
 
@@ -89,18 +83,25 @@ def _task_state(ti: Any) -> str | None:
 # XComs. All of these block.
 
 
+def _xcoms() -> Any:
+    """The XCom backend. Its module is private, and slow to import (3.0 to 3.4)."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    return XCom
+
+
 def get_xcom(ti: Any, task_id: str, key: str) -> Any:
     """The XCom of an unmapped task in the same run; None if there is none.
 
     `map_index=-1` is needed in the triggerer: without it Airflow sends `GetXComSequenceSlice`, which the
     triggerer of 3.3 never answers.
     """
-    return sdk.XCom.get_one(key=key, dag_id=ti.dag_id, task_id=task_id, run_id=ti.run_id, map_index=-1)
+    return _xcoms().get_one(key=key, dag_id=ti.dag_id, task_id=task_id, run_id=ti.run_id, map_index=-1)
 
 
 def all_xcoms(key: str, dag_id: str, run_id: str, task_id: str) -> list[Any]:
     """The XComs of all map indexes of a task in one run."""
-    return sdk.XCom.get_all(key=key, dag_id=dag_id, run_id=run_id, task_id=task_id) or []
+    return _xcoms().get_all(key=key, dag_id=dag_id, run_id=run_id, task_id=task_id) or []
 
 
 def push_xcom(ti: Any, key: str, value: Any) -> None:
@@ -108,12 +109,12 @@ def push_xcom(ti: Any, key: str, value: Any) -> None:
 
     Instead of `TaskSuccessEvent(xcoms=...)`, which encodes its values twice (3.3).
     """
-    sdk.XCom.set(key=key, value=value, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id)
+    _xcoms().set(key=key, value=value, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id)
 
 
 def push_link(ti: Any, link: BaseOperatorLink, url: str) -> None:
     """Store the URL of an extra link, as Airflow's task runner does when a worker's run ends (3.3)."""
-    sdk.XCom._set_xcom_in_db(
+    _xcoms()._set_xcom_in_db(
         key=link.xcom_key, value=url, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id
     )
 
@@ -122,8 +123,8 @@ def delete_xcoms(ti: Any, *keys: str) -> None:
     """Delete the XComs of an earlier attempt: Airflow does that only in a worker (3.3)."""
     address = {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": ti.map_index}
     for key in keys if ti.try_number > 1 else ():
-        if sdk.XCom.get_one(key=key, **address) is not None:
-            sdk.XCom.delete(key=key, **address)
+        if _xcoms().get_one(key=key, **address) is not None:
+            _xcoms().delete(key=key, **address)
 
 
 def drop_notset(xcoms: Any) -> Any:
@@ -149,13 +150,28 @@ def as_plain_xcom_arg(value: object) -> tuple[BaseOperator, str] | None:
 # Operators, Dags and triggers
 
 
+async def get_connection_async(conn_id: str) -> Connection:
+    """Read a connection in the triggerer, in a thread before Airflow 3.3.2.
+
+    There `aget_connection` masks the secrets by a synchronous call, which raises DeadlockImminentError while
+    another call is under way. Airflow 3.0 has no `aget_connection`.
+    """
+    from airflow.sdk import Connection
+
+    if hasattr(Connection, "aextra_dejson"):  # since 3.3.2
+        return await BaseHook.aget_connection(conn_id)
+    from asgiref.sync import sync_to_async
+
+    return await sync_to_async(BaseHook.get_connection)(conn_id)
+
+
 def min_deferral_seconds() -> float:
     """Seconds after a deferral in which a trigger must not fire (airflow#71580, airflow#72716).
 
     The worker's supervisor may notice the end of the task only at its next heartbeat. A trigger that fires
     before that fails the task with "state mismatch": 2 of 8 tasks with the defaults of Airflow 3.3.2.
     """
-    return float(sdk.conf.getint("workers", "min_heartbeat_interval", fallback=5)) + 2
+    return float(conf.getint("workers", "min_heartbeat_interval", fallback=5)) + 2
 
 
 def is_mapped(task: BaseOperator) -> bool:
@@ -214,9 +230,10 @@ def outlet_event(context: Context, outlet: object) -> Any | None:
 
     Raises if Airflow knows no asset by the name or URI of a reference (`Asset.ref`).
     """
+    from airflow.sdk import Asset, AssetAlias
     from airflow.sdk.definitions.asset import AssetRef
 
-    if not isinstance(outlet, (sdk.Asset, sdk.AssetAlias, AssetRef)):
+    if not isinstance(outlet, (Asset, AssetAlias, AssetRef)):
         return None
     events: Any = context["outlet_events"]
     return events[outlet]

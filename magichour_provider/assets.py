@@ -30,7 +30,7 @@ def project_uri(project_id: str) -> str:
 
 def create_asset(*, project_id: str, extra: dict[str, Any] | None = None) -> Asset:
     """The asset of a project. Raises ValueError for what is no project's id."""
-    from airflow.providers.common.compat.sdk import Asset
+    from airflow.sdk import Asset
 
     return Asset(uri=project_uri(project_id), extra=extra)
 

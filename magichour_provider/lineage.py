@@ -311,7 +311,7 @@ def emit_events(context: Context, outlets: Sequence[object], extras: Sequence[Ev
 
     Keys that the user has set stay. Never raises.
     """
-    from airflow.providers.common.compat.sdk import Asset, AssetAlias
+    from airflow.sdk import Asset, AssetAlias
 
     from magichour_provider.airflow_internals import outlet_event
 

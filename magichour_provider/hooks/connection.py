@@ -17,7 +17,7 @@ from magichour_provider.exceptions import ConfigurationError
 from magichour_provider.get_provider_info import UI_FIELD_BEHAVIOUR
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection
+    from airflow.sdk import Connection
 
 log = logging.getLogger(__name__)
 

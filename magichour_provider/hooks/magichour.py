@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow.providers.common.compat.connection import get_async_connection
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
-
+from magichour_provider.airflow_internals import get_connection_async
 from magichour_provider.client.models import Account, CreatedJob, ImageToVideoRequest, VideoProject
 from magichour_provider.client.pricing import (
     DEFAULT_MODEL,
@@ -23,6 +21,7 @@ from magichour_provider.exceptions import MagicHourError, NotFoundError, Undefin
 from magichour_provider.hooks.connection import settings_from_connection, wtforms_behaviour, wtforms_fields
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
 from magichour_provider.storage.locations import given_text
+from magichour_provider.version_compat import AirflowNotFoundException, BaseHook
 
 if TYPE_CHECKING:
     from magichour_provider.client.aio import AsyncMagicHourClient
@@ -88,7 +87,7 @@ class MagicHourHook(BaseHook):
     async def get_settings_async(self) -> ClientSettings:
         """Read the connection without blocking. Raises ConfigurationError if it cannot be used."""
         with _defined(self.magichour_conn_id):
-            return settings_from_connection(await get_async_connection(self.magichour_conn_id))
+            return settings_from_connection(await get_connection_async(self.magichour_conn_id))
 
     def test_connection(self) -> tuple[bool, str]:
         """Check the API key and the host, at no cost."""

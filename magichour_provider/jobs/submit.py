@@ -18,8 +18,6 @@ from itertools import count
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout
-
 from magichour_provider.airflow_internals import is_terminal
 from magichour_provider.client import library_url
 from magichour_provider.client.models import CreatedJob, JobStatus, VideoProject
@@ -35,6 +33,7 @@ from magichour_provider.jobs.reattach import Action, attach_recovered, decide, n
 from magichour_provider.jobs.request import Images, VideoRequest, fingerprint, open_images
 from magichour_provider.jobs.state import JobState, JobStateStore
 from magichour_provider.jobs.state_backends import RECOVERED_KEY, StateConflictError
+from magichour_provider.version_compat import AirflowTaskTimeout
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -19,19 +19,19 @@ from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow.listeners import hookimpl
-from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    AirflowTaskTimeout,
-)
 
 from magichour_provider.airflow_internals import is_terminal
 from magichour_provider.client import library_url
 from magichour_provider.exceptions import MagicHourError, SubmissionUnknownError, TaskKilledError
 from magichour_provider.jobs.arguments import parse_id
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
-from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
+from magichour_provider.version_compat import (
+    AIRFLOW_V_3_3_PLUS,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
+from airflow.sdk import BaseOperator
 
 from magichour_provider.airflow_internals import drop_notset
 from magichour_provider.jobs.arguments import parse_text
 from magichour_provider.operators._base import map_non_retryable, reports_failure, set_default_retry_policy
+from magichour_provider.version_compat import AirflowSkipException
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg

@@ -10,15 +10,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
-    AirflowTaskTimeout,
-    BaseOperator,
-    conf,
-    mask_secret,
-)
+from airflow.sdk import BaseOperator
 
-from magichour_provider.airflow_internals import TaskDeferralError, current_task_state
+from magichour_provider.airflow_internals import current_task_state
 from magichour_provider.client import library_url
 from magichour_provider.exceptions import MagicHourError, TaskKilledError
 from magichour_provider.jobs.arguments import check_choice
@@ -39,6 +33,13 @@ from magichour_provider.operators._base import (
 )
 from magichour_provider.polling.intervals import get_deadline, optional_seconds, seconds
 from magichour_provider.storage.locations import given_text
+from magichour_provider.version_compat import (
+    AirflowFailException,
+    AirflowTaskTimeout,
+    TaskDeferralError,
+    conf,
+    mask_secret,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -8,13 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.providers.common.compat.sdk import (
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    BaseSensorOperator,
-    PokeReturnValue,
-    conf,
-)
+from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
 from magichour_provider.airflow_internals import (
     all_params_set,
@@ -43,7 +37,12 @@ from magichour_provider.polling.intervals import (
     get_deadline,
     optional_seconds,
 )
-from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
+from magichour_provider.version_compat import (
+    AIRFLOW_V_3_3_PLUS,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    conf,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg

@@ -16,7 +16,6 @@ from functools import cache, lru_cache, partial
 from typing import Any, Final, ParamSpec, TypeVar
 from urllib.parse import quote
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
 from airflow.secrets.environment_variables import EnvironmentVariablesBackend
 from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
@@ -48,6 +47,7 @@ from magichour_provider.ui.media_files import (
 )
 from magichour_provider.ui.queries import TaskRow, as_integer, as_number, as_text
 from magichour_provider.ui.view_models import Balance, MediaInfo, Player
+from magichour_provider.version_compat import AirflowNotFoundException, BaseHook, conf
 
 P = ParamSpec("P")
 T = TypeVar("T")

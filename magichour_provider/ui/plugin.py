@@ -10,11 +10,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow.plugins_manager import AirflowPlugin
-from airflow.providers.common.compat.sdk import conf
 
 from magichour_provider.airflow_internals import provider_plugins_are_loaded
 from magichour_provider.operators._base import SuccessListener
-from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS
+from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS, conf
 
 PREFIX = "/magichour"
 

@@ -191,7 +191,7 @@ def test_a_collector_that_fails_fails_no_transfer(monkeypatch, caplog):
 def test_without_the_openlineage_provider_there_is_none_and_nothing_breaks():
     program = """
 import sys
-import airflow.providers.common.compat.sdk
+import airflow.sdk
 from magichour_provider.lineage import download_lineage
 sys.modules["airflow.providers.openlineage"] = sys.modules["openlineage"] = None
 from magichour_provider.jobs.reference import JobReference

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
 from mail_server import MailServer
 from ui_stage import stage, ui  # noqa: F401 (fixtures)
 
@@ -21,7 +20,7 @@ from magichour_provider import airflow_internals as compat
 from magichour_provider.airflow_internals import NEVER_EXPIRE
 from magichour_provider.exceptions import MagicHourError
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
-from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
+from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS, AirflowFailException
 
 ROOT = Path(__file__).parents[3]
 IMAGE = "dags_examples/images/grace_hopper.jpg"

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowSkipException
 from PIL import Image
 
 from magichour_provider.exceptions import NetworkError, TransferError
 from magichour_provider.operators.contact_sheet import ContactSheetOperator
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
+from magichour_provider.version_compat import AirflowSkipException
 
 IMAGE = "dags_examples/images/grace_hopper.jpg"
 KEYS = {"path", "size", "width", "height", "videos", "unreadable"}

@@ -6,12 +6,12 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 
 from magichour_provider import airflow_internals as compat
 from magichour_provider.exceptions import InvalidResponseError
 from magichour_provider.jobs.state_backends import KEY, RECOVERED_KEY
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
+from magichour_provider.version_compat import AirflowTaskTimeout, TaskDeferred
 
 pytestmark = pytest.mark.usefixtures("connection")
 

@@ -6,12 +6,6 @@ import json
 from contextlib import contextmanager
 
 import pytest
-from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    TaskDeferred,
-)
 
 from magichour_provider import airflow_internals as compat
 from magichour_provider import exceptions as errors
@@ -20,6 +14,12 @@ from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 from magichour_provider.polling.outcome import Outcome, TerminalStatus
 from magichour_provider.sensors.video_job import VideoJobSensor
+from magichour_provider.version_compat import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+)
 
 pytestmark = pytest.mark.usefixtures("connection")
 

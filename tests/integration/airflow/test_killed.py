@@ -8,13 +8,13 @@ import time
 from contextlib import contextmanager, nullcontext
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from magichour_provider import airflow_internals as compat
 from magichour_provider.exceptions import TaskKilledError
 from magichour_provider.jobs.state_backends import KEY
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
+from magichour_provider.version_compat import AirflowTaskTimeout
 
 pytestmark = pytest.mark.usefixtures("connection")
 

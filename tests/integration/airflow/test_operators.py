@@ -11,16 +11,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from airflow.providers.common.compat.sdk import (
-    AirflowTaskTimeout,
-    TaskDeferred,
-)
 from airflow.sdk import ObjectStoragePath
 
 from magichour_provider import exceptions as errors
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 from magichour_provider.triggers.video_job import VideoJobTrigger
+from magichour_provider.version_compat import AirflowTaskTimeout, TaskDeferred
 
 pytestmark = pytest.mark.usefixtures("connection")
 

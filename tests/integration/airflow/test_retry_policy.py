@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
 
 from magichour_provider import exceptions as errors
 from magichour_provider.client import protocol
@@ -13,7 +12,7 @@ from magichour_provider.operators._base import as_fail_exception
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 from magichour_provider.sensors.video_job import VideoJobSensor
-from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
+from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS, AirflowFailException
 
 pytestmark = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="retry policies came with Airflow 3.3")
 

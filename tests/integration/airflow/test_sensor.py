@@ -9,17 +9,17 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from airflow.exceptions import AirflowRescheduleException
-from airflow.providers.common.compat.sdk import (
+
+from magichour_provider import exceptions as errors
+from magichour_provider.operators.image_to_video import ImageToVideoOperator
+from magichour_provider.sensors.video_job import VideoJobSensor
+from magichour_provider.version_compat import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
     TaskDeferred,
 )
-
-from magichour_provider import exceptions as errors
-from magichour_provider.operators.image_to_video import ImageToVideoOperator
-from magichour_provider.sensors.video_job import VideoJobSensor
 
 pytestmark = pytest.mark.usefixtures("connection")
 

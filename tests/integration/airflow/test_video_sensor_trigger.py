@@ -11,14 +11,13 @@ from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowSensorTimeout, TaskDeferred
 
 from magichour_provider.jobs.reference import library_url
 from magichour_provider.sensors import video_job
 from magichour_provider.sensors.video_job import VideoJobSensor
 from magichour_provider.triggers import video_sensor
 from magichour_provider.triggers.video_sensor import END_TIME, FALLBACK_REASON, VideoSensorTrigger
-from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
+from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS, AirflowSensorTimeout, TaskDeferred
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ import time
 import traceback
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from magichour_provider import exceptions as errors
 from magichour_provider.storage.download import download_video
 from magichour_provider.storage.locations import resolve_target
+from magichour_provider.version_compat import AirflowTaskTimeout
 
 from .raw_storage import SIGNATURE, RawStorage, client_for
 
