@@ -11,12 +11,14 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from magichour_provider.exceptions import CatalogError
 
@@ -61,25 +63,34 @@ class Audio(str, Enum):
     ALWAYS = "always on"
 
 
-@dataclass(frozen=True)
-class EndImage:
+def _parse_durations(text: str) -> tuple[int, ...]:
+    durations: list[int] = []
+    for part in text.split(", "):
+        first, _, last = part.partition("-")
+        durations += range(int(first), int(last or first) + 1)
+    return tuple(durations)
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EndImage(_Entry):
     """Resolutions at which a model takes an end image, and up to which duration in seconds."""
 
     resolutions: tuple[str, ...]
     max_seconds: int = MAX_SECONDS
 
 
-@dataclass(frozen=True)
-class Rate:
+class Rate(_Entry):
     """Credits for one second of output; `audio` is what audio adds."""
 
     video: int
     audio: int = 0
 
 
-@dataclass(frozen=True)
-class ModelSpec:
-    """What one version of the documentation says about one model.
+class ModelSpec(_Entry):
+    """What one version of the documentation says about one model: an entry of `models.json`.
 
     :param source: the month of that version.
     :param durations: the lengths that it takes, in whole seconds.
@@ -87,29 +98,12 @@ class ModelSpec:
     """
 
     source: str
-    durations: tuple[int, ...]
+    durations: Annotated[tuple[int, ...], BeforeValidator(_parse_durations), Field(alias="seconds")]
     resolutions: tuple[str, ...]
     audio: Audio
     end_image: EndImage | None = None
-    rates: Mapping[str, Rate] = field(default_factory=dict)
-    aspect_ratios: tuple[Fraction, ...] = ()
-
-    @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> ModelSpec:
-        """Read one entry of `models.json`."""
-        end_image = entry.get("end_image")
-        ratios = [ratio.split(":") for ratio in entry.get("aspect_ratios", ())]
-        return cls(
-            source=entry["source"],
-            durations=_parse_durations(entry["seconds"]),
-            resolutions=tuple(entry["resolutions"]),
-            audio=Audio(entry["audio"]),
-            end_image=EndImage(**{**end_image, "resolutions": tuple(end_image["resolutions"])})
-            if end_image
-            else None,
-            rates={key: Rate(**rate) for key, rate in entry.get("credits_per_second", {}).items()},
-            aspect_ratios=tuple(Fraction(int(width), int(height)) for width, height in ratios),
-        )
+    rates: Mapping[str, Rate] = Field(default={}, alias="credits_per_second")
+    aspect_ratios: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -183,14 +177,6 @@ def format_durations(durations: tuple[int, ...]) -> str:
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
-def _parse_durations(text: str) -> tuple[int, ...]:
-    durations: list[int] = []
-    for part in text.split(", "):
-        first, _, last = part.partition("-")
-        durations += range(int(first), int(last or first) + 1)
-    return tuple(durations)
-
-
 def _resolve_alias(request: ModelRequest) -> ModelRequest:
     model = AUDIO_ALIASES.get(request.model)
     return request if model is None else replace(request, model=model, audio=True)
@@ -237,15 +223,16 @@ def _end_image_objections(request: ModelRequest, end_image: EndImage | None) -> 
     return []
 
 
-def _fits(size: tuple[int, int], ratios: tuple[Fraction, ...]) -> bool:
-    aspect = size[0] / size[1]
-    return any(abs(aspect / float(ratio) - 1) <= _ASPECT_RATIO_TOLERANCE for ratio in ratios)
+def _fits(size: tuple[int, int], ratios: tuple[str, ...]) -> bool:
+    ratio_of_image = Fraction(*size)
+    known = [Fraction(ratio.replace(":", "/")) for ratio in ratios]
+    return any(abs(ratio_of_image / ratio - 1) <= _ASPECT_RATIO_TOLERANCE for ratio in known)
 
 
 _CATALOG = json.loads(files("magichour_provider.client").joinpath("models.json").read_text("utf-8"))
 
 MODELS: Mapping[str, tuple[ModelSpec, ...]] = MappingProxyType(
-    {name: tuple(map(ModelSpec.from_json, specs)) for name, specs in _CATALOG["models"].items()}
+    TypeAdapter(dict[str, tuple[ModelSpec, ...]]).validate_python(_CATALOG["models"])
 )
 """Every known model; its versions from the oldest to the newest."""
 

@@ -74,7 +74,7 @@ def check(client: MagicHourClient, request: VideoRequest, images: Images) -> Pre
             code="insufficient_credits",
             remedy="Add credits at Magic Hour, or choose a shorter video or a cheaper model.",
         )
-    reserved = cost if cost is not None else request.limits.max_credits or 0
+    reserved = cost if cost is not None else request.max_credits or 0
     return Preflight(cost, reserved, account.credits if account is not None else None)
 
 
@@ -115,21 +115,21 @@ def _check_model(model_request: pricing.ModelRequest, *, refuse: bool) -> None:
 
 
 def _check_limits(request: VideoRequest, cost: int | None) -> None:
-    limits, model = request.limits, request.model or pricing.DEFAULT_MODEL
+    model = request.model or pricing.DEFAULT_MODEL
     if cost is not None:
         log.info("The video will cost %s credits by the catalogue.", cost)
         for name in ("max_credits", "max_credits_per_run"):
-            limit = getattr(limits, name)
+            limit = getattr(request, name)
             if limit is not None and cost > limit:
                 raise BudgetError(f"The video costs {cost} credits, and {name} is {limit}.")
-    elif limits.allows_unknown_cost:
+    elif request.allows_unknown_cost:
         log.info("The cost of the video is not known before it is submitted.")
     else:
         unknown = "" if pricing.is_known(model) else f"{_describe_unknown_model(model)} "
         raise BudgetError(
             f"{unknown}The cost of this video is not published, and a video of unknown cost is refused here "
-            f"(max_credits={limits.max_credits}, max_credits_per_run={limits.max_credits_per_run}, "
-            f"on_unknown_cost={limits.on_unknown_cost!r}).",
+            f"(max_credits={request.max_credits}, max_credits_per_run={request.max_credits_per_run}, "
+            f"on_unknown_cost={request.on_unknown_cost!r}).",
             remedy="Name a model and a resolution that have a rate, or pass on_unknown_cost='allow'.",
         )
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 from magichour_provider.exceptions import InvalidRequestError
 from magichour_provider.jobs.arguments import (
@@ -28,26 +30,16 @@ OnUnknownCost = Literal["allow", "fail"]
 """What to do with a video whose rate is not published."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What the user allows, in credits; None: no limit.
-
-    :param max_credits: for one video.
-    :param max_credits_per_run: for all videos of a Dag run (see `run_budget`).
-    :param on_unknown_cost: what to do with a video whose rate is not published; None: `fail` if there is a
-        limit, else `allow`.
-    """
-
-    max_credits: int | None = None
-    max_credits_per_run: int | None = None
-    on_unknown_cost: OnUnknownCost | None = None
-
-    @property
-    def allows_unknown_cost(self) -> bool:
-        """Whether a video may be submitted before its cost is known."""
-        if self.on_unknown_cost is not None:
-            return self.on_unknown_cost == "allow"
-        return self.max_credits is None and self.max_credits_per_run is None
+_PARSERS: Mapping[str, Callable[[str, Any], Any]] = MappingProxyType(
+    {
+        **dict.fromkeys(("image", "end_image"), parse_path),
+        **dict.fromkeys(("prompt", "name"), parse_text),
+        **dict.fromkeys(("model", "resolution", "image_conn_id"), parse_id),
+        **dict.fromkeys(("max_credits", "max_credits_per_run"), parse_whole_number),
+        "end_seconds": parse_number,
+        "audio": parse_flag,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,10 @@ class VideoRequest:
     """What the user asked for, with its types; `from_arguments` reads it from rendered templates.
 
     :param end_seconds: length of the video in seconds.
-    :param limits: what it may cost, in credits.
+    :param max_credits: what the video may cost, in credits; None: no limit.
+    :param max_credits_per_run: what all videos of a Dag run may cost (see `run_budget`).
+    :param on_unknown_cost: what to do with a video whose rate is not published; None: `fail` if there is a
+        limit, else `allow`.
     """
 
     image: str = field(repr=False)
@@ -67,51 +62,29 @@ class VideoRequest:
     audio: bool | None = None
     name: str | None = None
     image_conn_id: str | None = None
-    limits: Limits = field(default_factory=Limits)
+    max_credits: int | None = None
+    max_credits_per_run: int | None = None
+    on_unknown_cost: OnUnknownCost | None = None
     validate_model: ValidateModel = "error"
 
     @classmethod
-    def from_arguments(
-        cls,
-        *,
-        image: object,
-        end_seconds: object,
-        end_image: object = None,
-        prompt: object = None,
-        model: object = None,
-        resolution: object = None,
-        audio: object = None,
-        name: object = None,
-        image_conn_id: object = None,
-        max_credits: object = None,
-        max_credits_per_run: object = None,
-        on_unknown_cost: OnUnknownCost | None = None,
-        validate_model: ValidateModel = "error",
-    ) -> VideoRequest:
-        """Read an operator's arguments as templates make them. Raises InvalidRequestError."""
-        first, last = parse_path("image", image), parse_path("end_image", end_image)
-        if first is None:
+    def from_arguments(cls, **arguments: Any) -> VideoRequest:
+        """Read the fields as templates make them. Raises InvalidRequestError."""
+        read = {name: parse(name, arguments.get(name)) for name, parse in _PARSERS.items()}
+        if read["image"] is None:
             raise InvalidRequestError("image is empty: give a path, a URL or an uploaded file_path.")
-        seconds = parse_number("end_seconds", end_seconds)
-        if seconds is None:
+        if read["end_seconds"] is None:
             raise InvalidRequestError("end_seconds is missing: give the video's length in seconds.")
-        return cls(
-            address_of(first),
-            seconds,
-            end_image=None if last is None else address_of(last),
-            prompt=parse_text("prompt", prompt),
-            model=parse_id("model", model),
-            resolution=parse_id("resolution", resolution),
-            audio=parse_flag("audio", audio),
-            name=parse_text("name", name),
-            image_conn_id=parse_id("image_conn_id", image_conn_id),
-            limits=Limits(
-                parse_whole_number("max_credits", max_credits),
-                parse_whole_number("max_credits_per_run", max_credits_per_run),
-                on_unknown_cost,
-            ),
-            validate_model=validate_model,
-        )
+        for name in ("image", "end_image"):
+            read[name] = None if read[name] is None else address_of(read[name])
+        return cls(**{**arguments, **read})
+
+    @property
+    def allows_unknown_cost(self) -> bool:
+        """Whether a video may be submitted before its cost is known."""
+        if self.on_unknown_cost is not None:
+            return self.on_unknown_cost == "allow"
+        return self.max_credits is None and self.max_credits_per_run is None
 
 
 @dataclass(frozen=True)

@@ -248,7 +248,7 @@ def _create(
             log.info(
                 "Job %s is submitted for %s credits: %s", job.id, job.credits_charged, library_url(job.id)
             )
-            limit = request.limits.max_credits
+            limit = request.max_credits
             if limit is not None and (job.credits_charged or 0) > limit:
                 log.warning("Job %s was charged more than max_credits, which is %s.", job.id, limit)
             store.write_job(job.id, job.credits_charged)

@@ -63,17 +63,12 @@ class MagicHourHookMixin:
 class OpenLineageMixin:
     """The three methods that OpenLineage's listener calls; `_lineage` gives what is known by then."""
 
-    def get_openlineage_facets_on_start(self) -> Any:
-        """Lineage before the task runs."""
+    def get_openlineage_facets_on_complete(self, task_instance: Any = None) -> Any:
+        """Lineage of a task that starts, succeeds or fails."""
         return self._lineage()
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Lineage of a success."""
-        return self._lineage()
-
-    def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
-        """Lineage of a failure, as far as the task came."""
-        return self._lineage()
+    get_openlineage_facets_on_start = get_openlineage_facets_on_complete
+    get_openlineage_facets_on_failure = get_openlineage_facets_on_complete
 
     def _lineage(self) -> Any:
         raise NotImplementedError

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -195,7 +195,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             with map_non_retryable(self):
                 request = self._build_request(context)
                 store = self._state_store(context)
-                budget = self._run_budget(context, request.limits.max_credits_per_run)
+                budget = self._run_budget(context, request.max_credits_per_run)
                 # A trigger that cannot be stored fails here, not after the job is paid for.
                 json.dumps(self._trigger(request, "not-submitted", deadline).serialize())
                 job = submit(
@@ -266,21 +266,8 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             self._state_store(context).mark_done(self.linked_project_id)
 
     def _build_request(self, context: Context) -> VideoRequest:
-        request = VideoRequest.from_arguments(
-            image=self.image,
-            end_seconds=self.end_seconds,
-            end_image=self.end_image,
-            prompt=self.prompt,
-            model=self.model,
-            resolution=self.resolution,
-            audio=self.audio,
-            name=self.name,
-            image_conn_id=self.image_conn_id,
-            max_credits=self.max_credits,
-            max_credits_per_run=self.max_credits_per_run,
-            on_unknown_cost=self.on_unknown_cost,
-            validate_model=self.validate_model,
-        )
+        arguments = {field.name: getattr(self, field.name) for field in fields(VideoRequest)}
+        request = VideoRequest.from_arguments(**arguments)
         return replace(request, name=request.name or job_name(context))
 
     def _state_store(self, context: Context) -> JobStateStore:
