@@ -38,7 +38,7 @@ _CONFIG = {
                 "show, separated by commas; {dag_id} stands for the Dag's id. Without one, videos are "
                 "played by a new download URL of Magic Hour."
             ),
-            "version_added": "0.1.0",
+            "version_added": "0.2.0",
             "type": "string",
             "example": "/data/videos/{dag_id}/, s3://aws_default@videos/{dag_id}/",
             "default": "",

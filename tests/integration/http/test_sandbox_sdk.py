@@ -60,12 +60,9 @@ def test_check_result_waits_for_a_job_and_returns_its_error(sdk, picture):
     assert (result.status, result.error.code, result.credits_charged) == ("error", "nsfw", 0)
 
 
-def test_account(sdk):
+def test_account_and_a_refusal_of_the_key(sdk, magichour_sandbox):
     account = sdk.v1.account.list()
     assert (account.tier, account.credits, account.subscription.status) == ("creator", 12_000, "active")
-
-
-def test_a_refusal_is_an_api_error(magichour_sandbox):
     client = Client(token="wrong", base_url=magichour_sandbox.url)
     with pytest.raises(ApiError) as caught:
         client.v1.account.list()

@@ -6,13 +6,7 @@ import json
 import random
 
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-from starlette.testclient import TestClient
 
-from magichour_provider.ui.media import respond
 from magichour_provider.ui.media_files import (
     STORE_BLOCK_BYTES,
     MediaRefusedError,
@@ -43,16 +37,6 @@ def put(s3):
 
 
 @pytest.fixture
-def client():
-    def video(request: Request) -> Response:
-        return respond(open_url(), request)
-
-    with TestClient(Starlette(routes=[Route("/video", video)])) as client:
-        client.headers["Accept-Encoding"] = "identity"
-        yield client
-
-
-@pytest.fixture
 def requests(monkeypatch):
     """The requests to the store: each method, with its range."""
     from s3fs import S3FileSystem
@@ -76,31 +60,25 @@ def test_object_is_read_with_the_roots_connection(put):
     assert first.etag == again.etag != open_url().etag
 
 
-def test_ranges_and_conditions(put, client):
+def test_any_part_is_read(put):
     put()
     draw, size = random.Random(7), len(VIDEO)
-    edges = [0, 1, STORE_BLOCK_BYTES - 1, STORE_BLOCK_BYTES, size - 1]
+    edges = [0, 1, STORE_BLOCK_BYTES - 1, STORE_BLOCK_BYTES, size]
     for _ in range(15):
-        start, last = sorted(draw.choice([*edges, draw.randrange(size)]) for _ in range(2))
-        part = client.get("/video", headers={"Range": f"bytes={start}-{last}"})
-        assert (part.status_code, part.content) == (206, VIDEO[start : last + 1])
-    whole = client.get("/video")
-    assert (whole.status_code, whole.content) == (200, VIDEO)
-    assert client.get("/video", headers={"If-None-Match": whole.headers["etag"]}).status_code == 304
-    assert client.get("/video", headers={"If-Range": '"x"', "Range": "bytes=1-"}).content == VIDEO
-    assert client.get("/video", headers={"Range": f"bytes={size}-"}).status_code == 416
+        start, end = sorted(draw.choice([*edges, draw.randrange(size)]) for _ in range(2))
+        assert b"".join(open_url().read(start, end)) == VIDEO[start:end]
 
 
-def test_requests_to_the_store_are_few_and_small(put, client, requests):
+def test_requests_to_the_store_are_few_and_small(put, requests):
     put()
-    client.get("/video", headers={"Range": "bytes=1000-1999"})
+    assert len(b"".join(open_url().read(1000, 2000))) == 1000
     assert requests == [
         ("head_object", None),
         ("get_object", "bytes=0-11"),
         ("get_object", "bytes=1000-1999"),
     ]
     requests.clear()
-    client.get("/video")
+    assert content(open_url()) == VIDEO
     assert [method for method, _ in requests] == ["head_object", *["get_object"] * 4]
 
 
