@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -206,6 +206,12 @@ class SuccessListener:
 
 # ---------------------------------------------------------------------------------------------------
 # Kills: Magic Hour's API cannot cancel a job.
+
+
+def push_keys(task: Any, context: Context, result: Mapping[str, Any], *keys: str) -> None:
+    """Push parts of the result as XComs of their own, so that `task.output["path"]` works."""
+    for key in keys if task.do_xcom_push and "ti" in context else ():
+        context["ti"].xcom_push(key, result[key])
 
 
 def kill_message(project_id: str, credits_charged: int | None) -> str:

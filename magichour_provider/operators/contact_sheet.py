@@ -10,7 +10,12 @@ from airflow.sdk import BaseOperator
 
 from magichour_provider.airflow_internals import drop_notset
 from magichour_provider.jobs.arguments import parse_text
-from magichour_provider.operators._base import map_non_retryable, reports_failure, set_default_retry_policy
+from magichour_provider.operators._base import (
+    map_non_retryable,
+    push_keys,
+    reports_failure,
+    set_default_retry_policy,
+)
 from magichour_provider.version_compat import AirflowSkipException
 
 if TYPE_CHECKING:
@@ -105,5 +110,6 @@ class ContactSheetOperator(BaseOperator):
                 title=parse_text("title", self.title) or dag_id,
                 subtitle=run_id,
             )
+        push_keys(self, context, sheet, "path")
         self.log.info("Made a contact sheet of %d videos: %s", sheet["videos"], sheet["path"])
         return sheet

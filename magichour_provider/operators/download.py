@@ -24,6 +24,7 @@ from magichour_provider.operators._base import (
     MagicHourHookMixin,
     OpenLineageMixin,
     map_non_retryable,
+    push_keys,
     reports_failure,
     set_default_retry_policy,
 )
@@ -109,6 +110,7 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             finally:
                 self._is_downloading = False
         emit_video_events(context, self.outlets, self._result, job)
+        push_keys(self, context, self._result, "project_id", "path")
         return self._result
 
     def on_kill(self) -> None:

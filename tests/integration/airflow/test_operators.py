@@ -14,10 +14,12 @@ import pytest
 from airflow.sdk import ObjectStoragePath
 
 from magichour_provider import exceptions as errors
+from magichour_provider.operators.contact_sheet import ContactSheetOperator
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
+from magichour_provider.sensors.video_job import VideoJobSensor
 from magichour_provider.triggers.video_job import VideoJobTrigger
-from magichour_provider.version_compat import AirflowTaskTimeout, TaskDeferred
+from magichour_provider.version_compat import AirflowSkipException, AirflowTaskTimeout, TaskDeferred
 
 pytestmark = pytest.mark.usefixtures("connection")
 
@@ -94,8 +96,11 @@ class TestImageToVideo:
         }
 
     def test_it_runs_in_a_unit_test_without_a_context(self, magichour_sandbox):
-        result = render().execute({})
-        assert result["status"] == "complete"
+        job = render().execute({})
+        assert job["status"] == "complete"
+        assert VideoJobSensor(task_id="s", project_id=job).execute({})["status"] == "complete"
+        with pytest.raises(AirflowSkipException):
+            ContactSheetOperator(task_id="c", videos=[], path="/tmp/").execute({})
 
     @pytest.mark.parametrize("nothing", [None, "", "None", "null"])
     def test_none_of_a_template_is_not_given(self, context, magichour_sandbox, nothing):
@@ -278,6 +283,8 @@ class TestDownload:
         video = DownloadVideoOperator(task_id="d", project_id=job, path=f"{tmp_path}/").execute(context)
         assert video["path"] == str(tmp_path / f"{job['project_id']}.mp4")
         assert video["duration"] == pytest.approx(3, abs=0.05)
+        for key in ("project_id", "path"):
+            assert context["ti"].pushed[key] == video[key], f"output[{key!r}] works"
 
     @pytest.mark.parametrize("make", [Path, lambda folder: ObjectStoragePath(f"file://{folder}"), json.dumps])
     def test_arguments_as_templates_make_them(self, context, magichour_sandbox, tmp_path, make):

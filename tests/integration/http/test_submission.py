@@ -97,7 +97,7 @@ def files(tmp_path):
         ({"model": "sora-2", "resolution": "720p", "end_seconds": 4}, errors.CatalogError, "9:16"),
         ({"end_seconds": True}, errors.InvalidRequestError, "end_seconds"),
         ({"image": ["a.jpg"]}, errors.InvalidRequestError, "image"),
-        ({"prompt": 5}, errors.InvalidRequestError, "prompt"),
+        ({"prompt": {"a": 5}}, errors.InvalidRequestError, "prompt"),
         ({"max_credits": 200.5}, errors.InvalidRequestError, "whole number"),
         ({"max_credits": "inf"}, errors.InvalidRequestError, "max_credits"),
         ({"audio": "loud"}, errors.InvalidRequestError, "audio"),
