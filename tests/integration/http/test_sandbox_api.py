@@ -169,7 +169,6 @@ def test_delete_removes_the_video(magic, deleted, status):
     [
         ({"model": "kling-2.5"}, {"requested_model": "kling-2.5", "model": "kling-2.6"}),
         ({"model": "seedance"}, {"requested_model": "seedance", "model": "seedance-1.5"}),
-        ({"model": "ltx-2.5"}, {"requested_model": "ltx-2.5", "model": "ltx-2.5"}),
         ({}, {"model": "kling-3.0", "resolution": "720p", "audio": False}),
         ({"resolution": "480p"}, {"model": "seedance-1.5"}),
         ({"end_seconds": 30}, {"model": "ltx-2.5"}),

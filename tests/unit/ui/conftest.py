@@ -10,13 +10,10 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS
 
@@ -35,21 +32,14 @@ def wait_until(holds: Callable[[], Any]) -> None:
 @pytest.fixture(scope="session")
 def _server() -> Iterator[tuple[dict[str, Any], str]]:
     from magichour_provider.ui.media import respond
-    from magichour_provider.ui.media_files import MediaError
 
     opened: dict[str, Any] = {}
 
-    def respond_or_refuse(request: Request) -> Response:
-        try:
-            return respond(opened["open"](), request)
-        except MediaError as error:
-            return PlainTextResponse(str(error), 403)
+    async def video(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await run_in_threadpool(lambda: respond(opened["open"](), Request(scope)))
+        await response(scope, receive, send)
 
-    async def video(request: Request) -> Response:
-        return await run_in_threadpool(respond_or_refuse, request)
-
-    gzip = Middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
-    app = Starlette(routes=[Route("/video", video)], middleware=[gzip])
+    app = GZipMiddleware(video, minimum_size=1024, compresslevel=5)
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
