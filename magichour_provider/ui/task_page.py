@@ -131,7 +131,7 @@ def _with_live_status(
     except NotFoundError:
         return _without_video(page), None
     except MagicHourError as error:
-        return _with_note(page, f"Magic Hour could not be asked. {error}"), None
+        return _with_note(page, f"Magic Hour could not be asked. {error.what}"), None
     charged, status = project.credits_charged, status_text(project)
     is_running = project.enabled and status not in _ENDED
     page = replace(

@@ -217,7 +217,8 @@ def test_page_without_magic_hour_is_shown(ui):
     ui.patch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", json.dumps(broken))
     page = ui.get("task", "download")
     assert page.status_code == 200
-    assert "Magic Hour could not be asked" in words(page)
+    assert "Magic Hour could not be asked. http://127.0.0.1:9 gave no answer" in words(page)
+    assert "clear the task" not in words(page), "this would pay for another video"
 
 
 def test_invalid_addresses(ui):
