@@ -144,7 +144,8 @@ def _check_base_url(base_url: str) -> None:
         raise ConfigurationError("The host is not a URL.") from None
     if url.userinfo:
         raise ConfigurationError("The host has a user name or password, which Magic Hour does not use.")
-    if url.scheme not in ("http", "https") or not url.host or not (url.port is None or 0 < url.port < 65536):
+    is_port = url.port is None or 0 < url.port < 65536
+    if url.scheme not in ("http", "https") or not url.host or not is_port or re.search(r"\s", base_url):
         raise ConfigurationError(f"The host {base_url!r} is not an http(s) URL.")
     if "?" in base_url or "#" in base_url:  # the path of each request is appended
         raise ConfigurationError("The host has a query or a fragment: remove it from the first ? or # on.")
