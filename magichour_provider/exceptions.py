@@ -53,7 +53,7 @@ class MagicHourError(Exception):
     """
 
     title: ClassVar[str] = "The task failed"
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
     default_consequence: ClassVar[str] = "No job was created and no credits were spent."
     default_remedy: ClassVar[str] = "Another attempt cannot help."
     retry_after: float | None = None
@@ -312,12 +312,28 @@ class WaitTimeoutError(JobError):
 
 
 class TransferError(MagicHourError):
-    """The video exists and is paid for, and could not be downloaded to its destination."""
+    """The video exists and is paid for, and could not be downloaded to its destination.
+
+    :param is_final: another attempt would fail in the same way.
+    """
 
     title = "The video could not be downloaded"
     retryable = True
     default_consequence = "The video is still at Magic Hour, and downloading it again costs nothing."
     default_remedy = "Retry later."
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        consequence: str | None = None,
+        remedy: str | None = None,
+        is_final: bool = False,
+    ) -> None:
+        if is_final:
+            self.retryable = False
+            remedy = f"Another attempt would fail, too: save the video in the web app ({LIBRARY_URL})."
+        super().__init__(what, consequence=consequence, remedy=remedy)
 
 
 class DownloadError(TransferError):

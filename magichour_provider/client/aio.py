@@ -16,7 +16,7 @@ import aiohttp
 from yarl import URL
 
 from magichour_provider.client import protocol
-from magichour_provider.client.downloads import DownloadHeaders, ResumePoint
+from magichour_provider.client.downloads import DownloadHeaders, ResumePoint, decompress, redirect_target
 from magichour_provider.client.models import (
     Account,
     CreatedJob,
@@ -26,6 +26,7 @@ from magichour_provider.client.models import (
     VideoProject,
 )
 from magichour_provider.client.settings import ClientSettings, proxy_for
+from magichour_provider.exceptions import DownloadError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,6 +44,7 @@ NEVER_SENT = (
 """Errors before the request left: the server certainly did not receive it."""
 _KEEP_ALIVE_SECONDS = 30.0
 _CHUNK_BYTES = 1 << 20
+_MAX_REDIRECTS = 5
 
 
 async def build_session(settings: ClientSettings, *, max_connections: int = 8) -> aiohttp.ClientSession:
@@ -72,13 +74,19 @@ class AsyncDownloadStream:
     headers: DownloadHeaders
     _response: aiohttp.ClientResponse = field(repr=False)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the bytes; DownloadError if the connection breaks."""
+    _proxy: str | None = field(default=None, repr=False)
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the file's bytes, decompressed; DownloadError if the connection breaks."""
+        chunks = self._received()
+        return chunks if self.headers.coding is None else decompress(self.headers.coding, chunks)
+
+    async def _received(self) -> AsyncIterator[bytes]:
         try:
             async for chunk in self._response.content.iter_chunked(_CHUNK_BYTES):
                 yield chunk
         except REQUEST_ERRORS as error:
-            raise protocol.download_broke(error) from None
+            raise protocol.download_broke(error, self._proxy) from None
 
 
 class AsyncMagicHourClient:
@@ -129,12 +137,12 @@ class AsyncMagicHourClient:
     async def put_upload(self, target: UploadTarget, chunks: AsyncIterable[bytes], size: int) -> None:
         """Send `size` bytes to an upload URL. Raises ImageError or NetworkError."""
         url = target.upload_url.get_secret_value()
-        headers = {"Content-Length": str(size)}
+        headers, proxy = {"Content-Length": str(size)}, proxy_for(self._settings, url)
         try:
-            async with self._send_to_storage("PUT", url, data=chunks, headers=headers) as response:
+            async with self._send_to_storage("PUT", url, proxy, data=chunks, headers=headers) as response:
                 status = response.status
         except REQUEST_ERRORS as error:
-            raise protocol.upload_broke(error) from None
+            raise protocol.upload_broke(error, proxy) from None
         protocol.check_upload(status)
 
     @asynccontextmanager
@@ -149,17 +157,25 @@ class AsyncMagicHourClient:
         headers = {"Accept-Encoding": "identity"}  # the announced length is that of the bytes that arrive
         if resume_from is not None:
             headers |= resume_from.request_headers()
-        try:
-            response = await self._send_to_storage(
-                "GET", url.url.get_secret_value(), headers=headers, read_bufsize=_CHUNK_BYTES
-            )
-        except REQUEST_ERRORS as error:
-            raise protocol.download_broke(error) from None
-        try:
-            found = DownloadHeaders.from_response(response.status, response.headers, resume_from)
-            yield AsyncDownloadStream(found, response)
-        finally:
-            response.close()
+        target, proxy = url.url.get_secret_value(), None
+        for _ in range(1 + _MAX_REDIRECTS):
+            try:
+                proxy = proxy_for(self._settings, target)
+                response = await self._send_to_storage(
+                    "GET", target, proxy, headers=headers, read_bufsize=_CHUNK_BYTES
+                )
+            except REQUEST_ERRORS as error:
+                raise protocol.download_broke(error, proxy) from None
+            try:
+                redirected = redirect_target(response.status, response.headers, target)
+                if redirected is None:
+                    found = DownloadHeaders.from_response(response.status, response.headers, resume_from)
+                    yield AsyncDownloadStream(found, response, proxy)
+                    return
+                target = redirected
+            finally:
+                response.close()
+        raise DownloadError(f"The video's storage redirects more than {_MAX_REDIRECTS} times.")
 
     async def aclose(self) -> None:
         """Close the session."""
@@ -171,13 +187,13 @@ class AsyncMagicHourClient:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
-    def _send_to_storage(self, method: str, url: str, **options: Any) -> Any:
+    def _send_to_storage(self, method: str, url: str, proxy: str | None, **options: Any) -> Any:
         """A request to storage, with the signed URL exactly as it was given."""
         seconds = self._settings.timeout
         return self._session.request(
             method,
             URL(url, encoded=True),
-            proxy=proxy_for(self._settings, url),
+            proxy=proxy,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds),
             skip_auto_headers=("Content-Type",),

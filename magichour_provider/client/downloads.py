@@ -10,18 +10,24 @@ import base64
 import re
 import threading
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from queue import Empty, Queue
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
+from urllib.parse import urljoin, urlsplit
 
 from magichour_provider.exceptions import DownloadError
 
 _GONE = frozenset({401, 403, 404, 410})
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
+_BLOCK_BYTES = 1 << 20
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
+_OTHER_CODINGS = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
 _STRONG_ETAG = re.compile(r'"[!#-~]*"')
 
 
@@ -122,6 +128,8 @@ class DownloadHeaders:
     :param start: offset of the first byte that follows.
     :param validator: names this very content (a strong ETag, else a date). None if the storage sends nothing
         of the kind; then the download cannot be resumed.
+    :param coding: `gzip` or `deflate` if the bytes that follow are compressed. Size, validator and checksums
+        are those of the compressed file, so there are none.
     """
 
     size: int | None
@@ -129,6 +137,7 @@ class DownloadHeaders:
     validator: str | None = None
     content_type: str | None = None
     checksums: tuple[Checksum, ...] = ()
+    coding: str | None = None
 
     @property
     def has_etag(self) -> bool:
@@ -153,8 +162,13 @@ class DownloadHeaders:
             raise DownloadError(f"The video's storage answered with status {status}.")
         is_part = status == 206
         start, size = _parse_range(headers, resume_from) if is_part else (0, _parse_length(headers))
+        coding, content_type = _parse_coding(headers), headers.get("content-type")
+        if coding is not None and start:
+            raise ResumeNotPossibleError("The video's storage answered with a compressed part.")
+        if coding is not None:
+            return cls(None, content_type=content_type, coding=coding)
         checksums = parse_checksums(headers, is_part=is_part)
-        return cls(size, start, _parse_validator(headers), headers.get("content-type"), checksums)
+        return cls(size, start, _parse_validator(headers), content_type, checksums)
 
 
 def _parse_length(headers: Mapping[str, str]) -> int | None:
@@ -162,9 +176,25 @@ def _parse_length(headers: Mapping[str, str]) -> int | None:
     return int(length) if re.fullmatch("[0-9]{1,19}", length) else None
 
 
+def _parse_coding(headers: Mapping[str, str]) -> str | None:
+    """How the body is compressed. A name that is no coding, such as `utf-8`, changes no byte."""
+    names = re.split(r"[\s,]+", headers.get("content-encoding", "").lower())
+    codings = [name for name in names if name in _CODINGS | _OTHER_CODINGS]
+    if len(codings) > 1 or not _OTHER_CODINGS.isdisjoint(codings):
+        raise DownloadError(
+            f"The video's storage compresses it by {', '.join(codings)}, which this provider cannot read.",
+            is_final=True,
+        )
+    return codings[0] if codings else None
+
+
 def _parse_range(headers: Mapping[str, str], resume_from: ResumePoint | None) -> tuple[int, int | None]:
     match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
-    if resume_from is None or match is None or int(match[1]) != resume_from.offset:
+    if resume_from is None:  # a whole file, sent as a range that was not asked for
+        if match is None or int(match[1]) != 0:
+            raise DownloadError("The video's storage answered with a part that was not asked for.")
+        return 0, None if match[3] == "*" else int(match[3])
+    if match is None or int(match[1]) != resume_from.offset:
         raise ResumeNotPossibleError("The video's storage answered with another part than was asked for.")
     name = "etag" if _STRONG_ETAG.fullmatch(resume_from.validator) else "last-modified"
     if headers.get(name, resume_from.validator) != resume_from.validator:  # of a storage without If-Range
@@ -185,11 +215,50 @@ def _parse_validator(headers: Mapping[str, str]) -> str | None:
     return headers["last-modified"] if is_old_enough else None
 
 
+def redirect_target(status: int, headers: Mapping[str, str], url: str) -> str | None:
+    """Where a redirect leads, from `url`; None for another status. Raises DownloadError for an unusable one.
+
+    A redirect from https to http is not followed: on its way the video could be replaced.
+    """
+    if status not in _REDIRECTS:
+        return None
+    try:
+        target = urljoin(url, headers["location"].strip())
+        old, new = urlsplit(url).scheme, urlsplit(target).scheme
+    except (KeyError, ValueError):
+        raise DownloadError(f"The video's storage redirects to no URL ({status}).") from None
+    if new not in ("http", "https") or (old == "https" and new == "http"):
+        raise DownloadError(f"The video's storage redirects from {old} to {new}.", is_final=True)
+    return target
+
+
+async def decompress(coding: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Decode a `gzip` or `deflate` body, at most 1 MiB at a time. DownloadError if it is damaged or cut."""
+    decompressor: Any = None
+    async for chunk in chunks:
+        data = chunk
+        while data:
+            if decompressor is None:  # at the start, and after each member of a gzip file
+                # Some servers send `deflate` without the header of zlib (RFC 9110, 8.4.1.2).
+                is_raw = coding == "deflate" and data[0] & 0xF != 8
+                decompressor = zlib.decompressobj(-zlib.MAX_WBITS if is_raw else zlib.MAX_WBITS + 32)
+            try:
+                while block := decompressor.decompress(data, _BLOCK_BYTES):
+                    data = decompressor.unconsumed_tail
+                    yield block
+            except zlib.error as error:
+                raise DownloadError(f"The video's storage sent a damaged {coding} body.") from error
+            data = decompressor.unused_data
+            if decompressor.eof:
+                decompressor = None
+    if decompressor is not None:
+        raise DownloadError(f"The video's storage sent an incomplete {coding} body.")
+
+
 # ---------------------------------------------------------------------------------------------------
 # Reading ahead. The synchronous client reads by aiohttp in a thread, twice as fast as by httpx. The calling
 # thread meanwhile hashes and writes, and keeps its signals, by which Airflow ends a task that takes too long.
 
-_BLOCK_BYTES = 1 << 20
 _BLOCKS_AHEAD = 3
 _CLOSE_SECONDS = 5.0
 _MAX_HELD_SECONDS = 1.0

@@ -26,10 +26,12 @@ from magichour_provider.client.downloads import (
     ResumePoint,
 )
 from magichour_provider.exceptions import (
+    ConfigurationError,
     DestinationError,
     DownloadError,
     JobDeletedError,
     MagicHourError,
+    NotAVideoError,
     NotFoundError,
     TransferError,
 )
@@ -137,7 +139,14 @@ def verify_download(result: Mapping[str, Any], path_conn_id: str | None = None) 
 
 def _result(saved: list[SavedVideo], project_id: str) -> dict[str, Any]:
     videos = [
-        {**asdict(video), "content_type": CONTENT_TYPE, "project_id": project_id, "poster": None}
+        {
+            **asdict(video),
+            "duration": video.duration or None,
+            "fps": video.fps or None,
+            "content_type": CONTENT_TYPE,
+            "project_id": project_id,
+            "poster": None,
+        }
         for video in saved
     ]
     return {**videos[0], "videos": videos}
@@ -165,7 +174,13 @@ def download_video(
     with AtomicDownload(target, if_exists=if_exists) as file:
         progress = Progress(f"Downloading {target.display}")
         fetch = ResumableDownload(client, get_url, file, progress, sleep=sleep)
-        saved = file.publish(_fetch_verified(fetch, file).size)
+        headers = _fetch_verified(fetch, file)
+        try:
+            saved = file.publish(headers.size)
+        except NotAVideoError as error:
+            if headers.size is None or not headers.checksums:
+                raise
+            raise NotAVideoError(error.what, is_final=True) from error  # the storage has these very bytes
     log.info("Saved %s (%d bytes, %.2f s of video).", target.display, saved.size, saved.duration)
     return saved
 
@@ -203,23 +218,26 @@ def _fetch_verified(fetch: ResumableDownload, file: AtomicDownload) -> DownloadH
     """Fetch until the bytes have the checksums that the storage gives.
 
     An ETag may look like an MD5 and be none, e.g. with KMS encryption. Two downloads that agree are then
-    right: refusing the video forever would lose a paid file.
+    right: refusing the video forever would lose a paid file. They are as right if the storage announces no
+    length, and the file does not show its own end.
     """
     seen = set[str]()
     for _ in range(_MAX_CHECKSUM_ATTEMPTS):
         headers = fetch.restart() if seen else fetch.run()
         wrong = [sum for sum in headers.checksums if file.hexdigest(sum.algorithm) != sum.digest]
-        if not wrong:
+        if wrong:
+            doubt = f"The video's {wrong[0].algorithm.upper()} differs from that of its storage"
+        elif headers.size is None and not headers.checksums and file.is_open_ended:
+            doubt = "The video's storage announces no length, and the video does not show its own end"
+        else:
             return headers
-        content, name = file.hexdigest(), wrong[0].algorithm.upper()
+        content = file.hexdigest()
         if content in seen and not any(sum.certain for sum in wrong):
-            log.info("Two downloads agree: the %s of the storage is not a checksum of the video.", name)
+            log.info("Two downloads of the video agree, so it is whole.")
             return headers
         seen.add(content)
-        log.warning("The video's %s differs from that of its storage. Downloading it again.", name)
-    raise DownloadError(
-        f"The video arrived {_MAX_CHECKSUM_ATTEMPTS} times with another checksum than its storage gives."
-    )
+        log.warning("%s. Downloading it again.", doubt)
+    raise DownloadError(f"{doubt}, in each of {_MAX_CHECKSUM_ATTEMPTS} downloads.")
 
 
 class Sink(Protocol):
@@ -283,6 +301,9 @@ class ResumableDownload:
                 return step()
             except DownloadError as error:
                 self._pause_after(error)
+            except ConfigurationError as error:  # of the environment's proxy for this storage
+                consequence = TransferError.default_consequence
+                raise ConfigurationError(error.what, consequence=consequence, remedy=error.remedy) from None
 
     def _open(self, resume_from: ResumePoint | None = None) -> AbstractContextManager[DownloadStream]:
         if self._url is None:
@@ -332,6 +353,8 @@ class ResumableDownload:
 
         A download that breaks every 64 MiB is slow, not broken.
         """
+        if not error.retryable:
+            raise error
         if abs(self._sink.size - self._failed_at_bytes) >= _PROGRESS_RESET_BYTES:
             self._failures, self._failed_at_bytes = 0, self._sink.size
         self._failures += 1
@@ -374,6 +397,11 @@ class AtomicDownload:
     def size(self) -> int:
         """Bytes written so far."""
         return self._digest.size
+
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether a part of these bytes may look like the whole video."""
+        return self._digest.is_open_ended
 
     def __enter__(self) -> Self:
         self._open()

@@ -70,6 +70,11 @@ class VideoDigest:
         """The digest so far."""
         return self._digests[algorithm].hexdigest()
 
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether a part of this file may look like the whole."""
+        return self._mp4.is_open_ended
+
     def saved_at(self, path: str) -> SavedVideo:
         """The stream as a whole video at `path`. Raises NotAVideoError if it is none."""
         info = self._mp4.finish()

@@ -1,13 +1,14 @@
 """Check an mp4 while its bytes stream, and read its length, size and frame rate without a decoder.
 
 An mp4 is a row of boxes: four bytes of size, four of type, then the payload (ISO/IEC 14496-12). A file is
-whole if it ends where its last box ends. Only the box `moov`, which describes the tracks, is kept in
-memory; `mdat`, which contains the frames, is skipped.
+whole if its box `moov`, which describes the tracks, and every `mdat`, which contains frames, are there to
+their last bytes. `moov` and `moof`, which describes a fragment, are kept in memory; `mdat` is skipped.
 """
 
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,14 +16,18 @@ from magichour_provider.exceptions import NotAVideoError
 from magichour_provider.storage.image_headers import SHOWN_BYTES, describe_start
 
 MAX_MOOV_BYTES = 64 << 20
-"""A `moov` larger than this is refused: an hour of video has about one MiB."""
+"""A `moov` or `moof` larger than this is refused: an hour of video has about one MiB."""
 
+_TOP_LEVEL_BOXES = frozenset(
+    b"ftyp pdin moov moof mfra mdat free skip wide uuid udta meta styp sidx ssix prft emsg".split()
+)
+"""If one of these has no end, the file was cut. Another one is text or zeros after the last box."""
 _UNKNOWN = (0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """`duration` in seconds, `width` and `height` in coded pixels; 0 if unknown, as in a fragmented mp4."""
+    """`duration` in seconds and `fps`, 0 if the file does not say; `width` and `height` in coded pixels."""
 
     duration: float
     width: int
@@ -39,39 +44,54 @@ class Mp4Scanner:
     def __init__(self) -> None:
         self._head = b""
         self._header = b""
-        self._box: str | None = None
+        self._box: bytes | None = None
         self._left = 0
         self._to_the_end = False
+        self._is_past_end = False
         self._moov: bytearray | None = None
+        self._moof: bytearray | None = None
+        self._fragments = _Fragments()
         self._media_bytes: int | None = None
-        self._first = True
+
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether a part of this file may look like the whole: it has fragments, or bytes after its end."""
+        return self._moof is not None or not self._is_between_boxes
 
     def feed(self, chunk: bytes) -> None:
         """Read the next bytes of the file."""
         if len(self._head) < SHOWN_BYTES:
             self._head += bytes(chunk[: SHOWN_BYTES - len(self._head)])
         view, position = memoryview(chunk), 0
-        while position < len(view):
+        while position < len(view) and not self._is_past_end:
             if self._box is None:
                 position = self._read_header(view, position)
             else:
                 position = self._read_payload(view, position)
 
     def finish(self) -> VideoInfo:
-        """Describe the video, after the last byte."""
+        """Describe the video, after the last byte. Bytes after its last box are ignored."""
         if not self._head:
             raise _not_whole("it is empty")
-        if self._first:
+        if self._head[4:8] != b"ftyp":
             raise _not_whole(f"it {describe_start(self._head)}, and ends there")
-        if self._header:
-            raise _not_whole("it ends inside the header of a box")
-        if self._box is not None and not self._to_the_end:
-            raise _not_whole(f"it ends inside the box {self._box}, {self._left} bytes short")
+        if self._box in _TOP_LEVEL_BOXES and not self._is_between_boxes:
+            raise _not_whole(f"it ends inside the box {self._box.decode()}, {self._left} bytes short")
         if self._moov is None:
             raise _not_whole("it has no box moov, which describes the tracks")
         if self._media_bytes is None:
             raise _not_whole("it has no box mdat, which contains the frames")
-        return _read_moov(self._moov, self._media_bytes if self._to_the_end else None)
+        try:
+            may_be_cut = self._to_the_end or not self._is_between_boxes
+            media_bytes = self._media_bytes if may_be_cut else None
+            return _read_moov(memoryview(self._moov), media_bytes, self._fragments)
+        except (struct.error, IndexError) as error:
+            raise _not_whole("its box moov is damaged") from error
+
+    @property
+    def _is_between_boxes(self) -> bool:
+        is_in_box = self._box is not None and not self._to_the_end
+        return not (self._is_past_end or self._header or is_in_box)
 
     def _read_header(self, view: memoryview, position: int) -> int:
         wanted = 16 if self._header[:4] == b"\0\0\0\1" else 8
@@ -80,53 +100,106 @@ class Mp4Scanner:
         if len(self._header) < wanted or (wanted == 8 and self._header[:4] == b"\0\0\0\1"):
             return position + taken
         header, self._header = self._header, b""
-        kind = header[4:8]
-        if self._first and kind != b"ftyp":
+        kind, size = header[4:8], int.from_bytes(header[8:] or header[:4], "big")
+        if self._head[4:8] != b"ftyp":
             raise _not_whole(f"it {describe_start(self._head)}; an mp4 starts with 'ftyp'")
-        size = int.from_bytes(header[8:16] if wanted == 16 else header[:4], "big")
-        self._first = False
-        self._enter(kind, size, len(header))
+        if not all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in kind):
+            self._end_or_refuse(f"the bytes {kind.hex()} are no type of a box")
+        elif 0 < size < len(header):
+            self._end_or_refuse(f"the box {kind.decode('latin-1')} has the impossible size {size}")
+        else:
+            self._enter(kind, size, size - len(header))
         return position + taken
 
-    def _enter(self, kind: bytes, size: int, header_bytes: int) -> None:
-        if not all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in kind):
-            raise _not_whole(f"the bytes {kind.hex()} are no type of a box")
-        self._box = kind.decode("latin-1")
-        self._to_the_end = size == 0
-        self._left = size - header_bytes
-        if self._left < 0 and not self._to_the_end:
-            raise _not_whole(f"the box {self._box} has the impossible size {size}")
-        if self._box == "moov":
-            if self._moov is not None:
+    def _end_or_refuse(self, fault: str) -> None:
+        """What is no box ends a video that is whole before it: some storages append bytes."""
+        if self._moov is None or self._media_bytes is None:
+            raise _not_whole(fault)
+        self._is_past_end = True
+
+    def _enter(self, kind: bytes, size: int, left: int) -> None:
+        self._box, self._left, self._to_the_end = kind, left, size == 0
+        if kind in (b"moov", b"moof"):
+            if kind == b"moov" and self._moov is not None:
                 raise _not_whole("it has two boxes moov")
-            if self._left > MAX_MOOV_BYTES:
-                raise _not_whole(f"its box moov has {self._left} bytes, which no video needs")
-            self._moov = bytearray()
-        elif self._box == "mdat":
+            if left > MAX_MOOV_BYTES:
+                raise _not_whole(f"its box {kind.decode()} has {left} bytes, which no video needs")
+            if kind == b"moov":
+                self._moov = bytearray()
+            else:
+                self._moof = bytearray()
+        elif kind == b"mdat":
             self._media_bytes = self._media_bytes or 0
-        if self._left == 0:
-            self._box = None
+        if left == 0:
+            self._leave()
 
     def _read_payload(self, view: memoryview, position: int) -> int:
         available = len(view) - position
         taken = available if self._to_the_end else min(available, self._left)
-        if self._box == "moov" and self._moov is not None:
-            self._moov += view[position : position + taken]
-            if len(self._moov) > MAX_MOOV_BYTES:
-                raise _not_whole("its box moov is larger than any video needs")
-        elif self._box == "mdat":
+        if self._box == b"mdat":
             self._media_bytes = (self._media_bytes or 0) + taken
+        described = {b"moov": self._moov, b"moof": self._moof}.get(self._box or b"")
+        if described is not None:
+            described += view[position : position + taken]
+            if len(described) > MAX_MOOV_BYTES:
+                raise _not_whole("its box moov is larger than any video needs")
         self._left -= taken
         if self._left == 0 and not self._to_the_end:
-            self._box = None
+            self._leave()
         return position + taken
+
+    def _leave(self) -> None:
+        kind, self._box = self._box, None
+        try:
+            if kind == b"moov" and self._moov is not None:
+                self._fragments.read_defaults(memoryview(self._moov))
+            elif kind == b"moof" and self._moof is not None:
+                self._fragments.add(memoryview(self._moof))
+        except (struct.error, IndexError) as error:
+            raise _not_whole("its box moov or moof is damaged") from error
 
 
 def _not_whole(why: str) -> NotAVideoError:
     return NotAVideoError(f"This is not a whole mp4: {why}.")
 
 
-# --- moov. Numbers are offsets into payloads, as in the standard.
+# --- moov and moof. Numbers are offsets into payloads, as in the standard.
+
+
+class _Fragments:
+    """The frames of each track in the fragments, their time in ticks and their bytes."""
+
+    def __init__(self) -> None:
+        self.frames, self.ticks, self.media_bytes = Counter[int](), Counter[int](), Counter[int]()
+        self._defaults: dict[int, tuple[int, int]] = {}
+
+    def read_defaults(self, moov: memoryview) -> None:
+        """Read the ticks and bytes of a frame of each track, unless its fragment says otherwise."""
+        for kind, payload in _boxes(_find(moov, b"mvex") or memoryview(b"")):
+            if kind == b"trex":
+                track_id, _, ticks, size = struct.unpack_from(">IIII", payload, 4)
+                self._defaults[track_id] = (ticks, size)
+
+    def add(self, moof: memoryview) -> None:
+        """Count the frames of one `moof`."""
+        for traf in (payload for kind, payload in _boxes(moof) if kind == b"traf"):
+            header = _need(traf, b"tfhd")
+            flags, track_id = struct.unpack_from(">II", header)
+            ticks, size = self._defaults.get(track_id, (0, 0))
+            offset = 8 + 8 * (flags & 1) + 4 * (flags >> 1 & 1)
+            if flags & 8:
+                ticks = struct.unpack_from(">I", header, offset)[0]
+            if flags & 16:
+                size = struct.unpack_from(">I", header, offset + 4 * (flags >> 3 & 1))[0]
+            for run in (payload for kind, payload in _boxes(traf) if kind == b"trun"):
+                flags, count = struct.unpack_from(">II", run)
+                start = 8 + 4 * (flags & 1) + 4 * (flags >> 2 & 1)
+                fields = (flags >> 8 & 0xF).bit_count()
+                values = struct.unpack_from(f">{count * fields}I", _part(run, start, 4 * count * fields))
+                has_ticks, has_size = flags >> 8 & 1, flags >> 9 & 1
+                self.frames[track_id] += count
+                self.ticks[track_id] += sum(values[::fields]) if has_ticks else count * ticks
+                self.media_bytes[track_id] += sum(values[has_ticks::fields]) if has_size else count * size
 
 
 @dataclass(frozen=True)
@@ -145,45 +218,39 @@ class _Track:
         return _ratio(self.frame_time or self.duration, self.timescale)
 
 
-def _read_moov(moov: bytearray, media_bytes: int | None) -> VideoInfo:
-    """`media_bytes` is given if mdat has no size of its own; the sizes of the samples are checked then."""
-    try:
-        return _video_info(memoryview(moov), media_bytes)
-    except (struct.error, IndexError) as error:
-        raise _not_whole("its box moov is damaged") from error
-
-
-def _video_info(moov: memoryview, media_bytes: int | None) -> VideoInfo:
-    tracks = [_read_track(payload) for kind, payload in _boxes(moov) if kind == b"trak"]
+def _read_moov(moov: memoryview, media_bytes: int | None, fragments: _Fragments) -> VideoInfo:
+    """`media_bytes` is given if mdat may have been cut; the sizes of the samples are checked then."""
+    tracks = [_read_track(payload, fragments) for kind, payload in _boxes(moov) if kind == b"trak"]
     pictures = [track for track in tracks if track.handler == b"vide"]
     if not pictures:
         raise _not_whole("it has no video track")
     video = max(pictures, key=lambda track: track.frames)
     if not (video.width and video.height):
         raise _not_whole("its video track has no size in pixels")
-    fragments = _find(moov, b"mvex")
-    if fragments is None and not video.frames:
+    if not video.frames:
         raise _not_whole("its video track has no frames")
     needed = sum(track.media_bytes for track in tracks)
     if media_bytes is not None and media_bytes < needed:
         raise _not_whole(f"it ends inside the box mdat, {needed - media_bytes} bytes short")
     timescale, duration = _times(_need(moov, b"mvhd"))
-    seconds = _ratio(duration, timescale) or video.seconds
-    fps = _ratio(video.frames, video.seconds)
-    if fragments is not None:
-        seconds = _ratio(_fragments_duration(fragments), timescale) or seconds
-        fps = fps or _ratio(video.timescale, _fragments_frame_time(fragments))
-    return VideoInfo(seconds, video.width, video.height, fps)
+    seconds = video.seconds if fragments.frames else _ratio(duration, timescale) or video.seconds
+    return VideoInfo(seconds, video.width, video.height, _ratio(video.frames, video.seconds))
 
 
-def _read_track(trak: memoryview) -> _Track:
-    media = _need(trak, b"mdia")
+def _read_track(trak: memoryview, fragments: _Fragments) -> _Track:
+    header, media = _need(trak, b"tkhd"), _need(trak, b"mdia")
+    track_id = struct.unpack_from(">I", header, 20 if header[0] == 1 else 12)[0]
     timescale, duration = _times(_need(media, b"mdhd"))
     handler = bytes(_need(media, b"hdlr")[8:12])
     samples = _find(_need(media, b"minf"), b"stbl") or memoryview(b"")
-    frames, frame_time = _timing(_find(samples, b"stts"))
-    width, height = _pixels(samples, _need(trak, b"tkhd")) if handler == b"vide" else (0, 0)
-    media_bytes = _sample_bytes(_find(samples, b"stsz"))
+    frames, frame_time = fragments.frames[track_id], fragments.ticks[track_id]
+    table = _find(samples, b"stts")
+    if table is not None:
+        entries = struct.unpack_from(">I", table, 4)[0]
+        for count, delta in struct.iter_unpack(">II", _part(table, 8, entries * 8)):
+            frames, frame_time = frames + count, frame_time + count * delta
+    width, height = _pixels(samples, header) if handler == b"vide" else (0, 0)
+    media_bytes = _sample_bytes(_find(samples, b"stsz")) + fragments.media_bytes[track_id]
     return _Track(handler, timescale, duration, frames, frame_time, media_bytes, width, height)
 
 
@@ -205,15 +272,6 @@ def _pixels(samples: memoryview, header: memoryview) -> tuple[int, int]:
     return width >> 16, height >> 16
 
 
-def _timing(table: memoryview | None) -> tuple[int, int]:
-    """Number of frames, and their time in ticks, of an stts."""
-    if table is None:
-        return 0, 0
-    entries = struct.unpack_from(">I", table, 4)[0]
-    runs = list(struct.iter_unpack(">II", _part(table, 8, entries * 8)))
-    return sum(count for count, _ in runs), sum(count * delta for count, delta in runs)
-
-
 def _sample_bytes(table: memoryview | None) -> int:
     """Bytes of a track's samples in mdat, of an stsz."""
     if table is None:
@@ -222,18 +280,6 @@ def _sample_bytes(table: memoryview | None) -> int:
     if each:
         return int(each * count)
     return sum(size for (size,) in struct.iter_unpack(">I", _part(table, 12, count * 4)))
-
-
-def _fragments_duration(mvex: memoryview) -> int:
-    header = _find(mvex, b"mehd")
-    if header is None:
-        return 0
-    return int(struct.unpack_from(">Q" if header[0] == 1 else ">I", header, 4)[0])
-
-
-def _fragments_frame_time(mvex: memoryview) -> int:
-    defaults = _find(mvex, b"trex")
-    return 0 if defaults is None else int(struct.unpack_from(">I", defaults, 12)[0])
 
 
 def _boxes(payload: memoryview) -> Iterator[tuple[bytes, memoryview]]:

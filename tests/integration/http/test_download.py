@@ -168,6 +168,56 @@ def test_a_storage_without_ranges_is_asked_for_the_whole_again(
     assert names_in(tmp_path / "again") == []
 
 
+# --- storages and proxies that answer in other ways than asked
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirect_is_followed(hook, magic, order, contents, tmp_path, status):
+    project_id = order()
+    wanted = contents(project_id)
+    magic.control.faults([{**VIDEOS, "redirect": status}])
+    assert [Path(hook.download(project_id, f"{tmp_path}/")["path"]).read_bytes()] == wanted
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_compressed_video_is_saved_as_it_was(hook, magic, order, contents, tmp_path, coding, cut):
+    project_id = order(2 * MIB)
+    wanted = contents(project_id)
+    breaks = [{**VIDEOS, "truncate": MIB, "times": 1}] if cut else []
+    magic.control.faults([*breaks, {**VIDEOS, "encode": coding}])
+    saved = hook.download(project_id, f"{tmp_path}/")
+    assert [Path(saved["path"]).read_bytes()] == wanted
+    assert hook.download(project_id, f"{tmp_path}/") == saved
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-", "bytes=0-999999"])
+def test_range_that_was_not_asked_for_is_the_start(hook, magic, order, contents, answers, tmp_path, asked):
+    project_id = order(3 * MIB)
+    wanted = contents(project_id)
+    magic.control.faults([{**VIDEOS, "as_range": asked}])
+    answers()
+    assert [Path(hook.download(project_id, f"{tmp_path}/")["path"]).read_bytes()] == wanted
+    assert answers() == {206: 1 if asked == "bytes=0-" else 2}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ending", ["\0" * 8, "\0" * 4096, "\n", "\r\n--boundary--\r\n"])
+def test_bytes_after_the_last_box_are_saved_with_the_video(hook, order, contents, tmp_path, kind, ending):
+    project_id = order(video_checksum=kind, video_ending=ending)
+    wanted = contents(project_id)
+    saved = hook.download(project_id, f"{tmp_path}/")
+    assert [Path(saved["path"]).read_bytes()] == wanted
+    assert wanted[0].endswith(ending.encode())
+    assert (saved["fps"], saved["duration"]) == (24, pytest.approx(3, abs=0.05))
+    assert hook.download(project_id, f"{tmp_path}/") == saved
+
+
+def test_fragmented_video_is_described(hook, order, tmp_path):
+    saved = hook.download(order(video_fragmented=True), f"{tmp_path}/")
+    assert (saved["fps"], saved["duration"]) == (24, pytest.approx(3, abs=0.05))
+
+
 # --- bodies that are no video
 
 

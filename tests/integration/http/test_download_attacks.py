@@ -176,14 +176,68 @@ def test_a_chunked_body_that_breaks_is_resumed(bring, video):
     assert requests[1].headers["range"] == f"bytes={3 * MIB}-"
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed(bring, video, tmp_path, status):
+def redirect(location):
+    return lambda request: request.answer(302, {"Location": location, "Content-Length": 0})
+
+
+def test_redirect_to_another_host_is_followed_without_the_key_and_resumed(bring, video):
+    with RawStorage(in_turn(cut(video, 3 * MIB), whole(video))) as elsewhere:
+        outcome, requests = bring(redirect(elsewhere.url))
+        assert outcome.sha256 == sha256(video)
+        assert len(requests) == 2
+        assert elsewhere.requests[1].headers["range"] == f"bytes={3 * MIB}-"
+        assert not any("mhk_KEY" in str(request) for request in [*requests, *elsewhere.requests])
+        assert not any("authorization" in request.headers for request in elsewhere.requests)
+
+
+@pytest.mark.parametrize(
+    ("location", "count", "why"),
+    [
+        ("/again?x", 30, "more than 5 times"),
+        ("", 30, "more than 5 times"),
+        ("http://[::1", 5, "no URL"),
+        ("ftp://elsewhere.example/", 1, "from http to ftp"),
+    ],
+)
+def test_redirect_that_leads_nowhere_is_refused(bring, tmp_path, location, count, why):
+    outcome, requests = bring(redirect(f"{location}"))
+    check_refused(tmp_path, outcome, errors.DownloadError)
+    assert why in outcome.what
+    assert len(requests) == count
+    assert outcome.retryable == (count > 1)
+
+
+def test_redirect_from_https_to_http_is_not_followed(bring, video, tmp_path, authority):
+    context, bundle = authority
     with RawStorage(whole(video)) as elsewhere:
-        location = {"Location": elsewhere.url, "Content-Length": 0}
-        outcome, _ = bring(lambda request: request.answer(status, location))
+        outcome, requests = bring(redirect(elsewhere.url), tls=context, ca_bundle=bundle)
         check_refused(tmp_path, outcome, errors.DownloadError)
-        assert str(status) in outcome.what
-        assert elsewhere.requests == []
+        assert (outcome.retryable, len(requests), elsewhere.requests) == (False, 1, [])
+
+
+def test_video_without_an_end_must_arrive_twice_alike_if_no_length_is_announced(bring, video, tmp_path):
+    def send(content):
+        return lambda request: request.answer(200, {"Connection": "close"}, content)
+
+    outcome, requests = bring(send(video + b"\n"))
+    assert outcome.sha256 == sha256(video + b"\n")
+    assert len(requests) == 2
+    turns = [send(video + b"\n" * number) for number in (1, 2, 3)]
+    outcome, requests = bring(in_turn(*turns), if_exists="overwrite")
+    assert isinstance(outcome, errors.DownloadError)
+    assert len(requests) == 3
+
+
+def test_stored_bytes_that_are_no_video_are_refused_for_good(bring, video, tmp_path):
+    """Length and checksum agree, so each attempt would receive the same bytes."""
+    digest = hashlib.md5(video[:-1], usedforsecurity=False).hexdigest()
+    outcome, _ = bring(whole(video[:-1], ETag=f'"{digest}"'))
+    check_refused(tmp_path, outcome, errors.NotAVideoError)
+    assert not outcome.retryable
+    assert "web app" in outcome.remedy
+    outcome, _ = bring(whole(video[:-1]))
+    check_refused(tmp_path, outcome, errors.NotAVideoError)
+    assert outcome.retryable
 
 
 @pytest.mark.parametrize(

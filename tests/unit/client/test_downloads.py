@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+import zlib
 from base64 import b64encode
 from contextlib import asynccontextmanager
 
@@ -20,8 +21,10 @@ from magichour_provider.client.downloads import (
     LinkExpiredError,
     ResumeNotPossibleError,
     ResumePoint,
+    decompress,
     parse_checksums,
     read_ahead,
+    redirect_target,
 )
 from magichour_provider.exceptions import DownloadError
 
@@ -61,7 +64,7 @@ class TestHeaders:
         with pytest.raises(LinkExpiredError):
             whole(status, resume_from)
 
-    @pytest.mark.parametrize("status", [100, 201, 204, 301, 302, 307, 308, 400, 416, 429, 500, 503])
+    @pytest.mark.parametrize("status", [100, 201, 204, 300, 304, 400, 416, 429, 500, 503])
     def test_other_status_is_a_download_error_without_the_url(self, status):
         with pytest.raises(DownloadError, match=str(status)) as caught:
             whole(status, Location="https://elsewhere.example/video.mp4")
@@ -121,7 +124,7 @@ class TestHeaders:
             found = DownloadHeaders.from_response(status, CIMultiDict(headers), resume_from)
         except DownloadError:
             return
-        assert found.start == (resume_from.offset if status == 206 else 0)
+        assert found.start == (resume_from.offset if status == 206 and resume_from else 0)
 
 
 class TestResume:
@@ -166,8 +169,15 @@ class TestResume:
     def test_part_without_a_range_or_a_request_is_refused(self):
         with pytest.raises(ResumeNotPossibleError):
             part({"ETag": ETAG})
-        with pytest.raises(ResumeNotPossibleError):
-            part(resume_from=None, **{"Content-Range": "bytes 0-999/1000"})
+        with pytest.raises(DownloadError):
+            part(resume_from=None)
+        with pytest.raises(DownloadError):
+            part({}, resume_from=None)
+
+    @pytest.mark.parametrize(("total", "size"), [("1000", 1000), ("5000", 5000), ("*", None)])
+    def test_range_from_the_first_byte_needs_no_request(self, total, size):
+        found = part(resume_from=None, **{"Content-Range": f"bytes 0-999/{total}"})
+        assert (found.start, found.size, found.validator) == (0, size, ETAG)
 
     def test_part_need_not_repeat_the_validator(self):
         only_range = {"Content-Range": PART["Content-Range"]}
@@ -183,6 +193,110 @@ class TestResume:
     def test_416_means_that_the_rest_is_not_available(self):
         with pytest.raises(ResumeNotPossibleError, match="byte 100"):
             whole(416, RESUME)
+
+
+SIGNED = "https://storage.example/a/output.mp4?sig=S%2FIGNED"
+
+
+class TestRedirects:
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    @pytest.mark.parametrize(
+        ("location", "target"),
+        [
+            ("https://other.example/b?sig=%2B", "https://other.example/b?sig=%2B"),
+            ("/b?x", "https://storage.example/b?x"),
+            ("b", "https://storage.example/a/b"),
+            ("//other.example/b", "https://other.example/b"),
+            (" ?x=1 ", "https://storage.example/a/output.mp4?x=1"),
+        ],
+    )
+    def test_target(self, status, location, target):
+        assert redirect_target(status, {"location": location}, SIGNED) == target
+
+    @pytest.mark.parametrize("status", [200, 206, 300, 304, 403, 500])
+    def test_other_status_leads_nowhere(self, status):
+        assert redirect_target(status, {"location": "/b"}, SIGNED) is None
+
+    @pytest.mark.parametrize(
+        ("url", "location", "is_final"),
+        [
+            (SIGNED, None, False),
+            (SIGNED, "https://[::1", False),
+            (SIGNED, "http://other.example/?SECRET", True),
+            (SIGNED, "file:///etc/passwd", True),
+            (SIGNED, "data:video/mp4,SECRET", True),
+            ("http://s/", "ftp://other.example/", True),
+        ],
+    )
+    def test_unusable_target(self, url, location, is_final):
+        with pytest.raises(DownloadError, match="redirects") as refused:
+            redirect_target(302, {} if location is None else {"location": location}, url)
+        assert refused.value.retryable is not is_final
+        assert "SECRET" not in str(refused.value)
+
+    def test_http_may_lead_to_https(self):
+        assert redirect_target(302, {"location": SIGNED}, "http://s/") == SIGNED
+
+
+def decode(coding, body, piece=100):
+    async def pieces():
+        for at in range(0, len(body), piece):
+            yield body[at : at + piece]
+
+    async def read():
+        return [block async for block in decompress(coding, pieces())]
+
+    return asyncio.run(read())
+
+
+def encode(coding, content):
+    wbits = {"gzip": 31, "x-gzip": 31, "deflate": 15, "raw": -15}[coding]
+    compressor = zlib.compressobj(wbits=wbits)
+    return compressor.compress(content) + compressor.flush()
+
+
+class TestCodings:
+    @given(content=st.binary(max_size=2000), piece=st.integers(1, 3000))
+    def test_each_coding_is_decoded(self, content, piece):
+        for coding in ("gzip", "x-gzip", "deflate"):
+            assert b"".join(decode(coding, encode(coding, content), piece)) == content
+        assert b"".join(decode("deflate", encode("raw", content), piece)) == content
+        twice = encode("gzip", content) + encode("gzip", b"more")
+        assert b"".join(decode("gzip", twice, piece)) == content + b"more"
+
+    @pytest.mark.parametrize("coding", ["gzip", "deflate"])
+    def test_cut_or_damaged_body_is_a_download_error(self, coding):
+        body = encode(coding, bytes(range(256)) * 40)
+        for wrong in (body[:-1], body[:10], body[:20] + b"x" * 50, b"\0" * 30):
+            with pytest.raises(DownloadError, match=coding):
+                decode(coding, wrong)
+
+    def test_blocks_are_small_however_well_they_compress(self):
+        blocks = decode("gzip", encode("gzip", bytes(20 << 20)), 1 << 20)
+        assert sum(map(len, blocks)) == 20 << 20
+        assert max(map(len, blocks)) <= 1 << 20
+
+    @pytest.mark.parametrize("name", ["gzip", "GZIP", " x-gzip ", "deflate", "aws-chunked,gzip"])
+    def test_coded_file_has_no_size_and_no_checksum(self, name):
+        found = whole(
+            Content_Encoding=name, Content_Length="5", ETag=f'"{"0" * 32}"', Content_Type="video/mp4"
+        )
+        coding = name.lower().strip().removeprefix("aws-chunked,")
+        assert found == DownloadHeaders(None, content_type="video/mp4", coding=coding)
+
+    @pytest.mark.parametrize("name", ["", "identity", "aws-chunked", "utf-8", "binary"])
+    def test_name_that_is_no_coding_changes_nothing(self, name):
+        assert whole(Content_Encoding=name, Content_Length="5") == DownloadHeaders(5)
+
+    @pytest.mark.parametrize("name", ["br", "zstd", "gzip, gzip", "gzip, br", "compress"])
+    def test_other_coding_is_refused_for_good(self, name):
+        with pytest.raises(DownloadError, match="compresses it by") as refused:
+            whole(Content_Encoding=name)
+        assert not refused.value.retryable
+
+    def test_compressed_part_is_refused(self):
+        with pytest.raises(ResumeNotPossibleError):
+            part(**{"Content-Encoding": "gzip"})
 
 
 CONTENT = b"a video"
