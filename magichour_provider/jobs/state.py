@@ -390,7 +390,7 @@ class JobStateStore:
             states = [JobState.from_stored(each) for each in found]
         except (ValueError, TypeError, AttributeError) as error:
             raise SubmissionUnknownError(
-                f"The job state of an earlier attempt cannot be read ({error}).",
+                f"The job state of an earlier attempt cannot be read ({error!s:.200}).",
                 remedy=unreadable_remedy(self._backend.where),
             ) from None
         return {self._key(state): state for state in states}, version

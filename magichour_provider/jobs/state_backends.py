@@ -31,7 +31,9 @@ from magichour_provider.storage.locations import (
     S3_SCHEMES,
     LocationError,
     ObjectPath,
+    address_of,
     classify_error,
+    file_name_at,
     parse_location,
     redact,
 )
@@ -49,6 +51,8 @@ JOBS_KEY = "magichour_jobs"
 """The key of the file's states."""
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
+_MAX_FILE_BYTES = 4 << 20
+"""More than any state file has: a `state_path` that names a video by mistake must not fill the memory."""
 _NOT_FOUND_PAUSES_SECONDS = (1.0, 2.0)
 _CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404")
 _NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
@@ -151,17 +155,21 @@ class FileBackend:
             raise InvalidRequestError(f"state_path {display} cannot be used: {error}.") from error
         if isinstance(place, ObjectPath) and place.has_version:
             raise InvalidRequestError(f"state_path {display} names one version, which cannot be written.")
+        if not file_name_at(place) or address_of(path).endswith("/"):
+            raise InvalidRequestError(f"state_path {display} names a folder: name a file in it.")
         return cls(place, display)
 
     def read(self) -> tuple[Mapping[str, Any] | None, Any]:
         """What is in the file. Raises SubmissionUnknownError if it is no state of this provider."""
         with self._explained("read"):
             content, version = self._get()
+        if content is None:
+            return None, version
         try:
-            stored = None if content is None else json.loads(content)
-        except ValueError:
-            stored = content
-        if stored is None or isinstance(stored, dict):
+            stored = json.loads(content) if len(content) <= _MAX_FILE_BYTES else None
+        except (ValueError, RecursionError):
+            stored = None
+        if isinstance(stored, dict):
             return stored, version
         raise SubmissionUnknownError(
             f"The file {self.where} holds no state of this provider.", remedy=unreadable_remedy(self.where)
@@ -190,7 +198,8 @@ class FileBackend:
             if self._place.exists() and not (self._place.is_file() or self._place.is_dir()):
                 raise LocationError("it is no regular file")  # reading a pipe would never end
             try:
-                content: bytes | None = self._place.read_bytes()
+                with self._place.open("rb") as file:
+                    content: bytes | None = file.read(_MAX_FILE_BYTES + 1)
             except FileNotFoundError:
                 content = None
             return content, content
@@ -202,10 +211,10 @@ class FileBackend:
                 if _s3_code(error) in ("NoSuchKey", "404"):
                     return None, None
                 raise
-            return answer["Body"].read(), answer["ETag"]
+            return answer["Body"].read(_MAX_FILE_BYTES + 1), answer["ETag"]
         filesystem, path = self._place.connect()
         try:
-            content = bytes(filesystem.cat_file(path))
+            content = bytes(filesystem.cat_file(path, end=_MAX_FILE_BYTES + 1))
         except FileNotFoundError:
             content = None
         return content, content

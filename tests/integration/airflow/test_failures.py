@@ -110,6 +110,11 @@ class TestImageToVideo:
             ({"end_seconds": 999}, "CatalogError", None),
             ({"image": "/no/such/image.png"}, "ImageError", None),
             ({"image": ""}, "InvalidRequestError", None),
+            ({"image": "data:image/png;base64,iVBORw0KGgo"}, "ImageError", None),
+            ({"end_image": "~nosuchuser/a.png"}, "ImageError", None),
+            ({"state_path": "~nosuchuser/a.json"}, "InvalidRequestError", None),
+            ({"state_path": "/proc/missing/a.json"}, "InvalidRequestError", None),
+            ({"state_path": "/tmp/"}, "InvalidRequestError", None),
             ({"magichour_conn_id": "no_such"}, "UndefinedConnectionError", None),
         ],
     )

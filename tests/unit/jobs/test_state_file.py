@@ -1,0 +1,87 @@
+"""A state file on a disk: what it may be, and shares that offer less than a disk."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+import pytest
+
+from magichour_provider.exceptions import InvalidRequestError, MagicHourError, SubmissionUnknownError
+from magichour_provider.jobs.state_backends import FileBackend, StateConflictError
+
+STATE = {"magichour_jobs": []}
+
+
+def backend(path):
+    return FileBackend.from_path(path, None)
+
+
+def raising(number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def test_write_fails_if_the_file_is_not_what_was_read(tmp_path):
+    one, other = backend(tmp_path / "a.json"), backend(tmp_path / "a.json")
+    version = one.read()[1]
+    other.write(STATE, other.read()[1])
+    with pytest.raises(StateConflictError):
+        one.write(STATE, version)
+
+
+def test_link_to_a_file_stays_one(tmp_path):
+    real, link = tmp_path / "real" / "a.json", tmp_path / "link.json"
+    link.symlink_to(real)
+    backend(link).write(STATE, None)
+    assert link.is_symlink()
+    assert backend(real).read() == backend(link).read()
+    assert backend(real).read()[0] == STATE
+
+
+@pytest.mark.parametrize(
+    "path", ["/dev/zero", "{tmp}/pipe", "{tmp}", "{tmp}/new/", "memory://bucket", "s3://b/"]
+)
+def test_pipe_device_or_folder_is_refused(tmp_path, path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidRequestError):
+        backend(path.format(tmp=tmp_path)).read()
+
+
+@pytest.mark.parametrize("content", [b"\x00\x01", b"[" * 100_000, b'"' + b"x" * (5 << 20) + b'"', b"5"])
+def test_other_content_is_kept_and_not_repeated(tmp_path, content):
+    file = tmp_path / "video.mp4"
+    file.write_bytes(content)
+    with pytest.raises(SubmissionUnknownError, match="holds no state") as refused:
+        backend(file).read()
+    assert len(str(refused.value)) < 700
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL])
+def test_share_without_locks_is_used_with_a_warning(tmp_path, monkeypatch, caplog, number):
+    monkeypatch.setattr(fcntl, "flock", raising(number))
+    file = backend(tmp_path / "a.json")
+    file.write(STATE, None)
+    assert file.read()[0] == STATE
+    assert "no conditional writes" in caplog.text
+    with pytest.raises(StateConflictError):
+        file.write(STATE, b"something else")
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_share_without_fsync_is_used(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(os, "fsync", raising(number))
+    backend(tmp_path / "a.json").write(STATE, None)
+    assert backend(tmp_path / "a.json").read()[0] == STATE
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EIO, errno.ESTALE])
+def test_disk_that_fails_is_one_of_our_errors(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(os, "fsync", raising(number))
+    with pytest.raises(MagicHourError, match="cannot be written") as refused:
+        backend(tmp_path / "a.json").write(STATE, None)
+    assert "paid nothing" in str(refused.value)
