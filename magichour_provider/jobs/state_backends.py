@@ -34,7 +34,7 @@ from magichour_provider.storage.locations import (
     address_of,
     classify_error,
     file_name_at,
-    parse_location,
+    parse_writable,
     redact,
 )
 
@@ -150,11 +150,9 @@ class FileBackend:
         """Read the operator's arguments. Raises InvalidRequestError."""
         display = redact(path)
         try:
-            place = parse_location(path, conn_id)
+            place = parse_writable(path, conn_id)
         except LocationError as error:
             raise InvalidRequestError(f"state_path {display} cannot be used: {error}.") from error
-        if isinstance(place, ObjectPath) and place.has_version:
-            raise InvalidRequestError(f"state_path {display} names one version, which cannot be written.")
         if not file_name_at(place) or address_of(path).endswith("/"):
             raise InvalidRequestError(f"state_path {display} names a folder: name a file in it.")
         return cls(place, display)

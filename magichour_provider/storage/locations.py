@@ -49,7 +49,7 @@ PUBLISH_ON_CLOSE_SCHEMES = S3_SCHEMES | {"gs", "gcs", "abfs", "abfss", "az"}
 """Stores that show a file only after it was closed."""
 _WITHOUT_SLASHES = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(:/?(?!/)|//)(.*)", re.DOTALL)
 _KNOWN_SCHEMES = _LOCAL_SCHEMES | _WEB_SCHEMES | _OLD_SCHEMES.keys() | _EXTRAS.keys() | {"az", "memory"}
-_VERSION = re.compile(r"\?(versionId|generation|snapshot)=[^/&]*$", re.IGNORECASE)
+_VERSION = re.compile(r"\?(versionId|generation|snapshot)=([^/&]+)$", re.IGNORECASE)
 _QUERY = re.compile(r"\?(?!versionId=)[\w.%-]+=", re.IGNORECASE)
 READ_BLOCK_BYTES = 8 << 20
 """What a store's driver fetches at a time; the default of s3fs is 50 MiB."""
@@ -149,15 +149,17 @@ def parse_location(path: PathArgument, conn_id: str | None = None) -> Location:
         return Path(f"/{unquote(key)}")
     user_info, _, bucket = authority.rpartition("@")
     if not bucket:
-        hint = f"; did you mean {redact(f'{scheme}://{key}')}?" if key else ""
+        hint = f", as in {redact(f'{scheme}://{key}')}" if key else ""
         raise LocationError(f"it must name a bucket{hint}")
     if ":" in user_info:
         raise LocationError("the part before the '@' must be the id of an Airflow connection")
     scheme = _OLD_SCHEMES.get(scheme, scheme)
-    place = ObjectPath(scheme, f"{scheme}://{bucket}/{key}", given_text(conn_id) or user_info or None)
-    if place.has_version and scheme not in S3_SCHEMES:
-        raise LocationError(f"a version can be selected in S3 only, not in {scheme}://")
-    return place
+    version = _VERSION.search(key)
+    if version is not None:
+        if scheme not in S3_SCHEMES:
+            raise LocationError(f"a version can be selected in S3 only, not in {scheme}://")
+        key = f"{key[: version.start()]}?versionId={version[2]}"
+    return ObjectPath(scheme, f"{scheme}://{bucket}/{key}", given_text(conn_id) or user_info or None)
 
 
 def given_text(value: object) -> str | None:
@@ -178,11 +180,13 @@ def _check_address(address: str) -> None:
         raise LocationError("it contains a null character")
     if re.match(r"[A-Za-z]:[\\/]|\\\\", address):
         raise LocationError("it is a path of Windows, which this machine does not know")
+    if re.search(r"\{\{.*\}\}|^\$\{?[A-Za-z_]", address):
+        raise LocationError("it contains a template or a variable that nothing has replaced")
     match = _WITHOUT_SLASHES.match(address)
     if match and (match[1].lower() in _KNOWN_SCHEMES or match[2] == ":/"):
         slashes = ":///" if match[1].lower() in _LOCAL_SCHEMES else "://"
         meant = redact(f"{match[1]}{slashes}{match[3].lstrip('/')}")
-        raise LocationError(f"a URL has '{slashes}' after its scheme; did you mean {meant}?")
+        raise LocationError(f"it lacks the '{slashes}' of a URL; probably {meant} is meant")
 
 
 def file_name_at(place: Location) -> str:

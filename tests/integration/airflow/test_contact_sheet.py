@@ -20,7 +20,7 @@ KEYS = {"path", "size", "width", "height", "videos", "unreadable"}
 
 
 def sheet(videos, path, **options):
-    return ContactSheetOperator(task_id="sheet", videos=videos, path=str(path), **options)
+    return ContactSheetOperator(task_id="sheet", videos=videos, path=path, **options)
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_setting_has_folders_and_object_storage():
         (["s3://", "s3://store@", "s3://store@/videos/"], "must name a (folder, or a )?bucket"),
         (["file://host/videos"], "three slashes"),
         (["http://host/videos/", "HTTPS://host/videos/"], "web address"),
-        (["s3:/videos/a", "file:/data/videos"], "did you mean"),
+        (["s3:/videos/a", "file:/data/videos"], "probably .* is meant"),
         (["s3://videos/a?versionId=1"], "no version"),
         (["/data/{run_id}", "/data/{}", "/data/{dag_id", "/data/{{dag_id}}"], "only placeholder"),
         (["s3://{dag_id}@videos/a", "s3://key:secret@videos/a"], "id of an Airflow connection"),
