@@ -5,6 +5,7 @@ pytest loads this module in every environment that has the provider, so it impor
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,11 @@ def magichour_sandbox_server() -> Iterator[SandboxServer]:
 
 
 @pytest.fixture
-def magichour_sandbox(magichour_sandbox_server: SandboxServer) -> SandboxServer:
+def magichour_sandbox(
+    magichour_sandbox_server: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> SandboxServer:
     """A sandbox in its initial state: `.url`, `.api_key`, and `.control` for faults, state and clock."""
     magichour_sandbox_server.control.reset()
+    for name in ("NO_PROXY", "no_proxy"):  # a proxy of the environment does not reach this machine
+        monkeypatch.setenv(name, ",".join(filter(None, (os.environ.get(name), "127.0.0.1"))))
     return magichour_sandbox_server

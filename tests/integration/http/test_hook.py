@@ -69,6 +69,15 @@ def test_host_with_another_path_or_a_query_is_refused(connect, magichour_sandbox
     assert (good, "host" in why) == (False, True)
 
 
+def test_proxy_of_the_environment_is_not_used_for_the_sandbox(monkeypatch, request):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    sandbox = request.getfixturevalue("magichour_sandbox")
+    fields = {"conn_type": "magichour", "password": sandbox.api_key, "host": sandbox.url}
+    monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", json.dumps(fields))
+    assert MagicHourHook().test_connection()[0]
+
+
 def test_api_without_accounts_refuses_a_wrong_key(connect, magichour_sandbox):
     magichour_sandbox.control.behaviour(account_endpoint=False)
     good, why = connect(password="wrong").test_connection()
