@@ -51,6 +51,11 @@ def parse_id(name: str, value: Any) -> str | None:
 def parse_path(name: str, value: Any) -> PathArgument | None:
     """Read a path or an address; a path object stays one, because only its type can name a folder."""
     if hasattr(value, "joinpath") or hasattr(value, "__fspath__"):
+        if "{{" in str(value):
+            raise InvalidRequestError(
+                f"{name} is a {type(value).__name__} with a template, and Airflow renders only text: give it as "
+                "text."
+            )
         return cast("PathArgument", value)
     return given_text(parse_text(name, value))
 

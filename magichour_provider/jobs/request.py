@@ -93,24 +93,6 @@ class Images:
 
     image: RemoteImage | ImageFile
     end_image: RemoteImage | ImageFile | None = None
-    _digests: dict[RemoteImage | ImageFile, str] = field(default_factory=dict, repr=False)
-
-    def content_id(self, source: RemoteImage | ImageFile) -> str:
-        """The SHA-256 of an image file, which is read once for it; the address of any other image.
-
-        A file is identified by its bytes, an address without its query, because a signature changes with
-        every attempt.
-        """
-        from magichour_provider.storage.images import RemoteImage
-
-        if isinstance(source, RemoteImage):
-            return source.display
-        if source not in self._digests:
-            digest = hashlib.sha256()
-            for chunk in source.iter_chunks():
-                digest.update(chunk)
-            self._digests[source] = digest.hexdigest()
-        return self._digests[source]
 
 
 def open_images(request: VideoRequest) -> Images:
@@ -124,10 +106,24 @@ def open_images(request: VideoRequest) -> Images:
 
 
 def fingerprint(request: VideoRequest, images: Images) -> str:
-    """Hash everything that changes the video: images, prompt, model, length, and so on; not the name."""
+    """Hash everything that changes the video: images, prompt, model, length, and so on; not the name.
+
+    An image file is identified by its bytes, any other image by its address without the query, because a
+    signature changes with every attempt.
+    """
+    from magichour_provider.storage.images import RemoteImage
+
+    def content_id(image: RemoteImage | ImageFile) -> str:
+        if isinstance(image, RemoteImage):
+            return image.display
+        digest = hashlib.sha256()
+        for chunk in image.iter_chunks():
+            digest.update(chunk)
+        return digest.hexdigest()
+
     parts = {
-        "image": images.content_id(images.image),
-        "end_image": images.content_id(images.end_image) if images.end_image else None,
+        "image": content_id(images.image),
+        "end_image": content_id(images.end_image) if images.end_image is not None else None,
         "prompt": request.prompt,
         "model": request.model,
         "resolution": request.resolution,

@@ -11,9 +11,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from airflow.sdk import ObjectStoragePath
+from airflow.sdk import DAG, ObjectStoragePath
 
 from magichour_provider import exceptions as errors
+from magichour_provider.jobs.request import VideoRequest
 from magichour_provider.operators.contact_sheet import ContactSheetOperator
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
@@ -275,6 +276,30 @@ class TestImageToVideo:
 
     def test_it_can_be_copied_as_airflow_copies_it(self):
         assert copy.deepcopy(render()).image == IMAGE
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_templates_mean_the_same_as_text_and_as_native_objects(native):
+    templates = {
+        "image": "{{ image }}",
+        "end_seconds": "{{ seconds }}",
+        "end_image": "{{ nothing }}",
+        "prompt": "{{ prompt | tojson }}",
+        "model": "{{ model | tojson }}",
+        "resolution": "{{ nothing | tojson }}",
+        "audio": "{{ audio | tojson }}",
+        "name": "{{ day }}",
+        "max_credits": "{{ limit }}",
+    }
+    values = {"image": "/a.png", "seconds": 5, "nothing": None, "prompt": "Ça va", "model": "kling-3.0"}
+    values |= {"audio": True, "day": "20261122", "limit": "200"}
+    with DAG("a_dag", schedule=None, render_template_as_native_obj=native):
+        operator = render(**templates)
+    operator.render_template_fields(values)
+    request = operator._build_request({})
+    assert request == VideoRequest(
+        "/a.png", 5.0, prompt="Ça va", model="kling-3.0", audio=True, name="20261122", max_credits=200
+    )
 
 
 class TestDownload:
