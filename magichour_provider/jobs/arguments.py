@@ -52,9 +52,9 @@ def parse_path(name: str, value: Any) -> PathArgument | None:
     """Read a path or an address; a path object stays one, because only its type can name a folder."""
     if hasattr(value, "joinpath") or hasattr(value, "__fspath__"):
         if "{{" in str(value):
+            kind = type(value).__name__
             raise InvalidRequestError(
-                f"{name} is a {type(value).__name__} with a template, and Airflow renders only text: give it as "
-                "text."
+                f"{name} is a {kind} with a template, which Airflow renders only in text."
             )
         return cast("PathArgument", value)
     return given_text(parse_text(name, value))
