@@ -204,4 +204,5 @@ def _page(
         root=root, airflow=root.rpartition("/")[0] + "/", version=__version__, **values
     )
     policy = _POLICY.format(media=f" {media_origin}" if media_origin else "")
-    return HTMLResponse(text, status_code, {**_HEADERS, "Content-Security-Policy": policy})
+    content = text.encode("utf-8", "backslashreplace")  # a name in an XCom may be of bytes that are not UTF-8
+    return HTMLResponse(content, status_code, {**_HEADERS, "Content-Security-Policy": policy})

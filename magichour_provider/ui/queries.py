@@ -34,6 +34,7 @@ from magichour_provider.jobs.reference import JobReference
 from magichour_provider.jobs.state_backends import KEY as STATE_KEY
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.operators._base import ERROR_KEY
+from magichour_provider.storage.locations import given_text
 from magichour_provider.ui.view_models import Charge, TaskKey
 
 if TYPE_CHECKING:
@@ -120,9 +121,8 @@ class TaskRow:
         return next(filter(None, map(as_text, candidates)), None)
 
     def field(self, name: str) -> str | None:
-        """A rendered field as text."""
-        value = (self.rendered or {}).get(name)
-        return None if value is None else str(value)
+        """A rendered field as text; None if it was not given, or rendered as `None`."""
+        return given_text((self.rendered or {}).get(name))
 
 
 def get_task(session: Session, key: TaskKey) -> TaskRow | None:

@@ -97,6 +97,7 @@ def test_no_database_connection_is_held_during_other_requests(ui, auth_manager):
         {"credits_charged": -120, "end_seconds": "nan"},
         {"project_id": ["a", "list"], "path": 7, "poster": {"a": 1}, "sha256": 3},
         {"status": ["complete"], "model": {"a": 1}, "resolution": 480, "name": ["x"]},
+        {"name": "a\udcff.jpg", "model": "\ud800", "path": "/videos/\udcff.mp4", "project_id": "\udcff"},
     ],
 )
 def test_any_xcom_breaks_no_page(ui, values):

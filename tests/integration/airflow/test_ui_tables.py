@@ -269,12 +269,14 @@ def test_card_is_of_the_failed_else_the_waiting_else_the_download_task(db):
         ("https://host/a%20cat.png?sig=hush", "a cat.png"),
         ("s3://stills/what?.png", "what?.png"),
         ("/data/a%20dog.png\n", "a%20dog.png"),
+        ("/data/\udcff.png", "\\udcff.png"),
         (None, "submit"),
     ],
 )
 def test_card_is_named_by_its_image(db, image, title):
-    rendered = {"image": image, "magichour_conn_id": "magichour_default"}
-    db.task("a", "submit", "job1", rendered=rendered, return_value=result("job1"))
+    rendered = {"image": image, "name": "None", "magichour_conn_id": "None"}
+    key = db.task("a", "submit", "job1", rendered=rendered, return_value=result("job1"))
+    assert media.conn_id_of_job([queries.get_task(db.session, key)]) == "magichour_default"
     (card,) = build_gallery(db.session, {"a"}).cards
     assert card.title == title
 
