@@ -9,14 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 from yarl import URL
 
 from magichour_provider.client import protocol
-from magichour_provider.client.downloads import DownloadHeaders, ResumePoint, decompress, redirect_target
+from magichour_provider.client.downloads import (
+    AsyncDownloadStream,
+    DownloadHeaders,
+    ResumePoint,
+    redirect_target,
+)
 from magichour_provider.client.models import (
     Account,
     CreatedJob,
@@ -65,28 +69,6 @@ async def build_session(settings: ClientSettings, *, max_connections: int = 8) -
     return aiohttp.ClientSession(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
     )
-
-
-@dataclass(frozen=True)
-class AsyncDownloadStream:
-    """An open download: its headers, and the bytes still to be read."""
-
-    headers: DownloadHeaders
-    _response: aiohttp.ClientResponse = field(repr=False)
-
-    _proxy: str | None = field(default=None, repr=False)
-
-    def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the file's bytes, decompressed; DownloadError if the connection breaks."""
-        chunks = self._received()
-        return chunks if self.headers.coding is None else decompress(self.headers.coding, chunks)
-
-    async def _received(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._response.content.iter_chunked(_CHUNK_BYTES):
-                yield chunk
-        except REQUEST_ERRORS as error:
-            raise protocol.download_broke(error, self._proxy) from None
 
 
 class AsyncMagicHourClient:
@@ -170,7 +152,7 @@ class AsyncMagicHourClient:
                 redirected = redirect_target(response.status, response.headers, target)
                 if redirected is None:
                     found = DownloadHeaders.from_response(response.status, response.headers, resume_from)
-                    yield AsyncDownloadStream(found, response, proxy)
+                    yield AsyncDownloadStream(found, _chunks(response, proxy))
                     return
                 target = redirected
             finally:
@@ -224,6 +206,14 @@ class AsyncMagicHourClient:
                 proxy=self._proxy,
             ) from None
         return protocol.parse_response(request, body.response(response.status, response.headers))
+
+
+async def _chunks(response: aiohttp.ClientResponse, proxy: str | None) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+            yield chunk
+    except REQUEST_ERRORS as error:
+        raise protocol.download_broke(error, proxy) from None
 
 
 def _without_secrets(error: Exception) -> Exception:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from queue import Empty, Queue
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from urllib.parse import urljoin, urlsplit
 
 from magichour_provider.exceptions import DownloadError
@@ -255,6 +255,19 @@ async def decompress(coding: str, chunks: AsyncIterator[bytes]) -> AsyncIterator
         raise DownloadError(f"The video's storage sent an incomplete {coding} body.")
 
 
+@dataclass(frozen=True)
+class AsyncDownloadStream:
+    """An open download: its headers, and the bytes still to be read."""
+
+    headers: DownloadHeaders
+    _received: AsyncIterator[bytes] = field(repr=False)
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The file's bytes, decompressed; DownloadError if the connection breaks."""
+        coding = self.headers.coding
+        return self._received if coding is None else decompress(coding, self._received)
+
+
 # ---------------------------------------------------------------------------------------------------
 # Reading ahead. The synchronous client reads by aiohttp in a thread, twice as fast as by httpx. The calling
 # thread meanwhile hashes and writes, and keeps its signals, by which Airflow ends a task that takes too long.
@@ -263,17 +276,6 @@ _BLOCKS_AHEAD = 3
 _CLOSE_SECONDS = 5.0
 _MAX_HELD_SECONDS = 1.0
 """How long bytes of a slow connection are held back at most."""
-
-
-class AsyncStream(Protocol):
-    """An open download, as `AsyncMagicHourClient.open_download` gives it."""
-
-    @property
-    def headers(self) -> DownloadHeaders:
-        """Size, validator and checksums of the file."""
-
-    def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the file's bytes."""
 
 
 @dataclass(frozen=True)
@@ -290,7 +292,7 @@ class DownloadStream:
 
 @contextmanager
 def read_ahead(
-    open_stream: Callable[[], AbstractAsyncContextManager[AsyncStream]],
+    open_stream: Callable[[], AbstractAsyncContextManager[AsyncDownloadStream]],
 ) -> Iterator[DownloadStream]:
     """Read a download in a thread, up to 4 MiB ahead. Raises what `open_stream` raises.
 
@@ -311,7 +313,7 @@ class _Reader(threading.Thread):
     The blocks are large, as the two threads share an interpreter.
     """
 
-    def __init__(self, open_stream: Callable[[], AbstractAsyncContextManager[AsyncStream]]) -> None:
+    def __init__(self, open_stream: Callable[[], AbstractAsyncContextManager[AsyncDownloadStream]]) -> None:
         super().__init__(name="magichour-download", daemon=True)
         self._open_stream = open_stream
         self._items: Queue[DownloadHeaders | bytes | BaseException | None] = Queue(_BLOCKS_AHEAD)

@@ -104,33 +104,32 @@ class ClientSettings:
 
         return RetryPolicy(max_attempts=self.max_attempts)
 
-    def tls(self) -> ssl.SSLContext | bool:
-        """How certificates are checked; False for not at all. Takes some 25 ms.
+    def tls(self) -> ssl.SSLContext:
+        """How certificates are checked. Takes some 25 ms.
 
-        Without a `ca_bundle`, the environment's SSL_CERT_FILE or SSL_CERT_DIR is read, else certifi's file.
-        Raises ConfigurationError, with the name of the setting or variable, for one that cannot be read.
+        The authorities are those of `ca_bundle`, else of the environment's SSL_CERT_FILE or SSL_CERT_DIR,
+        else certifi's. Raises ConfigurationError, with the name of the setting, if they cannot be loaded.
         """
         import httpx
 
         if not self.verify:
-            return False
-        names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
-        sources = {name: os.environ[name] for name in names if os.environ.get(name)}
-        cafile, capath = sources.get("SSL_CERT_FILE"), sources.get("SSL_CERT_DIR")
-        if self.ca_bundle is not None:
-            cafile, sources = self.ca_bundle, {"ca_bundle": self.ca_bundle, **sources}
+            return httpx.create_ssl_context(verify=False, trust_env=False)
+        sources = {"ca_bundle": self.ca_bundle}
+        sources |= {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
+        name, path = next(((name, path) for name, path in sources.items() if path), ("certifi", None))
         try:
-            if cafile is not None:
-                return ssl.create_default_context(cafile=cafile)
-            if capath is None:
+            if path is None:
                 return httpx.create_ssl_context(trust_env=False)
-            if not any(map(os.path.isdir, capath.split(os.pathsep))):  # which OpenSSL does not check
-                raise NotADirectoryError(capath)
-            return ssl.create_default_context(capath=capath)
+            if name != "SSL_CERT_DIR":
+                return ssl.create_default_context(cafile=path)
+            if not any(map(os.path.isdir, path.split(os.pathsep))):  # which OpenSSL does not check
+                raise NotADirectoryError("no such folder")
+            return ssl.create_default_context(capath=path)
         except (OSError, ValueError) as error:
-            given = ", ".join(f"{name}={value!r}" for name, value in sources.items())
+            key_log = os.environ.get("SSLKEYLOGFILE")
+            also = f", or SSLKEYLOGFILE={key_log!r} cannot be opened" if key_log else ""
             raise ConfigurationError(
-                f"The certificate authorities cannot be loaded ({error}), by {given or 'certifi'}.",
+                f"The certificate authorities of {name}={path!r} cannot be loaded ({error}){also}.",
                 remedy="Correct this setting of the connection or of the environment, then clear the task.",
             ) from None
 

@@ -32,8 +32,7 @@ from magichour_provider.exceptions import MagicHourError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from magichour_provider.client.aio import AsyncDownloadStream
-    from magichour_provider.client.downloads import DownloadStream, ResumePoint
+    from magichour_provider.client.downloads import AsyncDownloadStream, DownloadStream, ResumePoint
 
 T = TypeVar("T")
 REQUEST_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError, OverflowError)
@@ -60,9 +59,12 @@ class ProxiedTransport(httpx.BaseTransport):
         """Send one request. Raises ConfigurationError if the environment's proxy cannot be used."""
         proxy = proxy_for(self._settings, str(request.url))
         if proxy not in self._transports:
-            limits = httpx.Limits(max_keepalive_connections=0)
+            tls_to_proxy = self._tls if proxy is not None and proxy.startswith("https:") else None
             self._transports[proxy] = httpx.HTTPTransport(
-                verify=self._tls, proxy=proxy, limits=limits, trust_env=False
+                verify=self._tls,
+                proxy=None if proxy is None else httpx.Proxy(proxy, ssl_context=tls_to_proxy),
+                limits=httpx.Limits(max_keepalive_connections=0),
+                trust_env=False,
             )
         return self._transports[proxy].handle_request(request)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from magichour_provider.client.downloads import (
     DownloadHeaders,
@@ -240,20 +240,6 @@ def _fetch_verified(fetch: ResumableDownload, file: AtomicDownload) -> DownloadH
     raise DownloadError(f"{doubt}, in each of {_MAX_CHECKSUM_ATTEMPTS} downloads.")
 
 
-class Sink(Protocol):
-    """Takes the bytes of one file in their order."""
-
-    @property
-    def size(self) -> int:
-        """Bytes taken so far."""
-
-    def restart(self, algorithms: Iterable[str] = ()) -> None:
-        """Forget all bytes; `algorithms` are the digests that are needed, as hashlib calls them."""
-
-    def write(self, chunk: bytes) -> None:
-        """Take the next bytes."""
-
-
 class ResumableDownload:
     """One download into `sink`, over as many connections as it takes.
 
@@ -265,7 +251,7 @@ class ResumableDownload:
         self,
         client: MagicHourClient,
         get_url: Callable[[], DownloadUrl],
-        sink: Sink,
+        sink: AtomicDownload | VideoDigest,
         progress: Progress,
         *,
         max_bytes: int = MAX_VIDEO_BYTES,
@@ -379,7 +365,7 @@ class ResumableDownload:
 
 
 class AtomicDownload:
-    """A video on its way to `target`; use it in a `with` block. A `Sink`.
+    """A video on its way to `target`; use it in a `with` block.
 
     Unless `if_exists` is "overwrite", an existing target is refused at the start and at `publish`; on a
     disk and in S3 only one of two writers wins. If "skip", the same video from another writer is accepted

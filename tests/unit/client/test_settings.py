@@ -182,16 +182,17 @@ def test_proxy_of_the_connection_comes_first(environment):
     assert proxy_for(ClientSettings("key", proxy="p:3128"), API) == "http://p:3128"
 
 
-def test_each_url_is_sent_through_its_own_proxy(environment):
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "https://127.0.0.1:9"])
+def test_each_url_is_sent_through_its_own_proxy(proxy, environment):
     """As for an API within the network, and a storage outside."""
-    environment("HTTP_PROXY", "http://127.0.0.1:9")
+    environment("HTTP_PROXY", proxy)
     environment("HTTPS_PROXY", "socks5://127.0.0.1:9")
     environment("NO_PROXY", "127.0.0.1:10")
     transport = ProxiedTransport(ClientSettings("key", "http://127.0.0.1:10"))
     for url in ("http://127.0.0.1:10/", "http://127.0.0.1:11/"):
         with pytest.raises(httpx.ConnectError):
             transport.handle_request(httpx.Request("GET", url))
-    assert set(transport._transports) == {None, "http://127.0.0.1:9"}
+    assert set(transport._transports) == {None, proxy}
     with pytest.raises(ConfigurationError, match="HTTPS_PROXY"):
         transport.handle_request(httpx.Request("PUT", "https://storage.example/"))
     transport.close()
