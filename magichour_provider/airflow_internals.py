@@ -73,7 +73,7 @@ def task_states(
 
 
 def _task_state(ti: Any) -> str | None:
-    is_mapped_instance = ti.map_index is not None and ti.map_index >= 0
+    is_mapped_instance = isinstance(ti.map_index, int) and ti.map_index >= 0
     map_index = ti.map_index if is_mapped_instance else None
     states = task_states(ti.dag_id, ti.run_id, [ti.task_id], map_index=map_index)
     return states.get(f"{ti.task_id}_{ti.map_index}" if is_mapped_instance else ti.task_id)

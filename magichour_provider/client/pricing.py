@@ -205,28 +205,21 @@ def _objections(request: ModelRequest, spec: ModelSpec) -> list[str]:
         objections.append(f"resolution {request.resolution!r} is none of {', '.join(spec.resolutions)}")
     if request.audio and spec.audio is Audio.NO:
         objections.append("it has no audio")
-    if request.end_image:
-        objections += _end_image_objections(request, spec.end_image)
-    if spec.aspect_ratios and request.image_size and not _fits(request.image_size, spec.aspect_ratios):
-        width, height = request.image_size
-        objections.append(f"the image is {width}x{height} pixels, and it takes only 9:16 or 16:9")
+    end_image = spec.end_image
+    if request.end_image and end_image is None:
+        objections.append("it takes no end image")
+    elif request.end_image and end_image is not None:
+        if request.end_seconds > end_image.max_seconds:
+            objections.append(f"it takes an end image only up to {end_image.max_seconds} seconds")
+        elif request.resolution not in (None, *end_image.resolutions):
+            objections.append(f"it takes an end image only at {', '.join(end_image.resolutions)}")
+    if spec.aspect_ratios and request.image_size:
+        ratio = Fraction(*request.image_size)
+        known = [Fraction(each.replace(":", "/")) for each in spec.aspect_ratios]
+        if not any(abs(ratio / each - 1) <= _ASPECT_RATIO_TOLERANCE for each in known):
+            width, height = request.image_size
+            objections.append(f"the image is {width}x{height} pixels, and it takes only 9:16 or 16:9")
     return objections
-
-
-def _end_image_objections(request: ModelRequest, end_image: EndImage | None) -> list[str]:
-    if end_image is None:
-        return ["it takes no end image"]
-    if request.end_seconds > end_image.max_seconds:
-        return [f"it takes an end image only up to {end_image.max_seconds} seconds"]
-    if request.resolution is not None and request.resolution not in end_image.resolutions:
-        return [f"it takes an end image only at {', '.join(end_image.resolutions)}"]
-    return []
-
-
-def _fits(size: tuple[int, int], ratios: tuple[str, ...]) -> bool:
-    ratio_of_image = Fraction(*size)
-    known = [Fraction(ratio.replace(":", "/")) for ratio in ratios]
-    return any(abs(ratio_of_image / ratio - 1) <= _ASPECT_RATIO_TOLERANCE for ratio in known)
 
 
 _CATALOG = json.loads(files("magichour_provider.client").joinpath("models.json").read_text("utf-8"))

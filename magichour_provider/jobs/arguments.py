@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from magichour_provider.storage.locations import PathArgument
 
 _FLAGS = MappingProxyType(
-    {**dict.fromkeys(("true", "1", "yes", "on"), True), **dict.fromkeys(("false", "0", "no", "off"), False)}
+    {
+        **dict.fromkeys(("true", "1", "1.0", "yes", "on"), True),
+        **dict.fromkeys(("false", "0", "0.0", "no", "off"), False),
+    }
 )
 
 

@@ -87,7 +87,7 @@ def job_name(context: Context) -> str | None:
     ti = context.get("ti")
     if ti is None:
         return None
-    index = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
+    index = f"[{ti.map_index}]" if isinstance(ti.map_index, int) and ti.map_index >= 0 else ""
     rest = f"{index} {_shortened(ti.run_id, _RUN_LIMIT)}"
     room = _NAME_LIMIT - len(rest) - len(" ")
     task = _shortened(ti.task_id, max(room // 2, room - len(ti.dag_id)))

@@ -140,14 +140,14 @@ class RunBudget:
         Raises InvalidRequestError if there is no state to count by, or if the others cannot see this task's
         part.
         """
+        if limit is not None and (context.get("task_state_store") is None or not task.durable):
+            raise InvalidRequestError(
+                f"{_ARGUMENT} needs durable=True and the task state store of Airflow 3.3, by which it counts."
+            )
         if not has_run_budget(task.dag.get_task(task.task_id)):
             raise InvalidRequestError(
                 f"{_ARGUMENT} of the mapped task {task.task_id!r} cannot be seen by the other tasks of the "
                 "run: pass it by partial() or default_args, not by expand_kwargs()."
-            )
-        if limit is not None and (context.get("task_state_store") is None or not task.durable):
-            raise InvalidRequestError(
-                f"{_ARGUMENT} needs durable=True and the task state store of Airflow 3.3, by which it counts."
             )
         index = context["ti"].map_index
         key = task.task_id, -1 if index is None else index

@@ -126,7 +126,7 @@ class JobStateStore:
         self._is_shared = backend is not None and backend.is_shared
         self._clock = clock
         self._run = f"{getattr(ti, 'dag_id', None)}/{getattr(ti, 'run_id', None)}"
-        self._task = task_id if index is None or index < 0 else f"{task_id}[{index}]"
+        self._task = task_id if not isinstance(index, int) or index < 0 else f"{task_id}[{index}]"
         self._attempt = int(getattr(ti, "try_number", 1) or 1)
         self._max_tries = int(getattr(ti, "max_tries", 0) or 0)
         self._states: dict[str, JobState] = {}

@@ -181,7 +181,15 @@ class FileBackend:
                 return self._write_local(self._place, content, version)
             if self._place.scheme in S3_SCHEMES:
                 return self._write_s3(self._place, content, version)
-            return self._write_object(self._place, content, version)
+            self._warn_unconditional()
+            if self._get()[0] != version:
+                raise self._conflict()
+            filesystem, path = self._place.connect()
+            if content is not None:
+                filesystem.pipe_file(path, content)
+            elif filesystem.exists(path):
+                filesystem.rm_file(path)
+            return content
 
     def recovered_job_id(self) -> str | None:
         """The id under RECOVERED_KEY in the file's JSON."""
@@ -263,17 +271,6 @@ class FileBackend:
                 raise self._conflict() from None
             answer = client.put_object(**address, **body)
         return str(answer["ETag"])
-
-    def _write_object(self, place: ObjectPath, content: bytes | None, version: bytes | None) -> bytes | None:
-        self._warn_unconditional()
-        if self._get()[0] != version:
-            raise self._conflict()
-        filesystem, path = place.connect()
-        if content is not None:
-            filesystem.pipe_file(path, content)
-        elif filesystem.exists(path):
-            filesystem.rm_file(path)
-        return content
 
     def _conflict(self) -> StateConflictError:
         return StateConflictError(f"Another task has changed {self.where}.")

@@ -103,7 +103,11 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             job = self._job = JobReference.from_value(self.project_id)
             self.linked_project_id, self.credits_charged = job.project_id, job.credits_charged
             if self.outlets and job.credits_charged is None:
-                job = self._job = self._with_credits(job)
+                try:  # the task before has not given them, and the request is free
+                    credits = self.hook.get_video(job.project_id).credits_charged
+                    job = self._job = replace(job, credits_charged=credits)
+                except MagicHourError as error:
+                    self.log.warning("The asset event will not contain the credits of the job. %s", error)
             self._is_downloading = True
             try:
                 self._result = self._download(job.project_id, context)
@@ -158,11 +162,3 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
     def _lineage(self) -> Any:
         """From the project to the video, with its checksum, size and format."""
         return download_lineage(self._job or JobReference.from_value(self.project_id), self._result)
-
-    def _with_credits(self, job: JobReference) -> JobReference:
-        """The job with its cost, which the task before has not given. The request is free."""
-        try:
-            return replace(job, credits_charged=self.hook.get_video(job.project_id).credits_charged)
-        except MagicHourError as error:
-            self.log.warning("The asset event will not contain the credits of the job. %s", error)
-            return job

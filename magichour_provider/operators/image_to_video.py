@@ -276,7 +276,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         )
 
     def _run_budget(self, context: Context, limit: int | None) -> RunBudget | None:
-        if not self.has_run_budget:
+        if not self.has_run_budget or (limit is None and "ti" not in context):
             return None
         from magichour_provider.jobs.run_budget import RunBudget
 

@@ -111,7 +111,8 @@ def address_of(path: PathArgument) -> str:
     if not isinstance(path, str):
         if not isinstance(path, os.PathLike) and not hasattr(path, "joinpath"):
             raise LocationError(f"it is of type {type(path).__name__}, not a path")
-        path = str(path)  # an ObjectStoragePath is no os.PathLike
+        # An ObjectStoragePath is no os.PathLike; the text of an os.DirEntry is not its path.
+        path = str(path) if hasattr(path, "joinpath") else os.fsdecode(path)
     return path.strip()
 
 

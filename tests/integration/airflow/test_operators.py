@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from airflow.sdk import DAG, ObjectStoragePath
@@ -95,6 +96,11 @@ class TestImageToVideo:
             "credits_charged": 72,
             "url": f"https://magichour.ai/my-library?videoId={job['id']}",
         }
+
+    def test_it_runs_in_a_unit_test_with_a_mock(self, magichour_sandbox):
+        ti = MagicMock()
+        job = render().execute({"ti": ti})
+        ti.xcom_push.assert_called_once_with("project_id", job["project_id"])
 
     def test_it_runs_in_a_unit_test_without_a_context(self, magichour_sandbox):
         job = render().execute({})

@@ -95,6 +95,12 @@ def test_budget_needs_durable(tries, connection, magichour_sandbox, fails_for_go
     assert jobs(magichour_sandbox) == []
 
 
+def test_budget_without_a_task_instance_is_refused(connection, magichour_sandbox, fails_for_good):
+    with fails_for_good(match="needs durable=True and the task state store"):
+        ImageToVideoOperator(task_id="render", **ORDER, **LIMIT).execute({})
+    assert jobs(magichour_sandbox) == []
+
+
 def test_every_task_with_a_budget_takes_part(context, monkeypatch):
     with DAG("a_dag", schedule=None, default_args=LIMIT):
         plain = ImageToVideoOperator(task_id="plain", **ORDER)
@@ -125,5 +131,6 @@ def test_budget_that_others_cannot_see_is_refused(context):
         ImageToVideoOperator.partial(task_id="mapped", **ORDER).expand_kwargs([LIMIT, LIMIT])
     task = ImageToVideoOperator(task_id="mapped", **ORDER, **LIMIT)
     task.__dict__["_dag"] = dag
+    context["task_state_store"] = {}
     with pytest.raises(run_budget.InvalidRequestError, match=r"by partial\(\)"):
         RunBudget.from_task(task, context, 100, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -97,6 +98,12 @@ def test_id_or_path_is_read_in_every_form(value, form):
 )
 def test_text_is_what_a_template_would_print(value, text):
     assert parse_text("prompt", value) == text
+
+
+def test_entry_of_a_folder_is_a_path(tmp_path):
+    (tmp_path / "a.png").touch()
+    (entry,) = os.scandir(tmp_path)
+    assert VideoRequest.from_arguments(image=entry, end_seconds=5).image == str(tmp_path / "a.png")
 
 
 def test_path_object_stays_one():
