@@ -34,6 +34,8 @@ _AUDIO_FRAME_SAMPLES = 1024
 _MAX_SHORT_BOX_BYTES = (1 << 32) - 1
 _OPTIONAL_FORMATS = frozenset({".heic", ".heif", ".avif", ".jp2"})
 """Image formats of Magic Hour that not every build of Pillow can decode."""
+_TIFF_HEADERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""Pillow knows few of the kinds of pixels that a TIFF may have."""
 _TEST_CARD = Image.radial_gradient("L").convert("RGB").resize((1280, 720))
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
@@ -216,8 +218,8 @@ def add_free_box(path: Path, size: int, content: bytes = b"") -> None:
 def load_image(upload: Path | None, longest_edge: int) -> Image.Image:
     """The image, upright and in RGB, decoded no larger than `longest_edge` pixels if its format allows.
 
-    The sandbox is offline: an image that was not uploaded gives `_TEST_CARD`, and so does a HEIC file that
-    this Pillow cannot decode. Raises RenderError.
+    The sandbox is offline: an image that was not uploaded gives `_TEST_CARD`, and so does a HEIC or a TIFF
+    that this Pillow cannot decode. Raises RenderError.
     """
     if upload is None:
         return _TEST_CARD
@@ -234,6 +236,8 @@ def load_image(upload: Path | None, longest_edge: int) -> Image.Image:
             white = next((each for each in ranges if top <= each), top)
             return gray.point(lambda value: value * (255 / white)).convert("RGB")
     except _UNREADABLE:
-        if upload.suffix in _OPTIONAL_FORMATS:
+        with upload.open("rb") as file:
+            is_tiff = file.read(4) in _TIFF_HEADERS
+        if is_tiff or upload.suffix in _OPTIONAL_FORMATS:
             return _TEST_CARD
         raise RenderError("invalid_image_file", "The image file could not be read.") from None

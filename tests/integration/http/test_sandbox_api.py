@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import struct
 from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft4Validator
 from openapi_contract import CREATE, UPLOAD_URLS, Exchange, request_schema
+from PIL import Image, UnidentifiedImageError
 
 from magichour_provider.sandbox import Settings
 from magichour_provider.sandbox.jobs import Sandbox
@@ -115,9 +118,15 @@ def test_upload_that_is_no_image_fails_as_invalid_image_file(magic, content):
     assert magic.credits() == BALANCE
 
 
-def test_heic_that_pillow_cannot_decode_is_rendered(magic):
-    content = b"\0\0\0\x18ftypheic" + bytes(200)
-    assert magic.complete(image=magic.upload(content, "heic"))["status"] == "complete"
+@pytest.mark.parametrize("extension", ["heic", "tif"])
+def test_image_that_pillow_cannot_decode_is_rendered(magic, extension):
+    file = io.BytesIO()
+    Image.new("F", (8, 8)).save(file, "TIFF")
+    bits = [struct.pack("<HHII", 258, 3, 1, number) for number in (32, 64)]
+    content = {"heic": b"\0\0\0\x18ftypheic" + bytes(200), "tif": file.getvalue().replace(*bits)}[extension]
+    with pytest.raises(UnidentifiedImageError), Image.open(io.BytesIO(content)):
+        pass
+    assert magic.complete(image=magic.upload(content, extension))["status"] == "complete"
 
 
 @pytest.mark.parametrize("status", ["canceled", "error"])
