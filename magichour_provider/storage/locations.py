@@ -335,7 +335,8 @@ _ERRNOS_OF_TYPES = (  # drivers raise these without an errno
     (NotADirectoryError, errno.ENOTDIR),
     (FileExistsError, errno.EEXIST),
 )
-_PERMANENT_ERRNOS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG)
+_PERMANENT_ERRNOS = {errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG}
+_PERMANENT_ERRNOS |= {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # e.g. a mount that cannot rename
 
 
 @dataclass(frozen=True)

@@ -153,11 +153,11 @@ class LocalWriter:
                 os.close(folder)
 
     def abort(self) -> None:
-        """Remove the temporary file."""
-        with suppress(OSError):
-            self._temporary.unlink(missing_ok=True)
+        """Remove the temporary file. It is closed first: some shares remove no open file."""
         with suppress(OSError):
             self._close()
+        with suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
 
     def _check_replaced(self) -> os.stat_result | None:
         """What is to be replaced. Raises an error for what must not be, such as a device."""

@@ -20,7 +20,7 @@ from magichour_provider.exceptions import (
 from magichour_provider.jobs.state import FileBackend
 from magichour_provider.storage.contact_sheets import ListedVideo, make_contact_sheet
 from magichour_provider.storage.frames import read_frames
-from magichour_provider.storage.images import ImageFile, open_image
+from magichour_provider.storage.images import open_image
 from magichour_provider.storage.locations import ObjectPath, parse_location, redact, resolve_target
 from magichour_provider.storage.posters import make_poster, picture_target
 
@@ -198,13 +198,3 @@ def test_version_is_read_and_never_written():
 )
 def test_address_is_shown_short_and_without_secrets(path, shown):
     assert redact(path) == shown
-
-
-def test_image_whose_name_is_not_utf8_is_read(tmp_path):
-    from PIL import Image
-
-    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
-    Image.new("RGB", (9, 9)).save(path)
-    source = open_image(path)
-    assert isinstance(source, ImageFile)
-    source.display.encode()

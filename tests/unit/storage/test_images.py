@@ -22,7 +22,7 @@ def picture(kind: str = "PNG", size: tuple[int, int] = (64, 48), **options: Any)
     return sink.getvalue()
 
 
-def upload_of(image: str, conn_id: str | None = None) -> ImageFile:
+def upload_of(image: str | Path, conn_id: str | None = None) -> ImageFile:
     source = open_image(image, conn_id)
     assert isinstance(source, ImageFile)
     return source
@@ -50,13 +50,16 @@ def test_a_url_passes_unchanged_and_shows_no_signature() -> None:
     assert "SECRET" not in repr(source)
 
 
-@pytest.mark.parametrize("host", ["", "localhost"])
-def test_a_file_url_is_a_local_file(tmp_path: Path, host: str) -> None:
-    path = tmp_path / "with space.png"
+@pytest.mark.parametrize("name", ["a.png", "a.JPG", "with space.jfif", "not-utf8-\udce9.png"])
+def test_a_file_is_described(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     path.write_bytes(picture())
-    assert upload_of(f"file://{host}{path}").size == path.stat().st_size
-    assert upload_of(f"file://{host}{str(path).replace(' ', '%20')}").size == path.stat().st_size
-    assert "three slashes" in refusal(f"file://elsewhere{path}").what
+    url = f"file://localhost{path}".replace(" ", "%20")
+    for given in (path, f" {path}\n", url):
+        source = upload_of(given)
+        assert (source.image_size, source.size) == ((64, 48), path.stat().st_size)
+        assert source.extension == name.rpartition(".")[2].lower()
+        source.display.encode()
 
 
 def test_chunks_are_the_whole_file(tmp_path: Path) -> None:
