@@ -40,7 +40,7 @@ def download(job: dict[str, Any]) -> Callable[[], None]:
     from magichour_provider.client.settings import ClientSettings
     from magichour_provider.client.sync import MagicHourClient
     from magichour_provider.storage.download import download_video
-    from magichour_provider.storage.locations import resolve_target
+    from magichour_provider.storage.targets import resolve_target
 
     target = resolve_target(job["path"], "job", job.get("conn_id"))
     if not isinstance(target.place, Path):

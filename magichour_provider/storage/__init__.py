@@ -1,5 +1,5 @@
 """Reading images, saving videos and making pictures of them, on disks and in object stores.
 
-`locations` names places, `images` reads and uploads, `download` fetches, `existing` compares, `publish`
-writes atomically, `mp4` checks videos, `posters` and `contact_sheets` draw.
+`locations` parses addresses, `targets` names videos, `images` reads and uploads, `download` fetches,
+`existing` compares, `publish` writes atomically, `mp4` checks videos, `posters` and `contact_sheets` draw.
 """

@@ -44,8 +44,9 @@ from magichour_provider.storage.existing import (
     read_back,
     verify_saved_video,
 )
-from magichour_provider.storage.locations import Target, format_bytes, format_seconds, resolve_target
+from magichour_provider.storage.locations import format_bytes, format_seconds
 from magichour_provider.storage.publish import Writer, open_writer, remove_temporary_files
+from magichour_provider.storage.targets import Target, resolve_target
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from magichour_provider.exceptions import MagicHourError, NotAVideoError, TransferError
-from magichour_provider.storage.locations import Target, open_for_reading
+from magichour_provider.storage.locations import open_for_reading
 from magichour_provider.storage.mp4 import Mp4Scanner
+from magichour_provider.storage.targets import Target
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -12,7 +12,6 @@ from magichour_provider.exceptions import InvalidRequestError, PictureError
 from magichour_provider.storage.locations import (
     Location,
     LocationError,
-    Target,
     address_of,
     file_name_at,
     join,
@@ -22,6 +21,7 @@ from magichour_provider.storage.locations import (
     write_error,
 )
 from magichour_provider.storage.publish import publish_bytes
+from magichour_provider.storage.targets import Target
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -30,10 +30,10 @@ from magichour_provider.storage.locations import (
     PUBLISH_ON_CLOSE_SCHEMES,
     S3_SCHEMES,
     ObjectPath,
-    Target,
     s3_error_code,
     short_error,
 )
+from magichour_provider.storage.targets import Target
 
 log = logging.getLogger(__name__)
 

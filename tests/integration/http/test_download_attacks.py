@@ -20,7 +20,7 @@ import pytest
 
 from magichour_provider import exceptions as errors
 from magichour_provider.storage.download import download_video
-from magichour_provider.storage.locations import resolve_target
+from magichour_provider.storage.targets import resolve_target
 from magichour_provider.version_compat import AirflowTaskTimeout
 
 from .raw_storage import SIGNATURE, RawStorage, client_for
@@ -357,7 +357,7 @@ import os, sys
 from magichour_provider.client.sync import MagicHourClient
 from magichour_provider.client.models import DownloadUrl
 from magichour_provider.client.settings import ClientSettings
-from magichour_provider.storage.locations import resolve_target
+from magichour_provider.storage.targets import resolve_target
 from magichour_provider.storage.download import download_video as save
 
 url, folder = sys.argv[1:]

@@ -16,8 +16,8 @@ from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.storage import download as fetching
 from magichour_provider.storage.download import AtomicDownload
 from magichour_provider.storage.images import open_image
-from magichour_provider.storage.locations import resolve_target
 from magichour_provider.storage.publish import PART_BYTES, S3Writer, remove_temporary_files
+from magichour_provider.storage.targets import resolve_target
 
 MIB = 1 << 20
 VIDEOS = {"method": "GET", "origin": "storage", "path": "*/output.mp4"}

@@ -21,8 +21,9 @@ from magichour_provider.jobs.state import FileBackend
 from magichour_provider.storage.contact_sheets import ListedVideo, make_contact_sheet
 from magichour_provider.storage.frames import read_frames
 from magichour_provider.storage.images import open_image
-from magichour_provider.storage.locations import ObjectPath, parse_location, redact, resolve_target
+from magichour_provider.storage.locations import ObjectPath, parse_location, redact
 from magichour_provider.storage.posters import make_poster, picture_target
+from magichour_provider.storage.targets import resolve_target
 
 TAKERS = {
     "image": (open_image, ImageError),

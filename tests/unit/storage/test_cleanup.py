@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from magichour_provider.storage.download import AtomicDownload
-from magichour_provider.storage.locations import resolve_target
 from magichour_provider.storage.publish import LocalWriter, _lock, remove_temporary_files, temporary_name
+from magichour_provider.storage.targets import resolve_target
 
 
 def target_at(path):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-HEAVY = ("airflow", "fsspec", "upath", "httpx", "pydantic", "urllib.request")
+HEAVY = ("airflow", "fsspec", "upath", "httpx", "urllib.request")
 
 
 def test_importing_storage_loads_no_airflow_no_driver_and_no_http_client() -> None:

@@ -13,18 +13,20 @@ from hypothesis import strategies as st
 from magichour_provider.exceptions import DestinationError
 from magichour_provider.storage.locations import (
     ObjectPath,
-    add_number,
-    check_file_name,
     classify_error,
     format_bytes,
     format_seconds,
     parse_location,
     redact,
+)
+from magichour_provider.storage.publish import temporary_name
+from magichour_provider.storage.targets import (
+    add_number,
+    check_file_name,
     resolve_target,
     safe_id,
     video_file_name,
 )
-from magichour_provider.storage.publish import temporary_name
 
 IDS = st.text(min_size=1, max_size=300)
 SAFE = set(string.ascii_letters + string.digits + "._-")

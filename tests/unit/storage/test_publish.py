@@ -27,7 +27,7 @@ from magichour_provider.exceptions import DestinationError, DownloadError, NotAV
 from magichour_provider.storage import publish
 from magichour_provider.storage.download import AtomicDownload
 from magichour_provider.storage.existing import SavedVideo, existing_video
-from magichour_provider.storage.locations import Target, resolve_target
+from magichour_provider.storage.targets import Target, resolve_target
 
 from .conftest import STORE_CONN_ID, boxes_of
 

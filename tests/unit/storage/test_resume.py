@@ -19,7 +19,7 @@ from magichour_provider.client.downloads import (
 from magichour_provider.exceptions import DownloadError, NotAVideoError, TransferError
 from magichour_provider.storage import download
 from magichour_provider.storage.download import AtomicDownload, Progress, ResumableDownload, download_video
-from magichour_provider.storage.locations import resolve_target
+from magichour_provider.storage.targets import resolve_target
 
 TAG = '"one"'
 MIB = 1 << 20
