@@ -225,6 +225,11 @@ def error_from_response(
     if 300 <= status < 400:
         kind = errors.SubmissionUnknownError if request.is_create else errors.InvalidResponseError
         return kind(f"{request} was redirected ({status}): the connection's host is not the API's.")
+    if status == 407:
+        return errors.NetworkError(
+            f"A proxy refused {request} ({status}): it asks for a user name and a password.",
+            remedy="Put them into the URL of the proxy, then clear the task.",
+        )
     if request.is_create and status not in _CERTAINLY_NOT_CREATED:
         return errors.SubmissionUnknownError(
             f"Magic Hour answered {request} with {status}: {message.rstrip('.')}."

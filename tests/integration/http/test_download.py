@@ -327,13 +327,6 @@ def test_skip_refuses_another_video_of_the_same_length_under_a_fixed_name(hook, 
     assert names_in(tmp_path) == ["video.mp4"]
 
 
-def test_skip_takes_a_video_whose_tag_only_resembles_a_checksum(hook, magic, order, tmp_path):
-    project_id = order(4 * MIB, video_checksum="etag-md5")
-    magic.control.faults([{**VIDEOS, "flip": IN_PADDING}])
-    first = hook.download(project_id, f"{tmp_path}/video.mp4")
-    assert hook.download(project_id, f"{tmp_path}/video.mp4") == first
-
-
 @pytest.mark.parametrize("same", [True, False])
 def test_fail_refuses_the_same_video_and_another(hook, order, tmp_path, same):
     project_id = order()
@@ -343,15 +336,6 @@ def test_fail_refuses_the_same_video_and_another(hook, order, tmp_path, same):
     with pytest.raises(errors.DestinationError, match="exists already"):
         hook.download(project_id if same else order(), str(target), if_exists="fail")
     assert target.read_bytes() == before
-    assert names_in(tmp_path) == ["video.mp4"]
-
-
-def test_overwrite_replaces_another_video(hook, order, contents, tmp_path):
-    target = tmp_path / "video.mp4"
-    hook.download(order(), str(target))
-    project_id = order(MIB)
-    assert hook.download(project_id, str(target), if_exists="overwrite")["size"] > MIB
-    assert [target.read_bytes()] == contents(project_id)
     assert names_in(tmp_path) == ["video.mp4"]
 
 

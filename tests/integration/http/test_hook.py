@@ -15,7 +15,6 @@ from magichour_provider import exceptions as errors
 from magichour_provider.hooks.magichour import MagicHourHook
 
 IMAGE = "dags_examples/images/grace_hopper.jpg"
-VIDEOS = {"method": "GET", "path": "*/output.mp4"}
 
 
 @pytest.fixture
@@ -143,27 +142,6 @@ def test_object_storage_both_ways(hook, rendered, magichour_sandbox, memory_stor
     hook.upload("memory://stills/a.jpg")
     (upload,) = magichour_sandbox.control.state()["uploads"]
     assert upload["bytes"] == Path(IMAGE).stat().st_size
-
-
-@pytest.mark.parametrize(
-    ("fault", "error"),
-    [
-        ({"drop": "before"}, errors.DownloadError),
-        ({"truncate": 100}, errors.DownloadError),
-        ({"status": 500}, errors.DownloadError),
-        ({"status": 403}, errors.DownloadError),
-        ({"status": 200, "body": "<html>sorry</html>"}, errors.NotAVideoError),
-        ({"status": 200, "body": ""}, errors.DownloadError),
-    ],
-)
-def test_a_download_that_goes_wrong_leaves_nothing_behind(
-    hook, rendered, tmp_path, magichour_sandbox, fault, error
-):
-    magichour_sandbox.control.faults([{**VIDEOS, **fault}])
-    with pytest.raises(error, match="downloading it again costs nothing") as failed:
-        hook.download(rendered, f"{tmp_path}/")
-    assert failed.value.retryable
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("if_exists", ["skip", "fail"])

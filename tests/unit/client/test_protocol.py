@@ -31,13 +31,9 @@ def answer(status=200, body=b"{}", **headers):
     return Response(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
 
 
-def test_request_omits_values_that_are_not_given():
-    assert CREATE.json == {"assets": {"image_file_path": "api-assets/a.png"}, "end_seconds": 5}
-
-
-def test_empty_prompt_is_not_sent():
-    request = ImageToVideoRequest(image_file_path="a", end_seconds=5, prompt="")
-    assert "style" not in protocol.create_image_to_video(request).json
+def test_values_that_are_not_given_are_not_sent():
+    request = ImageToVideoRequest(image_file_path="api-assets/a.png", end_seconds=5, prompt="")
+    assert request.body() == {"assets": {"image_file_path": "api-assets/a.png"}, "end_seconds": 5}
 
 
 def test_complete_request_matches_the_reference_page():
@@ -260,9 +256,11 @@ def test_create_429_and_503_are_retried(status):
     assert RetryPolicy().delay_seconds(error_of(CREATE, status), 1, is_create=True) is not None
 
 
-def test_create_that_was_never_sent_is_retried():
-    error = no_answer(CREATE, may_have_arrived=False)
+@pytest.mark.parametrize("status", [None, 407])
+def test_create_that_did_not_leave_or_stopped_at_a_proxy_is_retried(status):
+    error = no_answer(CREATE, may_have_arrived=False) if status is None else error_of(CREATE, status)
     assert RetryPolicy().delay_seconds(error, 1, is_create=True) is not None
+    assert isinstance(error, errors.NetworkError)
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 408, 409, 422, 425, 499, 500, 502, 504])
