@@ -29,7 +29,7 @@ INSTALL += $(addprefix -c ,$(CONSTRAINTS))
 export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick test-live test-oldest test-next test-browser screenshots lint typecheck build wheel-check bench bench-downloads reliability models docs constraints clean
+.PHONY: constraints-check help demo test test-quick test-live test-oldest test-next test-browser screenshots lint typecheck build wheel-check bench bench-downloads reliability models docs constraints clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -65,6 +65,9 @@ test-next: ## the same tests on the newest pre-release of the next Airflow (need
 test-on: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/unit tests/integration/airflow $(WITHOUT_AIRFLOW) \
 	  $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
+
+constraints-check: $(VENV)/.dev ## resolve the package against the constraints of each supported Airflow (needs uv)
+	$(BIN)/python scripts/check_constraints.py
 
 lint: $(VENV)/.dev ## ruff (rules and format) and import-linter (which module may import which)
 	$(BIN)/ruff check .

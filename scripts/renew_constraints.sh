@@ -19,8 +19,10 @@ resolve() { # file, the Airflow it is for, lowest Python, dependency groups, the
 }
 
 resolve constraints.txt "the newest Airflow" 3.10 "--group dev --group bench --group docs" apache-airflow==3.3.2
-# What Airflow 3.0.6 itself was released with: later ones of these break its execution API.
+# What Airflow 3.0.6 itself was released with: later ones of these break its execution API, and its published
+# constraints pin the last three.
 resolve constraints-airflow-3.0.txt "the oldest supported Airflow" 3.10 "--group dev" apache-airflow==3.0.6 \
-    fastapi==0.116.1 starlette==0.47.3 cadwyn==5.4.3 pydantic==2.11.7
+    fastapi==0.116.1 starlette==0.47.3 cadwyn==5.4.3 pydantic==2.11.7 \
+    apache-airflow-providers-common-compat==1.7.3 aiohttp==3.12.15 yarl==1.20.1
 # Airflow 3.4 needs Python 3.11.
 resolve constraints-airflow-3.4.txt "a pre-release of the next Airflow" 3.11 "--group dev" apache-airflow==3.4.0b2
