@@ -54,11 +54,6 @@ def parse_id(name: str, value: Any) -> str | None:
 def parse_path(name: str, value: Any) -> PathArgument | None:
     """Read a path or an address; a path object stays one, because only its type can name a folder."""
     if hasattr(value, "joinpath") or hasattr(value, "__fspath__"):
-        if "{{" in str(value):
-            kind = type(value).__name__
-            raise InvalidRequestError(
-                f"{name} is a {kind} with a template, which Airflow renders only in text."
-            )
         return cast("PathArgument", value)
     return given_text(parse_text(name, value))
 

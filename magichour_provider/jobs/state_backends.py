@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from magichour_provider.airflow_internals import NEVER_EXPIRE
 from magichour_provider.exceptions import (
@@ -71,28 +71,11 @@ def unreadable_remedy(where: str) -> str:
     return f"Search the Magic Hour library ({LIBRARY_URL}) for its job. If there is none, remove {where}."
 
 
-class StateBackend(Protocol):
-    """Where states are kept. `write` raises StateConflictError if the version has changed."""
-
-    where: str
-    is_shared: bool
-    """Whether other task instances find the states too."""
-
-    def read(self) -> tuple[Mapping[str, Any] | None, Any]:
-        """What is stored, or None; and its version."""
-
-    def write(self, stored: Mapping[str, Any] | None, version: Any) -> Any:
-        """Replace what is stored, or remove it; the new version."""
-
-    def recovered_job_id(self) -> str | None:
-        """The id that a user has left under RECOVERED_KEY."""
-
-    def forget_recovered_job_id(self) -> None:
-        """Remove that id."""
-
-
 class TaskStateBackend:
-    """Airflow's task state store. Without versions: only the last attempt of one task instance may write."""
+    """Airflow's task state store. Without versions: only the last attempt of one task instance may write.
+
+    `where`: the place, for a user. `is_shared`: whether other task instances find the states too.
+    """
 
     where = "this task's state store"
     is_shared = False
@@ -297,6 +280,9 @@ class FileBackend:
             if diagnosis.permanent:
                 raise InvalidRequestError(what, consequence=consequence, remedy=diagnosis.remedy) from error
             raise NetworkError(what, consequence=consequence) from error
+
+
+StateBackend = TaskStateBackend | FileBackend
 
 
 def _sync(file: int) -> None:

@@ -41,11 +41,18 @@ def killed_while_waiting(tries, monkeypatch, **options):
             tries(**options)
 
 
-def test_retry_reattaches_after_a_kill(tries, monkeypatch, magichour_sandbox):
+@pytest.mark.parametrize(
+    ("options", "paid"),
+    [({}, 1), ({"name": "changed"}, 1), ({"cleared": True}, 1), ({"prompt": "changed"}, 2)],
+)
+def test_attempt_after_a_kill_reattaches_unless_another_video_is_asked_for(
+    tries, monkeypatch, magichour_sandbox, options, paid
+):
     killed_while_waiting(tries, monkeypatch)
-    result = tries()
-    (job,) = jobs(magichour_sandbox)
-    assert (result["project_id"], result["status"]) == (job["id"], "complete")
+    result = tries(**options)
+    found = jobs(magichour_sandbox)
+    assert len(found) == paid
+    assert (result["project_id"], result["status"]) == (found[-1]["id"], "complete")
 
 
 @pytest.mark.parametrize("status", ["error", "canceled"])
@@ -56,18 +63,6 @@ def test_retry_submits_again_after_a_failed_job(tries, monkeypatch, magichour_sa
     magichour_sandbox.control.behaviour(render_seconds=0)
     assert tries()["status"] == "complete"
     assert len(jobs(magichour_sandbox)) == 2
-
-
-def test_changed_request_submits_again(tries, monkeypatch, magichour_sandbox):
-    killed_while_waiting(tries, monkeypatch)
-    tries(prompt="changed")
-    assert len(jobs(magichour_sandbox)) == 2
-
-
-def test_changed_name_reattaches(tries, monkeypatch, magichour_sandbox):
-    killed_while_waiting(tries, monkeypatch)
-    tries(name="changed")
-    assert len(jobs(magichour_sandbox)) == 1
 
 
 def test_clear_after_unaccepted_success_reattaches(tries, magichour_sandbox):
@@ -143,12 +138,6 @@ def test_unreadable_credits_keep_the_job(tries, magichour_sandbox):
     assert tries(wait_for_completion=False)["project_id"] == "cmAnotherJob1"
 
 
-def test_clear_after_failure_reattaches(tries, monkeypatch, magichour_sandbox):
-    killed_while_waiting(tries, monkeypatch)
-    tries(cleared=True)
-    assert len(jobs(magichour_sandbox)) == 1
-
-
 @pytest.fixture
 def killed_in_create(connection, tries, monkeypatch):
     """A first try that was killed after the server had taken the create."""
@@ -167,31 +156,18 @@ def killed_in_create(connection, tries, monkeypatch):
 
 
 @pytest.mark.usefixtures("killed_in_create")
-def test_kill_in_the_create_fails_retries_until_a_clear(tries, magichour_sandbox, fails_for_good):
-    for _ in range(2):
+@pytest.mark.parametrize("first", [{}, {"cleared": True}, {"prompt": "changed"}])
+def test_kill_in_the_create_is_reported_before_a_clear_submits_again(
+    tries, magichour_sandbox, fails_for_good, first
+):
+    for options in (first, {}):
         with fails_for_good(match="12000 credits before") as stopped:
-            tries()
+            tries(**options)
         assert jobs(magichour_sandbox)[0]["name"] in str(stopped.value)
         assert "magichour.ai/my-library" in str(stopped.value)
     assert len(jobs(magichour_sandbox)) == 1
     tries(cleared=True)
     assert len(jobs(magichour_sandbox)) == 2
-
-
-@pytest.mark.usefixtures("killed_in_create")
-def test_clear_before_the_report_reports_first(tries, magichour_sandbox, fails_for_good):
-    with fails_for_good(match="clear the task: it submits again"):
-        tries(cleared=True)
-    assert len(jobs(magichour_sandbox)) == 1
-    tries(cleared=True)
-    assert len(jobs(magichour_sandbox)) == 2
-
-
-@pytest.mark.usefixtures("killed_in_create")
-def test_changed_request_keeps_an_unknown_outcome(tries, magichour_sandbox, fails_for_good):
-    with fails_for_good(match="library"):
-        tries(prompt="changed")
-    assert len(jobs(magichour_sandbox)) == 1
 
 
 def test_missing_image_reattaches(tries, monkeypatch, magichour_sandbox, tmp_path):
@@ -209,21 +185,60 @@ def test_clear_is_detected_with_fewer_retries(tries, context, magichour_sandbox)
     assert tries()["project_id"] != first["project_id"]
 
 
-def test_state_store_error_after_the_create_keeps_the_job(tries, monkeypatch, magichour_sandbox, caplog):
-    refused = []
+@pytest.fixture
+def refuse(tries, monkeypatch):
+    """Let the state store refuse writes of a stage: the first of them, or all."""
+    write = type(tries.store).set
 
-    def broken(store, key, value, *, retention):
-        if value["stage"] == "submitted" and not refused:
-            refused.append(value)
-            raise RuntimeError("the API server restarts")
-        store[key] = value
+    def start(stage, times=1):
+        refused = []
 
-    monkeypatch.setattr(type(tries.store), "set", broken)
+        def broken(store, key, value, *, retention):
+            if value["stage"] == stage and len(refused) < times:
+                refused.append(value)
+                raise RuntimeError("the API server restarts")
+            write(store, key, value, retention=retention)
+
+        monkeypatch.setattr(type(tries.store), "set", broken)
+
+    return start
+
+
+def test_state_store_error_after_the_create_keeps_the_job(tries, refuse, magichour_sandbox, caplog):
+    refuse("submitted")
     result = tries()
     (job,) = jobs(magichour_sandbox)
     assert (result["project_id"], result["status"]) == (job["id"], "complete")
     assert job["id"] in caplog.text
     assert tries()["project_id"] == job["id"]
+
+
+def test_unsaved_job_is_saved_before_the_deferral(tries, refuse, magichour_sandbox):
+    refuse("submitted")
+    with pytest.raises(TaskDeferred):
+        tries(deferrable=True)
+    assert tries.store[KEY]["project_id"] == jobs(magichour_sandbox)[0]["id"]
+
+
+def test_unsaved_job_is_saved_when_the_task_ends(tries, context, refuse, magichour_sandbox):
+    refuse("submitted", times=2)
+    with pytest.raises(TaskDeferred):
+        tries(deferrable=True)
+    assert tries.store[KEY]["stage"] == "intent"
+    (job,) = jobs(magichour_sandbox)
+    event = {"ending": "complete", "project_id": job["id"], "status": "complete", "credits_charged": 70}
+    tries.operator.execute_complete(context, event)
+    tries.succeed()
+    record = tries.store[KEY]
+    assert (record["stage"], record["project_id"], record["credits_charged"]) == ("done", job["id"], 70)
+
+
+def test_unknown_outcome_is_reported_without_a_store(tries, refuse, magichour_sandbox, fails_for_good):
+    magichour_sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
+    refuse("unknown")
+    with fails_for_good(match="search the Magic Hour library"):
+        tries()
+    assert len(jobs(magichour_sandbox)) == 1
 
 
 def test_state_of_a_later_version_is_read(tries, magichour_sandbox):
@@ -272,27 +287,10 @@ def test_durable_false_writes_no_state(tries, magichour_sandbox):
 
 
 def test_state_holds_ids_numbers_and_a_hash(tries, monkeypatch):
-    killed_while_waiting(
-        tries, monkeypatch, prompt="a secret prompt", image="https://example.com/a.png?sig=SECRET"
-    )
+    secrets = {"prompt": "a secret prompt", "image": "https://example.com/a.png?sig=SECRET"}
+    killed_while_waiting(tries, monkeypatch, **secrets)
     record = tries.store[KEY]
-    assert set(record) == {
-        "stage",
-        "fingerprint",
-        "at",
-        "max_tries",
-        "name",
-        "balance",
-        "cost",
-        "spent",
-        "project_id",
-        "credits_charged",
-        "elsewhere",
-        "run",
-        "task",
-        "attempt",
-        "intent_id",
-    }
+    assert {type(value) for value in record.values()} <= {str, int, bool, type(None)}
     assert "secret" not in str(record).lower()
 
 
@@ -348,57 +346,7 @@ def test_no_wait_reattach_returns_the_present_status(tries, monkeypatch, magicho
     assert (result["status"], result["name"]) == ("complete", "a_dag a_task a_run")
 
 
-def test_unknown_outcome_is_reported_without_a_store(tries, monkeypatch, magichour_sandbox, fails_for_good):
-    magichour_sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
-    write = type(tries.store).set
-
-    def broken(store, key, value, *, retention):
-        if value["stage"] == "unknown":
-            raise RuntimeError("the API server is gone")
-        write(store, key, value, retention=retention)
-
-    monkeypatch.setattr(type(tries.store), "set", broken)
-    with fails_for_good(match="search the Magic Hour library"):
-        tries()
-    assert len(jobs(magichour_sandbox)) == 1
-
-
 def test_xcom_error_keeps_the_job(tries, context, monkeypatch, magichour_sandbox):
     monkeypatch.setattr(context["ti"], "xcom_push", raising(RuntimeError("the API server is gone")))
     assert tries()["status"] == "complete"
     assert len(jobs(magichour_sandbox)) == 1
-
-
-def test_unsaved_job_is_saved_before_the_deferral(tries, monkeypatch, magichour_sandbox):
-    write, refused = type(tries.store).set, []
-
-    def broken_once(store, key, value, *, retention):
-        if value["stage"] == "submitted" and not refused:
-            refused.append(value)
-            raise RuntimeError("the API server restarts")
-        write(store, key, value, retention=retention)
-
-    monkeypatch.setattr(type(tries.store), "set", broken_once)
-    with pytest.raises(TaskDeferred):
-        tries(deferrable=True)
-    assert tries.store[KEY]["project_id"] == jobs(magichour_sandbox)[0]["id"]
-
-
-def test_unsaved_job_is_saved_when_the_task_ends(tries, context, monkeypatch, magichour_sandbox):
-    write = type(tries.store).set
-
-    def broken(store, key, value, *, retention):
-        if value["stage"] == "submitted":
-            raise RuntimeError("the API server restarts")
-        write(store, key, value, retention=retention)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(tries.store), "set", broken)
-        with pytest.raises(TaskDeferred):
-            tries(deferrable=True)
-    (job,) = jobs(magichour_sandbox)
-    event = {"ending": "complete", "project_id": job["id"], "status": "complete", "credits_charged": 70}
-    tries.operator.execute_complete(context, event)
-    tries.succeed()
-    record = tries.store[KEY]
-    assert (record["stage"], record["project_id"], record["credits_charged"]) == ("done", job["id"], 70)

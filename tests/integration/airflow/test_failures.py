@@ -95,14 +95,6 @@ class TestImageToVideo:
         assert (failure["error"], failure["code"]) == ("BudgetError", "insufficient_credits")
         assert (failure["project_id"], failure["credits_charged"]) == (None, None)
 
-    def test_a_balance_that_magic_hour_finds_too_small(self, context, magichour_sandbox):
-        magichour_sandbox.control.behaviour(account_endpoint=False)
-        magichour_sandbox.control.account(credits=0)
-        with any_failure():
-            render().execute(context)
-        failure = reported(context)
-        assert (failure["error"], failure["code"]) == ("PaymentRequiredError", "insufficient_credits")
-
     @pytest.mark.parametrize(
         ("options", "error", "code"),
         [
@@ -134,12 +126,6 @@ class TestImageToVideo:
         failure = reported(context)
         assert (failure["error"], failure["retryable"]) == ("WaitTimeoutError", True)
         assert (failure["project_id"], failure["credits_charged"]) == (job["id"], 72)
-
-    def test_an_error_before_the_submission_that_may_pass(self, context, magichour_sandbox):
-        magichour_sandbox.control.faults([{"method": "GET", "path": "/v1/account", "status": 503}])
-        with any_failure():
-            render().execute(context)
-        assert (reported(context)["error"], reported(context)["retryable"]) == ("ServerError", True)
 
     def test_do_xcom_push_false_reports_nothing(self, context):
         with any_failure():
@@ -173,24 +159,6 @@ class TestImageToVideo:
         with any_failure():
             tries(max_credits=1)
         assert context["ti"].pushed == {}
-
-    def test_state_outlives_a_failure_that_was_not_reported(
-        self, tries, context, endless, magichour_sandbox, monkeypatch
-    ):
-        def fail(key, value):
-            raise RuntimeError("the api-server is away")
-
-        def cut_off(*args):
-            raise errors.NetworkError("cut off")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(context["ti"], "xcom_push", fail)
-            patch.setattr("magichour_provider.polling.poller.wait_in_worker", cut_off)
-            with pytest.raises(errors.NetworkError):
-                tries()
-        job = only_job(magichour_sandbox)["id"]
-        magichour_sandbox.control.set_job(job, "complete")
-        assert tries()["project_id"] == job
 
 
 class TestVideoJobSensor:

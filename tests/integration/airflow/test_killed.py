@@ -86,7 +86,10 @@ def test_kill_after_the_create_names_the_job(tries, magichour_sandbox, monkeypat
     with pytest.raises(TaskKilledError):
         tries()
     (job,) = jobs(magichour_sandbox)
-    assert f"Task killed. Job {job['id']} is still running" in printed()
+    assert (
+        f"Task killed. Job {job['id']} is still running at Magic Hour and its 72 credits remain charged"
+        in printed()
+    )
     assert tries.store[KEY]["project_id"] == job["id"]
 
 

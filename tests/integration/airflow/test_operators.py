@@ -133,14 +133,6 @@ class TestImageToVideo:
         render(wait_for_completion=False, do_xcom_push=False).execute(context)
         assert context["ti"].pushed == {}
 
-    def test_the_job_is_named_after_the_task_in_a_hundred_characters(self, context, magichour_sandbox):
-        context["ti"].map_index = 7
-        context["ti"].run_id = "r" * 200
-        render(wait_for_completion=False).execute(context)
-        (job,) = jobs(magichour_sandbox)
-        assert job["name"].startswith("a_dag a_task[7] rrr")
-        assert len(job["name"]) <= 100
-
     def test_it_defers_with_ids_and_numbers_only(self, context, endless):
         before = time.time()
         deferral = deferred(render(deferrable=True, timeout=100, prompt="secret prompt"), context)
@@ -186,14 +178,6 @@ class TestImageToVideo:
     def test_ending_without_a_video_is_not_retried(self, context, ending, fails_for_good):
         with fails_for_good(match="cm1"):
             render().execute_complete(context, {"ending": ending, "project_id": "cm1"})
-
-    def test_the_deadline_leaves_the_job_running_and_says_so(
-        self, context, endless, magichour_sandbox, fails_for_good
-    ):
-        with fails_for_good(match="still running at Magic Hour") as failed:
-            render(timeout=3, durable=False).execute(context)
-        (job,) = jobs(magichour_sandbox)
-        assert job["id"] in str(failed.value)
 
     @pytest.mark.parametrize("trouble", [RuntimeError("disk"), AirflowTaskTimeout("time is up")])
     def test_trouble_after_the_create_is_final(
@@ -263,14 +247,6 @@ class TestImageToVideo:
     def test_a_foreign_event_does_not_lead_to_a_second_job(self, context, fails_for_good):
         with fails_for_good(match="not retried"):
             render().execute_complete(context, {"status": "success"})
-
-    def test_kill_message_names_the_job_and_its_credits(self, context, submitted, printed):
-        operator = render()
-        operator.linked_project_id = submitted
-        operator.on_kill()
-        said = printed()
-        assert submitted in said
-        assert "remain charged" in said
 
     @pytest.mark.parametrize(
         "options",
@@ -346,13 +322,3 @@ class TestDownload:
         with fails_for_good():
             download.execute(context)
         assert list(tmp_path.iterdir()) == []
-
-    def test_a_target_that_cannot_be_written_fails_at_once(
-        self, context, magichour_sandbox, tmp_path, fails_for_good
-    ):
-        job = render().execute(context)
-        (tmp_path / "file").touch()
-        with fails_for_good(match="downloading it again costs nothing"):
-            DownloadVideoOperator(task_id="d", project_id=job, path=str(tmp_path / "file" / "x.mp4")).execute(
-                context
-            )

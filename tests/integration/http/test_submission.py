@@ -65,11 +65,6 @@ def test_what_is_there_already_is_not_uploaded(client, magichour_sandbox, image)
     assert ledger["jobs"][0]["image_file_path"] == image
 
 
-def portrait(path, size=(1080, 1920)):
-    Image.new("RGB", size).save(path)
-    return str(path)
-
-
 def files(tmp_path):
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.jpg").write_text("<html>not an image</html>")
@@ -181,12 +176,6 @@ def test_an_unknown_model_is_left_to_magic_hour_with_a_warning(client, magichour
     magichour_sandbox.control.behaviour(unknown_model="accept")
     submit(client, order(model="kling-9"))
     assert "kling-9" in caplog.text
-
-
-def test_sora_takes_a_portrait(client, magichour_sandbox, tmp_path):
-    image = portrait(tmp_path / "portrait.png")
-    submit(client, order(image=image, model="sora-2", resolution="720p", end_seconds=4))
-    assert len(magichour_sandbox.control.state()["jobs"]) == 1
 
 
 def test_a_broken_upload_is_begun_again_and_paid_once(client, magichour_sandbox):

@@ -121,7 +121,6 @@ def test_timedelta_is_read_in_seconds():
         (parse_text, {"a": 1}, "not a dict"),
         (parse_text, b"\xff" * 5000, "must be a text"),
         (parse_path, ["a.png", "b.png"], r"\.expand\(argument=\.\.\.\)"),
-        (parse_path, Path("/data/{{ ds }}"), "only in text"),
         (parse_number, True, "positive number"),
         (parse_number, "nan", "positive number"),
         (parse_number, "1" * 400, "positive number"),
