@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ from magichour_provider.storage.existing import (
     read_back,
     verify_saved_video,
 )
-from magichour_provider.storage.locations import format_bytes, format_seconds
+from magichour_provider.storage.locations import format_bytes
 from magichour_provider.storage.publish import Writer, open_writer, remove_temporary_files
 from magichour_provider.storage.targets import Target, resolve_target
 
@@ -490,7 +491,7 @@ class Progress:
         share, left = format_bytes(done), ""
         if self.total:
             share += f" of {format_bytes(self.total)} ({100 * done // self.total} %)"
-            left = f", {format_seconds((self.total - done) / rate)} left" if rate else ""
+            left = f", {timedelta(seconds=round((self.total - done) / rate))} left" if rate else ""
         log.info("%s: %s, %s/s%s.", self._what, share, format_bytes(rate), left)
 
     def count(self, chunks: Iterable[bytes]) -> Iterator[bytes]:

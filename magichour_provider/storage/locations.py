@@ -273,16 +273,6 @@ def format_bytes(size: float) -> str:
     return f"{size:.2f} GB"
 
 
-def format_seconds(seconds: float) -> str:
-    """`42 s`, `3 min 5 s`, `2 h 10 min`."""
-    whole = round(max(seconds, 0))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 # --- errors
 
 _CANNOT_HELP = "A retry cannot help before that."

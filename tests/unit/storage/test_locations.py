@@ -15,7 +15,6 @@ from magichour_provider.storage.locations import (
     ObjectPath,
     classify_error,
     format_bytes,
-    format_seconds,
     parse_location,
     redact,
 )
@@ -157,10 +156,3 @@ def test_error_is_classified(error, cause, permanent):
 )
 def test_bytes_are_formatted(size, text):
     assert format_bytes(size) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(-1, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")]
-)
-def test_seconds_are_formatted(seconds, text):
-    assert format_seconds(seconds) == text

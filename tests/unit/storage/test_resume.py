@@ -296,8 +296,8 @@ def test_progress_logs_a_line_every_five_seconds(caplog):
         for done in (1_000_000, 2_000_000, 3_000_000, 8_000_000):
             progress.update(done)
     assert [record.message for record in caplog.records] == [
-        "Downloading a.mp4: 2.0 MB of 10.0 MB (20 %), 333.3 kB/s, 24 s left.",
-        "Downloading a.mp4: 8.0 MB of 10.0 MB (80 %), 1.0 MB/s, 2 s left.",
+        "Downloading a.mp4: 2.0 MB of 10.0 MB (20 %), 333.3 kB/s, 0:00:24 left.",
+        "Downloading a.mp4: 8.0 MB of 10.0 MB (80 %), 1.0 MB/s, 0:00:02 left.",
     ]
 
 
