@@ -46,7 +46,7 @@ class FaultRule(BaseModel):
     headers: dict[str, str] = {}
     body: JsonValue = None
     redirect: Literal[301, 302, 303, 307, 308] | None = None
-    """Redirect with this status to the same address with one more parameter, at which the rule ends."""
+    """Redirect with this status to the same address with one more parameter, where the request is handled."""
     encode: Literal["gzip", "deflate"] | None = None
     """Compress a 200 as a proxy does, even for a client that accepts no coding: in chunks without
     Content-Length, with a weak ETag, and without ranges and checksums. Other answers pass."""

@@ -237,11 +237,9 @@ def as_integer(value: object) -> int | None:
 def as_time(value: object) -> datetime | None:
     """An ISO 8601 text as a time in UTC; None if it is none."""
     try:
-        time = datetime.fromisoformat(value) if isinstance(value, str) and value else None
-        if time is None:
-            return None
+        time = datetime.fromisoformat(value)  # type: ignore[arg-type]
         return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
-    except (ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
