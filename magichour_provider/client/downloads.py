@@ -22,7 +22,8 @@ from urllib.parse import urljoin, urlsplit
 
 from magichour_provider.exceptions import DownloadError
 
-_GONE = frozenset({401, 403, 404, 410})
+_GONE = frozenset({400, 401, 403, 404, 410})
+"""400 is S3's answer to a URL whose temporary credentials have expired."""
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 _BLOCK_BYTES = 1 << 20
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -158,7 +159,7 @@ class DownloadHeaders:
             raise ResumeNotPossibleError(
                 f"The video's storage has nothing from byte {resume_from.offset} on ({status})."
             )
-        if status not in (200, 206):
+        if status not in (200, 203, 206):  # 203: a proxy has changed something
             raise DownloadError(f"The video's storage answered with status {status}.")
         is_part = status == 206
         start, size = _parse_range(headers, resume_from) if is_part else (0, _parse_length(headers))

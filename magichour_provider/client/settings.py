@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from magichour_provider.exceptions import ConfigurationError
@@ -198,15 +198,19 @@ def _is_in_no_proxy(host: str, port: int | None, no_proxy: str) -> bool:
 
 def _check_proxy(proxy: str, source: str) -> str:
     """The proxy's URL; `http://` may be missing. Raises ConfigurationError, without the proxy's password."""
-    url = proxy if "://" in proxy else f"http://{proxy}"
+    import httpx
+
+    url, kind = proxy if "://" in proxy else f"http://{proxy}", ""
     try:
         parts = urlsplit(url)
-        is_url = bool(parts.hostname) and parts.port != 0 and re.search(r"[\s\0-\x1f]", url) is None
-    except ValueError:
-        parts, is_url = SplitResult("", "", "", "", ""), False
-    if is_url and parts.scheme in ("http", "https"):
-        return url
-    what = f"is a {parts.scheme} proxy" if is_url else "is not a URL such as http://proxy.example:3128"
+        if parts.hostname and parts.port != 0 and not re.search(r"[\s\0-\x1f]", url):
+            kind = parts.scheme
+        if kind in ("http", "https"):
+            httpx.Proxy(url)  # which reads the host name
+            return url
+    except (ValueError, httpx.InvalidURL):
+        kind = ""
+    what = f"is a {kind} proxy" if kind else "is not a URL such as http://proxy.example:3128"
     raise ConfigurationError(
         f"{source} {what}; only http proxies can be used.",
         remedy="Set an http proxy, or except the host by NO_PROXY, then clear the task.",

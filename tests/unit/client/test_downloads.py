@@ -52,19 +52,20 @@ HEADER_NAMES = [
 
 class TestHeaders:
     def test_whole_file(self):
-        found = whole(Content_Length="1000", ETag=ETAG, Content_Type="video/mp4")
-        assert found == DownloadHeaders(1000, 0, ETAG, "video/mp4")
+        for status in (200, 203):
+            found = whole(status, Content_Length="1000", ETag=ETAG, Content_Type="video/mp4")
+            assert found == DownloadHeaders(1000, 0, ETAG, "video/mp4")
 
     def test_200_after_a_range_request_starts_at_zero(self):
         assert whole(200, RESUME, Content_Length="1000", ETag='"v2"').start == 0
 
-    @pytest.mark.parametrize("status", [401, 403, 404, 410])
+    @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
     @pytest.mark.parametrize("resume_from", [None, RESUME])
     def test_link_expired(self, status, resume_from):
         with pytest.raises(LinkExpiredError):
             whole(status, resume_from)
 
-    @pytest.mark.parametrize("status", [100, 201, 204, 300, 304, 400, 416, 429, 500, 503])
+    @pytest.mark.parametrize("status", [100, 201, 204, 300, 304, 405, 416, 429, 500, 503])
     def test_other_status_is_a_download_error_without_the_url(self, status):
         with pytest.raises(DownloadError, match=str(status)) as caught:
             whole(status, Location="https://elsewhere.example/video.mp4")

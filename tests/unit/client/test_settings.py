@@ -155,7 +155,7 @@ def test_no_proxy(no_proxy, host, is_direct, environment):
 
 
 UNUSABLE = ["socks5://u:hush@p:1", "socks5h://p:1", "socks://p:1", "ftp://p", "http://", "http://p:port"]
-UNUSABLE += ["http://[::1", "http://p :1", "://p"]
+UNUSABLE += ["http://[::1", "http://p :1", "://p", f"http://{'x' * 64}.\u00fc", "http://p:0"]
 
 
 @CONNECT
