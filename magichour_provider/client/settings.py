@@ -126,10 +126,10 @@ class ClientSettings:
                 raise NotADirectoryError("no such folder")
             return ssl.create_default_context(capath=path)
         except (OSError, ValueError) as error:
-            key_log = os.environ.get("SSLKEYLOGFILE")
+            source, key_log = name if path is None else f"{name}={path!r}", os.environ.get("SSLKEYLOGFILE")
             also = f", or SSLKEYLOGFILE={key_log!r} cannot be opened" if key_log else ""
             raise ConfigurationError(
-                f"The certificate authorities of {name}={path!r} cannot be loaded ({error}){also}.",
+                f"The certificate authorities of {source} cannot be loaded ({error}){also}.",
                 remedy="Correct this setting of the connection or of the environment, then clear the task.",
             ) from None
 

@@ -132,7 +132,7 @@ def check_refused(tmp_path, outcome, kind):
 # --- bodies without end, and without haste
 
 
-def test_a_storage_that_stalls_is_left_and_asked_for_the_rest(bring, video):
+def test_stalled_download_is_resumed(bring, video):
     def stall(request):
         request.answer(200, {"Content-Length": len(video), "ETag": TAG}, video[: 3 * MIB])
         request.sock.recv(1)
@@ -146,7 +146,7 @@ def test_a_storage_that_stalls_is_left_and_asked_for_the_rest(bring, video):
 @pytest.mark.parametrize(
     "sent", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5", b"HTTP/1.1 200 OK\r\nETag: x\r\n\r\n"]
 )
-def test_a_storage_that_says_nothing_more_is_given_up(bring, tmp_path, sent):
+def test_silent_storage_fails_after_five_attempts(bring, tmp_path, sent):
     def silent(request):
         request.sock.sendall(sent)
         request.sock.recv(1)
@@ -159,14 +159,14 @@ def test_a_storage_that_says_nothing_more_is_given_up(bring, tmp_path, sent):
 # --- storages that lie
 
 
-def test_a_body_of_unknown_length_is_judged_by_its_structure(bring, video, tmp_path):
+def test_body_of_unknown_length_must_be_a_whole_mp4(bring, video, tmp_path):
     outcome, _ = bring(lambda request: request.answer(200, {"Connection": "close"}, video[:-1]))
     check_refused(tmp_path, outcome, errors.NotAVideoError)
     outcome, _ = bring(lambda request: request.answer(200, {"Connection": "close"}, video))
     assert outcome.sha256 == sha256(video)
 
 
-def test_a_chunked_body_that_breaks_is_resumed(bring, video):
+def test_broken_chunked_body_is_resumed(bring, video):
     def chunked(request):
         request.answer(200, {"Transfer-Encoding": "chunked", "ETag": TAG})
         request.sock.sendall(f"{4 * MIB:x}\r\n".encode() + video[: 3 * MIB])
@@ -250,7 +250,7 @@ def test_stored_bytes_that_are_no_video_are_refused_for_good(bring, video, tmp_p
         b"HTTP/1.1 200 OK\r\nA: " + b"x" * MIB,
     ],
 )
-def test_what_is_no_http_is_a_failed_download(bring, tmp_path, answer):
+def test_response_that_is_no_http_is_a_download_error(bring, tmp_path, answer):
     outcome, _ = bring(lambda request: request.sock.sendall(answer), timeout=2.0)
     check_refused(tmp_path, outcome, errors.DownloadError)
 
@@ -267,7 +267,7 @@ def test_what_is_no_http_is_a_failed_download(bring, tmp_path, answer):
         "http://127.0.0.1:1/",
     ],
 )
-def test_a_link_that_cannot_be_used_is_a_failed_download(tmp_path, url):
+def test_unusable_url_is_a_download_error(tmp_path, url):
     from magichour_provider.client.models import DownloadUrl
 
     link = DownloadUrl.model_validate({"url": f"{url}?{SIGNATURE}"})
@@ -279,7 +279,7 @@ def test_a_link_that_cannot_be_used_is_a_failed_download(tmp_path, url):
 # --- ways to the storage
 
 
-def test_a_proxy_of_the_connection_is_used(bring, video):
+def test_proxy_of_the_connection_is_used(bring, video):
     with RawStorage(whole(video)) as proxy:
         outcome, requests = bring(whole(b""), proxy=f"http://me:PASSWORD@127.0.0.1:{proxy.port}")
         assert outcome.sha256 == sha256(video)
@@ -291,7 +291,7 @@ def test_a_proxy_of_the_connection_is_used(bring, video):
 
 
 @pytest.mark.parametrize("status", [407, 502])
-def test_a_proxy_that_refuses_shows_no_password(bring, tmp_path, status):
+def test_error_of_a_proxy_shows_no_password(bring, tmp_path, status):
     with RawStorage(lambda request: request.answer(status, {"Content-Length": 0})) as proxy:
         outcome, _ = bring(whole(b""), proxy=f"http://me:PASSWORD@127.0.0.1:{proxy.port}")
         check_refused(tmp_path, outcome, errors.DownloadError)
@@ -334,7 +334,7 @@ def authority(tmp_path_factory):
     return context, str(folder / "ca.pem")
 
 
-def test_the_certificates_of_the_connection_are_trusted_and_no_others(bring, video, tmp_path, authority):
+def test_only_certificates_of_the_connection_are_trusted(bring, video, tmp_path, authority):
     context, bundle = authority
     outcome, _ = bring(whole(video), tls=context)
     check_refused(tmp_path, outcome, errors.DownloadError)
@@ -344,7 +344,7 @@ def test_the_certificates_of_the_connection_are_trusted_and_no_others(bring, vid
     assert outcome.sha256 == sha256(video)
 
 
-def test_a_download_runs_inside_a_running_event_loop(bring, video):
+def test_download_inside_a_running_event_loop(bring, video):
     async def task():
         return bring(whole(video))
 
@@ -399,7 +399,7 @@ def test_process_forked_during_a_download_saves_its_own(video, tmp_path):
 # --- interruptions
 
 
-def test_a_signal_that_raises_ends_a_download_that_waits_for_bytes(video, tmp_path):
+def test_signal_ends_a_download_that_waits_for_bytes(video, tmp_path):
     """As Airflow's execution_timeout does."""
     import signal
 
@@ -456,9 +456,7 @@ def test_failed_downloads_leave_no_descriptor_and_no_thread(bring, video, tmp_pa
 # --- secrets
 
 
-def test_no_log_no_error_and_no_warning_shows_a_signed_link(
-    bring, video, tmp_path, caplog, recwarn, monkeypatch
-):
+def test_no_log_error_or_warning_shows_a_signed_url(bring, video, tmp_path, caplog, recwarn, monkeypatch):
     import gc
 
     monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")

@@ -156,7 +156,7 @@ def test_killed_at_any_byte_the_target_is_absent_or_whole(downloader, order, tmp
     assert sha256_of(target) == digest
 
 
-def test_killed_while_it_replaces_a_file_either_the_old_or_the_new_one_is_there(downloader, order, tmp_path):
+def test_killed_overwrite_leaves_the_old_or_the_new_file(downloader, order, tmp_path):
     project_id, digest, size = order(16 * MIB)
     target = tmp_path / "video.mp4"
     old = b"what stood there before"
@@ -172,9 +172,7 @@ def test_killed_while_it_replaces_a_file_either_the_old_or_the_new_one_is_there(
     assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
 
 
-def test_what_a_live_download_of_the_same_name_writes_survives_the_end_of_another(
-    downloader, order, magic, tmp_path
-):
+def test_temporary_file_of_a_running_download_is_not_removed(downloader, order, magic, tmp_path):
     project_id, digest, _ = order(16 * MIB)
     target = tmp_path / f"{project_id}.mp4"
     cut, hold = {**VIDEOS, "truncate": 8 * MIB, "times": 1}, {**VIDEOS, "hold": "before", "times": 1}
@@ -198,7 +196,7 @@ def test_what_a_live_download_of_the_same_name_writes_survives_the_end_of_anothe
     assert target.stat().st_ino != saved
 
 
-def test_a_large_video_arrives_on_a_disk_with_flat_memory(downloader, order, tmp_path):
+def test_large_video_on_a_disk_with_flat_memory(downloader, order, tmp_path):
     project_id, digest, size = order(256 * MIB)
     downloader.wait(downloader.start(project_id, f"{tmp_path}/"))
     assert size > 256 * MIB
@@ -235,7 +233,7 @@ def sent_to(s3):
     return sent
 
 
-def test_killed_at_any_part_the_object_is_absent_or_whole(downloader, order, s3):
+def test_killed_at_any_part_the_s3_object_is_absent_or_whole(downloader, order, s3):
     project_id, digest, size = order(48 * MIB)
     key = f"a folder/{project_id}.mp4"
     choose = random.Random("killed in S3")
@@ -254,7 +252,7 @@ def test_killed_at_any_part_the_object_is_absent_or_whole(downloader, order, s3)
     assert uploads_in(s3) == []
 
 
-def test_a_large_video_arrives_in_s3_with_flat_memory(downloader, order, s3):
+def test_large_video_in_s3_with_flat_memory(downloader, order, s3):
     small_id, _, _ = order(0)
     project_id, digest, size = order(256 * MIB)
     downloader.wait(downloader.start(project_id, "s3://s3@videos/", after=small_id))

@@ -46,7 +46,7 @@ def rendered(hook, magichour_sandbox):
     return job.id
 
 
-def test_a_good_connection_says_tier_and_credits(connect, magichour_sandbox):
+def test_good_connection_reports_tier_and_credits(connect, magichour_sandbox):
     magichour_sandbox.control.account(tier="pro", credits=123)
     assert connect().test_connection() == (True, "The API key is good: tier pro, 123 credits.")
 
@@ -96,13 +96,13 @@ def test_api_without_accounts_refuses_a_wrong_key(connect, magichour_sandbox):
         ({"extra": {"ca_bundle": "/no/such.pem"}}, "ca_bundle='/no/such.pem'"),
     ],
 )
-def test_a_bad_connection_says_what_is_wrong(connect, fields, says):
+def test_bad_connection_reports_what_is_wrong(connect, fields, says):
     good, why = connect(**fields).test_connection()
     assert not good
     assert says in why
 
 
-def test_a_task_of_ones_own_can_do_each_step(hook, tmp_path):
+def test_each_step_by_the_hook(hook, tmp_path):
     file_path = hook.upload(IMAGE)
     job = hook.create_image_to_video(file_path, 3, model="ltx-2.3", resolution="480p", prompt="p")
     while hook.get_video(job.id).status != "complete":
@@ -114,7 +114,7 @@ def test_a_task_of_ones_own_can_do_each_step(hook, tmp_path):
     assert hook.get_account().credits == 12000 - 72
 
 
-def test_the_connection_is_read_without_blocking_for_the_async_client(hook, magichour_sandbox):
+def test_async_client_reads_the_connection_without_blocking(hook, magichour_sandbox):
     async def tier():
         async with await hook.get_async_conn() as client:
             return (await client.get_account()).tier
@@ -122,7 +122,7 @@ def test_the_connection_is_read_without_blocking_for_the_async_client(hook, magi
     assert asyncio.run(tier()) == "creator"
 
 
-def test_a_saved_video_is_whole_and_described(hook, rendered, tmp_path):
+def test_saved_video_is_whole_and_described(hook, rendered, tmp_path):
     video = hook.download(rendered, str(tmp_path / "a" / "video.mp4"))
     content = Path(video["path"]).read_bytes()
     assert video["size"] == len(content)
@@ -144,23 +144,14 @@ def test_object_storage_both_ways(hook, rendered, magichour_sandbox, memory_stor
     assert upload["bytes"] == Path(IMAGE).stat().st_size
 
 
-@pytest.mark.parametrize("if_exists", ["skip", "fail"])
-def test_what_is_not_a_video_is_never_replaced_unasked(hook, rendered, tmp_path, if_exists):
-    target = tmp_path / "report.csv"
-    target.write_text("a,b")
-    with pytest.raises(errors.DestinationError, match=r"report\.csv"):
-        hook.download(rendered, str(target), if_exists=if_exists)
-    assert target.read_text() == "a,b"
-
-
-def test_a_target_below_a_file_is_refused(hook, rendered, tmp_path):
+def test_target_below_a_file_is_refused(hook, rendered, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(errors.DestinationError, match="file"):
         hook.download(rendered, str(tmp_path / "file" / "video.mp4"))
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can mount a small disk")
-def test_a_full_disk_is_said_and_leaves_nothing(hook, magichour_sandbox, tmp_path):
+def test_full_disk_is_reported_and_leaves_nothing(hook, magichour_sandbox, tmp_path):
     import subprocess
 
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(tmp_path)], check=True)
@@ -176,7 +167,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(hook, magichour_sandbox, tmp_pat
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
-def test_the_video_of_a_running_or_failed_job_is_not_downloaded(hook, magichour_sandbox, tmp_path):
+def test_download_of_a_running_failed_or_unknown_job_raises(hook, magichour_sandbox, tmp_path):
     magichour_sandbox.control.behaviour(render_seconds=3600)
     job = hook.create_image_to_video("saved-items/a/b.png", 3, model="ltx-2.3", resolution="480p")
     with pytest.raises(errors.JobNotCompleteError):
@@ -188,7 +179,7 @@ def test_the_video_of_a_running_or_failed_job_is_not_downloaded(hook, magichour_
         hook.download("unknown", f"{tmp_path}/")
 
 
-def test_no_log_line_of_a_whole_round_shows_key_or_signature(connect, magichour_sandbox, tmp_path, caplog):
+def test_no_log_line_shows_key_or_signature(connect, magichour_sandbox, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     hook = connect()
     magichour_sandbox.control.behaviour(render_seconds=0)
