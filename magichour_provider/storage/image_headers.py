@@ -31,26 +31,26 @@ _MAX_SIDE_PIXELS = 1_000_000
 
 
 def find_image_format(head: bytes) -> str | None:
-    """The format of an image that Magic Hour accepts; None for anything else.
+    """The format of an image that Magic Hour accepts, by its extension; None for anything else.
 
     :param head: the first `HEAD_BYTES` of the file.
     """
     if head.startswith(_PNG) and head[12:16] == b"IHDR":
-        return "PNG"
+        return "png"
     if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
+        return "jpg"
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return "WebP"
+        return "webp"
     if head.startswith(_TIFF_STARTS):
-        return "TIFF"
+        return "tiff"
     if head.startswith((_JP2, _JPEG_2000_STREAM)):
-        return "JPEG 2000"
+        return "jp2"
     if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADER_BYTES:
-        return "BMP"
+        return "bmp"
     if head[4:8] == b"ftyp":
         brands = head[8:12] + head[16 : int.from_bytes(head[:4], "big")]
         if any(_HEIF_BRANDS.match(brands, start) for start in range(0, len(brands), 4)):
-            return "HEIF"
+            return "avif" if b"avi" in brands else "heic"
     return None
 
 
@@ -147,13 +147,14 @@ def _heif_size(file: BinaryIO) -> tuple[int, ...]:
 
 
 _READERS: dict[str, Callable[[BinaryIO], tuple[int, ...]]] = {
-    "PNG": _png_size,
-    "JPEG": _jpeg_size,
-    "WebP": _webp_size,
-    "BMP": _bmp_size,
-    "TIFF": _tiff_size,
-    "JPEG 2000": _jpeg_2000_size,
-    "HEIF": _heif_size,
+    "png": _png_size,
+    "jpg": _jpeg_size,
+    "webp": _webp_size,
+    "bmp": _bmp_size,
+    "tiff": _tiff_size,
+    "jp2": _jpeg_2000_size,
+    "heic": _heif_size,
+    "avif": _heif_size,
 }
 
 # Starts in lower case, as they are compared.

@@ -27,7 +27,6 @@ from magichour_provider.storage.image_headers import (
 )
 from magichour_provider.storage.locations import (
     Location,
-    ObjectPath,
     address_of,
     file_name_at,
     format_bytes,
@@ -68,8 +67,9 @@ class RemoteImage:
 class ImageFile:
     """A readable image file.
 
-    `extension` in lower case without the dot, `size` in bytes, `image_size` (width, height) in pixels as they
-    are stored, before any rotation; None if the header does not tell them simply.
+    `extension` in lower case without the dot; if the name has none that Magic Hour accepts, that of the
+    format. `size` in bytes. `image_size` (width, height) in pixels as they are stored, before any rotation;
+    None if the header does not tell them simply.
     """
 
     display: str
@@ -133,9 +133,6 @@ def open_image(image: PathArgument, conn_id: str | None = None) -> RemoteImage |
             return RemoteImage(address, shown)
         place = parse_location(address, conn_id)
     with reading(ImageError, f"Image {shown}", place):
-        if isinstance(place, Path) and place.is_dir():
-            raise ImageError(f"Image {shown} is a folder.")
-        extension = _check_extension(place, shown)
         size = _file_size(place, shown)
         with open_for_reading(place, _HEADER_BLOCK_BYTES) as file:
             if size == 0:
@@ -144,9 +141,14 @@ def open_image(image: PathArgument, conn_id: str | None = None) -> RemoteImage |
             image_format = find_image_format(head)
             if image_format is None:
                 raise ImageError(
-                    f"Image {shown} is not an image that Magic Hour accepts: it {describe_start(head)}."
+                    f"Image {shown} is not an image that Magic Hour accepts: it {describe_start(head)}.",
+                    remedy=f"Convert it ({', '.join(sorted(IMAGE_EXTENSIONS))}), then clear the task.",
                 )
-            return ImageFile(shown, extension, size, read_pixel_size(file, image_format), place)
+            pixels = read_pixel_size(file, image_format)
+    extension = file_name_at(place).rpartition(".")[2].lower()
+    if extension not in IMAGE_EXTENSIONS:  # such as .hif and .jpe, which cameras and editors write
+        extension = image_format
+    return ImageFile(shown, extension, size, pixels, place)
 
 
 def upload_image(client: MagicHourClient, image: RemoteImage | ImageFile) -> str:
@@ -175,22 +177,6 @@ def upload_image(client: MagicHourClient, image: RemoteImage | ImageFile) -> str
             log.info("Uploaded %s (%d bytes).", image.display, image.size)
             return target.file_path
     raise AssertionError("unreachable")
-
-
-def _check_extension(place: Location, shown: str) -> str:
-    name = file_name_at(place)
-    if isinstance(place, ObjectPath) and place.has_version:
-        name = name.rpartition("?")[0]
-    extension = name.rpartition(".")[2].lower() if "." in name else ""
-    if extension in IMAGE_EXTENSIONS:
-        return extension
-    found = f"the extension {redact(extension)!r}" if extension else "no extension"
-    if "?" in extension:
-        found += " (in an object store, a '?' is a character of the key)"
-    raise ImageError(
-        f"Image {shown} has {found}; Magic Hour accepts {', '.join(sorted(IMAGE_EXTENSIONS))}.",
-        remedy="Convert the image, or correct its name. A retry cannot help before that.",
-    )
 
 
 def _file_size(place: Location, shown: str) -> int:

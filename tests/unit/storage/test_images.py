@@ -50,15 +50,26 @@ def test_a_url_passes_unchanged_and_shows_no_signature() -> None:
     assert "SECRET" not in repr(source)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.JPG", "with space.jfif", "not-utf8-\udce9.png"])
-def test_a_file_is_described(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "extension"),
+    [
+        ("a.png", "png"),
+        ("a.JPG", "jpg"),
+        ("with space.jfif", "jfif"),
+        ("not-utf8-\udce9.png", "png"),
+        ("no extension", "png"),
+        ("DSC01.HIF", "png"),
+        ("a.png.tmp", "png"),
+    ],
+)
+def test_a_file_is_described(tmp_path: Path, name: str, extension: str) -> None:
     path = tmp_path / name
     path.write_bytes(picture())
     url = f"file://localhost{path}".replace(" ", "%20")
     for given in (path, f" {path}\n", url):
         source = upload_of(given)
         assert (source.image_size, source.size) == ((64, 48), path.stat().st_size)
-        assert source.extension == name.rpartition(".")[2].lower()
+        assert source.extension == extension
         source.display.encode()
 
 
@@ -95,16 +106,6 @@ def test_a_missing_image_is_named_as_the_user_gave_it(tmp_path: Path, monkeypatc
     assert "does not exist" in error.what
     assert not error.retryable
     assert isinstance(error.__cause__, FileNotFoundError)
-
-
-@pytest.mark.parametrize("name", ["a.gif", "a.mp4", "a", "a.png.txt", ".png/a"])
-def test_an_extension_that_is_not_accepted_is_refused_with_the_list(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(picture())
-    error = refusal(str(path))
-    assert "extension" in error.what
-    assert "avif, bmp, heic" in error.what
 
 
 @pytest.mark.parametrize(
@@ -218,9 +219,7 @@ def test_a_header_without_an_end_is_not_searched_to_the_end_of_the_file(
 def test_missing_objects_and_folders_are_refused(memory_store: Any) -> None:
     memory_store.pipe("/bucket/folder.png/x", b"x")
     assert "Image memory://bucket/none.png cannot be read" in refusal("memory://bucket/none.png").what
-    error = refusal("memory://bucket/none.png?signature=SECRET")
-    assert "a '?' is a character of the key" in error.what
-    assert "SECRET" not in str(error)
+    assert "SECRET" not in str(refusal("memory://bucket/none.png?signature=SECRET"))
     assert "is a folder" in refusal("memory://bucket/folder.png").what
 
 
