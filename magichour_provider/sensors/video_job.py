@@ -19,6 +19,7 @@ from magichour_provider.airflow_internals import (
     min_deferral_seconds,
 )
 from magichour_provider.exceptions import InvalidRequestError, JobError, WaitTimeoutError
+from magichour_provider.jobs.arguments import parse_id
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference
 from magichour_provider.lineage import emit_job_events
 from magichour_provider.links import VideoProjectLink
@@ -28,6 +29,7 @@ from magichour_provider.operators._base import (
     kill_message,
     log_from_signal_handler,
     map_non_retryable,
+    push_keys,
     reports_failure,
     set_default_retry_policy,
 )
@@ -82,7 +84,7 @@ class _StartTriggerArgs:
 
         limit, grace = get_time_limits(sensor.timeout, sensor.execution_timeout)
         kwargs = {
-            "conn_id": sensor.magichour_conn_id,
+            "conn_id": parse_id("magichour_conn_id", sensor.magichour_conn_id) or DEFAULT_CONN_ID,
             "limit": limit,
             "grace": grace,
             "poll_interval": sensor.poll_interval,
@@ -119,6 +121,7 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
         `execution_timeout`, the earlier of both.
     :param deferrable: wait in the triggerer; default from `[operators] default_deferrable`.
     :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`, `url`.
+        `project_id` is an XCom of its own, too: `sensor.output["project_id"]`.
     """
 
     template_fields: Sequence[str] = ("project_id", "magichour_conn_id")
@@ -204,7 +207,7 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
 
         trigger = VideoJobTrigger(
             self._job.project_id,
-            self.magichour_conn_id,
+            self.hook.magichour_conn_id,
             deadline=self._poller.deadline,
             poll_interval=self.poll_interval,
             credits_charged=self.credits_charged,
@@ -230,7 +233,7 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
         from magichour_provider.triggers.video_sensor import END_TIME, FALLBACK_REASON
 
         if FALLBACK_REASON in event:
-            delete_xcoms(context["ti"], "return_value", ERROR_KEY)
+            delete_xcoms(context["ti"], "return_value", "project_id", ERROR_KEY)
             if event[FALLBACK_REASON] is not None:
                 self.log.info("This sensor continues in a worker, because %s.", event[FALLBACK_REASON])
                 return self._wait(context, event[END_TIME])
@@ -252,6 +255,7 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
         return outcome
 
     def _finish(self, context: Context, outcome: Outcome) -> dict[str, Any]:
+        push_keys(self, context, {"project_id": outcome.project_id}, "project_id")
         error = outcome.error()
         if error is None:
             result = self._job.result(outcome)

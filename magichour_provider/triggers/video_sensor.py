@@ -202,4 +202,5 @@ class VideoSensorTrigger(VideoJobTrigger):
 
 def _replace_result(ti: Any, result: Mapping[str, Any]) -> None:
     delete_xcoms(ti, ERROR_KEY)
+    push_xcom(ti, "project_id", result["project_id"])
     push_xcom(ti, "return_value", result)

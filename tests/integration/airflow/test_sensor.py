@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import pytest
 from airflow.exceptions import AirflowRescheduleException
 
 from magichour_provider import exceptions as errors
+from magichour_provider.jobs.reference import DEFAULT_CONN_ID
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 from magichour_provider.sensors.video_job import VideoJobSensor
 from magichour_provider.version_compat import (
@@ -66,12 +68,15 @@ def submitted(context, magichour_sandbox):
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_sensor_returns_finished_job_without_waiting(context, magichour_sandbox, deferrable):
     job = submit(context)
+    context["ti"].pushed.clear()
     assert sensor(job, deferrable=deferrable).execute(context) == job
+    assert context["ti"].pushed == {"project_id": job["project_id"]}, 'sensor.output["project_id"] works'
 
 
 def test_sensor_polls_before_it_defers(context, submitted, magichour_sandbox):
-    deferral = deferred(sensor(submitted, deferrable=True, timeout=60), context)
-    assert deferral.trigger.project_id == submitted
+    options = {"magichour_conn_id": "None", "deferrable": True, "timeout": 60}
+    deferral = deferred(sensor(submitted, **options), context)
+    assert (deferral.trigger.project_id, deferral.trigger.magichour_conn_id) == (submitted, DEFAULT_CONN_ID)
     assert deferral.trigger.deadline == pytest.approx(time.time() + 60, abs=5)
 
 
@@ -126,9 +131,12 @@ def test_sensor_execute_complete_raises_or_skips(context, ending, error):
         sensor("cm1", soft_fail=True).execute_complete(context, event)
 
 
-def test_sensor_reads_rendered_template_of_operator_output(context, magichour_sandbox):
+@pytest.mark.parametrize("render", [str, json.dumps, lambda job: json.dumps(json.dumps(job))])
+@pytest.mark.parametrize("nothing", [None, "", "None", "null"])
+def test_sensor_reads_templates_of_any_form(context, magichour_sandbox, render, nothing):
     job = submit(context)
-    assert sensor(str(job)).execute(context) == job
+    assert sensor(render(job), magichour_conn_id=nothing).execute(context) == job
+    assert sensor(render(job["project_id"])).execute(context)["project_id"] == job["project_id"]
 
 
 def test_sensor_wait_ends_before_execution_timeout(context, submitted):
@@ -154,8 +162,8 @@ def test_sensor_soft_fail_does_not_hide_wrong_key(context, connection, deferrabl
         ({"project_id": "unknown"}, "belongs to another account"),
         ({"project_id": "cm1", "magichour_conn_id": "elsewhere"}, "'elsewhere' is not defined"),
         *(
-            ({"project_id": each}, "is not the id of a Magic Hour project")
-            for each in ("", None, "None", 5, {"id": "cm1"}, ["cm1"])
+            ({"project_id": each}, "must be the id of a Magic Hour project")
+            for each in ("", None, "None", {"id": "cm1"}, ["cm1"])
         ),
     ],
     ids=str,

@@ -81,7 +81,8 @@ def test_result_is_stored_before_the_task_is_a_success(trigger, airflow, job, ma
 
     event, pushed = asyncio.run(until_the_event())
     assert is_success(event)
-    ((key, result),) = pushed
+    assert pushed[0] == ("project_id", job)
+    ((key, result),) = pushed[1:]
     assert key == "return_value"
     assert (result["project_id"], result["model"], result["resolution"]) == (job, "m", "480p")
     assert (result["status"], result["url"]) == ("complete", library_url(job))
@@ -125,7 +126,7 @@ def test_the_deadline_comes_from_the_timeout_that_airflow_has_stored(trigger, ai
 
 @pytest.mark.parametrize(
     "given",
-    [None, {}, {"model": "m"}, "None", "{{ ds }}", "{{ 'x' }}", [], ["clabc"], 7, {"project_id": None}],
+    [None, {}, {"model": "m"}, "None", "{{ ds }}", "{{ 'x' }}", [], ["clabc"], {"project_id": None}],
 )
 def test_what_is_no_job_is_handed_over(trigger, airflow, connection, given):
     airflow.xcoms["submit", "return_value"] = given
@@ -236,11 +237,11 @@ def test_worker_continues_with_the_same_deadline(deleted, context, job):
     with pytest.raises(TaskDeferred) as deferred:
         sensor(job).execute_complete(context, {FALLBACK_REASON: "why", END_TIME: deadline})
     assert deferred.value.trigger.deadline == deadline
-    assert deleted == ["return_value", "magichour_error"]
+    assert deleted == ["return_value", "project_id", "magichour_error"]
 
 
 def test_worker_that_gets_no_job_fails(deleted, context, connection, fails_for_good):
-    with fails_for_good("not the id of a Magic Hour project"):
+    with fails_for_good("must be the id of a Magic Hour project"):
         sensor("None").execute_complete(context, {FALLBACK_REASON: "why", END_TIME: time.time() + 9})
 
 
