@@ -77,6 +77,7 @@ def submission_lineage(
         seconds = float(str(end_seconds))
     except ValueError:
         seconds = None
+    prompt_hash = hashlib.sha256(str(prompt).encode(errors="surrogatepass")).hexdigest()
     return _operator_lineage(
         [facet.InputDataset(*name) for name in images if name],
         outputs,
@@ -85,7 +86,7 @@ def submission_lineage(
         resolution=given_text(resolution),
         end_seconds=seconds,
         credits=credits_charged,
-        prompt_sha256=hashlib.sha256(str(prompt).encode()).hexdigest() if given_text(prompt) else None,
+        prompt_sha256=prompt_hash if given_text(prompt) else None,
     )
 
 

@@ -95,6 +95,17 @@ def parse_flag(name: str, value: Any) -> bool | None:
         ) from None
 
 
+def require_flag(name: str, value: object) -> bool:
+    """Read a flag that is no template, when the Dag is parsed. Raises ValueError: any text would be true."""
+    try:
+        flag = parse_flag(name, value)
+    except InvalidRequestError as error:
+        raise ValueError(f"{error.what} It is no template.") from None
+    if flag is None:
+        raise ValueError(f"{name} must be true or false, not {value!r:.80}.")
+    return flag
+
+
 def check_choice(name: str, value: object, choices: object) -> None:
     """Raise ValueError unless `value` is one of the literal type `choices`."""
     if value not in get_args(choices):

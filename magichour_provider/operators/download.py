@@ -16,7 +16,13 @@ from magichour_provider.exceptions import (
     TaskKilledError,
     TransferError,
 )
-from magichour_provider.jobs.arguments import check_choice, parse_id, parse_path, parse_text
+from magichour_provider.jobs.arguments import (
+    check_choice,
+    parse_id,
+    parse_path,
+    parse_text,
+    require_flag,
+)
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference
 from magichour_provider.lineage import download_lineage, emit_video_events
 from magichour_provider.links import VideoProjectLink
@@ -87,8 +93,8 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         self.file_name = file_name
         self.path_conn_id = path_conn_id
         self.if_exists = if_exists
-        self.poster = poster
-        self.delete_remote = delete_remote
+        self.poster = require_flag("poster", poster)
+        self.delete_remote = require_flag("delete_remote", delete_remote)
         self.magichour_conn_id = magichour_conn_id
         self.linked_project_id: str | None = None
         self.credits_charged: int | None = None

@@ -15,7 +15,7 @@ from airflow.sdk import BaseOperator
 from magichour_provider.airflow_internals import current_task_state
 from magichour_provider.client import library_url
 from magichour_provider.exceptions import MagicHourError, TaskKilledError
-from magichour_provider.jobs.arguments import check_choice
+from magichour_provider.jobs.arguments import check_choice, require_flag
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference, job_name, url_secrets
 from magichour_provider.jobs.request import OnUnknownCost, ValidateModel, VideoRequest
 from magichour_provider.jobs.state import JobStateStore
@@ -154,12 +154,10 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         self.name = name
         self.image_conn_id = image_conn_id
         self.magichour_conn_id = magichour_conn_id
-        self.wait_for_completion = wait_for_completion
-        self.deferrable = (
-            conf.getboolean("operators", "default_deferrable", fallback=False)
-            if deferrable is None
-            else deferrable
-        )
+        self.wait_for_completion = require_flag("wait_for_completion", wait_for_completion)
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = require_flag("deferrable", deferrable)
         self.timeout = seconds("timeout", timeout)
         self.poll_interval = optional_seconds("poll_interval", poll_interval)
         self.max_credits = max_credits
@@ -168,7 +166,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         if on_unknown_cost is not None:
             check_choice("on_unknown_cost", on_unknown_cost, OnUnknownCost)
         self.on_unknown_cost = on_unknown_cost
-        self.durable = durable
+        self.durable = require_flag("durable", durable)
         self.state_path = state_path
         self.state_conn_id = state_conn_id
         check_choice("validate_model", validate_model, ValidateModel)

@@ -19,7 +19,7 @@ from magichour_provider.airflow_internals import (
     min_deferral_seconds,
 )
 from magichour_provider.exceptions import InvalidRequestError, JobError, WaitTimeoutError
-from magichour_provider.jobs.arguments import parse_id
+from magichour_provider.jobs.arguments import parse_id, require_flag
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference
 from magichour_provider.lineage import emit_job_events
 from magichour_provider.links import VideoProjectLink
@@ -158,7 +158,7 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
         self.project_id = project_id
         self.magichour_conn_id = magichour_conn_id
         self.poll_interval = optional_seconds("poke_interval", poke_interval)
-        self.deferrable = deferrable
+        self.deferrable = require_flag("deferrable", deferrable)
         self.linked_project_id: str | None = None
         self.credits_charged: int | None = None
         self._worker_reason: str | None = None

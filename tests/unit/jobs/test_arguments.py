@@ -26,6 +26,8 @@ from magichour_provider.jobs.arguments import (
 )
 from magichour_provider.jobs.reference import JobReference, job_name
 from magichour_provider.jobs.request import VideoRequest
+from magichour_provider.operators.download import DownloadVideoOperator
+from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
 JOB_ID = "c8tvqajtbbgfxkwq9qayqsosx"
 JOB = {"project_id": JOB_ID, "model": None, "resolution": "720p", "credits_charged": 72, "audio": True}
@@ -135,6 +137,23 @@ def test_wrong_value_is_refused_in_short(parse, value, says):
         parse("argument", value)
     assert len(str(refused.value)) < 400
     assert "no credits were spent" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["wait_for_completion", "deferrable", "durable"])
+def test_flag_that_is_no_template_is_read_when_the_dag_is_parsed(name):
+    def make(value):
+        return ImageToVideoOperator(task_id="t", image="a.png", end_seconds=5, **{name: value})
+
+    assert getattr(make("false"), name) is False
+    for value in ("{{ params.flag }}", "", [True]):
+        with pytest.raises(ValueError, match=f"{name} must be true or false"):
+            make(value)
+
+
+@pytest.mark.parametrize("value", ["{{ params.delete }}", None, "maybe"])
+def test_text_does_not_delete_a_video(value):
+    with pytest.raises(ValueError, match="delete_remote must be true or false"):
+        DownloadVideoOperator(task_id="t", project_id="cm1", path="/tmp/", delete_remote=value)
 
 
 @given(st.text() | st.text(alphabet="{}[]()'\"\\,:01 eN", max_size=20))
