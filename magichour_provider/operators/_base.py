@@ -1,4 +1,4 @@
-"""What operators and sensors share: hook, lineage, retries, the XCom of a failure, the messages of a kill.
+"""What operators and sensors share: hook, lineage, retries, XComs, the success, the messages of a kill.
 
 The XCom `magichour_error` says why a task failed, for the tasks after it:
 
@@ -111,7 +111,13 @@ def as_fail_exception(task: object, error: MagicHourError) -> Exception:
 
 
 # ---------------------------------------------------------------------------------------------------
-# The XCom of a failure
+# XComs
+
+
+def push_keys(task: Any, context: Context, result: Mapping[str, Any], *keys: str) -> None:
+    """Push parts of the result as XComs of their own, so that `task.output["path"]` works."""
+    for key in keys if task.do_xcom_push and "ti" in context else ():
+        context["ti"].xcom_push(key, result[key])
 
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
@@ -206,12 +212,6 @@ class SuccessListener:
 
 # ---------------------------------------------------------------------------------------------------
 # Kills: Magic Hour's API cannot cancel a job.
-
-
-def push_keys(task: Any, context: Context, result: Mapping[str, Any], *keys: str) -> None:
-    """Push parts of the result as XComs of their own, so that `task.output["path"]` works."""
-    for key in keys if task.do_xcom_push and "ti" in context else ():
-        context["ti"].xcom_push(key, result[key])
 
 
 def kill_message(project_id: str, credits_charged: int | None) -> str:
