@@ -187,7 +187,7 @@ def _check_address(address: str) -> None:
         raise LocationError("it contains a null character")
     if re.match(r"[A-Za-z]:[\\/]|\\\\", address):
         raise LocationError("it is a path of Windows, which this machine does not know")
-    if re.search(r"\{\{.*\}\}|^\$\{?[A-Za-z_]", address):
+    if re.search(r"\{\{.*\}\}|^\$(\w+|\{\w+\})(/|$)", address):
         raise LocationError("it contains a template or a variable that nothing has replaced")
     match = _WITHOUT_SLASHES.match(address)
     if match and (match[1].lower() in _KNOWN_SCHEMES or match[2] == ":/"):

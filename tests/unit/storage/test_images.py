@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowNotFoundException
 from botocore.exceptions import NoCredentialsError
 from PIL import Image
 
 from magichour_provider.client.pricing import MAX_UPLOAD_BYTES
 from magichour_provider.exceptions import ImageError, NetworkError
 from magichour_provider.storage.images import ImageFile, RemoteImage, open_image
+from magichour_provider.version_compat import AirflowNotFoundException
 
 from .conftest import STORE_CONN_ID
 
