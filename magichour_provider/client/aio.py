@@ -119,8 +119,9 @@ class AsyncMagicHourClient:
     async def put_upload(self, target: UploadTarget, chunks: AsyncIterable[bytes], size: int) -> None:
         """Send `size` bytes to an upload URL. Raises ImageError or NetworkError."""
         url = target.upload_url.get_secret_value()
-        headers, proxy = {"Content-Length": str(size)}, proxy_for(self._settings, url)
+        headers, proxy = {"Content-Length": str(size)}, None
         try:
+            proxy = proxy_for(self._settings, url)
             async with self._send_to_storage("PUT", url, proxy, data=chunks, headers=headers) as response:
                 status = response.status
         except REQUEST_ERRORS as error:

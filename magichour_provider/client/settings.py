@@ -172,7 +172,8 @@ def proxy_for(settings: ClientSettings, url: str) -> str | None:
     host = target.hostname or ""
     if not proxies.get(kind) or _is_in_no_proxy(host, port, proxies.get("no", "")) or proxy_bypass(host):
         return None
-    name = next((name for name in os.environ if name.lower() == f"{kind}_proxy"), "The system's proxy")
+    variables = (name for name, value in os.environ.items() if value == proxies[kind])
+    name = next((name for name in variables if name.lower() == f"{kind}_proxy"), "The system's proxy")
     return _check_proxy(proxies[kind], name)
 
 

@@ -164,12 +164,13 @@ class MagicHourClient:
     def put_upload(self, target: UploadTarget, chunks: Iterable[bytes], size: int) -> None:
         """Send `size` bytes to an upload URL. Raises ImageError or NetworkError."""
         url = target.upload_url.get_secret_value()
-        headers = {"Content-Length": str(size)}
+        headers, proxy = {"Content-Length": str(size)}, None
         try:
+            proxy = proxy_for(self._settings, url)
             with _no_request_log():
                 response = self._http.put(url, content=chunks, headers=headers, follow_redirects=False)
         except REQUEST_ERRORS as error:
-            raise protocol.upload_broke(error, proxy_for(self._settings, url)) from None
+            raise protocol.upload_broke(error, proxy) from None
         protocol.check_upload(response.status_code)
 
     def open_download(

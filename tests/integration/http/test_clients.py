@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from pydantic import SecretStr
 
 from magichour_provider import exceptions as errors
 from magichour_provider.client.aio import AsyncMagicHourClient
-from magichour_provider.client.models import ImageToVideoRequest, JobStatus
+from magichour_provider.client.models import ImageToVideoRequest, JobStatus, UploadTarget
 from magichour_provider.client.settings import ClientSettings
 from magichour_provider.client.sync import MagicHourClient
 
@@ -203,3 +204,11 @@ def test_dead_proxy_is_named(connect):
         connect(proxy="http://me:PASSWORD@127.0.0.1:9", max_attempts=1).get_account()
     assert failed.value.remedy.startswith("Check the proxy")
     assert "PASSWORD" not in str(failed.value)
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:99999/a", "http://", "http://127.0.0.1:9/"])
+def test_unusable_upload_url_is_a_network_error(connect, url):
+    target = UploadTarget.model_construct(upload_url=SecretStr(f"{url}?SECRET"), file_path="a")
+    with pytest.raises(errors.NetworkError, match="Uploading the image failed") as failed:
+        connect(timeout=1).put_upload(target, b"x", 1)
+    assert "SECRET" not in str(failed.value)

@@ -170,6 +170,13 @@ def test_unusable_proxy_names_its_variable(connect, name, value, environment):
     connect(ClientSettings("key", API))
 
 
+def test_small_letters_come_first(environment):
+    environment("HTTPS_PROXY", "http://p:1")
+    environment("https_proxy", "socks5://p:1")
+    with pytest.raises(ConfigurationError, match=r"^https_proxy is "):
+        proxy_for(ClientSettings("key"), API)
+
+
 @pytest.mark.parametrize("value", UNUSABLE)
 def test_unusable_proxy_of_the_connection_is_refused(value):
     with pytest.raises(ConfigurationError, match=r"^The extra 'proxy' is "):
