@@ -20,6 +20,7 @@ from magichour_provider import airflow_internals as compat
 from magichour_provider.airflow_internals import NEVER_EXPIRE
 from magichour_provider.exceptions import MagicHourError
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
+from magichour_provider.sensors.video_job import VideoJobSensor
 from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS, AirflowFailException
 
 ROOT = Path(__file__).parents[3]
@@ -70,7 +71,10 @@ def run_dag(connection, dag_runner) -> Any:
 
 @pytest.fixture(scope="session")
 def dag_runner(dags_folder) -> Any:
-    """Run a Dag of the folder by `dag.test()`; its task instances by id, mapped ones as a list."""
+    """Run a Dag of the folder by `dag.test()`; its task instances by id, mapped ones as a list.
+
+    Tasks without a poll interval of their own poll often: the sandbox renders quicker than Magic Hour.
+    """
 
     def run(file: str, **conf: Any) -> SimpleNamespace:
         from airflow.sdk import DAG
@@ -81,6 +85,11 @@ def dag_runner(dags_folder) -> Any:
             for value in [getattr(v, "dag", v) for v in names.values()]
             if isinstance(value, DAG)
         }.values()
+        for task in dag.tasks:
+            if task.is_mapped and issubclass(task.operator_class, ImageToVideoOperator | VideoJobSensor):
+                task.partial_kwargs.setdefault("poll_interval", 0.2)
+            elif getattr(task, "poll_interval", 0.2) is None:
+                task.poll_interval = 0.2
         run = dag.test(run_conf=conf)
         states = {}
         for ti in run.get_task_instances():
