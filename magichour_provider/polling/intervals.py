@@ -3,6 +3,8 @@
 A poll costs a request, and the end of a job is noticed at the next poll. Jobs of one kind (model, resolution,
 length of the video) take similar times, so the first poll waits until the shortest of them end, and the polls
 after it follow at `_INTERVAL_SECONDS`. Far beyond the usual duration the interval grows with the job's age.
+If some jobs of a kind take much longer than the others, they are a group of their own: a job that outlives
+the first group is polled next when the shortest jobs of the second group end.
 
 The durations are those of the last `_SAMPLE_SIZE` jobs that this process followed from their submission to
 their end. At most so many are followed at a time. Otherwise the jobs that end first would crowd out the slow
@@ -14,6 +16,7 @@ Until durations are known: Magic Hour publishes medians of 33 s to 74 s for imag
 
 from __future__ import annotations
 
+import math
 import random
 from collections import OrderedDict, deque
 from datetime import timedelta
@@ -27,6 +30,9 @@ _INTERVAL_SECONDS = 4.6
 _FIRST_POLL_SECONDS, _BACKOFF_SECONDS = 20.0, 120.0
 """Age at the first poll, and from which the interval grows, until durations are known."""
 _SAMPLE_SIZE, _MIN_SAMPLE_SIZE = 48, 4
+_GAP_RATIO, _GROUP_MARGIN = 2.0, 1.2
+"""A duration so many times the one before it begins a group; a job that lasted so many times the longest
+duration of a group belongs to the next one."""
 _MAX_KINDS = 128
 
 ALARM_MARGIN_SECONDS = 5.0
@@ -47,11 +53,31 @@ class JobKind(NamedTuple):
 UNKNOWN_KIND = JobKind()
 
 
+class _Group(NamedTuple):
+    """Durations of similar length: ages in seconds at the first poll, and from which the interval grows.
+
+    A job older than `until` belongs to the next group.
+    """
+
+    first_poll: float = _FIRST_POLL_SECONDS
+    backoff_from: float = _BACKOFF_SECONDS
+    until: float = math.inf
+
+    @classmethod
+    def from_durations(cls, durations: list[float]) -> _Group:
+        spread = _quantile(durations, 0.9) - _quantile(durations, 0.1)
+        # The first poll should find no more jobs ended than each of the following ones.
+        share = min(0.3, _INTERVAL_SECONDS / 2 / max(spread, 0.1))
+        first_poll = _quantile(durations, share) + 0.6 * _INTERVAL_SECONDS
+        backoff_from = max(1.5 * _quantile(durations, 0.75), first_poll)
+        return cls(first_poll, backoff_from, _GROUP_MARGIN * durations[-1])
+
+
 class _Durations:
-    """The last durations of one kind of job, in seconds, and when such a job is polled."""
+    """The last durations of one kind of job, in seconds, in groups from short to long."""
 
     def __init__(self) -> None:
-        self.first_poll, self.backoff_from = _FIRST_POLL_SECONDS, _BACKOFF_SECONDS
+        self.groups = [_Group()]
         self.followed: WeakSet[object] = WeakSet()
         self._sample: deque[float] = deque(maxlen=_SAMPLE_SIZE)
 
@@ -60,12 +86,16 @@ class _Durations:
         self._sample.append(random.uniform(shortest or longest / 2, longest))  # noqa: S311
         if len(self._sample) < _MIN_SAMPLE_SIZE:
             return
-        durations = sorted(self._sample)
-        spread = _quantile(durations, 0.9) - _quantile(durations, 0.1)
-        # The first poll should find no more jobs ended than each of the following ones.
-        share = min(0.3, _INTERVAL_SECONDS / 2 / max(spread, 0.1))
-        self.first_poll = _quantile(durations, share) + 0.6 * _INTERVAL_SECONDS
-        self.backoff_from = max(1.5 * _quantile(durations, 0.75), self.first_poll)
+        ordered = sorted(self._sample)
+        starts = [0]
+        for start in range(_MIN_SAMPLE_SIZE, len(ordered) - _MIN_SAMPLE_SIZE + 1):
+            is_far = ordered[start] > _GAP_RATIO * ordered[start - 1]
+            if is_far and start - starts[-1] >= _MIN_SAMPLE_SIZE:
+                starts.append(start)
+        ends = [*starts[1:], len(ordered)]
+        self.groups = [
+            _Group.from_durations(ordered[start:end]) for start, end in zip(starts, ends, strict=True)
+        ]
 
 
 class PollIntervals:
@@ -76,10 +106,11 @@ class PollIntervals:
 
     def next_poll(self, kind: JobKind, age: float) -> float:
         """Seconds until the next poll of a job that was submitted `age` seconds ago."""
-        durations = self._kinds.get(kind) or _UNKNOWN
-        if age < durations.first_poll - MIN_INTERVAL_SECONDS:
-            return min(durations.first_poll - age, MAX_INTERVAL_SECONDS)
-        return min(_INTERVAL_SECONDS * max(1.0, age / durations.backoff_from), MAX_INTERVAL_SECONDS)
+        groups = (self._kinds.get(kind) or _UNKNOWN).groups
+        group = next((each for each in groups if age < each.until), groups[-1])
+        if age < group.first_poll - MIN_INTERVAL_SECONDS:
+            return min(group.first_poll - age, MAX_INTERVAL_SECONDS)
+        return min(_INTERVAL_SECONDS * max(1.0, age / group.backoff_from), MAX_INTERVAL_SECONDS)
 
     def follow(self, kind: JobKind, wait: object) -> None:
         """Learn the duration of the job of this wait, if the sample has room. The wait is held weakly."""
