@@ -212,12 +212,12 @@ def is_folder(path: PathArgument, place: Location) -> bool:
     """Whether `path`, which was parsed as `place`, means a folder. Raises driver errors.
 
     It does if it ends with a slash, or a folder exists there. A path object cannot end with a slash: it is a
-    folder if it has no extension. A path in a store with an extension is a file.
+    folder if it has no extension: `v1.0` has none. A path in a store with an extension is a file.
     """
     name = file_name_at(place)
     if name == "" or address_of(path).endswith("/"):
         return True
-    without_extension = not isinstance(path, str) and "." not in name
+    without_extension = not isinstance(path, str) and re.search(r"\.[A-Za-z]\w*$", name) is None
     if isinstance(place, Path):
         return place.is_dir() or (without_extension and not place.exists())
     if without_extension or "." in name:

@@ -293,10 +293,17 @@ class TestDownload:
         for key in ("project_id", "path"):
             assert context["ti"].pushed[key] == video[key], f"output[{key!r}] works"
 
-    @pytest.mark.parametrize("make", [Path, lambda folder: ObjectStoragePath(f"file://{folder}"), json.dumps])
-    def test_arguments_as_templates_make_them(self, context, magichour_sandbox, tmp_path, make):
+    @pytest.mark.parametrize(
+        ("make", "folder"),
+        [
+            (Path, "new"),
+            (lambda folder: ObjectStoragePath(f"file://{folder}"), "v1.0"),
+            (json.dumps, "v{{ 1.0 }}"),
+        ],
+    )
+    def test_arguments_as_templates_make_them(self, context, magichour_sandbox, tmp_path, make, folder):
         job = render().execute(context)
-        folder = tmp_path / "new"
+        folder = tmp_path / folder
         operator = DownloadVideoOperator(
             task_id="d",
             project_id=json.dumps(job),
@@ -305,7 +312,9 @@ class TestDownload:
             path_conn_id="None",
             magichour_conn_id="None",
         )
-        assert operator.execute({})["path"] == str(folder / f"{job['project_id']}.mp4")
+        operator.render_template_fields({})
+        folder = str(folder).replace("{{ 1.0 }}", "1.0")
+        assert operator.execute({})["path"] == f"{folder}/{job['project_id']}.mp4"
 
     def test_output_of_a_mapped_task_asks_for_a_mapped_download(self, context, tmp_path, fails_for_good):
         operator = DownloadVideoOperator(task_id="d", project_id=[{"project_id": "cm1"}], path=f"{tmp_path}/")
