@@ -128,6 +128,7 @@ class APIError(MagicHourError):
     """
 
     title = "Magic Hour refused the request"
+    _JOB_CONSEQUENCE: ClassVar[str] = "Job {} and its credits are not affected."
     _REMEDIES: ClassVar[Mapping[int, str]] = {
         **dict.fromkeys((400, 422), "Correct the task's arguments, then clear the task."),
         403: "Change the plan or the key's permissions at Magic Hour, then clear the task.",
@@ -155,13 +156,9 @@ class APIError(MagicHourError):
             remedy = "Check the connection's host: Magic Hour's API has this endpoint."
         super().__init__(
             f"Magic Hour answered {request} with {label}: {message.rstrip('.')}.",
-            consequence=None if project_id is None else self._consequence_for(project_id),
+            consequence=None if project_id is None else self._JOB_CONSEQUENCE.format(project_id),
             remedy=remedy,
         )
-
-    @staticmethod
-    def _consequence_for(project_id: str) -> str:
-        return f"Job {project_id} and its credits are not affected."
 
 
 class AuthenticationError(APIError):
@@ -183,10 +180,7 @@ class NotFoundError(APIError):
 
     title = "Magic Hour does not know the job or the address"
     default_remedy = "Check the project id, and that the API key belongs to the account of the job."
-
-    @staticmethod
-    def _consequence_for(project_id: str) -> str:
-        return f"This account has no job {project_id}; the request cost nothing."
+    _JOB_CONSEQUENCE = "This account has no job {}; the request cost nothing."
 
 
 class RateLimitError(APIError):

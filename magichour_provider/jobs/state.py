@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 INTENT_SECONDS = 120.0
 """A create ends within 65 seconds. An intent that is older than this has lost its task."""
 
-_MAX_JOBS_IN_FILE = 100
+_MAX_JOBS_IN_FILE = 1000
 
 
 class Stage(str, Enum):
@@ -435,8 +435,15 @@ class JobStateStore:
             return None
         if not self._is_shared:
             return next(iter(states.values())).as_stored()
-        newest = sorted(states.values(), key=lambda state: state.at)[-_MAX_JOBS_IN_FILE:]
-        return {JOBS_KEY: [state.as_stored() for state in newest]}
+        by_age = sorted(states.values(), key=lambda state: state.at)
+        if len(by_age) > _MAX_JOBS_IN_FILE:
+            log.warning(
+                "%s holds more than %s jobs: the oldest is forgotten, and its video would be paid for again. "
+                "Use one file for each video.",
+                self.where,
+                _MAX_JOBS_IN_FILE,
+            )
+        return {JOBS_KEY: [state.as_stored() for state in by_age[-_MAX_JOBS_IN_FILE:]]}
 
 
 def _create_of(state: JobState | None) -> str | None:

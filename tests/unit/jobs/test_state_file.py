@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 
 import pytest
+from world import Clock, MagicHour, Task
 
 from magichour_provider.exceptions import InvalidRequestError, MagicHourError, SubmissionUnknownError
 from magichour_provider.jobs.state_backends import FileBackend, StateConflictError
@@ -59,6 +61,22 @@ def test_other_content_is_kept_and_not_repeated(tmp_path, content):
         backend(file).read()
     assert len(str(refused.value)) < 700
     assert file.read_bytes() == content
+
+
+def test_file_of_very_many_jobs_forgets_the_oldest_and_says_so(tmp_path, caplog):
+    path = tmp_path / "a.json"
+    state = {"stage": "done", "max_tries": 2, "project_id": "cm1"}
+    jobs = [
+        {**state, "fingerprint": f"f{n}", "at": f"20{n // 100 + 10}-01-01T00:00:{n % 60:02}"}
+        for n in range(1000)
+    ]
+    path.write_text(json.dumps({"magichour_jobs": jobs}))
+    task = Task(MagicHour(), Clock(), path=path)
+    job = task.attempt()
+    stored = json.loads(path.read_text())["magichour_jobs"]
+    assert len(stored) == 1000
+    assert stored[-1]["project_id"] == job.id
+    assert "Use one file for each video" in caplog.text
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL])
