@@ -6,6 +6,7 @@ frames of each, then the last videos are left out, and a line gives their number
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -188,8 +189,8 @@ class _Pen:
             corner = box[0] + _PROBLEM_PADDING, box[1] + _PROBLEM_PADDING + number * _PROBLEM_LINE
             self.line(line, corner, width, _DETAIL, PROBLEM)
 
-    def _width(self, text: str, size: int) -> float:
-        return sum(font.getlength(part) for part, font in self.fonts.split(text, size))
+    def _width(self, text: str, size: int) -> int:
+        return round(sum(font.getlength(part) for part, font in self.fonts.split(text, size)))
 
     def _cut(self, text: str, width: int, size: int) -> str:
         text = text[:_MAX_CHARS]
@@ -197,6 +198,6 @@ class _Pen:
             text = text.rpartition(SEPARATOR)[0]
         if self._width(text, size) <= width:
             return text
-        while text and self._width(text + "…", size) > width:
-            text = text[:-1]
-        return text.rstrip() + "…"
+        ends = range(len(text))
+        fitting = bisect(ends, width, key=lambda end: self._width(f"{text[:end]}…", size))
+        return f"{text[: fitting - 1].rstrip()}…"

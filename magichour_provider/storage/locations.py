@@ -276,18 +276,9 @@ def format_bytes(size: float) -> str:
 # --- errors
 
 _CANNOT_HELP = "A retry cannot help before that."
-_S3_REFUSED = frozenset(
-    {"403", "AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
-)
-_S3_PERMANENT = frozenset(
-    {
-        "AuthorizationHeaderMalformed",
-        "InvalidBucketName",
-        "KeyTooLongError",
-        "NoSuchBucket",
-        "PermanentRedirect",
-    }
-)
+_S3_REFUSED = {"403", "AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_S3_PERMANENT = {"AuthorizationHeaderMalformed", "InvalidBucketName", "KeyTooLongError", "NoSuchBucket"}
+_S3_PERMANENT |= {"PermanentRedirect"}
 """S3 error codes that do not go away. Other 4xx codes do, such as an upload that another attempt aborted."""
 
 # Types by their full name, so that classifying an error imports no driver.
