@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +11,47 @@ import pytest
 STORE_CONN_ID = "some_store"
 
 
-def make_video(
-    *, faststart: bool = False, audio: bool = False, options: dict[str, str] | None = None, frames: int = 36
-) -> bytes:
-    """A real H.264 video of 64x48 pixels at 24 fps, with as many frames as asked."""
-    flags = options or ({"movflags": "faststart"} if faststart else {})
-    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:  # faststart reads its own output by name
-        with av.open(file.name, "w", options=flags) as container:
-            _encode(container, audio, frames)
-        return Path(file.name).read_bytes()
-
-
-def _encode(container: Any, audio: bool, frames: int) -> None:
-    video = container.add_stream("libx264", rate=24)
-    video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-    sound = container.add_stream("aac", rate=44100) if audio else None
-    for index in range(frames):
-        picture = av.VideoFrame(64, 48, "yuv420p")
-        for plane in picture.planes:
-            plane.update(bytes([index * 7 % 256]) * plane.buffer_size)
-        container.mux(video.encode(picture))
-    container.mux(video.encode())
-    if sound is not None:
-        for index in range(frames * 44100 // 24 // 1024):
+def encode_video(
+    path: Path | str,
+    *,
+    size: tuple[int, int] = (64, 48),
+    frames: int = 25,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    movflags: str = "",
+    frag_duration: str = "",
+    aspect: int | None = None,
+    audio: bool = False,
+    **options: str,
+) -> None:
+    """A real video at 24 fps whose frames get brighter, from black to white."""
+    container = {"movflags": movflags, "frag_duration": frag_duration}
+    container = {name: value for name, value in container.items() if value}
+    with av.open(str(path), "w", format="mp4", options=container) as file:
+        video = file.add_stream(codec, rate=24, options=options)
+        video.width, video.height, video.pix_fmt = *size, pix_fmt
+        if aspect is not None:
+            video.codec_context.sample_aspect_ratio = aspect
+        sound: Any = file.add_stream("aac", rate=44100) if audio else None
+        for index in range(frames):
+            frame = av.VideoFrame(*size, "gray")
+            level = round(255 * index / max(frames - 1, 1))
+            frame.planes[0].update(bytes([level]) * frame.planes[0].buffer_size)
+            file.mux(video.encode(frame.reformat(format=pix_fmt)))
+        file.mux(video.encode(None))
+        for index in range(frames * 44100 // 24 // 1024 if audio else 0):
             silence = av.AudioFrame("fltp", "mono", 1024)
             silence.planes[0].update(bytes(silence.planes[0].buffer_size))
             silence.sample_rate, silence.pts = 44100, index * 1024
-            container.mux(sound.encode(silence))
-        container.mux(sound.encode())
+            file.mux(sound.encode(silence))
+        if audio:
+            file.mux(sound.encode(None))
+
+
+def make_video(frames: int = 36, **options: Any) -> bytes:
+    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:  # faststart reads its own output by name
+        encode_video(file.name, frames=frames, **options)
+        return Path(file.name).read_bytes()
 
 
 def boxes_of(data: bytes) -> list[tuple[str, int, int]]:
@@ -55,39 +69,12 @@ def video() -> bytes:
     return make_video()
 
 
+def encode_file(folder: Path, name: str = "video.mp4", **options: Any) -> Path:
+    encode_video(folder / name, **options)
+    return folder / name
+
+
 @pytest.fixture(name="make_video")
-def make_video_file(tmp_path) -> Any:
-    """Write a real video whose frames get brighter, from black to white, and give its path."""
-
-    def make(
-        name: str = "video.mp4",
-        *,
-        size: tuple[int, int] = (64, 48),
-        frames: int = 25,
-        codec: str = "libx264",
-        pix_fmt: str = "yuv420p",
-        movflags: str = "",
-        aspect: int | None = None,
-        **options: str,
-    ) -> Path:
-        path = Path(tmp_path / name)
-        with av.open(
-            str(path), "w", format="mp4", options={"movflags": movflags} if movflags else {}
-        ) as file:
-            video = file.add_stream(codec, rate=24, options=options)
-            video.width, video.height, video.pix_fmt = *size, pix_fmt
-            if aspect is not None:
-                video.codec_context.sample_aspect_ratio = aspect
-            for index in range(frames):
-                file.mux(video.encode(_grey(size, round(255 * index / max(frames - 1, 1)), pix_fmt)))
-            file.mux(video.encode(None))
-        return path
-
-    return make
-
-
-def _grey(size: tuple[int, int], level: int, pix_fmt: str) -> Any:
-    frame = av.VideoFrame(*size, "gray")
-    plane = frame.planes[0]
-    plane.update(bytes([level]) * plane.buffer_size)
-    return frame.reformat(format=pix_fmt)
+def make_video_file(tmp_path: Path) -> Any:
+    """Write a real video, and give its path."""
+    return partial(encode_file, tmp_path)

@@ -17,8 +17,8 @@ from magichour_provider.storage.mp4 import MAX_MOOV_BYTES, Mp4Scanner
 from .conftest import boxes_of, make_video
 
 WHOLE = make_video(audio=True)
-FASTSTART = make_video(faststart=True, audio=True)
-FRAGMENTED = make_video(options={"movflags": "frag_keyframe+empty_moov"})
+FASTSTART = make_video(movflags="faststart", audio=True)
+FRAGMENTED = make_video(movflags="frag_keyframe+empty_moov")
 SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 VIDEOS = st.sampled_from([WHOLE, FASTSTART])
 
@@ -182,7 +182,7 @@ FRAGMENTS = [
 @pytest.mark.parametrize("audio", [True, False])
 @pytest.mark.parametrize("options", FRAGMENTS, ids=str)
 def test_fragmented_mp4_is_described_as_a_whole_one(options, audio):
-    data = make_video(options=options, audio=audio)
+    data = make_video(**options, audio=audio)
     info = scan(data, range(0, len(data), 97))
     assert (info.width, info.height) == (64, 48)
     assert info.fps == pytest.approx(24)
