@@ -199,10 +199,14 @@ class AsyncMagicHourClient:
                     if not body.feed(chunk):
                         break
         except REQUEST_ERRORS as error:
+            # aiohttp quotes the URL of a proxy with its password, and answers that may repeat the API key.
+            shown: Exception = error
+            if isinstance(error, aiohttp.ClientResponseError):
+                shown = OSError(f"{type(error).__name__}, status {error.status}")
             raise protocol.network_error(
                 request,
                 self._base_url,
-                _without_secrets(error),
+                shown,
                 may_have_arrived=not isinstance(error, NEVER_SENT),
                 proxy=self._proxy,
             ) from None
@@ -215,14 +219,3 @@ async def _chunks(response: aiohttp.ClientResponse, proxy: str | None) -> AsyncI
             yield chunk
     except REQUEST_ERRORS as error:
         raise protocol.download_broke(error, proxy) from None
-
-
-def _without_secrets(error: Exception) -> Exception:
-    """The error as a log may show it.
-
-    aiohttp names the proxy's URL, with its password, if a proxy refuses; and quotes an answer that is not
-    HTTP, in which the API key may be repeated.
-    """
-    if isinstance(error, aiohttp.ClientResponseError):
-        return OSError(f"{type(error).__name__}, status {error.status}")
-    return error

@@ -161,8 +161,10 @@ class DownloadHeaders:
             )
         if status not in (200, 203, 206):  # 203: a proxy has changed something
             raise DownloadError(f"The video's storage answered with status {status}.")
-        is_part = status == 206
-        start, size = _parse_range(headers, resume_from) if is_part else (0, _parse_length(headers))
+        is_part, length = status == 206, headers.get("content-length", "")
+        start, size = 0, int(length) if re.fullmatch("[0-9]{1,19}", length) else None
+        if is_part:
+            start, size = _parse_range(headers, resume_from)
         coding, content_type = _parse_coding(headers), headers.get("content-type")
         if coding is not None and start:
             raise ResumeNotPossibleError("The video's storage answered with a compressed part.")
@@ -170,11 +172,6 @@ class DownloadHeaders:
             return cls(None, content_type=content_type, coding=coding)
         checksums = parse_checksums(headers, is_part=is_part)
         return cls(size, start, _parse_validator(headers), content_type, checksums)
-
-
-def _parse_length(headers: Mapping[str, str]) -> int | None:
-    length = headers.get("content-length", "")
-    return int(length) if re.fullmatch("[0-9]{1,19}", length) else None
 
 
 def _parse_coding(headers: Mapping[str, str]) -> str | None:

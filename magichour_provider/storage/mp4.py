@@ -250,7 +250,11 @@ def _read_track(trak: memoryview, fragments: _Fragments) -> _Track:
         for count, delta in struct.iter_unpack(">II", _part(table, 8, entries * 8)):
             frames, frame_time = frames + count, frame_time + count * delta
     width, height = _pixels(samples, header) if handler == b"vide" else (0, 0)
-    media_bytes = _sample_bytes(_find(samples, b"stsz")) + fragments.media_bytes[track_id]
+    media_bytes, table = fragments.media_bytes[track_id], _find(samples, b"stsz")
+    if table is not None:
+        each, count = struct.unpack_from(">II", table, 4)
+        sizes = () if each else struct.iter_unpack(">I", _part(table, 12, count * 4))
+        media_bytes += each * count + sum(size for (size,) in sizes)
     return _Track(handler, timescale, duration, frames, frame_time, media_bytes, width, height)
 
 
@@ -270,16 +274,6 @@ def _pixels(samples: memoryview, header: memoryview) -> tuple[int, int]:
             return width, height
     width, height = struct.unpack_from(">II", header, 88 if header[0] == 1 else 76)
     return width >> 16, height >> 16
-
-
-def _sample_bytes(table: memoryview | None) -> int:
-    """Bytes of a track's samples in mdat, of an stsz."""
-    if table is None:
-        return 0
-    each, count = struct.unpack_from(">II", table, 4)
-    if each:
-        return int(each * count)
-    return sum(size for (size,) in struct.iter_unpack(">I", _part(table, 12, count * 4)))
 
 
 def _boxes(payload: memoryview) -> Iterator[tuple[bytes, memoryview]]:
