@@ -3,6 +3,8 @@
 `airflow.providers.common.compat.sdk` has these names, too, but Airflow's own constraints of 3.0 and 3.1 pin
 versions of common-compat without that module.
 """
+# ruff: noqa: F401
+# mypy: implicit-reexport
 
 from __future__ import annotations
 
@@ -47,20 +49,3 @@ if TYPE_CHECKING or AIRFLOW_V_3_1_PLUS:
 else:
     from airflow.hooks.base import BaseHook
     from airflow.sdk.execution_time.secrets_masker import mask_secret
-
-__all__ = [
-    "AIRFLOW_V_3_1_PLUS",
-    "AIRFLOW_V_3_2_PLUS",
-    "AIRFLOW_V_3_3_PLUS",
-    "AIRFLOW_V_3_4_PLUS",
-    "AirflowFailException",
-    "AirflowNotFoundException",
-    "AirflowSensorTimeout",
-    "AirflowSkipException",
-    "AirflowTaskTimeout",
-    "BaseHook",
-    "TaskDeferralError",
-    "TaskDeferred",
-    "conf",
-    "mask_secret",
-]
