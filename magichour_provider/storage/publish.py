@@ -127,7 +127,7 @@ class LocalWriter:
         self._unsynced_bytes += len(chunk)
         if self._unsynced_bytes >= _SYNC_EVERY_BYTES and (self._sync is None or self._sync.done()):
             self._finish_sync()
-            self._sync = self._syncer.submit(_sync, os.fdatasync, self._file.fileno())
+            self._sync = self._syncer.submit(_try_sync, os.fdatasync, self._file.fileno())
             self._unsynced_bytes = 0
 
     def commit(self) -> None:
@@ -141,7 +141,7 @@ class LocalWriter:
             with suppress(OSError):
                 os.fchmod(descriptor, stat.S_IMODE(replaced.st_mode))
         self._finish_sync()
-        _sync(os.fsync, descriptor)
+        _try_sync(os.fsync, descriptor)
         if not (self._exclusive and self._link()):
             self._temporary.replace(self._path)
         self._close()
@@ -207,7 +207,7 @@ def _status(path: Path) -> os.stat_result | None:
         return None
 
 
-def _sync(sync: Callable[[int], None], descriptor: int) -> None:
+def _try_sync(sync: Callable[[int], None], descriptor: int) -> None:
     try:
         sync(descriptor)
     except OSError as error:
