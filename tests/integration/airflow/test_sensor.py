@@ -140,8 +140,8 @@ def test_sensor_reads_templates_of_any_form(context, magichour_sandbox, render, 
 
 
 def test_sensor_wait_ends_before_execution_timeout(context, submitted):
-    waiting = sensor(submitted, execution_timeout=timedelta(seconds=1))
-    with pytest.raises(AirflowSensorTimeout, match="had not ended"), airflow_alarm(1):
+    waiting = sensor(submitted, execution_timeout=timedelta(seconds=5))
+    with pytest.raises(AirflowSensorTimeout, match="had not ended"), airflow_alarm(5):
         waiting.execute(context)
 
 
