@@ -7,6 +7,7 @@ import re
 import signal
 from dataclasses import replace
 
+from breaking_dags import SENSOR_CONN_ID
 from live_airflow import LiveAirflow
 from report import PARTS, Report, Row
 from runs import CREATE, DEFERRABLE, MAPPED, Run, Starter
@@ -17,7 +18,7 @@ HELD_CREATE = {**CREATE, "hold": "after"}
 
 
 def test_jobs_survive_triggerer_kill(parts: LiveAirflow, parts_starter: Starter, report: Report) -> None:
-    sensor = parts_starter.start(SENSOR, "sensor-triggerer-killed")
+    sensor = parts_starter.start(SENSOR, SENSOR_CONN_ID)
     run = rendering(parts_starter, "triggerer-killed")
     sensor.until(lambda: len(deadlines(sensor)) == 1, "the sensor waits in the triggerer")
     killed = parts.triggerer_id()

@@ -21,6 +21,8 @@ STOPPED_INDEX = 1
 """Which of the mapped tasks stops."""
 MANY = 20
 COST = 72
+SENSOR_CONN_ID = "sensor-triggerer-killed"
+"""No template, as a sensor with one starts in a worker: the id of the only run of `breaking_sensor`."""
 
 
 class BreakableOperator(ImageToVideoOperator):
@@ -120,7 +122,7 @@ with DAG(dag_id="breaking_sensor", schedule=None, **OPTIONS):
     VideoJobSensor(
         task_id="render",
         project_id=submitted.output,
-        magichour_conn_id="{{ params.conn_id }}",
+        magichour_conn_id=SENSOR_CONN_ID,
         poke_interval=1,
         deferrable=True,
     )
