@@ -27,7 +27,13 @@ def sheet(videos, path, **options):
 def video(context, connection, tmp_path):
     """What the download of a real video returned."""
     render = ImageToVideoOperator(
-        task_id="render", image=IMAGE, end_seconds=3, model="ltx-2.3", resolution="480p", durable=False
+        task_id="render",
+        image=IMAGE,
+        end_seconds=3,
+        model="ltx-2.3",
+        resolution="480p",
+        durable=False,
+        poll_interval=0.1,
     )
     job = render.execute(context)
     return DownloadVideoOperator(task_id="d", project_id=job, path=f"{tmp_path}/videos/").execute(context)

@@ -99,8 +99,9 @@ def test_changed_image_submits_again(render, magichour_sandbox, tmp_path):
     assert len(jobs(magichour_sandbox)) == 2
 
 
-def test_unknown_outcome_fails_every_run(render, monkeypatch, magichour_sandbox, fails_for_good):
+def test_unknown_outcome_fails_every_run(render, monkeypatch, path, magichour_sandbox, fails_for_good):
     killed_inside_the_create(render, monkeypatch)
+    make_old(path)
     for _ in range(2):
         with fails_for_good("A previous attempt was interrupted at"):
             render()
