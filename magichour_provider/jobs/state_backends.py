@@ -36,6 +36,8 @@ from magichour_provider.storage.locations import (
     file_name_at,
     parse_writable,
     redact,
+    s3_error_code,
+    sync_to_disk,
 )
 
 if TYPE_CHECKING:
@@ -197,7 +199,7 @@ class FileBackend:
             try:
                 answer = client.get_object(**address)
             except Exception as error:
-                if _s3_code(error) in ("NoSuchKey", "404"):
+                if s3_error_code(error) in ("NoSuchKey", "404"):
                     return None, None
                 raise
             return answer["Body"].read(_MAX_FILE_BYTES + 1), answer["ETag"]
@@ -227,11 +229,11 @@ class FileBackend:
                 with beside.open("wb") as file:
                     file.write(content)
                     file.flush()
-                    _sync(file.fileno())
+                    sync_to_disk(file.fileno())
                 beside.replace(path)
             folder = os.open(path.parent, os.O_RDONLY)
             try:
-                _sync(folder)
+                sync_to_disk(folder)
             finally:
                 os.close(folder)
         return content
@@ -245,9 +247,9 @@ class FileBackend:
         try:
             answer = client.put_object(**address, **body, **condition)
         except Exception as error:
-            if _s3_code(error) in _CONFLICTS:
+            if s3_error_code(error) in _CONFLICTS:
                 raise self._conflict() from None
-            if _s3_code(error) not in _NO_CONDITIONS:
+            if s3_error_code(error) not in _NO_CONDITIONS:
                 raise
             self._warn_unconditional()
             if self._get()[1] != etag:
@@ -283,18 +285,3 @@ class FileBackend:
 
 
 StateBackend = TaskStateBackend | FileBackend
-
-
-def _sync(file: int) -> None:
-    """Flush to the disk. Some network shares do not offer that: EINVAL, ENOTSUP."""
-    try:
-        os.fsync(file)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-
-
-def _s3_code(error: BaseException) -> str | None:
-    """The code that Amazon's client keeps on what S3 has answered."""
-    code: str | None = getattr(error, "response", {}).get("Error", {}).get("Code")
-    return code

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import urlsplit
 
 from magichour_provider.client.pricing import IMAGE_EXTENSIONS
 from magichour_provider.exceptions import ImageError, NetworkError
@@ -125,11 +126,14 @@ def open_image(image: PathArgument, conn_id: str | None = None) -> RemoteImage |
         if address.startswith(UPLOADED_PREFIXES):
             return RemoteImage(address, address)
         if url_scheme(address) in ("http", "https"):
-            if "@" in re.split(r"[/?#]", address.split("://", 1)[1], maxsplit=1)[0]:
+            host = re.split(r"[/?#]", address.split("://", 1)[1], maxsplit=1)[0]
+            if "@" in host:
                 raise ImageError(
                     f"The URL of image {shown} contains a user name or password.",
                     remedy="Use a signed URL or upload the file. A retry cannot help before that.",
                 )
+            if not urlsplit(address).hostname or re.search(r"\s", host):
+                raise ImageError(f"The URL of image {shown} has no valid host name.")
             return RemoteImage(address, shown)
         place = parse_location(address, conn_id)
     with reading(ImageError, f"Image {shown}", place):

@@ -49,6 +49,8 @@ _WITHOUT_SLASHES = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(:/?(?!/)|//)(.*)", re.
 _KNOWN_SCHEMES = _LOCAL_SCHEMES | _WEB_SCHEMES | _OLD_SCHEMES.keys() | _EXTRAS.keys() | {"az", "memory"}
 _VERSION = re.compile(r"\?(versionId|generation|snapshot)=([^/&]+)$", re.IGNORECASE)
 _QUERY = re.compile(r"\?(?!versionId=)[\w.%-]+=", re.IGNORECASE)
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES)
+"""How file systems without a sync refuse it; others, such as EIO, mean lost bytes."""
 READ_BLOCK_BYTES = 8 << 20
 """What a store's driver fetches at a time; the default of s3fs is 50 MiB."""
 _MAX_ADDRESS_CHARS = 4096
@@ -392,6 +394,15 @@ def write_error(
         what = f"{display} cannot be written: {found.cause}."
         return DestinationError(what, consequence=consequence, remedy=found.remedy)
     return TransferError(f"{display} could not be written: {found.cause}.", consequence=consequence)
+
+
+def sync_to_disk(descriptor: int, *, data_only: bool = False) -> None:
+    """Flush a file or folder to its disk, if its file system offers that. Raises OSError for lost bytes."""
+    try:
+        os.fdatasync(descriptor) if data_only else os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def s3_error_code(error: BaseException) -> str | None:

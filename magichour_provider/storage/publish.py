@@ -19,7 +19,6 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +31,7 @@ from magichour_provider.storage.locations import (
     ObjectPath,
     s3_error_code,
     short_error,
+    sync_to_disk,
 )
 from magichour_provider.storage.targets import Target
 
@@ -44,8 +44,6 @@ _FSSPEC_BLOCK_BYTES = 8 << 20
 _SYNC_EVERY_BYTES = 64 << 20
 _ABANDONED_AFTER_SECONDS = 24 * 3600.0
 """Age of a temporary file without a writer, on file systems without locks."""
-_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES)
-"""How file systems without a sync refuse it; others, such as EIO, mean lost bytes."""
 _S3_MISSING = ("404", "NoSuchKey", "NotFound")
 _S3_TAKEN = ("PreconditionFailed", "ConditionalRequestConflict")
 _S3_NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
@@ -127,7 +125,7 @@ class LocalWriter:
         self._unsynced_bytes += len(chunk)
         if self._unsynced_bytes >= _SYNC_EVERY_BYTES and (self._sync is None or self._sync.done()):
             self._finish_sync()
-            self._sync = self._syncer.submit(_try_sync, os.fdatasync, self._file.fileno())
+            self._sync = self._syncer.submit(sync_to_disk, self._file.fileno(), data_only=True)
             self._unsynced_bytes = 0
 
     def commit(self) -> None:
@@ -141,7 +139,7 @@ class LocalWriter:
             with suppress(OSError):
                 os.fchmod(descriptor, stat.S_IMODE(replaced.st_mode))
         self._finish_sync()
-        _try_sync(os.fsync, descriptor)
+        sync_to_disk(descriptor)
         if not (self._exclusive and self._link()):
             self._temporary.replace(self._path)
         self._close()
@@ -205,14 +203,6 @@ def _status(path: Path) -> os.stat_result | None:
         return path.stat()
     except FileNotFoundError:
         return None
-
-
-def _try_sync(sync: Callable[[int], None], descriptor: int) -> None:
-    try:
-        sync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
-            raise
 
 
 # --- S3

@@ -51,6 +51,14 @@ def test_a_url_passes_unchanged_and_shows_no_signature() -> None:
 
 
 @pytest.mark.parametrize(
+    "url", ["https://exa mple/a.png", "https:///a.png", "https://?a.png", "https://[::1/a.png"]
+)
+def test_a_url_without_a_valid_host_is_refused(url: str) -> None:
+    with pytest.raises(ImageError):
+        open_image(url)
+
+
+@pytest.mark.parametrize(
     ("name", "extension"),
     [
         ("a.png", "png"),
