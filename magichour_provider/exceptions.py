@@ -281,7 +281,10 @@ class JobDeletedError(JobError):
 
     title = "The job does not exist at Magic Hour"
     default_consequence = "Its video is not available, and its credits are spent."
-    default_remedy = "Check the project id and the account; clear the submitting task to submit it again."
+    default_remedy = (
+        "Check the project id and the account. If you clear the submitting task, it submits another job, "
+        "which is charged again."
+    )
 
 
 class JobNotCompleteError(JobError):
