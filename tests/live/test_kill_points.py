@@ -151,7 +151,7 @@ def test_kill_in_create_fails_retry_with_unknown_submission(
     paid = scenario.requested - 1 + scenario.point.paid
     assert (row.ends, row.job) == ("failed, attempt 2", "unknown-reported")
     assert row.paid == row.rendered == paid
-    message = errors["SubmissionUnknownError"]
+    message = errors["AirflowFailException"]
     for part in ("12000 credits", RECOVERED_KEY, "https://magichour.ai/my-library", DAGS[scenario.mode]):
         assert part in message
     report.add(KILLED, row, place=KILLS.index(scenario))

@@ -128,3 +128,27 @@ def test_first_trigger_imports_in_a_thread():
 def test_trigger_ignores_arguments_of_a_later_version():
     _, known = VideoJobTrigger("cm0000000000000000000000x", deadline=0.0).serialize()
     assert VideoJobTrigger(**known, of_a_later_version=1).serialize()[1] == known
+
+
+def test_a_thousand_first_triggers_import_once_and_continue_one_after_another():
+    program = """
+import asyncio, gc, sys, threading
+from magichour_provider.triggers import video_job
+
+imports, steps = [], []
+real = video_job._import
+video_job._import = lambda: (imports.append(threading.current_thread()), real())
+
+async def first(number):
+    await video_job._import_async()
+    steps.append(asyncio.get_running_loop().time())
+
+async def main():
+    await asyncio.gather(*map(first, range(1000)))
+
+asyncio.run(main())
+assert len(imports) == 1 and imports[0] is not threading.main_thread(), imports
+assert gc.isenabled() and gc.get_freeze_count() > 10_000
+assert max(steps) - min(steps) > 0.5, max(steps) - min(steps)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
