@@ -26,13 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FILE_NAME = "contact-sheet.jpg"
-_DEFAULT_ASPECT = 16 / 9
-_TALLEST_ASPECT = 16 / 9
-"""Height over width of a frame, at most."""
-_JOB_KEYS = ("project_id", "name", "model", "credits_charged", "credits")
-"""What the videos of a job have in common."""
-
 
 @dataclass(frozen=True)
 class ListedVideo:
@@ -65,22 +58,67 @@ def parse_videos(videos: object, jobs: object = None) -> list[ListedVideo]:
     known = {job["project_id"]: job for job in _flatten(jobs) if _text(job, "project_id")}
     found: dict[str, ListedVideo] = {}
     for item in _flatten(videos):
-        for video in [{"path": item}] if isinstance(item, str) else _videos_in(item):
+        download = {"path": item} if isinstance(item, str) else item
+        listed = download.get("videos") or [download]
+        for each in listed if isinstance(listed, (list, tuple)) else [download]:
+            if _text(each, "path") is None:
+                raise InvalidRequestError(
+                    f"A video with the keys {', '.join(map(str, download))} has no path. Give the output of "
+                    "DownloadVideoOperator, or paths."
+                )
+            shared = ("project_id", "name", "model", "credits_charged", "credits")  # by all videos of a job
+            video = {**{key: download[key] for key in shared if key in download}, **each}
             project_id = _text(video, "project_id")
             job = known.get(project_id or "", {})
             credits = _whole(video, "credits_charged", "credits")
-            listed = ListedVideo(
-                path=video["path"],
-                project_id=project_id,
-                name=_text(video, "name") or _text(job, "name"),
-                seconds=_number(video, "duration", "end_seconds"),
-                width=_whole(video, "width"),
-                height=_whole(video, "height"),
-                credits=_whole(job, "credits_charged") if credits is None else credits,
-                model=_text(video, "model") or _text(job, "model"),
+            found.setdefault(
+                video["path"],
+                ListedVideo(
+                    path=video["path"],
+                    project_id=project_id,
+                    name=_text(video, "name") or _text(job, "name"),
+                    seconds=_number(video, "duration", "end_seconds"),
+                    width=_whole(video, "width"),
+                    height=_whole(video, "height"),
+                    credits=_whole(job, "credits_charged") if credits is None else credits,
+                    model=_text(video, "model") or _text(job, "model"),
+                ),
             )
-            found.setdefault(listed.path, listed)
     return list(found.values())
+
+
+def _flatten(value: object) -> Iterator[Any]:
+    """The paths and dicts in a value, in any depth of sequences; a text may be a rendered template."""
+    value = unrender(value)
+    if value is None:
+        return
+    if isinstance(value, (str, Mapping)):
+        yield value
+    elif isinstance(value, os.PathLike) or hasattr(value, "joinpath"):
+        yield address_of(cast("PathArgument", value))
+    elif isinstance(value, Iterable) and not isinstance(value, bytes):
+        for item in value:
+            yield from _flatten(item)
+    else:
+        what = f"{type(value).__name__} {value!r:.80} is not a video, nor a list of videos."
+        raise InvalidRequestError(what)
+
+
+def _text(values: object, key: str) -> str | None:
+    value = values.get(key) if isinstance(values, Mapping) else None
+    return value if isinstance(value, str) and value else None
+
+
+def _number(values: Mapping[str, Any], *keys: str) -> float | None:
+    for value in map(values.get, keys):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 10**7:
+            return float(value)
+    return None
+
+
+def _whole(values: Mapping[str, Any], *keys: str) -> int | None:
+    found = _number(values, *keys)
+    return None if found is None else round(found)
 
 
 def make_contact_sheet(
@@ -97,8 +135,7 @@ def make_contact_sheet(
     """Write a sheet of `videos`, at least one, and describe it.
 
     :param path: a file that ends in .jpg, .jpeg or .png, or a folder, which gets a `contact-sheet.jpg`.
-    :param path_conn_id: Airflow connection of the object store of the sheet.
-    :param videos_conn_id: that of the videos.
+    :param path_conn_id: Airflow connection of the object store of the sheet; `videos_conn_id`: of the videos.
     :param columns: videos in a row; None: as many as suit.
     :param frames: frames of each video, evenly spread from the first to the last; one is from the middle.
         Fewer for very many videos.
@@ -108,7 +145,7 @@ def make_contact_sheet(
     Raises DestinationError or TransferError for the sheet; if no video can be read, the error of the first
     one.
     """
-    target = picture_target(path, path_conn_id, folder_name=FILE_NAME)
+    target = picture_target(path, path_conn_id, folder_name="contact-sheet.jpg")
     plan = plan_sheet(len(videos), frames=frames, aspect=_usual_aspect(videos), columns=columns)
     left_out = plan.left_out
     shown = videos[: len(videos) - left_out]
@@ -122,33 +159,24 @@ def make_contact_sheet(
     cells = [_cell(video, result) for video, result in zip(shown, results, strict=True)]
     charged = {video.project_id or video.path: video.credits for video in videos}
     known = [credits for credits in charged.values() if credits is not None]
-    summary = (
-        "1 video" if len(videos) == 1 else f"{len(videos):,} videos",
-        _credits(sum(known)) if len(known) == len(charged) else None,
-        subtitle,
-    )
+    count = "1 video" if len(videos) == 1 else f"{len(videos):,} videos"
+    total = _credits(sum(known)) if len(known) == len(charged) else None
     cells = cells[: len(videos) - plan.left_out]
-    sheet = draw_sheet(cells, plan, title=title, subtitle=_joined(*summary))
+    sheet = draw_sheet(cells, plan, title=title, subtitle=_joined(count, total, subtitle))
     data = encode_picture(sheet, target)
     publish_bytes(data, target)
-    return {
-        "path": target.path,
-        "size": len(data),
-        "width": sheet.width,
-        "height": sheet.height,
-        "videos": len(videos),
-        "unreadable": len(errors),
-    }
+    summary = {"width": sheet.width, "height": sheet.height, "videos": len(videos), "unreadable": len(errors)}
+    return {"path": target.path, "size": len(data), **summary}
 
 
 def _usual_aspect(shapes: Sequence[ListedVideo | Frames]) -> float:
     """Width over height of the videos: the median of the known ones."""
     known = [shape.width / shape.height for shape in shapes if shape.width and shape.height]
-    return median(known) if known else _DEFAULT_ASPECT
+    return median(known) if known else 16 / 9
 
 
 def _read(video: ListedVideo, plan: SheetPlan, conn_id: str | None) -> Frames | MagicHourError:
-    within = plan.frame_width, round(plan.frame_width * _TALLEST_ASPECT)
+    within = plan.frame_width, round(plan.frame_width * 16 / 9)  # no frame is shown taller
     moments = [0.5] if plan.frames == 1 else [index / (plan.frames - 1) for index in range(plan.frames)]
     try:
         return read_frames(video.path, moments, within=within, conn_id=conn_id)
@@ -174,54 +202,3 @@ def _credits(number: int | None) -> str | None:
 
 def _joined(*parts: str | None) -> str:
     return SEPARATOR.join(part for part in parts if part)
-
-
-# --- reading what other tasks returned
-
-
-def _flatten(value: object) -> Iterator[Any]:
-    """The paths and dicts in a value, in any depth of sequences; a text may be a rendered template."""
-    value = unrender(value)
-    if value is None:
-        return
-    if isinstance(value, (str, Mapping)):
-        yield value
-    elif isinstance(value, os.PathLike) or hasattr(value, "joinpath"):
-        yield address_of(cast("PathArgument", value))
-    elif isinstance(value, Iterable) and not isinstance(value, bytes):
-        for item in value:
-            yield from _flatten(item)
-    else:
-        raise InvalidRequestError(
-            f"{type(value).__name__} {value!r:.80} is not a video, nor a list of videos."
-        )
-
-
-def _videos_in(download: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The videos of one result of `DownloadVideoOperator`."""
-    videos = download.get("videos") or [download]
-    for each in videos if isinstance(videos, (list, tuple)) else [download]:
-        if not isinstance(each, Mapping) or not _text(each, "path"):
-            raise InvalidRequestError(
-                f"A video with the keys {', '.join(map(str, download))} has no path. Give the output of "
-                "DownloadVideoOperator, or paths."
-            )
-        yield {**{key: download[key] for key in _JOB_KEYS if key in download}, **each}
-
-
-def _text(values: object, key: str) -> str | None:
-    value = values.get(key) if isinstance(values, Mapping) else None
-    return value if isinstance(value, str) and value else None
-
-
-def _number(values: Mapping[str, Any], *keys: str) -> float | None:
-    for key in keys:
-        value = values.get(key)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 10**7:
-            return float(value)
-    return None
-
-
-def _whole(values: Mapping[str, Any], *keys: str) -> int | None:
-    found = _number(values, *keys)
-    return None if found is None else round(found)

@@ -2,45 +2,49 @@
 
 A sheet stays within `WIDTH` x `MAX_HEIGHT` pixels for any number of videos: more columns first, then fewer
 frames of each, then the last videos are left out, and a line gives their number. All sizes are in pixels.
+
+Pillow's own font has the letters of English alone. For other letters the first font file that has them is
+taken: from the Python packages of the extra `fonts`, then from the fonts of the machine, such as Debian's
+`fonts-noto-core` and `fonts-noto-cjk`. Right-to-left scripts and those that join their letters need Pillow's
+Raqm, which its wheels contain; it loads the machine's `libfribidi`.
 """
 
 from __future__ import annotations
 
+import logging
+import re
+import unicodedata
 from bisect import bisect
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import cast
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from magichour_provider.storage.fonts import FontBook
+log = logging.getLogger(__name__)
 
 WIDTH = 1600
 MAX_HEIGHT = 4000
 MAX_FRAMES = 12
 """Of each video."""
-
-MARGIN = 56
-GAP = 36
-FRAME_GAP = 6
-HEADER = 116
-LABEL_GAP = 12
-LABEL_LINE = 28
-FOOTER = 28
-
-_CONTENT = WIDTH - 2 * MARGIN
-_MIN_CELL = 170
-_MIN_FRAME = 110
-_MAX_FRAME = 640
+MARGIN, GAP, FRAME_GAP, HEADER, FOOTER = 56, 36, 6, 116, 28
+LABEL_GAP, LABEL_LINE = 12, 28
+_MIN_CELL, _MIN_FRAME, _MAX_FRAME = 170, 110, 640
 _PAGE = 1.1
 """Height over width from which more columns are better than more rows."""
-
-_TALLEST = 9 / 16
-_WIDEST = 2.4
+_TALLEST, _WIDEST = 9 / 16, 2.4
 
 
 @dataclass(frozen=True)
 class SheetPlan:
-    """A grid of cells, one per video: a strip of frames with two lines of text below."""
+    """A grid of cells, one per video: a strip of frames with two lines of text below.
+
+    :param left_out: how many videos there is no room for.
+    """
 
     columns: int
     rows: int
@@ -48,7 +52,6 @@ class SheetPlan:
     frame_width: int
     frame_height: int
     left_out: int
-    """How many videos there is no room for."""
 
     @property
     def cell_width(self) -> int:
@@ -74,10 +77,8 @@ class SheetPlan:
     def corner(self, index: int) -> tuple[int, int]:
         """Left and top of the cell number `index`."""
         row, column = divmod(index, self.columns)
-        return (
-            MARGIN + column * (self.cell_width + GAP),
-            MARGIN + HEADER + row * (self.cell_height + GAP),
-        )
+        left, top = column * (self.cell_width + GAP), row * (self.cell_height + GAP)
+        return MARGIN + left, MARGIN + HEADER + top
 
 
 def plan_sheet(
@@ -89,15 +90,14 @@ def plan_sheet(
         would be too narrow to read.
     :param left_out: how many videos there are beside those.
     """
-    aspect = min(max(aspect, _TALLEST), _WIDEST)
-    for fewer in range(min(max(frames, 1), MAX_FRAMES), 0, -1):
+    aspect, content = min(max(aspect, _TALLEST), _WIDEST), WIDTH - 2 * MARGIN
+    for fewer in range(min(frames, MAX_FRAMES), 0, -1):
         narrowest = max(_MIN_CELL, fewer * (_MIN_FRAME + FRAME_GAP))
-        most = max(min((_CONTENT + GAP) // (narrowest + GAP), count), 1)
-        for each in range(1, most + 1) if columns is None else [min(max(columns, 1), most)]:
-            cell = (_CONTENT - (each - 1) * GAP) // each
+        most = max(min((content + GAP) // (narrowest + GAP), count), 1)
+        for each in range(1, most + 1) if columns is None else [min(columns, most)]:
+            cell = (content - (each - 1) * GAP) // each
             width = min((cell - (fewer - 1) * FRAME_GAP) // fewer, _MAX_FRAME)
-            rows = -(-max(count, 1) // each)
-            plan = SheetPlan(each, rows, fewer, width, round(width / aspect), left_out)
+            plan = SheetPlan(each, -(-count // each), fewer, width, round(width / aspect), left_out)
             if plan.height <= (MAX_HEIGHT if columns else _PAGE * plan.width):
                 return plan
     room = MAX_HEIGHT - 2 * MARGIN - HEADER - GAP - FOOTER
@@ -107,18 +107,12 @@ def plan_sheet(
 
 # --- drawing
 
-PAPER = "#fbfaf7"
-INK = "#2b2a27"
-PENCIL = "#7a776f"
-PANEL = "#ebe9e3"
-PROBLEM = "#96493a"
+PAPER, INK, PENCIL, PANEL, PROBLEM = "#fbfaf7", "#2b2a27", "#7a776f", "#ebe9e3", "#96493a"
 SEPARATOR = " · "
 """Between the parts of a line."""
-
 _TITLE, _SUBTITLE, _LABEL, _DETAIL = 40, 24, 21, 18
 _MAX_CHARS = 500
-_PROBLEM_PADDING = 18
-_PROBLEM_LINE = 25
+_PROBLEM_PADDING, _PROBLEM_LINE = 18, 25
 
 
 @dataclass(frozen=True)
@@ -165,17 +159,24 @@ class _Pen:
 
     def line(self, text: str, corner: tuple[int, int], width: int, size: int, colour: str) -> None:
         """One line; if it is too long, its last parts are left out, or its only one is cut."""
+        text = text[:_MAX_CHARS]
+        while self._width(text, size) > width and SEPARATOR in text:
+            text = text.rpartition(SEPARATOR)[0]
+        if self._width(text, size) > width:
+            ends = range(len(text))
+            fitting = bisect(ends, width, key=lambda end: self._width(f"{text[:end]}…", size))
+            text = f"{text[: fitting - 1].rstrip()}…"
         left, top = corner
         baseline = top + self.fonts.split("x", size)[0][1].getmetrics()[0]
-        for part, font in self.fonts.split(self._cut(text, width, size), size):
+        for part, font in self.fonts.split(text, size):
             self._draw.text((left, baseline), part, fill=colour, font=font, anchor="ls")
             left += round(font.getlength(part))
 
     def paragraph(self, text: str, box: tuple[int, int, int, int]) -> None:
         """A panel with as many lines as fit."""
-        self._draw.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=PANEL)
-        width = box[2] - box[0] - 2 * _PROBLEM_PADDING
-        most = max((box[3] - box[1]) // _PROBLEM_LINE - 1, 1)
+        left, top, right, bottom = box
+        self._draw.rectangle((left, top, right - 1, bottom - 1), fill=PANEL)
+        width = right - left - 2 * _PROBLEM_PADDING
         lines = [""]
         for word in text[:_MAX_CHARS].split():
             longer = f"{lines[-1]} {word}".strip()
@@ -183,21 +184,93 @@ class _Pen:
                 lines.append(word)
             else:
                 lines[-1] = longer
+        most = max((bottom - top) // _PROBLEM_LINE - 1, 1)
         if len(lines) > most:
-            lines[most - 1 :] = [" ".join(lines[most - 1 :])]
+            lines[most - 1 :] = [" ".join(lines[most - 1 :])]  # which is cut
         for number, line in enumerate(lines):
-            corner = box[0] + _PROBLEM_PADDING, box[1] + _PROBLEM_PADDING + number * _PROBLEM_LINE
+            corner = left + _PROBLEM_PADDING, top + _PROBLEM_PADDING + number * _PROBLEM_LINE
             self.line(line, corner, width, _DETAIL, PROBLEM)
 
     def _width(self, text: str, size: int) -> int:
         return round(sum(font.getlength(part) for part, font in self.fonts.split(text, size)))
 
-    def _cut(self, text: str, width: int, size: int) -> str:
-        text = text[:_MAX_CHARS]
-        while self._width(text, size) > width and SEPARATOR in text:
-            text = text.rpartition(SEPARATOR)[0]
-        if self._width(text, size) <= width:
-            return text
-        ends = range(len(text))
-        fitting = bisect(ends, width, key=lambda end: self._width(f"{text[:end]}…", size))
-        return f"{text[: fitting - 1].rstrip()}…"
+
+# --- fonts
+
+Font = ImageFont.FreeTypeFont
+
+PACKAGES = (
+    "noto_cjk_sans_otc",
+    *(f"justmytype_intl_{part}" for part in ("rtl", "south_asia", "sea", "africa")),
+)
+"""What the extra `fonts` installs: Latin, Greek, Cyrillic and East Asian letters; then the others."""
+FOLDERS = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"))
+_OWN = ""
+"""Stands for Pillow's own font in place of a file."""
+
+
+class FontBook:
+    """Splits text by the fonts that have its letters. `missing`: letters that no font has."""
+
+    def __init__(self) -> None:
+        self.missing: set[str] = set()
+
+    def split(self, text: str, pixels: int) -> list[tuple[str, Font]]:
+        """The text in parts of one font each, of this height; `?` for letters that no font has."""
+        parts: list[tuple[str, str]] = []
+        for letter in unicodedata.normalize("NFC", " ".join(text.split())):
+            before, current = parts[-1] if parts else ("", _OWN)
+            found = next((file for file in (current, *_font_files()) if _has_letter(file, letter)), None)
+            if found is None:
+                if unicodedata.category(letter) in ("Mn", "Cf"):  # an accent, or a sign without a shape
+                    continue
+                self.missing.add(letter)
+                letter, found = "?", current
+            if parts and found == current:
+                parts[-1] = before + letter, current
+            else:
+                parts.append((letter, found))
+        return [(part, _open_font(file, pixels)) for part, file in parts]
+
+    def warn(self) -> None:
+        """Log the letters that were replaced, if there are any."""
+        if self.missing:
+            log.warning(
+                "No font has the letters %s: the picture shows '?' for them. Install the extra `fonts` on "
+                "the workers, or fonts of the system, such as Debian's fonts-noto-core and fonts-noto-cjk.",
+                " ".join(sorted(self.missing))[:100],
+            )
+
+
+@cache
+def _font_files() -> tuple[str, ...]:
+    """Pillow's own font, then files: those of packages first."""
+    upright = re.compile(
+        r"(NotoSans\w*-Regular|Noto\w*Sans\w*\[[\w,]+\]|DejaVuSans|unifont\w*)\.(ttf|otf|ttc)"
+    )
+    specs = [spec for name in PACKAGES if (spec := find_spec(name)) is not None]
+    packages = [Path(place) for spec in specs for place in spec.submodule_search_locations or ()]
+    found = [_OWN]
+    for folder in (*packages, *FOLDERS):
+        found += sorted(str(path) for path in folder.rglob("*") if upright.fullmatch(path.name))
+    return tuple(found)
+
+
+@cache
+def _open_font(file: str, pixels: int) -> Font:
+    if file == _OWN:
+        return cast("Font", ImageFont.load_default(pixels))
+    font = ImageFont.truetype(file, pixels)
+    with suppress(OSError, ValueError):  # not every font has variations, nor this one
+        font.set_variation_by_name("Regular")
+    return font
+
+
+@cache
+def _has_letter(file: str, letter: str) -> bool:
+    try:
+        font = _open_font(file, 16)
+        # Each font draws this code point as its sign for letters that it lacks.
+        return letter.isspace() or bytes(font.getmask(letter)) != bytes(font.getmask("\U0010fffe"))
+    except OSError:  # the file is no font
+        return False

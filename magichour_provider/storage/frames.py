@@ -8,7 +8,7 @@ frame at most `MAX_READ_BYTES` are read.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
@@ -36,7 +36,6 @@ MAX_PIXELS = 4096 * 4096
 MAX_PACKETS = 5000
 """Frames decoded from a key frame on: three minutes at 24 fps."""
 MAX_READ_BYTES = 64 << 20
-_BLOCK_BYTES = 1 << 20
 _LIMITS = {"max_pixels": str(MAX_PIXELS)}
 
 
@@ -71,9 +70,8 @@ def read_frames(
         stream.codec_context.thread_count = 1
         images, size = [], (0, 0)
         for fraction in fractions:
-            frame = _frame_near(file, container, stream, fraction)
-            size = _display_size(frame, stream)
-            images.append(_to_image(frame, size, within))
+            image, size = _to_image(_frame_near(file, container, stream, fraction), stream, within)
+            images.append(image)
         return Frames(tuple(images), _duration_seconds(container, stream), *size)
 
 
@@ -82,49 +80,27 @@ class UnusableVideo(Exception):
 
 
 class _LimitedFile:
-    """PyAV reads through this.
+    """PyAV reads through this, at most `MAX_READ_BYTES` until `left_bytes` is set again.
 
     PyAV may treat an error of the store as the end of the video: `error` keeps it.
     """
 
     def __init__(self, handle: BinaryIO) -> None:
         self.error: Exception | None = None
-        self._handle = handle
-        self._left_bytes = MAX_READ_BYTES
-
-    def allow_more(self) -> None:
-        """Allow another `MAX_READ_BYTES`."""
-        self._left_bytes = MAX_READ_BYTES
+        self.left_bytes = MAX_READ_BYTES
+        self.seek = handle.seek  # an impossible offset comes from a damaged index, not from the store
+        self.tell = handle.tell
+        self._read = handle.read
 
     def read(self, size: int) -> bytes:
-        """The next bytes."""
-        self._left_bytes -= size
-        if self._left_bytes < 0:
+        self.left_bytes -= size
+        if self.left_bytes < 0:
             raise UnusableVideo(f"its index or one of its frames is larger than {MAX_READ_BYTES >> 20} MiB")
         try:
-            return self._handle.read(size)
+            return self._read(size)
         except Exception as error:
             self.error = error
             raise
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to an offset; an impossible one comes from a damaged index, not from the store."""
-        return self._handle.seek(offset, whence)
-
-    def tell(self) -> int:
-        """The offset of the next byte."""
-        return self._handle.tell()
-
-    def describe(self, error: Exception) -> str:
-        """Why the decoder failed."""
-        self.allow_more()
-        self.seek(0)
-        head = self.read(64)
-        if not head:
-            return "it is empty"
-        if head[4:8] != b"ftyp":
-            return f"it {describe_start(head)}"
-        return f"it is damaged, or not a video that can be decoded ({short_error(error)})"
 
 
 @contextmanager
@@ -133,21 +109,21 @@ def _open_video(video: PathArgument, conn_id: str | None) -> Iterator[_LimitedFi
     shown = redact(video)
     with reading(PictureError, f"Video {shown}"):
         place = parse_location(video, conn_id)
-    with reading(PictureError, f"Video {shown}", place), open_for_reading(place, _BLOCK_BYTES) as handle:
+    with reading(PictureError, f"Video {shown}", place), open_for_reading(place, 1 << 20) as handle:
         file = _LimitedFile(handle)
         try:
             yield file
         except Exception as error:
             if file.error is None:
-                cause = str(error) if isinstance(error, UnusableVideo) else file.describe(error)
+                cause = str(error)
+                if not isinstance(error, UnusableVideo):  # what the decoder says helps only for an mp4
+                    handle.seek(0)
+                    cause = f"it is damaged, or not a video that can be decoded ({short_error(error)})"
+                    if (head := handle.read(64))[4:8] != b"ftyp":
+                        cause = f"it {describe_start(head)}" if head else "it is empty"
                 raise PictureError(f"No picture can be made of video {shown}: {cause}.") from error
         if file.error is not None:
             raise file.error
-
-
-def _check_pixels(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise UnusableVideo(f"its frames of {width} x {height} pixels are too large")
 
 
 def _frame_near(file: _LimitedFile, container: Any, stream: Any, fraction: float) -> Any:
@@ -159,23 +135,16 @@ def _frame_near(file: _LimitedFile, container: Any, stream: Any, fraction: float
     for origin in (moment, start):  # if no frame after the moment can be decoded, one before it may be
         container.seek(origin, stream=stream)
         found = None
-        for frame in _decode(file, container, stream):
-            found = frame
-            if frame.pts is not None and frame.pts >= moment:
-                break
+        file.left_bytes = MAX_READ_BYTES
+        for packet in islice(container.demux(stream), MAX_PACKETS):
+            file.left_bytes = MAX_READ_BYTES
+            with suppress(av.error.FFmpegError):  # a damaged frame; the next one may be whole
+                for found in packet.decode():
+                    if found.pts is not None and found.pts >= moment:
+                        return found
         if found is not None:
             return found
     raise UnusableVideo("it has no frame that can be decoded")
-
-
-def _decode(file: _LimitedFile, container: Any, stream: Any) -> Iterator[Any]:
-    file.allow_more()
-    for packet in islice(container.demux(stream), MAX_PACKETS):
-        file.allow_more()
-        try:
-            yield from packet.decode()
-        except av.error.FFmpegError:  # a damaged frame; the next one may be whole
-            continue
 
 
 def _duration_seconds(container: Any, stream: Any) -> float:
@@ -184,24 +153,21 @@ def _duration_seconds(container: Any, stream: Any) -> float:
     return (container.duration or 0) / 10**6
 
 
-def _to_image(frame: Any, size: tuple[int, int], within: tuple[int, int]) -> Image.Image:
-    scale = min(within[0] / size[0], within[1] / size[1], 1)
-    width, height = (max(round(side * scale), 1) for side in size)
-    turned = _rotation_degrees(frame)
-    if turned % 180:
-        width, height = height, width
-    small = frame.reformat(width, height, format="rgb24", interpolation="LANCZOS")
-    image = cast("Image.Image", small.to_image())
-    return image.rotate(turned, expand=True) if turned else image
-
-
-def _display_size(frame: Any, stream: Any) -> tuple[int, int]:
+def _to_image(frame: Any, stream: Any, within: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
+    """The frame upright and small, and its own size as shown."""
     _check_pixels(frame.width, frame.height)
-    width = max(round(frame.width * (stream.sample_aspect_ratio or 1)), 1)
-    _check_pixels(width, frame.height)
-    return (frame.height, width) if _rotation_degrees(frame) % 180 else (width, frame.height)
+    width, height = max(round(frame.width * (stream.sample_aspect_ratio or 1)), 1), frame.height
+    _check_pixels(width, height)
+    # Counterclockwise, in quarter turns. Older PyAVs do not know it.
+    turned = round(getattr(frame, "rotation", 0) / 90) * 90 % 360
+    shown = (height, width) if turned % 180 else (width, height)
+    scale = min(within[0] / shown[0], within[1] / shown[1], 1)
+    sides = (max(round(side * scale), 1) for side in (width, height))
+    small = frame.reformat(*sides, format="rgb24", interpolation="LANCZOS")
+    image = cast("Image.Image", small.to_image())
+    return image.rotate(turned, expand=True) if turned else image, shown
 
 
-def _rotation_degrees(frame: Any) -> int:
-    """Counterclockwise, in quarter turns. Older PyAVs do not know it."""
-    return round(getattr(frame, "rotation", 0) / 90) * 90 % 360
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise UnusableVideo(f"its frames of {width} x {height} pixels are too large")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from magichour_provider.exceptions import InvalidRequestError, PictureError
@@ -30,13 +30,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MIDDLE = 0.5
-"""The first frame is the image, which is known; the middle shows what became of it."""
 LONGEST_SIDE_PIXELS = 1280
 JPEG_QUALITY = 85
 """More is not visible; a frame of 720p has some 150 kB."""
 _CONSEQUENCE = "The videos are untouched, and no credits were spent."
-_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 
 
 def require_pictures() -> None:
@@ -75,7 +72,8 @@ def make_poster(
     if at is not None and not 0 <= at <= 1:
         raise InvalidRequestError(f"at={at!r} is not a fraction of the video, from 0 to 1.", consequence="")
     target = picture_target(poster_path(video) if path is None else path, conn_id)
-    fraction = MIDDLE if at is None else at
+    # The first frame is the image, which is known; the middle shows what became of it.
+    fraction = 0.5 if at is None else at
     size = (LONGEST_SIDE_PIXELS, LONGEST_SIDE_PIXELS)
     frames = read_frames(video, [fraction], within=size, conn_id=conn_id)
     publish_bytes(encode_picture(frames.images[0], target), target)
@@ -108,7 +106,7 @@ def picture_target(
             is_folder = address_of(path).endswith("/") or "." not in file_name_at(place)
             if is_folder or (isinstance(place, Path) and place.is_dir()):
                 place = join(place, folder_name)
-        if _suffix(place) not in _FORMATS:
+        if _suffix(place) not in (".jpg", ".jpeg", ".png"):
             raise LocationError("its name does not end in .jpg or .png (a folder ends with a slash)")  # noqa: TRY301
         return Target.from_location(place, consequence=_CONSEQUENCE)
     except Exception as error:
@@ -118,7 +116,7 @@ def picture_target(
 def encode_picture(picture: Image.Image, target: Target) -> bytes:
     """The picture as JPEG or PNG, by the target's name."""
     buffer = io.BytesIO()
-    if _FORMATS[_suffix(target.place)] == "PNG":
+    if _suffix(target.place) == ".png":
         picture.save(buffer, "PNG", optimize=True)
     else:
         picture.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True, progressive=True)
@@ -126,5 +124,4 @@ def encode_picture(picture: Image.Image, target: Target) -> bytes:
 
 
 def _suffix(place: Location) -> str:
-    stem, dot, extension = file_name_at(place).rpartition(".")
-    return dot + extension.lower() if stem else ""
+    return PurePosixPath(file_name_at(place)).suffix.lower()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import (
@@ -15,8 +15,6 @@ from airflow.api_fastapi.core_api.security import GetUserDep
 from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
 from fastapi import Depends
-
-_READ: Final = "GET"
 
 
 @dataclass(frozen=True)
@@ -30,20 +28,20 @@ class CurrentUser:
         details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
         manager = get_auth_manager()
         return all(
-            manager.is_authorized_dag(method=_READ, access_entity=entity, details=details, user=self.user)
+            manager.is_authorized_dag(method="GET", access_entity=entity, details=details, user=self.user)
             for entity in (DagAccessEntity.TASK_INSTANCE, DagAccessEntity.XCOM)
         )
 
     def readable_dag_ids(self, dag_ids: set[str]) -> set[str]:
         """The part of `dag_ids` that the user may read."""
-        readable = get_auth_manager().get_authorized_dag_ids(user=self.user, method=_READ) & dag_ids
+        readable = get_auth_manager().get_authorized_dag_ids(user=self.user, method="GET") & dag_ids
         return {dag_id for dag_id in readable if self.may_read(dag_id)}
 
     def may_read_connection(self, conn_id: str) -> bool:
         """Whether the user may read a connection."""
         details = ConnectionDetails(conn_id=conn_id, team_name=Connection.get_team_name(conn_id))
         return bool(
-            get_auth_manager().is_authorized_connection(method=_READ, details=details, user=self.user)
+            get_auth_manager().is_authorized_connection(method="GET", details=details, user=self.user)
         )
 
 

@@ -29,12 +29,11 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from magichour_provider import __version__
 from magichour_provider.ui import media, queries
 from magichour_provider.ui.access import CurrentUser, CurrentUserDep
-from magichour_provider.ui.filters import FILTERS
 from magichour_provider.ui.gallery import build_gallery
 from magichour_provider.ui.media_files import MediaError, MediaUnavailableError
 from magichour_provider.ui.queries import TaskRow
 from magichour_provider.ui.task_page import build_task_page
-from magichour_provider.ui.view_models import TaskKey
+from magichour_provider.ui.view_models import FILTERS, TaskKey
 
 log = logging.getLogger(__name__)
 
@@ -50,22 +49,15 @@ _TITLES = {
 }
 _NOT_FOUND = "There is no such task, or you may not read the tasks and XComs of its Dag in Airflow."
 _INVALID_ADDRESS = "A part of the address is missing or invalid."
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'{media}; "
-    "connect-src 'self'; form-action 'self'; frame-ancestors 'self'; base-uri 'none'"
-)
 _HEADERS = {
     "Cache-Control": "private, no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 
+_loader = PackageLoader("magichour_provider.ui")
 _templates = Environment(
-    loader=PackageLoader("magichour_provider.ui"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
+    loader=_loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
 _templates.filters.update(FILTERS)
 
@@ -132,9 +124,8 @@ def _gallery(
 
 def _balances(request: Request, user: CurrentUserDep) -> Response:
     with create_session() as session:
-        stored = queries.get_connection_ids(session)
-    conn_ids = sorted(stored | media.connection_ids_in_environment())
-    readable = [conn_id for conn_id in conn_ids if user.may_read_connection(conn_id)]
+        conn_ids = queries.get_connection_ids(session)
+    readable = [conn_id for conn_id in sorted(conn_ids) if user.may_read_connection(conn_id)]
     return _page(request, "balances.html", balances=[media.get_balance(conn_id) for conn_id in readable])
 
 
@@ -192,17 +183,15 @@ def _error_page(request: Request, error: Exception) -> Response:
 
 
 def _page(
-    request: Request,
-    template: str,
-    *,
-    status_code: int = 200,
-    media_origin: str | None = None,
-    **values: Any,
+    request: Request, template: str, *, status_code: int = 200, media_origin: str | None = None, **values: Any
 ) -> HTMLResponse:
     root = str(request.scope.get("root_path", "")).rstrip("/")
-    text = _templates.get_template(template).render(
-        root=root, airflow=root.rpartition("/")[0] + "/", version=__version__, **values
+    values |= {"root": root, "airflow": root.rpartition("/")[0] + "/", "version": __version__}
+    text = _templates.get_template(template).render(**values)
+    policy = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        f"media-src 'self'{f' {media_origin}' if media_origin else ''}; connect-src 'self'; "
+        "form-action 'self'; frame-ancestors 'self'; base-uri 'none'"
     )
-    policy = _POLICY.format(media=f" {media_origin}" if media_origin else "")
     content = text.encode("utf-8", "backslashreplace")  # a name in an XCom may be of bytes that are not UTF-8
     return HTMLResponse(content, status_code, {**_HEADERS, "Content-Security-Policy": policy})

@@ -1,9 +1,10 @@
-"""The page of all videos: the latest ones of the Dags that the user may read, and their credits."""
+"""The page of all videos: the latest ones of readable Dags, with a chart of their credits."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlencode
@@ -11,15 +12,17 @@ from urllib.parse import unquote, urlencode
 from sqlalchemy.orm import Session
 
 from magichour_provider.storage.locations import redact, url_scheme
-from magichour_provider.ui import chart, media, queries
+from magichour_provider.ui import media, queries
 from magichour_provider.ui.queries import FAILED, IN_PROGRESS, STATES, TaskRow, as_integer, as_number, as_text
 from magichour_provider.ui.task_page import explain
-from magichour_provider.ui.view_models import Card, Gallery
+from magichour_provider.ui.view_models import Bar, Card, Charge, Chart, Gallery
 
+CHART_DAYS = 30
 _TASKS_PER_PAGE = 72
 """About three for each video."""
 _MAX_JOBS = 20_000
-_CHART_IS_CUT = f"The chart counts only the latest {_MAX_JOBS:,} jobs."
+_MAX_SERIES = 7
+_GRID_LINES = 4
 _NOT_SHOWN = (
     "The gallery shows downloaded videos only if they are below a folder of [magichour] ui_video_roots. None "
     "of these is. The page of each task plays the video if Magic Hour still has it."
@@ -46,9 +49,10 @@ def build_gallery(
     cards = [_card(group) for group in shown]
     now = datetime.now(timezone.utc)
     # All readable Dags are read: a job counts for the Dag that paid, and others may have returned it, too.
-    charges, is_cut = queries.get_charges(session, readable, chart.first_moment(now), limit=_MAX_JOBS)
+    charges, is_cut = queries.get_charges(session, readable, first_moment(now), limit=_MAX_JOBS)
     filters = {name: value for name, value in (("dag_id", dag_id), ("state", state)) if value}
     are_hidden = any(map(media.download_task, shown)) and not any(card.player for card in cards)
+    notes = ((f"The chart counts only the latest {_MAX_JOBS:,} jobs.", is_cut), (_NOT_SHOWN, are_hidden))
     last = rows[-1].updated_at if len(rows) == _TASKS_PER_PAGE else None
     return Gallery(
         cards=tuple(cards),
@@ -56,10 +60,10 @@ def build_gallery(
         states=tuple(STATES),
         dag_id=dag_id,
         state=state,
-        chart=chart.draw((charge for charge in charges if charge.dag_id in dag_ids), now.date()),
+        chart=draw_chart((charge for charge in charges if charge.dag_id in dag_ids), now.date()),
         older=None if last is None else "?" + urlencode({**filters, "before": last.isoformat()}),
         newest=None if before is None else "?" + urlencode(filters),
-        notes=(*([_CHART_IS_CUT] if is_cut else []), *([_NOT_SHOWN] if are_hidden else [])),
+        notes=tuple(note for note, is_shown in notes if is_shown),
     )
 
 
@@ -91,32 +95,95 @@ def _main_task(group: Sequence[TaskRow]) -> TaskRow:
 
 def _card(group: Sequence[TaskRow]) -> Card:
     row, download = _main_task(group), media.download_task(group)
+    name, image = (
+        next(filter(None, (member.field(field) for member in group)), None) for field in ("name", "image")
+    )
+    file_name = PurePosixPath(redact(image)).name if image else ""
+    if image and url_scheme(image) in ("http", "https"):
+        file_name = unquote(file_name)
     values: dict[str, Any] = {}
     for member in reversed(group):
         written = {**member.result, **member.failure}
         values |= {name: value for name, value in written.items() if value is not None}
     return Card(
         key=row.key,
-        title=_title(group),
+        title=name or file_name or group[-1].key.task_id,
         state=row.state,
         updated_at=group[0].updated_at,
         credits_charged=as_integer(values.get("credits_charged")),
         model=as_text(values.get("model")),
         resolution=as_text(values.get("resolution")),
         duration=as_number(values.get("duration")) or as_number(values.get("end_seconds")),
-        player=media.file_player(download) if download and media.may_be_shown(download) else None,
+        player=media.file_player(download) if download else None,
         failure=explain(row.failure).title if row.state in STATES[FAILED] else None,
     )
 
 
-def _title(group: Sequence[TaskRow]) -> str:
-    name = next(filter(None, (row.field("name") for row in group)), None)
-    image = next(filter(None, (row.field("image") for row in group)), None)
-    file_name = PurePosixPath(redact(image)).name if image else ""
-    if image and url_scheme(image) in ("http", "https"):
-        file_name = unquote(file_name)
-    return name or file_name or group[-1].key.task_id
-
-
 def _updated_at(row: TaskRow) -> datetime:
     return row.updated_at or datetime.min.replace(tzinfo=timezone.utc)
+
+
+# The chart
+
+
+def first_moment(now: datetime) -> datetime:
+    """Midnight (UTC) of the chart's first day."""
+    return datetime.combine(now.date() - timedelta(days=CHART_DAYS - 1), datetime.min.time(), timezone.utc)
+
+
+def draw_chart(charges: Iterable[Charge], today: date) -> Chart | None:
+    """The credits of the `CHART_DAYS` days up to today as stacked bars; None if there are none."""
+    days = [today - timedelta(days=ago) for ago in reversed(range(CHART_DAYS))]
+    dated = [(charge.at.astimezone(timezone.utc).date(), charge) for charge in charges if charge.credits]
+    dated = [(day, charge) for day, charge in dated if day in days]
+    if not dated:
+        return None
+    sums: Counter[str] = Counter()
+    for _, charge in dated:
+        sums[charge.dag_id] += charge.credits
+    names = [name for name, _ in sums.most_common()]
+    series = names if len(names) <= _MAX_SERIES else [*names[: _MAX_SERIES - 1], "all others"]
+    by_day: dict[date, Counter[str]] = defaultdict(Counter)
+    for day, charge in dated:
+        by_day[day][charge.dag_id if charge.dag_id in series else series[-1]] += charge.credits
+    totals = tuple(sum(by_day[day][name] for day in days) for name in series)
+
+    top = _round_up(max(sum(by_day[day].values()) for day in days))
+    width, height, left, above, below = 960.0, 240.0, 56.0, 22.0, 28.0
+    step = (width - left) / len(days)
+
+    def y(credits_charged: float) -> float:
+        return round(above + (height - above - below) * (1 - credits_charged / top), 2)
+
+    bars, labels = [], []
+    for place, day in enumerate(days):
+        stacked = 0
+        for number, name in enumerate(series):
+            charged, bottom = by_day[day][name], y(stacked)
+            if charged:
+                stacked += charged
+                size = round(step * 0.75, 2), round(bottom - y(stacked), 2)
+                title = f"{day.isoformat()}: {name}, {charged:,} credits"
+                bars.append(Bar(round(left + step * (place + 0.125), 2), y(stacked), *size, number, title))
+        if (len(days) - 1 - place) % 3 == 0:  # today has a label
+            labels.append((round(left + step * (place + 0.5), 2), f"{day:%b} {day.day}"))
+    return Chart(
+        width=width,
+        height=height,
+        bars=tuple(bars),
+        series=tuple(series),
+        totals=totals,
+        grid=tuple((y(line), f"{line:,}") for line in range(0, top + 1, top // _GRID_LINES)),
+        labels=tuple(labels),
+        table=tuple((day, by_day[day]) for day in reversed(days) if by_day[day]),
+        total=sum(totals),
+        days=CHART_DAYS,
+    )
+
+
+def _round_up(highest: int) -> int:
+    """The next round number whose quarters are round, too."""
+    magnitude = int(10 ** (len(str(max(highest, 4))) - 1))
+    round_numbers = (tenths * magnitude for tenths in (12, 16, 20, 40, 60, 80, 100, 120))
+    quartered = (number // 10 for number in round_numbers if number % (10 * _GRID_LINES) == 0)
+    return next(number for number in quartered if number >= highest)

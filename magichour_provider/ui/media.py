@@ -5,18 +5,16 @@ Keys and signed links stay in this process. A link leaves it only as the target 
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 from typing import Any, Final, ParamSpec, TypeVar
 from urllib.parse import quote
 
-from airflow.secrets.environment_variables import EnvironmentVariablesBackend
 from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 from starlette.requests import Request
@@ -33,20 +31,19 @@ from magichour_provider.exceptions import (
     NotFoundError,
 )
 from magichour_provider.hooks.connection import settings_from_connection
-from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
-from magichour_provider.storage.locations import redact
+from magichour_provider.storage.locations import file_name_at, redact
 from magichour_provider.ui.media_files import (
+    AllowedFile,
     MediaError,
     MediaRefusedError,
-    MediaRoot,
     OpenFile,
     authorize,
     open_media,
     parse_roots,
 )
-from magichour_provider.ui.queries import TaskRow, as_integer, as_number, as_text
-from magichour_provider.ui.view_models import Balance, MediaInfo, Player
+from magichour_provider.ui.queries import TaskRow, as_text
+from magichour_provider.ui.view_models import Balance, Player
 from magichour_provider.version_compat import AirflowNotFoundException, BaseHook, conf
 
 P = ParamSpec("P")
@@ -58,15 +55,6 @@ STATUS_SECONDS, BALANCE_SECONDS, LINK_SECONDS, ERROR_SECONDS = 3.0, 60.0, 60.0, 
 """How long an answer of Magic Hour, and an error instead of one, is used again."""
 _TIMEOUT_SECONDS = 10.0
 _MAX_ENTRIES = 2000
-_ENV_PREFIX = "AIRFLOW_CONN_"
-_ONE_RANGE = re.compile(r"bytes=([0-9]{0,99})-([0-9]{0,99})", re.IGNORECASE)
-_ORIGIN = re.compile(
-    r"(https?://)(?:[^/?#@\\]*@)?((?:[A-Za-z0-9_-][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)(?=[/?#]|$)"
-)
-
-
-# Threads
-
 
 _limiter: RunVar[CapacityLimiter] = RunVar("magichour_ui_threads")
 
@@ -81,13 +69,6 @@ async def run_in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwa
         limiter = CapacityLimiter(MAX_THREADS)
         _limiter.set(limiter)
     return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=limiter)
-
-
-async def _iterate_in_threads(blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """The blocks, each read in one of the pages' threads. Between two blocks no thread is held."""
-    end: Any = None
-    while (block := await run_in_thread(next, blocks, end)) is not end:
-        yield block
 
 
 # Magic Hour
@@ -166,19 +147,7 @@ def get_fresh_link(rows: Sequence[TaskRow]) -> str:
         raise MediaRefusedError(error.what) from None  # its remedy is for a task
 
 
-def connection_ids_in_environment() -> set[str]:
-    """The connections of type `magichour` in environment variables. A secrets backend cannot list its own."""
-    found = set()
-    for name in (name for name in os.environ if name.startswith(_ENV_PREFIX)):
-        conn_id = name.removeprefix(_ENV_PREFIX).lower()
-        with suppress(Exception):  # an invalid connection of any type
-            connection = EnvironmentVariablesBackend().get_connection(conn_id)
-            if connection is not None and connection.conn_type == MagicHourHook.conn_type:
-                found.add(conn_id)
-    return found
-
-
-_cached_client = lru_cache(maxsize=16)(MagicHourClient.from_settings)
+_client_of = lru_cache(maxsize=16)(MagicHourClient.from_settings)
 
 
 def _client(conn_id: str) -> MagicHourClient:
@@ -187,7 +156,7 @@ def _client(conn_id: str) -> MagicHourClient:
     except AirflowNotFoundException:
         raise ConfigurationError(f"Connection {conn_id!r} is not defined.") from None
     settings = settings_from_connection(connection)
-    return _cached_client(replace(settings, timeout=min(settings.timeout, _TIMEOUT_SECONDS), max_attempts=1))
+    return _client_of(replace(settings, timeout=min(settings.timeout, _TIMEOUT_SECONDS), max_attempts=1))
 
 
 # The video of a job
@@ -209,33 +178,28 @@ def open_file(row: TaskRow, *, poster: bool = False) -> OpenFile:
     path = as_text(picture) if poster else row.video_path
     if path is None:
         raise MediaRefusedError(f"This task has written no {'poster' if poster else 'video'}.")
-    return open_media(
-        path,
-        dag_id=row.key.dag_id,
-        rendered_path=row.field("path"),
-        roots=_roots(),
-        kind="poster" if poster else "video",
-    )
+    return open_media(_authorize(row, path), "poster" if poster else "video")
 
 
-def may_be_shown(row: TaskRow) -> bool:
-    """Whether a downloaded video is below the roots. The file is not opened."""
+def file_player(row: TaskRow) -> Player | None:
+    """The player of a downloaded video; None if it is not below the roots. The file is not opened."""
     try:
-        authorize(
-            row.video_path or "",
-            dag_id=row.key.dag_id,
-            rendered_path=row.field("path"),
-            roots=_roots(),
-        )
+        _authorize(row, row.video_path or "")
     except MediaError:
-        return False
-    return True
-
-
-def file_player(row: TaskRow) -> Player:
-    """The player of a downloaded video."""
+        return None
     poster = f"poster?{row.key.query}" if row.result.get("poster") else None
     return Player(f"video?{row.key.query}", poster, path=redact(row.video_path or ""))
+
+
+def _authorize(row: TaskRow, path: str) -> AllowedFile:
+    try:
+        roots = _parse_roots_once(str(conf.get("magichour", "ui_video_roots", fallback="") or ""))
+    except ConfigurationError as error:
+        raise MediaRefusedError(str(error)) from None
+    return authorize(path, dag_id=row.key.dag_id, rendered_path=row.field("path"), roots=roots)
+
+
+_parse_roots_once = cache(parse_roots)
 
 
 def is_playable(project: VideoProject) -> bool:
@@ -248,32 +212,12 @@ def link_origin(project: VideoProject) -> str | None:
 
     None for a host that could be read as more of the policy.
     """
-    found = _ORIGIN.match(project.downloads[0].url.get_secret_value())
-    return found[1] + found[2] if found else None
-
-
-def describe_file(row: TaskRow) -> MediaInfo:
-    """What the task returned about its file."""
-    result = row.result
-    return MediaInfo(
-        path=redact(str(result["path"])),
-        size=as_integer(result.get("size")),
-        sha256=as_text(result.get("sha256")),
-        width=as_integer(result.get("width")),
-        height=as_integer(result.get("height")),
-        fps=as_number(result.get("fps")),
-        duration=as_number(result.get("duration")),
+    origin = (
+        r"(https?://)(?:[^/?#@\\]*@)?"
+        r"((?:[A-Za-z0-9_-][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)(?=[/?#]|$)"
     )
-
-
-def _roots() -> tuple[MediaRoot, ...]:
-    try:
-        return _parse_roots_once(str(conf.get("magichour", "ui_video_roots", fallback="") or ""))
-    except ConfigurationError as error:
-        raise MediaRefusedError(str(error)) from None
-
-
-_parse_roots_once = cache(parse_roots)
+    found = re.match(origin, project.downloads[0].url.get_secret_value())
+    return found[1] + found[2] if found else None
 
 
 # The file as an HTTP response
@@ -286,14 +230,18 @@ class _FileResponse(StreamingResponse):
     """
 
     def __init__(self, file: OpenFile, part: range, status_code: int, headers: dict[str, str]) -> None:
-        super().__init__(_iterate_in_threads(file.read(part.start, part.stop)), status_code, headers)
+        blocks = file.read(part.start, part.stop)
+
+        async def read() -> AsyncIterator[bytes]:
+            while block := await run_in_thread(next, blocks, b""):  # between two blocks no thread is held
+                yield block
+
+        super().__init__(read(), status_code, headers)
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
+        with self._file.handle:
             await super().__call__(scope, receive, send)
-        finally:
-            self._file.close()
 
 
 def respond(file: OpenFile, request: Request) -> Response:
@@ -307,35 +255,35 @@ def respond(file: OpenFile, request: Request) -> Response:
         "Accept-Ranges": "bytes",
         "ETag": file.etag,
         "Cache-Control": "private, no-cache",
-        "Content-Disposition": f"inline; filename*=UTF-8''{quote(file.name, safe='')}",
+        "Content-Disposition": f"inline; filename*=UTF-8''{quote(file_name_at(file.location), safe='')}",
         "X-Content-Type-Options": "nosniff",
     }
     if "gzip" in asked.get("accept-encoding", ""):
         # Airflow's compression skips a response with an encoding; a compressed range would be wrong.
         headers["Content-Encoding"] = "identity"
+    status, part = 200, range(size)
     known = [tag.strip().removeprefix("W/") for tag in asked.get("if-none-match", "").split(",")]
     if file.etag in known or known == ["*"]:
-        file.close()
-        return Response(status_code=304, headers=headers)
-    whole = {**headers, "Content-Length": str(size), "Content-Type": file.media_type}
-    if request.method == "HEAD":
-        file.close()
-        return Response(status_code=200, headers=whole)
-    is_same = asked.get("if-range") in (None, file.etag)
-    part = parse_range(asked.get("range", ""), size) if is_same else None
-    if part is None:
-        return _FileResponse(file, range(size), 200, whole)
-    if not part:
-        file.close()
-        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"})
-    content_range = f"bytes {part.start}-{part.stop - 1}/{size}"
-    partial_headers = {**whole, "Content-Length": str(len(part)), "Content-Range": content_range}
-    return _FileResponse(file, part, 206, partial_headers)
+        status, part = 304, range(0)
+    elif request.method == "GET" and asked.get("if-range") in (None, file.etag):
+        wanted = parse_range(asked.get("range", ""), size)
+        if wanted is not None:
+            status, part = (206, wanted) if wanted else (416, wanted)
+    if part:
+        headers |= {"Content-Length": str(len(part)), "Content-Type": file.media_type}
+    if status == 206:
+        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+    elif status == 416:
+        headers["Content-Range"] = f"bytes */{size}"
+    if part and request.method == "GET":
+        return _FileResponse(file, part, status, headers)
+    file.handle.close()
+    return Response(status_code=status, headers=headers)
 
 
 def parse_range(header: str, size: int) -> range | None:
     """The bytes of a Range header in a file of `size` bytes: None to ignore it, empty for a 416."""
-    match = _ONE_RANGE.fullmatch(header.strip())
+    match = re.fullmatch("bytes=([0-9]{0,99})-([0-9]{0,99})", header.strip(), re.IGNORECASE)
     if match is None or match[1] == match[2] == "":
         return None
     if match[1] == "":

@@ -13,7 +13,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,11 +40,8 @@ LOCAL_BLOCK_BYTES = 1 << 20
 STORE_BLOCK_BYTES = 4 << 20
 """Bytes of one request to an object store: most videos need one to five, and a seek wastes little."""
 
-_HEAD_BYTES = 12
 _VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created")
 """The names that drivers of object stores give to the version and the time of an object."""
-_MEDIA_TYPES: dict[Kind, str] = {"video": "video/mp4", "poster": "image/jpeg"}
-_SAFE_DAG_ID = re.compile(r"[\w.-]+")
 _NOT_DOWN = frozenset({"", ".", ".."})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -93,7 +90,7 @@ class MediaRoot:
 
         This is a comparison of texts: `path` must begin as the root does, and then only go down.
         """
-        if self.is_per_dag and (_SAFE_DAG_ID.fullmatch(dag_id) is None or dag_id in _NOT_DOWN):
+        if self.is_per_dag and (re.fullmatch(r"[\w.-]+", dag_id) is None or dag_id in _NOT_DOWN):
             return None
         root = _as_text(self.location)
         folder = root.replace(DAG_ID, dag_id)
@@ -111,6 +108,37 @@ class MediaRoot:
 def parse_roots(setting: str) -> tuple[MediaRoot, ...]:
     """Read the setting: comma-separated folders and object storage URLs. Raises ConfigurationError."""
     return tuple(_parse_root(entry.strip()) for entry in setting.split(",") if entry.strip())
+
+
+def _parse_root(entry: str) -> MediaRoot:
+    def reject(reason: str) -> NoReturn:
+        what = f"{SETTING} cannot be used: {redact(entry)!r}: {reason}."
+        raise ConfigurationError(what, consequence="", remedy="Correct the setting.")
+
+    if re.search(r"[{}]", entry.replace(DAG_ID, "")):
+        reject(f"the only placeholder is {DAG_ID}")
+    try:
+        location = parse_location(entry)
+    except LocationError as error:
+        reject(str(error))
+    if isinstance(location, ObjectPath):
+        if re.search(r"[@{}]", location.conn_id or ""):
+            reject("the part before the '@' must be the id of an Airflow connection")
+        if location.has_version:
+            reject("it must name no version of an object")
+        location = replace(location, url=location.url.removesuffix("/"))
+        parts = location.url.partition("://")[2].split("/")
+    elif url_scheme(entry) is None and not entry.startswith("/"):
+        reject("it must be absolute")
+    else:
+        parts = str(location).lstrip("/").split("/")
+    if not parts[0]:
+        reject("it must name a folder, or a bucket")
+    if DAG_ID in parts[0]:
+        reject(f"{DAG_ID} must be below a folder, or in a bucket, that the setting itself names")
+    if _CONTROL.search(entry) or not _NOT_DOWN.isdisjoint(parts):
+        reject("it must have no '.', '..' or empty parts")
+    return MediaRoot(location)
 
 
 def authorize(
@@ -162,36 +190,6 @@ def _confirms(rendered_path: str, path: str) -> bool:
     return re.fullmatch(f"{re.escape(stem)}(-[0-9]+)?{ending}", name) is not None
 
 
-def _parse_root(entry: str) -> MediaRoot:
-    def reject(reason: str) -> NoReturn:
-        what = f"{SETTING} cannot be used: {redact(entry)!r}: {reason}."
-        raise ConfigurationError(what, consequence="", remedy="Correct the setting.")
-
-    if re.search(r"[{}]", entry.replace(DAG_ID, "")):
-        reject(f"the only placeholder is {DAG_ID}")
-    try:
-        location = parse_location(entry)
-    except LocationError as error:
-        reject(str(error))
-    if isinstance(location, ObjectPath):
-        if re.search(r"[@{}]", location.conn_id or ""):
-            reject("the part before the '@' must be the id of an Airflow connection")
-        if location.has_version:
-            reject("it must name no version of an object")
-        location = replace(location, url=location.url.removesuffix("/"))
-    elif url_scheme(entry) is None and not entry.startswith("/"):
-        reject("it must be absolute")
-    text = _as_text(location)
-    parts = (text.partition("://")[2] if isinstance(location, ObjectPath) else text.lstrip("/")).split("/")
-    if not parts[0]:
-        reject("it must name a folder, or a bucket")
-    if DAG_ID in parts[0]:
-        reject(f"{DAG_ID} must be below a folder, or in a bucket, that the setting itself names")
-    if _CONTROL.search(entry) or not _NOT_DOWN.isdisjoint(parts):
-        reject("it must have no '.', '..' or empty parts")
-    return MediaRoot(location)
-
-
 def _as_text(location: Location) -> str:
     return str(location) if isinstance(location, Path) else location.url
 
@@ -201,73 +199,74 @@ def _as_text(location: Location) -> str:
 
 @dataclass(frozen=True)
 class OpenFile:
-    """An open file, to be read once or closed.
+    """An open file, to be read once or closed; its size in bytes.
 
-    :param name: the file's name.
-    :param size: in bytes.
     :param etag: strong and quoted, as HTTP writes it.
-    :param close: closes the file, which may be closed already.
     """
 
-    name: str
+    location: Location = field(repr=False)
     size: int
     etag: str
     media_type: str
     block_bytes: int
-    close: Callable[[], None] = field(repr=False)
-    _fetch: Callable[[int, int], bytes] = field(repr=False)
-    _location: Location = field(repr=False)
+    handle: Any = field(repr=False)
 
     def read(self, start: int, end: int) -> Iterator[bytes]:
         """The bytes from `start` up to `end`, exclusive, in blocks. Closes the file.
 
         Raises MediaError if they cannot be read.
         """
-        try:
+        with self.handle:
             while start < end:
                 try:
-                    block = self._fetch(start, min(end, start + self.block_bytes))
+                    self.handle.seek(start)
+                    block = bytes(self.handle.read(min(end - start, self.block_bytes)))
                 except Exception as error:
-                    raise _media_error(error, self._location) from None
+                    raise _media_error(error, self.location) from None
                 if not block:
                     raise MediaUnavailableError("The file became shorter while it was read.")
                 start += len(block)
                 yield block
-        finally:
-            self.close()
 
 
-def open_media(
-    path: str,
-    *,
-    dag_id: str,
-    rendered_path: str | None,
-    roots: Iterable[MediaRoot],
-    kind: Kind = "video",
-) -> OpenFile:
-    """Open the video or the poster at `path`, as `authorize` allows it. Blocks.
+def open_media(file: AllowedFile, kind: Kind = "video") -> OpenFile:
+    """Open a video or a poster. Blocks.
 
     Raises MediaRefusedError, or MediaUnavailableError if it cannot be read now.
     """
-    file = authorize(path, dag_id=dag_id, rendered_path=rendered_path, roots=roots)
+    location = file.location
     with ExitStack() as stack:
         try:
-            if isinstance(file.location, Path):
-                opened = _open_local(file.location, file, kind, stack)
+            if isinstance(location, Path):
+                handle: Any = stack.enter_context(_open_below(file, location))
+                status, block_bytes = os.fstat(handle.fileno()), LOCAL_BLOCK_BYTES
+                size, version = status.st_size, (status.st_size, status.st_mtime_ns)
             else:
-                opened = _open_object(file.location, kind, stack)
-            head = opened._fetch(0, _HEAD_BYTES)
+                filesystem, path = location.connect()
+                # Without a cache, each read is one request for just its bytes. If the driver can, it asks for
+                # the version of the object that it opened.
+                block_bytes = STORE_BLOCK_BYTES
+                handle = filesystem.open(path, "rb", block_size=block_bytes, cache_type="none")
+                stack.enter_context(handle)
+                # The driver has asked the store on opening; this saves a second request.
+                details = getattr(handle, "details", None) or filesystem.info(path)
+                if details.get("type") != "file":
+                    raise MediaRefusedError("This is no regular file.")  # noqa: TRY301
+                size, version = int(details["size"]), (details["size"], *map(details.get, _VERSION_KEYS))
+            head = handle.read(12)
         except MediaError:
             raise
         except Exception as error:
-            raise _media_error(error, file.location) from None
+            raise _media_error(error, location) from None
         if not (head[4:8] == b"ftyp" if kind == "video" else head.startswith(b"\xff\xd8\xff")):
             raise MediaRefusedError(
                 f"The file is no {'mp4' if kind == 'video' else 'JPEG'}. Nothing else is shown from the "
                 f"folders of {SETTING}."
             )
         stack.pop_all()
-    return opened
+    etag = f'"{hashlib.sha256(repr(version).encode()).hexdigest()[:32]}"'
+    media_type = "video/mp4" if kind == "video" else "image/jpeg"
+    return OpenFile(location, size, etag, media_type, block_bytes, handle)
 
 
 def _media_error(error: Exception, location: Location) -> MediaError:
@@ -276,32 +275,13 @@ def _media_error(error: Exception, location: Location) -> MediaError:
     return kind(f"Airflow's API server cannot read the file: {diagnosis.cause}.")
 
 
-def _etag(*parts: object) -> str:
-    return f'"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
+def _open_below(file: AllowedFile, path: Path) -> io.FileIO:
+    """Open a regular file whose real folder is below its root.
 
-
-def _open_local(path: Path, file: AllowedFile, kind: Kind, stack: ExitStack) -> OpenFile:
-    handle = stack.enter_context(_open_below(file.anchor, file.folder, path))
-    status = os.fstat(handle.fileno())
-    return OpenFile(
-        name=path.name,
-        size=status.st_size,
-        etag=_etag(status.st_size, status.st_mtime_ns),
-        media_type=_MEDIA_TYPES[kind],
-        block_bytes=LOCAL_BLOCK_BYTES,
-        close=handle.close,
-        _fetch=lambda start, end: os.pread(handle.fileno(), end - start, start),
-        _location=path,
-    )
-
-
-def _open_below(anchor: str, root: str, path: Path) -> io.FileIO:
-    """Open a regular file whose real folder is below `root`.
-
-    `anchor` may be a link. The rest of `root` may not: a Dag's author may have made the folder of its id.
+    `anchor` may be a link. The rest of `folder` may not: a Dag's author may have made the folder of its id.
     """
-    start, inner = os.path.realpath(anchor), os.path.realpath(path.parent)
-    top = start + root.removeprefix(anchor)
+    start, inner = os.path.realpath(file.anchor), os.path.realpath(path.parent)
+    top = start + file.folder.removeprefix(file.anchor)
     if os.path.commonpath((top, inner)) != top:
         raise MediaRefusedError(f"A link leads out of the folder of {SETTING}. It is not followed.")
     with ExitStack() as stack:
@@ -321,30 +301,3 @@ def _open_below(anchor: str, root: str, path: Path) -> io.FileIO:
             handle.close()
             raise MediaRefusedError("The file was replaced while it was opened. Load the page again.")
         return handle
-
-
-def _open_object(location: ObjectPath, kind: Kind, stack: ExitStack) -> OpenFile:
-    filesystem, path = location.connect()
-    # Without a cache, each read is one request for just its bytes. If the driver can, it asks for the version
-    # of the object that it opened.
-    handle = filesystem.open(path, "rb", block_size=STORE_BLOCK_BYTES, cache_type="none")
-    stack.callback(handle.close)
-    # The driver has asked the store on opening; this saves a second request.
-    details: dict[str, Any] = getattr(handle, "details", None) or filesystem.info(path)
-    if details.get("type") != "file":
-        raise MediaRefusedError("This is no regular file.")
-
-    def fetch(start: int, end: int) -> bytes:
-        handle.seek(start)
-        return bytes(handle.read(end - start))
-
-    return OpenFile(
-        name=location.url.rpartition("/")[2],
-        size=int(details["size"]),
-        etag=_etag(details["size"], *map(details.get, _VERSION_KEYS)),
-        media_type=_MEDIA_TYPES[kind],
-        block_bytes=STORE_BLOCK_BYTES,
-        close=handle.close,
-        _fetch=fetch,
-        _location=location,
-    )

@@ -5,8 +5,8 @@ All parts of Airflow load plugins, also workers, so this module imports little.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow.plugins_manager import AirflowPlugin
@@ -15,52 +15,32 @@ from magichour_provider.airflow_internals import provider_plugins_are_loaded
 from magichour_provider.operators._base import SuccessListener
 from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS, conf
 
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
 PREFIX = "/magichour"
 
-_Message = MutableMapping[str, Any]
+
+@cache
+def _app() -> Any:
+    from magichour_provider.ui.app import make_app
+
+    return make_app()
 
 
-class Pages:
-    """The pages' application, built by its first request."""
-
-    def __init__(self) -> None:
-        self._app: Any = None
-
-    async def __call__(
-        self,
-        scope: _Message,
-        receive: Callable[[], Awaitable[_Message]],
-        send: Callable[[_Message], Awaitable[None]],
-    ) -> None:
-        """Answer one request (ASGI)."""
-        if self._app is None:
-            from magichour_provider.ui.app import make_app
-
-            self._app = make_app()
-        await self._app(scope, receive, send)
+async def pages(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer one request (ASGI). The first one builds the pages' application."""
+    await _app()(scope, receive, send)
 
 
 def _views() -> list[dict[str, Any]]:
     base = urlsplit(str(conf.get("api", "base_url", fallback="") or "")).path.rstrip("/") + PREFIX
-    icons = {"icon": f"{base}/static/icon.svg", "icon_dark_mode": f"{base}/static/icon-dark.svg"}
+    view = {"name": "Magic Hour", "icon": f"{base}/static/icon.svg"}
+    view["icon_dark_mode"] = f"{base}/static/icon-dark.svg"
+    nav = {"href": f"{base}/", "destination": "nav", "category": "browse", "url_route": "magichour"}
     task = "dag_id={DAG_ID}&run_id={RUN_ID}&task_id={TASK_ID}&map_index={MAP_INDEX}"
-    return [
-        {
-            "name": "Magic Hour",
-            "href": f"{base}/",
-            "destination": "nav",
-            "category": "browse",
-            "url_route": "magichour",
-            **icons,
-        },
-        {
-            "name": "Magic Hour",
-            "href": f"{base}/task?{task}",
-            "destination": "task_instance",
-            "url_route": "magichour_video",
-            **icons,
-        },
-    ]
+    tab = {"href": f"{base}/task?{task}", "destination": "task_instance", "url_route": "magichour_video"}
+    return [{**view, **nav}, {**view, **tab}]
 
 
 _is_enabled = AIRFLOW_V_3_1_PLUS and conf.getboolean("magichour", "ui_enabled", fallback=True)
@@ -73,7 +53,7 @@ class MagicHourPlugin(AirflowPlugin):
     """
 
     name = "magichour"
-    fastapi_apps = [{"app": Pages(), "url_prefix": PREFIX, "name": "Magic Hour"}] if _is_enabled else []
+    fastapi_apps = [{"app": pages, "url_prefix": PREFIX, "name": "Magic Hour"}] if _is_enabled else []
     external_views = _views() if _is_enabled else []
     listeners = [SuccessListener()]  # noqa: RUF012
 

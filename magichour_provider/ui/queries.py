@@ -7,6 +7,7 @@ writes, or if its rendered fields name a Magic Hour connection. Before its first
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.models.connection import Connection
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
+from airflow.secrets.environment_variables import EnvironmentVariablesBackend
 from airflow.utils.state import State
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import aliased
@@ -52,8 +54,6 @@ _CONN_FIELD = "magichour_conn_id"
 _TASKS_PER_QUERY = 200
 _MAX_NUMBER = 10**12
 """No duration, size or price is larger; SQL and HTML get no number beyond it."""
-
-_DatedRow = tuple[str, datetime, Mapping[str, Any]]
 
 STATES: Mapping[str, frozenset[str]] = {
     kind: frozenset(state.value for state in states if state is not None)
@@ -127,8 +127,7 @@ class TaskRow:
 
 def get_task(session: Session, key: TaskKey) -> TaskRow | None:
     """Read one task instance; None if there is none."""
-    rows = _load(session, _instances().where(_has_address(TaskInstance, [key])))
-    return next(iter(rows), None)
+    return next(iter(_load(session, _instances().where(_has_address(TaskInstance, [key])))), None)
 
 
 def get_tasks_of_job(session: Session, row: TaskRow) -> list[TaskRow]:
@@ -138,10 +137,9 @@ def get_tasks_of_job(session: Session, row: TaskRow) -> list[TaskRow]:
     """
     if row.project_id is None:
         return [row]
-    key = row.key
-    places = [(key.dag_id, key.run_id, index) for index in {key.map_index, -1}]
-    others = [other for other in _load(session, _beside(places)) if other.key != key]
-    return [row, *(other for other in others if other.project_id == row.project_id)]
+    places = [(row.key.dag_id, row.key.run_id, index) for index in {row.key.map_index, -1}]
+    beside = _load(session, _beside(places))
+    return [row, *(other for other in beside if other.project_id == row.project_id and other.key != row.key)]
 
 
 def add_tasks_beside(session: Session, rows: Sequence[TaskRow]) -> list[TaskRow]:
@@ -187,18 +185,32 @@ def get_charges(
     price. Its price is the latest one, because a failed job is refunded.
     """
     readable = sorted(dag_ids)
-    states = _recent_job_states(session, readable, since, limit)
-    results = _recent_results(session, readable, since, limit)
+
+    def latest(query: Select[Any], time: Any) -> list[Any]:
+        return list(session.execute(query.where(time >= since).order_by(time.desc()).limit(limit)))
+
+    states: list[Any] = []
+    if (table := task_state_rows()) is not None:
+        query = select(table.dag_id, table.updated_at, table.value)
+        query = query.where(table.key == STATE_KEY, table.dag_id.in_(readable))
+        states = [(*row, as_mapping(_as_json(value))) for *row, value in latest(query, table.updated_at)]
+    link, result = aliased(XComModel), aliased(XComModel)
+    query = select(result.dag_id, result.timestamp, result.value).join(link, join_xcom(link, result))
+    query = query.where(link.key == LINK_KEY, result.key.in_((RESULT_KEY, ERROR_KEY)))
+    results = latest(query.where(result.dag_id.in_(readable)), result.timestamp)
+
     jobs: dict[str, Charge] = {}
     earlier = []
-    for dag_id, at, state in sorted(states, key=lambda row: bool(row[2].get("elsewhere"))):
+    for dag_id, updated_at, state in sorted(states, key=lambda row: bool(row[2].get("elsewhere"))):
+        at = as_time(state.get("at")) or updated_at
         if not state.get("elsewhere"):
             earlier.append(Charge(dag_id, at, as_integer(state.get("spent")) or 0))
         if (project_id := as_text(state.get(PROJECT_ID))) is not None:
             price = as_integer(state.get("credits_charged")) or 0
             jobs.setdefault(project_id, Charge(dag_id, at, price, project_id))
-    for dag_id, at, result in reversed(results):
-        project_id, charged = as_text(result.get(PROJECT_ID)), as_integer(result.get("credits_charged"))
+    for dag_id, at, value in reversed(results):
+        written = as_mapping(value)
+        project_id, charged = as_text(written.get(PROJECT_ID)), as_integer(written.get("credits_charged"))
         if project_id is not None and charged is not None:
             first = jobs.setdefault(project_id, Charge(dag_id, at, charged, project_id))
             jobs[project_id] = replace(first, credits=charged)
@@ -206,9 +218,18 @@ def get_charges(
 
 
 def get_connection_ids(session: Session) -> set[str]:
-    """The stored connections of type `magichour`."""
+    """The connections of type `magichour`: stored ones, and those in environment variables.
+
+    A secrets backend cannot list its own.
+    """
     query = select(Connection.conn_id).where(Connection.conn_type == MagicHourHook.conn_type)
-    return set(filter(None, session.scalars(query)))
+    found, prefix = set(filter(None, session.scalars(query))), "AIRFLOW_CONN_"
+    for conn_id in [name.removeprefix(prefix).lower() for name in os.environ if name.startswith(prefix)]:
+        with suppress(Exception):  # an invalid connection of any type
+            connection = EnvironmentVariablesBackend().get_connection(conn_id)
+            if connection is not None and connection.conn_type == MagicHourHook.conn_type:
+                found.add(conn_id)
+    return found
 
 
 def as_mapping(value: object) -> Mapping[str, Any]:
@@ -262,9 +283,8 @@ def _beside(places: Sequence[tuple[str, str, int]]) -> Select[Any]:
     """The task instances with a link or a project id at these Dag ids, run ids and map indexes."""
     link, marker = aliased(XComModel), aliased(XComModel)
     link_time = select(link.timestamp).where(join_xcom(link, TaskInstance), link.key == LINK_KEY)
-    has_marker = select(marker.key).where(
-        join_xcom(marker, TaskInstance), marker.key.in_((LINK_KEY, PROJECT_ID))
-    )
+    is_marker = marker.key.in_((LINK_KEY, PROJECT_ID))
+    has_marker = select(marker.key).where(join_xcom(marker, TaskInstance), is_marker)
     columns = (TaskInstance.dag_id, TaskInstance.run_id, map_index_column(TaskInstance))
     return _instances(link_time.correlate(TaskInstance).scalar_subquery()).where(
         tuple_(*columns).in_(places), has_marker.exists()
@@ -279,8 +299,8 @@ def _load(session: Session, query: Select[Any]) -> list[TaskRow]:
         chunk = instances[start : start + _TASKS_PER_QUERY]
         keys = [TaskKey(*instance[:4]) for instance in chunk]
         xcoms: dict[TaskKey, dict[str, Any]] = defaultdict(dict)
-        written = _of_tasks(keys, XComModel, "key", "value").where(XComModel.key.in_(_XCOM_KEYS))
-        for *address, name, value in session.execute(written):
+        pushed = _of_tasks(keys, XComModel, "key", "value").where(XComModel.key.in_(_XCOM_KEYS))
+        for *address, name, value in session.execute(pushed):
             xcoms[TaskKey(*address)][name] = value
         fields = session.execute(_of_tasks(keys, rendered_fields_table(), "rendered_fields"))
         rendered = {TaskKey(*address): dict(values or {}) for *address, values in fields}
@@ -288,53 +308,16 @@ def _load(session: Session, query: Select[Any]) -> list[TaskRow]:
         if (table := task_state_rows()) is not None:
             stored = session.execute(_of_tasks(keys, table, "value").where(table.key == STATE_KEY))
             states = {TaskKey(*address): as_mapping(_as_json(value)) for *address, value in stored}
-        rows += [
-            TaskRow(
-                key=key,
-                operator=operator or "",
-                state=None if state is None else str(getattr(state, "value", state)),
-                updated_at=updated_at,
-                xcoms=xcoms[key],
-                rendered=rendered.get(key),
-                job_state=states.get(key),
-            )
-            for key, (*_, operator, state, updated_at) in zip(keys, chunk, strict=True)
-        ]
+        for key, (*_, operator, state, updated_at) in zip(keys, chunk, strict=True):
+            state = None if state is None else str(getattr(state, "value", state))
+            written = xcoms[key], rendered.get(key), states.get(key)
+            rows.append(TaskRow(key, operator or "", state, updated_at, *written))
     return rows
 
 
 def _of_tasks(keys: Iterable[TaskKey], table: Any, *columns: str) -> Select[Any]:
-    """The rows of a table that belong to these task instances: their address, then the columns."""
     query = select(*_address(table), *(getattr(table, column) for column in columns))
     return query.where(_has_address(table, keys))
-
-
-def _recent_job_states(
-    session: Session, dag_ids: Sequence[str], since: datetime, limit: int
-) -> list[_DatedRow]:
-    """The states of paid jobs, with their Dag and the time of the submission, newest first."""
-    table = task_state_rows()
-    if table is None:
-        return []
-    query = select(table.dag_id, table.updated_at, table.value).where(
-        table.key == STATE_KEY, table.updated_at >= since, table.dag_id.in_(dag_ids)
-    )
-    rows = session.execute(query.order_by(table.updated_at.desc()).limit(limit))
-    states = ((dag_id, updated_at, as_mapping(_as_json(value))) for dag_id, updated_at, value in rows)
-    return [(dag_id, as_time(state.get("at")) or updated_at, state) for dag_id, updated_at, state in states]
-
-
-def _recent_results(session: Session, dag_ids: Sequence[str], since: datetime, limit: int) -> list[_DatedRow]:
-    """What tasks of this provider returned, and their errors, with their Dag and time, newest first."""
-    link, result = aliased(XComModel), aliased(XComModel)
-    query = (
-        select(result.dag_id, result.timestamp, result.value)
-        .join(link, join_xcom(link, result))
-        .where(link.key == LINK_KEY, result.key.in_((RESULT_KEY, ERROR_KEY)))
-        .where(result.timestamp >= since, result.dag_id.in_(dag_ids))
-    )
-    rows = session.execute(query.order_by(result.timestamp.desc()).limit(limit))
-    return [(dag_id, at, as_mapping(value)) for dag_id, at, value in rows]
 
 
 def _address(table: Any) -> tuple[Any, Any, Any, Any]:

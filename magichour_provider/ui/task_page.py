@@ -25,7 +25,7 @@ from magichour_provider.ui.queries import (
     as_text,
     as_time,
 )
-from magichour_provider.ui.view_models import Failure, Player, TaskPage
+from magichour_provider.ui.view_models import Failure, MediaInfo, Player, TaskPage
 
 T = TypeVar("T")
 
@@ -57,33 +57,14 @@ def build_task_page(rows: Sequence[TaskRow]) -> tuple[TaskPage, str | None]:
 
     The other rows are of the same job.
     """
-    row, job = rows[0], _JobSummary(rows)
-    image = job.field("image")
-    page = TaskPage(
-        key=row.key,
-        operator=row.operator,
-        state=row.state,
-        status=job.status,
-        name=job.text("name"),
-        model=job.text("model"),
-        resolution=job.text("resolution"),
-        end_seconds=job.end_seconds,
-        prompt=job.field("prompt"),
-        image=None if image is None else redact(image),
-        credits_charged=job.credits_charged,
-        submitted_at=as_time(job.state.get("at")),
-        project_id=row.project_id,
-        library_url=library_url(row.project_id) if row.project_id else None,
-        failure=explain(row.failure) if row.state == "failed" or row.failure else None,
-        refresh_seconds=None if row.state in STATES[SUCCESS] | STATES[FAILED] else _REFRESH_SECONDS,
-    )
+    row, page = rows[0], _stored_page(rows)
     written = row if row.is_contact_sheet and "path" in row.result else media.download_task(rows)
     if written is not None:
-        page = replace(page, file=media.describe_file(written))
+        page = replace(page, file=_describe_file(written.result))
         if row.failure.get("error") == JobDeletedError.__name__:
             page = replace(page, failure=Failure(JobDeletedError.title, _SAVED))
         try:
-            media.open_file(written, poster=row.is_contact_sheet).close()
+            media.open_file(written, poster=row.is_contact_sheet).handle.close()
         except MediaError as error:
             page = _with_note(page, str(error))
         else:
@@ -93,7 +74,60 @@ def build_task_page(rows: Sequence[TaskRow]) -> tuple[TaskPage, str | None]:
     has_failed = page.status in _ENDED and page.status != JobStatus.COMPLETE.value
     if row.is_contact_sheet or page.project_id is None or has_failed:
         return page, None
-    return _with_live_status(page, rows, page.project_id)
+    return _add_live_status(page, rows, page.project_id)
+
+
+def _stored_page(rows: Sequence[TaskRow]) -> TaskPage:
+    """What the task instances of one job wrote about it; a result with an ended status counts first."""
+    row = rows[0]
+    written = [row.result for row in rows if row.result]
+    results = sorted(written, key=lambda result: str(result.get("status")) not in _ENDED)
+    job_state = next((row.job_state for row in rows if row.job_state), {})
+
+    def field(name: str) -> str | None:
+        return next(filter(None, (row.field(name) for row in rows)), None)
+
+    def text(name: str) -> str | None:
+        value = _first(result.get(name) for result in results)
+        return str(value) if value is not None else field(name)
+
+    status = text("status")
+    if row.failure.get("error") in ("JobFailedError", "ModerationError"):
+        is_canceled = row.failure.get("code") == JobStatus.CANCELED.value
+        status = JobStatus.CANCELED.value if is_canceled else JobStatus.ERROR.value
+    elif media.download_task(rows) is not None:
+        status = JobStatus.COMPLETE.value
+    with_credits = [*(row.failure for row in rows), *results, job_state]
+    try:
+        seconds: Any = _first([*(result.get("end_seconds") for result in results), field("end_seconds")])
+        end_seconds = as_number(float(seconds))
+    except (TypeError, ValueError, OverflowError):
+        end_seconds = None
+    image = field("image")
+    return TaskPage(
+        key=row.key,
+        operator=row.operator,
+        state=row.state,
+        status=status,
+        name=text("name"),
+        model=text("model"),
+        resolution=text("resolution"),
+        end_seconds=end_seconds,
+        prompt=field("prompt"),
+        image=None if image is None else redact(image),
+        credits_charged=_first(as_integer(source.get("credits_charged")) for source in with_credits),
+        submitted_at=as_time(job_state.get("at")),
+        project_id=row.project_id,
+        library_url=library_url(row.project_id) if row.project_id else None,
+        failure=explain(row.failure) if row.state == "failed" or row.failure else None,
+        refresh_seconds=None if row.state in STATES[SUCCESS] | STATES[FAILED] else _REFRESH_SECONDS,
+    )
+
+
+def _describe_file(result: Mapping[str, Any]) -> MediaInfo:
+    sizes = (as_integer(result.get(name)) for name in ("size", "width", "height"))
+    numbers = (as_number(result.get(name)) for name in ("fps", "duration"))
+    return MediaInfo(redact(str(result["path"])), as_text(result.get("sha256")), *sizes, *numbers)
 
 
 def explain(failure: Mapping[str, Any]) -> Failure:
@@ -122,9 +156,7 @@ def _with_note(page: TaskPage, note: str) -> TaskPage:
     return replace(page, notes=(*page.notes, note))
 
 
-def _with_live_status(
-    page: TaskPage, rows: Sequence[TaskRow], project_id: str
-) -> tuple[TaskPage, str | None]:
+def _add_live_status(page: TaskPage, rows: Sequence[TaskRow], project_id: str) -> tuple[TaskPage, str | None]:
     """The page with Magic Hour's answer about the job, and with its video if it is complete."""
     try:
         project = media.get_project(media.conn_id_of_job(rows), project_id)
@@ -162,46 +194,6 @@ def _without_video(page: TaskPage) -> TaskPage:
         return replace(page, failure=Failure(JobDeletedError.title, what, remedy))
     is_named = page.failure is not None and page.failure.message == what
     return page if is_named else _with_note(page, what)
-
-
-class _JobSummary:
-    """What the task instances of one job wrote about it; a result with an ended status counts first."""
-
-    def __init__(self, rows: Sequence[TaskRow]) -> None:
-        self._rows = rows
-        results = [row.result for row in rows if row.result]
-        self._results = sorted(results, key=lambda result: str(result.get("status")) not in _ENDED)
-        self.state = next((row.job_state for row in rows if row.job_state), {})
-
-    @property
-    def status(self) -> str | None:
-        failure = self._rows[0].failure
-        if failure.get("error") in ("JobFailedError", "ModerationError"):
-            is_canceled = failure.get("code") == JobStatus.CANCELED.value
-            return JobStatus.CANCELED.value if is_canceled else JobStatus.ERROR.value
-        if media.download_task(self._rows) is not None:
-            return JobStatus.COMPLETE.value
-        return self.text("status")
-
-    @property
-    def credits_charged(self) -> int | None:
-        sources = [*(row.failure for row in self._rows), *self._results, self.state]
-        return _first(as_integer(source.get("credits_charged")) for source in sources)
-
-    @property
-    def end_seconds(self) -> float | None:
-        value = _first([*(result.get("end_seconds") for result in self._results), self.field("end_seconds")])
-        try:
-            return None if value is None else as_number(float(value))
-        except (TypeError, ValueError, OverflowError):
-            return None
-
-    def text(self, name: str) -> str | None:
-        value = _first(result.get(name) for result in self._results)
-        return str(value) if value is not None else self.field(name)
-
-    def field(self, name: str) -> str | None:
-        return next(filter(None, (row.field(name) for row in self._rows)), None)
 
 
 def _first(values: Iterable[T | None]) -> T | None:

@@ -1,24 +1,18 @@
-"""Contact sheets of real videos: what is shown, what is said of what cannot be, and where the sheet goes."""
+"""Contact sheets of real videos: which are shown, what is said of the others, and where the sheet goes."""
 
 from __future__ import annotations
 
 import io
 import logging
+from collections import UserList
 
 import pytest
 from PIL import Image
 
-from magichour_provider.exceptions import PictureError
-from magichour_provider.storage import contact_sheets as contact_sheet
+from magichour_provider.exceptions import InvalidRequestError, PictureError
+from magichour_provider.storage import contact_sheets
 from magichour_provider.storage.contact_sheets import ListedVideo, make_contact_sheet, parse_videos
-from magichour_provider.storage.drawing import (
-    MAX_HEIGHT,
-    PANEL,
-    PROBLEM,
-    WIDTH,
-    draw_sheet,
-    plan_sheet,
-)
+from magichour_provider.storage.drawing import MAX_HEIGHT, PANEL, PROBLEM, WIDTH, draw_sheet
 
 
 @pytest.fixture
@@ -30,7 +24,7 @@ def drawn(monkeypatch):
         seen.append((cells, plan, texts))
         return draw_sheet(cells, plan, **texts)
 
-    monkeypatch.setattr(contact_sheet, "draw_sheet", draw)
+    monkeypatch.setattr(contact_sheets, "draw_sheet", draw)
     return seen
 
 
@@ -64,19 +58,19 @@ def test_labels_say_seconds_credits_and_model(make_video, tmp_path, drawn):
     assert texts == {"title": "A run", "subtitle": "1 video · 120 credits · manual__2026"}
 
 
-def test_a_sum_of_credits_that_are_not_all_known_is_not_given(make_video, tmp_path, drawn):
+@pytest.mark.parametrize(
+    ("others", "subtitle"),
+    [
+        ([("cm2", None)], "2 videos"),  # a sum of credits that are not all known is not given
+        ([("cm1", 1), ("cm2", 1000)], "3 videos · 1,001 credits"),  # a job of several videos counts once
+    ],
+)
+def test_credits_of_the_jobs_are_summed(make_video, tmp_path, drawn, others, subtitle):
     path = str(make_video())
-    videos = [ListedVideo(path, "cm1", credits=1), ListedVideo(path, "cm2")]
+    videos = [ListedVideo(path, job, credits=number) for job, number in [("cm1", 1), *others]]
     make_contact_sheet(videos, f"{tmp_path}/s.jpg")
-    assert drawn[0][2]["subtitle"] == "2 videos"
-    assert [cell.detail for cell in drawn[0][0]] == ["1 s · 1 credit · 64 x 48", "1 s · 64 x 48"]
-
-
-def test_a_project_of_several_downloads_is_counted_once(make_video, tmp_path, drawn):
-    path = str(make_video())
-    videos = [ListedVideo(path, "cm1", credits=30), ListedVideo(path, "cm1", credits=30)]
-    make_contact_sheet([*videos, ListedVideo(path, "cm2", credits=1000)], f"{tmp_path}/s.jpg")
-    assert drawn[0][2]["subtitle"] == "3 videos · 1,030 credits"
+    assert drawn[0][2]["subtitle"] == subtitle
+    assert drawn[0][0][0].detail == "1 s · 1 credit · 64 x 48"
 
 
 def test_a_video_that_cannot_be_read_is_a_cell_that_says_so(make_video, tmp_path, drawn, caplog):
@@ -98,7 +92,7 @@ def test_a_video_that_cannot_be_read_is_a_cell_that_says_so(make_video, tmp_path
         left, top = plan.corner(1)
         cell = sheet.crop((left, top, left + plan.cell_width, top + plan.frame_height))
         colours = {colour for _, colour in cell.getcolors(1 << 20)}
-    assert {rgb(PANEL), rgb(PROBLEM)} <= colours
+    assert {tuple(bytes.fromhex(colour[1:])) for colour in (PANEL, PROBLEM)} <= colours
 
 
 def test_where_no_video_can_be_read_there_is_no_sheet(tmp_path):
@@ -123,28 +117,18 @@ def test_shapes_of_every_kind_stand_whole_on_one_sheet(make_video, tmp_path, dra
             assert shape == pytest.approx(size[0] / size[1], rel=0.15)
 
 
-def test_many_videos_are_bounded_and_the_rest_is_counted(make_video, tmp_path, drawn):
-    path = str(make_video(size=(160, 90), frames=3))
-    videos = [ListedVideo(path, name=f"video {index}") for index in range(300)]
-    result = make_contact_sheet(videos, f"{tmp_path}/sheet.jpg")
+@pytest.mark.parametrize(("count", "aspect"), [(300, 16 / 9), (150, 0.4), (150, 1), (150, 4)])
+def test_many_videos_are_bounded_and_the_rest_is_counted(make_video, tmp_path, drawn, count, aspect):
+    """The paths say nothing of the shape; 16:9 is thought at first."""
+    path = str(make_video(size=(round(80 * aspect), 80), frames=1))
+    result = make_contact_sheet([ListedVideo(path)] * count, f"{tmp_path}/sheet.jpg")
     ((cells, plan, texts),) = drawn
     assert (plan.width, plan.height) == (result["width"], result["height"])
     assert plan.width <= WIDTH
     assert plan.height <= MAX_HEIGHT
-    assert len(cells) + plan.left_out == result["videos"] == 300
-    assert plan.left_out > 0
-    assert texts["subtitle"] == "300 videos"
-
-
-@pytest.mark.parametrize("aspect", [0.4, 1, 4])
-def test_a_guess_of_the_shape_that_was_wrong_loses_no_video(make_video, tmp_path, drawn, aspect):
-    """The paths say nothing of the shape; 16:9 is thought at first."""
-    path = str(make_video(size=(round(80 * aspect), 80), frames=1))
-    result = make_contact_sheet([ListedVideo(path)] * 150, f"{tmp_path}/sheet.jpg")
-    ((cells, plan, _),) = drawn
-    assert len(cells) + plan.left_out == 150
-    assert result["height"] <= MAX_HEIGHT
+    assert len(cells) + plan.left_out == result["videos"] == count
     assert len(cells) > plan.columns * (plan.rows - 1)
+    assert texts["subtitle"] == f"{count} videos"
 
 
 @pytest.mark.parametrize("path", ["sheets/", "sheets", "sheets/today.png", "exists.already"])
@@ -170,14 +154,85 @@ def test_from_a_store_into_a_store(make_video, memory_store):
     assert memory_store.ls("/sheets/today", detail=False) == ["/sheets/today/contact-sheet.jpg"]
 
 
-def test_a_line_that_is_too_long_loses_whole_parts():
-    plan = plan_sheet(1, frames=1, aspect=1)
-    short, long = (
-        draw_sheet([], plan, title="", subtitle=text)
-        for text in ("3 videos", "3 videos · " + "a run's id " * 20)
+# What tasks return
+
+ONE = {"path": "/videos/a.mp4", "project_id": "cm1", "duration": 5.0, "width": 1276, "height": 720, "fps": 24}
+TWO = {"path": "s3://videos/b.mp4", "project_id": "cm2", "duration": 3.5}
+A, B = (
+    ListedVideo("/videos/a.mp4", "cm1", None, 5.0, 1276, 720),
+    ListedVideo("s3://videos/b.mp4", "cm2", None, 3.5),
+)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [ONE, TWO],
+        UserList([ONE, None, TWO]),  # as Airflow's sequence of mapped XComs, no list
+        [UserList([ONE]), [None, TWO]],
+        str([ONE, TWO]),
+        f" {[ONE, None]}{'  '}".strip().replace("None", str(TWO)),
+        [str(ONE), TWO, ONE],
+        {**ONE, "videos": [ONE, TWO]},
+    ],
+    ids=["list", "mapped", "nested", "template", "template with spaces", "templates", "several downloads"],
+)
+def test_every_form_is_read_in_its_order(given):
+    assert parse_videos(given) == [A, B]
+
+
+def test_paths_are_videos():
+    paths = ["/videos/a.mp4", "s3://videos/b.mp4", "/videos/[1].mp4"]
+    assert parse_videos(paths) == list(map(ListedVideo, paths))
+    assert parse_videos(paths[2]) == [ListedVideo(paths[2])]
+
+
+@pytest.mark.parametrize("given", [None, [], "", "None", "[]", [None, None], UserList(), "[None]"])
+def test_nothing_is_no_video(given):
+    assert parse_videos(given) == []
+
+
+@pytest.mark.parametrize(
+    "given", [5, [5], {"project_id": "cm1"}, [{"videos": [{"size": 3}]}], b"/videos/a.mp4"]
+)
+def test_anything_else_is_refused(given):
+    with pytest.raises(InvalidRequestError):
+        parse_videos(given)
+
+
+def test_the_jobs_know_names_models_and_credits():
+    jobs = [
+        {"project_id": "cm2", "name": "Sunset", "model": "ltx-2.3", "credits_charged": 0},
+        {"project_id": "cm3", "name": "Other", "credits_charged": 9},
+        None,
+    ]
+    one, two = parse_videos([{**ONE, "name": "Own", "credits_charged": 120}, TWO], jobs)
+    assert (one.name, one.credits, one.model) == ("Own", 120, None)
+    assert (two.name, two.credits, two.model, two.seconds) == ("Sunset", 0, "ltx-2.3", 3.5)
+
+
+def test_what_an_asset_event_holds_is_read():
+    (video,) = parse_videos(
+        {"path": "/a.mp4", "credits": 30, "model": "ltx-2.3", "fps": None, "duration": None}
     )
-    assert short.tobytes() == long.tobytes()
+    assert (video.credits, video.model, video.seconds) == (30, "ltx-2.3", None)
 
 
-def rgb(colour):
-    return tuple(bytes.fromhex(colour[1:]))
+@pytest.mark.parametrize("strange", [True, "5", float("nan"), -1, 10**400, [5]])
+def test_strange_figures_are_taken_for_unknown(strange):
+    (video,) = parse_videos({"path": "/a.mp4", "duration": strange, "width": strange, "credits": strange})
+    assert (video.seconds, video.width, video.credits) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("video", "label"),
+    [
+        (ListedVideo("/videos/cm1.mp4", "cm1"), "cm1"),
+        (ListedVideo("/videos/cm1.mp4", "cm1", "Sunset"), "Sunset"),
+        (ListedVideo("s3://secret@videos/a.b.mp4"), "a.b"),
+        (ListedVideo("/videos/video"), "video"),
+    ],
+)
+def test_a_video_is_called_by_its_name_or_its_files(video, label):
+    assert video.label == label
+    assert "secret" not in repr(video)

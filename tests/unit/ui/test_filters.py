@@ -10,7 +10,7 @@ from airflow.utils.state import TaskInstanceState
 from magichour_provider import exceptions
 from magichour_provider.client.models import JobStatus
 from magichour_provider.operators._base import describe_error as describe
-from magichour_provider.ui import filters
+from magichour_provider.ui import view_models as filters
 from magichour_provider.ui.queries import FAILED, IN_PROGRESS, STATES, SUCCESS, as_integer, as_number, as_text
 from magichour_provider.ui.task_page import UNKNOWN_FAILURE, explain
 

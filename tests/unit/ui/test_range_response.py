@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from magichour_provider.ui.media import parse_range
-from magichour_provider.ui.media_files import open_media, parse_roots
+from magichour_provider.ui.media_files import authorize, open_media, parse_roots
 
 MIB = 1 << 20
 GZIP = {"Accept-Encoding": "gzip, deflate, br"}
@@ -34,7 +34,7 @@ def open_file(file):
     kept = []  # so that the garbage collector closes no file
 
     def open_file():
-        kept.append(open_media(str(file), dag_id="a_dag", rendered_path=None, roots=roots))
+        kept.append(open_media(authorize(str(file), dag_id="a_dag", rendered_path=None, roots=roots)))
         return kept[-1]
 
     return open_file
@@ -99,7 +99,8 @@ def test_head_returns_the_headers_of_get(client, file):
 def test_file_name_is_escaped_in_content_disposition(client_for, file, name, disposition):
     strange = file.rename(file.with_name(name))
     roots, folder = parse_roots(str(file.parent)), f"{file.parent}/"
-    client = client_for(lambda: open_media(str(strange), dag_id="a", rendered_path=folder, roots=roots))
+    allowed = authorize(str(strange), dag_id="a", rendered_path=folder, roots=roots)
+    client = client_for(lambda: open_media(allowed))
     assert get(client).headers["content-disposition"] == disposition
 
 
