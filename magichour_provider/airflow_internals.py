@@ -7,7 +7,6 @@ function waits for Airflow's answer: a trigger calls it in a thread.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from datetime import timedelta
 from functools import cache
@@ -24,16 +23,9 @@ log = logging.getLogger(__name__)
 NEVER_EXPIRE = timedelta.max
 """`airflow.sdk.NEVER_EXPIRE`, the retention of a key in the task state store (3.3)."""
 
-_TERMINAL_STATES = frozenset({"success", "failed", "skipped", "removed", "restarting"})
-
 
 # ---------------------------------------------------------------------------------------------------
 # States of task instances
-
-
-async def is_deferred(ti: Any) -> bool:
-    """Whether a task instance is deferred now; called from a trigger (3.3: `BaseTrigger.on_kill`)."""
-    return await asyncio.to_thread(_task_state, ti) == "deferred"
 
 
 def is_terminal(context: Context) -> bool:
@@ -43,7 +35,7 @@ def is_terminal(context: Context) -> bool:
     nothing that is paid for could be recorded.
     """
     try:
-        return current_task_state(context) in _TERMINAL_STATES
+        return current_task_state(context) in ("success", "failed", "skipped", "removed", "restarting")
     except Exception:
         log.warning("The state of this task cannot be read.", exc_info=True)
         return True
@@ -52,7 +44,7 @@ def is_terminal(context: Context) -> bool:
 def current_task_state(context: Context) -> str | None:
     """The state of the running task; None outside of Airflow's task runner. Blocks."""
     try:
-        return _task_state(context["ti"])
+        return task_state(context["ti"])
     except (ImportError, AttributeError, NameError, KeyError):  # KeyError: a unit test's empty context
         return None
 
@@ -72,7 +64,8 @@ def task_states(
     return {name: None if state is None else str(state) for name, state in states.get(run_id, {}).items()}
 
 
-def _task_state(ti: Any) -> str | None:
+def task_state(ti: Any) -> str | None:
+    """The state of a task instance now. Blocks."""
     is_mapped_instance = isinstance(ti.map_index, int) and ti.map_index >= 0
     map_index = ti.map_index if is_mapped_instance else None
     states = task_states(ti.dag_id, ti.run_id, [ti.task_id], map_index=map_index)
@@ -261,7 +254,7 @@ def task_state_rows() -> Any | None:
 
 def map_index_column(table: Any) -> Any:
     """The map index of a model of Airflow's tables; Airflow 3.4 calls it `region_index` in some of them."""
-    return getattr(table, "region_index", None) if hasattr(table, "region_index") else table.map_index
+    return table.region_index if hasattr(table, "region_index") else table.map_index
 
 
 def join_xcom(xcom: Any, other: Any) -> Any:

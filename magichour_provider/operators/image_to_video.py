@@ -31,7 +31,7 @@ from magichour_provider.operators._base import (
     reports_failure,
     set_default_retry_policy,
 )
-from magichour_provider.polling.intervals import get_deadline, optional_seconds, seconds
+from magichour_provider.polling.intervals import get_deadline, seconds
 from magichour_provider.storage.locations import given_text
 from magichour_provider.version_compat import (
     AirflowFailException,
@@ -159,7 +159,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = require_flag("deferrable", deferrable)
         self.timeout = seconds("timeout", timeout)
-        self.poll_interval = optional_seconds("poll_interval", poll_interval)
+        self.poll_interval = None if poll_interval is None else seconds("poll_interval", poll_interval)
         self.max_credits = max_credits
         self.max_credits_per_run = max_credits_per_run
         self.has_run_budget = max_credits_per_run is not None

@@ -84,14 +84,9 @@ class ConnectionClient:
         self._read_at = -math.inf
 
     @property
-    def is_ready(self) -> bool:
-        """Whether there is a client."""
-        return self._entry is not None
-
-    @property
-    def requests_per_second(self) -> float | None:
-        """The connection's rate limit."""
-        return self._entry.settings.requests_per_second if self._entry else None
+    def settings(self) -> ClientSettings | None:
+        """The settings of the client; None if there is none yet."""
+        return self._entry.settings if self._entry else None
 
     async def get_video(self, project_id: str) -> VideoProject:
         """Poll a job. If the key is refused, read the connection again: the key may have changed."""
@@ -129,36 +124,30 @@ class ConnectionClient:
         await self._replace(None)
 
     async def _read(self) -> _Entry:
+        entry = self._entry
         try:
             found = await asyncio.wait_for(self._read_settings(), _LOOKUP_TIMEOUT_SECONDS)
             settings = replace(found, timeout=min(found.timeout, _MAX_POLL_TIMEOUT_SECONDS))
-            entry = self._entry
             if entry is None or entry.settings != settings:
-                client = await self._build(settings, max_connections=self._max_connections)
-                entry = _Entry(settings, client)
+                entry = _Entry(settings, await self._build(settings, max_connections=self._max_connections))
                 await self._replace(entry)
                 self._on_change()
         except ConfigurationError as error:
-            return await self._keep_or_give_up(error)
-        self._unusable_since = None
+            # One that worked before may be being edited. Airflow also calls a connection "not defined" while
+            # its secrets backend does not answer.
+            is_first = self._unusable_since is None
+            unusable_since = self._unusable_since = self._unusable_since or self._clock()
+            may_pass = entry is not None or isinstance(error, UndefinedConnectionError)
+            if not may_pass or self._clock() - unusable_since >= _GRACE_SECONDS:
+                await self._replace(None)
+                raise
+            if is_first:
+                log.warning("The connection cannot be used at the moment; polling continues. %s", error)
+            if entry is None:
+                raise NetworkError("Airflow does not return the connection at the moment.") from error
+        else:
+            self._unusable_since = None
         return entry
-
-    async def _keep_or_give_up(self, error: ConfigurationError) -> _Entry:
-        """Poll on for a while with a connection that worked before: it may be being edited.
-
-        Airflow also calls a connection "not defined" while its secrets backend does not answer.
-        """
-        is_first = self._unusable_since is None
-        unusable_since = self._unusable_since = self._unusable_since or self._clock()
-        may_pass = self._entry is not None or isinstance(error, UndefinedConnectionError)
-        if not may_pass or self._clock() - unusable_since >= _GRACE_SECONDS:
-            await self._replace(None)
-            raise error
-        if is_first:
-            log.warning("The connection cannot be used at the moment; polling continues. %s", error)
-        if self._entry is None:
-            raise NetworkError("Airflow does not return the connection at the moment.") from error
-        return self._entry
 
     async def _replace(self, entry: _Entry | None) -> None:
         old, self._entry = self._entry, entry

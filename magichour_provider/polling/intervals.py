@@ -1,17 +1,12 @@
 """When a job is polled, and until when. Pure: ages and limits go in, seconds come out.
 
-A poll costs a request, and the end of a job is noticed at the next poll. Jobs of one kind (model, resolution,
-length of the video) take similar times, so the first poll waits until the shortest of them end, and the polls
-after it follow at `_INTERVAL_SECONDS`. Far beyond the usual duration the interval grows with the job's age.
-If some jobs of a kind take much longer than the others, they are a group of their own: a job that outlives
-the first group is polled next when the shortest jobs of the second group end.
+Jobs of one kind (model, resolution, length of the video) take similar times. So the first poll waits for the
+shortest of the last durations, and the polls after it follow at `_INTERVAL_SECONDS`. Far beyond the usual
+duration the interval grows with the job's age. Much longer durations are a group of their own: a job that
+outlives the first group is polled next when the shortest jobs of the second group end.
 
-The durations are those of the last `_SAMPLE_SIZE` jobs that this process followed from their submission to
-their end. At most so many are followed at a time. Otherwise the jobs that end first would crowd out the slow
-ones of the same batch, and the sample would be too short while a batch runs and too long when it ends.
-
-Until durations are known: Magic Hour publishes medians of 33 s to 74 s for image-to-video jobs
-(https://docs.magichour.ai/api-reference/processing-times).
+The reasons and measurements are in docs/design.md. Until durations are known: Magic Hour publishes medians of
+33 s to 74 s for image-to-video jobs (https://docs.magichour.ai/api-reference/processing-times).
 """
 
 from __future__ import annotations
@@ -39,7 +34,6 @@ ALARM_MARGIN_SECONDS = 5.0
 """A wait in a worker ends so much before `execution_timeout`, whose alarm would not name the job."""
 TRIGGER_TIMEOUT_MARGIN_SECONDS = 60.0
 """Airflow's trigger timeout comes so much after our deadline: it fails the task without calling our code."""
-MAX_TIMEOUT_SECONDS = timedelta(days=365).total_seconds()
 
 
 class JobKind(NamedTuple):
@@ -63,21 +57,15 @@ class _Group(NamedTuple):
     backoff_from: float = _BACKOFF_SECONDS
     until: float = math.inf
 
-    @classmethod
-    def from_durations(cls, durations: list[float]) -> _Group:
-        spread = _quantile(durations, 0.9) - _quantile(durations, 0.1)
-        # The first poll should find no more jobs ended than each of the following ones.
-        share = min(0.3, _INTERVAL_SECONDS / 2 / max(spread, 0.1))
-        first_poll = _quantile(durations, share) + 0.6 * _INTERVAL_SECONDS
-        backoff_from = max(1.5 * _quantile(durations, 0.75), first_poll)
-        return cls(first_poll, backoff_from, _GROUP_MARGIN * durations[-1])
+
+_PRIOR = [_Group()]
 
 
 class _Durations:
     """The last durations of one kind of job, in seconds, in groups from short to long."""
 
     def __init__(self) -> None:
-        self.groups = [_Group()]
+        self.groups = _PRIOR
         self.followed: WeakSet[object] = WeakSet()
         self._sample: deque[float] = deque(maxlen=_SAMPLE_SIZE)
 
@@ -92,10 +80,15 @@ class _Durations:
             is_far = ordered[start] > _GAP_RATIO * ordered[start - 1]
             if is_far and start - starts[-1] >= _MIN_SAMPLE_SIZE:
                 starts.append(start)
-        ends = [*starts[1:], len(ordered)]
-        self.groups = [
-            _Group.from_durations(ordered[start:end]) for start, end in zip(starts, ends, strict=True)
-        ]
+        self.groups = []
+        for start, end in zip(starts, [*starts[1:], len(ordered)], strict=True):
+            group = ordered[start:end]
+            spread = _quantile(group, 0.9) - _quantile(group, 0.1)
+            # The first poll should find no more jobs ended than each of the following ones.
+            share = min(0.3, _INTERVAL_SECONDS / 2 / max(spread, 0.1))
+            first_poll = _quantile(group, share) + 0.6 * _INTERVAL_SECONDS
+            backoff_from = max(1.5 * _quantile(group, 0.75), first_poll)
+            self.groups.append(_Group(first_poll, backoff_from, _GROUP_MARGIN * group[-1]))
 
 
 class PollIntervals:
@@ -106,7 +99,7 @@ class PollIntervals:
 
     def next_poll(self, kind: JobKind, age: float) -> float:
         """Seconds until the next poll of a job that was submitted `age` seconds ago."""
-        groups = (self._kinds.get(kind) or _UNKNOWN).groups
+        groups = self._kinds[kind].groups if kind in self._kinds else _PRIOR
         group = next((each for each in groups if age < each.until), groups[-1])
         if age < group.first_poll - MIN_INTERVAL_SECONDS:
             return min(group.first_poll - age, MAX_INTERVAL_SECONDS)
@@ -132,7 +125,6 @@ class PollIntervals:
             durations.add(max(shortest, 0.0), longest)
 
 
-_UNKNOWN = _Durations()
 process_intervals = PollIntervals()
 """What this process has learned, for all its event loops and accounts."""
 
@@ -147,14 +139,9 @@ def seconds(name: str, value: float | timedelta) -> float:
         number = value.total_seconds() if isinstance(value, timedelta) else float(value)
     except (TypeError, ValueError):
         number = 0.0
-    if not 0 < number <= MAX_TIMEOUT_SECONDS:
+    if not 0 < number <= timedelta(days=365).total_seconds():
         raise ValueError(f"{name} must be a positive number of seconds or a timedelta, not {value!r}.")
     return number
-
-
-def optional_seconds(name: str, value: float | timedelta | None) -> float | None:
-    """Read a duration that may be left out."""
-    return None if value is None else seconds(name, value)
 
 
 def get_deadline(

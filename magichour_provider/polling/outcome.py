@@ -7,7 +7,7 @@ about a failure, never a signed URL, a prompt or a key: Airflow logs and stores 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 from typing import Any
 
@@ -65,43 +65,35 @@ class Outcome:
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> Outcome:
         """Read an event back. Raises ValueError if it is not an event of this provider."""
-        known = {field.name for field in fields(cls)}
         if "ending" not in event or "project_id" not in event:
             raise ValueError("The event that resumed this task is not one of VideoJobTrigger.")
-        values = {key: value for key, value in event.items() if key in known}
-        return cls(**{**values, "ending": TerminalStatus(event["ending"])})
+        known = {field.name: event[field.name] for field in fields(cls) if field.name in event}
+        return cls(**{**known, "ending": TerminalStatus(event["ending"])})
 
     def error(self) -> errors.MagicHourError | None:
         """The error that this ending stands for; None if the video is ready."""
-        job = f"Job {self.project_id}"
+        project_id, job = self.project_id, f"Job {self.project_id}"
+        message = self.error_message or "no explanation"
         if self.ending is TerminalStatus.COMPLETE:
             return None
         if self.ending is TerminalStatus.FAILED:
             kind = errors.ModerationError if self.error_code in _MODERATION else errors.JobFailedError
-            reason = (self.error_message or "no explanation").rstrip(".")
-            return kind(
-                f"{job} failed at Magic Hour ({self.error_code or 'no code'}): {reason}.",
-                project_id=self.project_id,
-                code=self.error_code,
-            )
+            what = f"{job} failed at Magic Hour ({self.error_code or 'no code'}): {message.rstrip('.')}."
+            return kind(what, project_id=project_id, code=self.error_code)
         if self.ending is TerminalStatus.CANCELED:
             return errors.JobFailedError(
                 f"{job} was canceled in Magic Hour's web app.",
-                project_id=self.project_id,
+                project_id=project_id,
                 code=JobStatus.CANCELED.value,
                 remedy="Clear the submitting task to submit it again.",
             )
         if self.ending is TerminalStatus.DELETED:
-            return errors.JobDeletedError(
-                f"{job} was deleted, or belongs to another account.", project_id=self.project_id
-            )
+            what = f"{job} was deleted, or belongs to another account."
+            return errors.JobDeletedError(what, project_id=project_id)
         if self.ending is TerminalStatus.TIMEOUT:
             status = f"status {self.status}" if self.status else "status unknown"
-            return errors.WaitTimeoutError(
-                f"{job} had not ended when the deadline passed ({status}, see "
-                f"{library_url(self.project_id)}).",
-                project_id=self.project_id,
-            )
+            what = f"{job} had not ended when the deadline passed ({status}, see {library_url(project_id)})."
+            return errors.WaitTimeoutError(what, project_id=project_id)
         if self.error_status is None:
             return errors.ConfigurationError(
                 self.error_message or "The job cannot be polled.",
@@ -110,9 +102,9 @@ class Outcome:
         return protocol.api_error(
             status=self.error_status,
             code=self.error_code,
-            message=self.error_message or "no explanation",
-            request=f"GET /v1/video-projects/{self.project_id}",
-            project_id=self.project_id,
+            message=message,
+            request=f"GET /v1/video-projects/{project_id}",
+            project_id=project_id,
         )
 
 
@@ -142,15 +134,10 @@ def from_error(project_id: str, error: Exception) -> Outcome | None:
         return Outcome(TerminalStatus.DELETED, project_id)
     if not isinstance(error, errors.MagicHourError) or error.retryable:
         return None
+    refused = Outcome(TerminalStatus.REFUSED, project_id, error_message=error.what)
     if isinstance(error, errors.APIError):
-        return Outcome(
-            TerminalStatus.REFUSED,
-            project_id,
-            error_status=error.status,
-            error_code=error.code,
-            error_message=error.message,
-        )
-    return Outcome(TerminalStatus.REFUSED, project_id, error_message=error.what)
+        return replace(refused, error_status=error.status, error_code=error.code, error_message=error.message)
+    return refused
 
 
 def require_videos(project: VideoProject) -> VideoProject:

@@ -9,7 +9,6 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
-from magichour_provider.client.models import VideoProject
 from magichour_provider.polling.outcome import Outcome
 from magichour_provider.polling.poller import EARLY_SECONDS, NOT_FOUND_RETRY_SECONDS, Poller
 
@@ -38,22 +37,18 @@ class Subscriber:
 class Job:
     """A job with its waits.
 
-    :param requests: futures of single polls, which get the next answer of any kind.
     :param due: when to poll, by the clock of the event loop; infinite during a poll.
     :param not_found: how many polls in a row did not find the job.
     """
 
     project_id: str
     subscribers: list[Subscriber] = field(default_factory=list)
-    requests: list[Future[VideoProject]] = field(default_factory=list)
     due: float = math.inf
     is_polled: bool = False
     not_found: int = 0
 
     def seconds_to_next_poll(self, now: float) -> float:
         """Pause until the next poll, from `now` (epoch seconds): the shortest that a wait asks for."""
-        if self.requests:
-            return 0.0
         if self.not_found:
             return NOT_FOUND_RETRY_SECONDS[self.not_found - 1]
         waits = [each.poller for each in self.subscribers if not each.outcome.done()]
@@ -63,36 +58,28 @@ class Job:
         """The waits whose quiet time is over at `now` (epoch seconds)."""
         return [each for each in self.subscribers if now >= each.poller.quiet_until - EARLY_SECONDS]
 
-    def answer_requests(self, answer: VideoProject | Exception) -> None:
-        """Hand the answer of a poll to those that asked for one."""
-        for request in self.requests:
-            if request.done():
-                continue
-            if isinstance(answer, Exception):
-                request.set_exception(answer)
-            else:
-                request.set_result(answer)
-        self.requests.clear()
-
 
 class PollQueue:
-    """All jobs that are waited for, ordered by the time of their next poll."""
+    """All jobs that are waited for, by their ids in `jobs`, and in a heap by the time of their next poll."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
         self._heap: list[tuple[float, int, Job]] = []
         self._order = itertools.count()
 
-    def get(self, project_id: str) -> Job:
-        """The job with this id; a new one if nothing waits for it."""
-        return self.jobs.setdefault(project_id, Job(project_id))
+    def subscribe(self, subscriber: Subscriber) -> Job:
+        """Add a wait to its job."""
+        project_id = subscriber.poller.project_id
+        job = self.jobs.setdefault(project_id, Job(project_id))
+        job.subscribers.append(subscriber)
+        return job
 
-    def discard_if_idle(self, job: Job) -> None:
-        """Remove a job that nothing waits for."""
-        if not job.subscribers and not job.requests:
+    def unsubscribe(self, job: Job, subscriber: Subscriber) -> None:
+        """Remove a wait, and its job if nothing else waits for it."""
+        job.subscribers.remove(subscriber)
+        if not job.subscribers:
             job.due = math.inf
-            if self.jobs.get(job.project_id) is job:
-                del self.jobs[job.project_id]
+            del self.jobs[job.project_id]
 
     def push(self, job: Job, due: float) -> None:
         """Have a job polled when it is `due`, unless it is polled now, or sooner."""
@@ -121,6 +108,3 @@ class PollQueue:
         heappop(self._heap)
         job.due, job.is_polled = math.inf, True
         return job
-
-    def __len__(self) -> int:
-        return len(self.jobs)

@@ -2,8 +2,6 @@
 
 Invariants. A failed poll is not a failed job: polling continues, with backoff, until the deadline. The
 deadline is absolute: a restarted process gains no time. A pause precedes every poll.
-
-At the end of the file: the loop that waits in a worker.
 """
 
 from __future__ import annotations
@@ -57,14 +55,15 @@ class Poller:
     :param deadline: epoch seconds after which the wait ends as `TerminalStatus.TIMEOUT`.
     :param started: epoch seconds at which the wait began.
     :param poll_interval: seconds between polls; None: adaptive.
-    :param submitted: epoch seconds at which the job was submitted; None: the first poll tells.
+    :param submitted: epoch seconds at which the job was submitted; None: the first poll tells, if Magic Hour
+        knows it.
     :param kind: what the job makes, as far as it is known.
     :param quiet_until: epoch seconds before which the wait neither polls nor ends.
     :param poll_immediately: whether no pause precedes the first poll.
     :param has_polled: whether the job was polled for this wait before, in another process.
 
     `status` and `credits_charged` are the job's at the last poll; `unfinished_at` is the time of the last
-    poll that saw it unfinished.
+    poll that saw it unfinished. After a failed poll the next one comes `not_before` that time.
     """
 
     project_id: str
@@ -79,26 +78,45 @@ class Poller:
     intervals: PollIntervals = process_intervals
     status: str | None = None
     credits_charged: int | None = None
-    _is_age_known: bool = True
+    not_before: float = 0.0
     _failures: int = 0
-    _not_before: float = 0.0
     _warned_at: float = -math.inf
 
     def __post_init__(self) -> None:
         self.unfinished_at = self.started
+        self._age_counts_from = self.submitted
         self._follow()
 
     def seconds_to_next_poll(self, now: float) -> float:
         """Pause until the next poll: not beyond the deadline, and not less than the API asked for."""
-        next_poll = max(self._next_poll_at(now), self._not_before)
+        is_first = not self.has_polled
+        if self.poll_immediately and is_first and not self._failures:
+            pause = 0.0
+        elif self.poll_interval is not None:
+            # Waits that start together, as after a restart, spread over the first interval.
+            share = random.random() if is_first else random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+            pause = self.poll_interval * share
+        elif self._failures:
+            pause = 0.0  # `not_before` is the pause
+        elif self._age_counts_from is None:
+            pause = random.uniform(*_UNKNOWN_AGE_SECONDS)  # noqa: S311
+        else:
+            pause = self.intervals.next_poll(self.kind, max(0.0, now - self._age_counts_from))
+            if is_first and self.started - self._age_counts_from > _FRESH_JOB_SECONDS:
+                pause *= random.random()  # noqa: S311
+            else:
+                jitter = min(_JITTER * pause, _MAX_JITTER_SECONDS)
+                pause += random.uniform(-jitter, jitter)  # noqa: S311
+            pause = max(MIN_INTERVAL_SECONDS + EARLY_SECONDS, pause)
+        next_poll = max(now + pause, self.not_before)
         if next_poll < self.quiet_until:
             spread = min(_QUIET_SPREAD_SECONDS, self.poll_interval or _QUIET_SPREAD_SECONDS)
             next_poll = self.quiet_until + random.random() * spread  # noqa: S311
         return max(0.0, max(min(next_poll, self.deadline), self.quiet_until) - now)
 
     def on_status(self, project: VideoProject, now: float) -> Outcome | None:
-        """Process a poll's answer; an Outcome ends the wait."""
-        self._failures, self._not_before = 0, 0.0
+        """Process a poll's answer, and learn from it; an Outcome ends the wait."""
+        self._failures, self.not_before = 0, 0.0
         self.credits_charged = project.credits_charged
         status = status_text(project)
         if status != self.status:
@@ -111,9 +129,24 @@ class Poller:
                     self.project_id,
                     status,
                 )
+        if self._age_counts_from is None:
+            created = project.created_at.timestamp() if project.created_at is not None else math.inf
+            if created <= now + _CLOCK_SKEW_SECONDS:
+                self.submitted = min(created, now)
+            self._age_counts_from = self.started if self.submitted is None else self.submitted
+        if self.kind.end_seconds is None:
+            self.kind = self.kind._replace(end_seconds=project.end_seconds)
+        if not self.has_polled:
+            self.has_polled = True
+            self._follow()
         outcome = from_project(project)
-        self._learn(project, now, is_finished=outcome is not None)
-        self.has_polled = True
+        if outcome is None:
+            self.unfinished_at = now
+            return self.timeout() if now >= self.deadline else None
+        if project.status is JobStatus.COMPLETE:
+            start = self._age_counts_from
+            shortest = self.unfinished_at - start if self.unfinished_at > self.started else 0.0
+            self.intervals.ended(self.kind, self, shortest, max(now - start, 0.1))
         return outcome
 
     def on_error(self, error: Exception, now: float) -> Outcome | None:
@@ -121,78 +154,28 @@ class Poller:
         outcome = from_error(self.project_id, error)
         if outcome is not None:
             return outcome
-        retry_after = getattr(error, "retry_after", None) or 0.0
         self._failures += 1
         if self._failures == 1 and now > self._warned_at + _WARN_AGAIN_SECONDS:
             self._warned_at = now
-            reason = (
-                error.what if isinstance(error, MagicHourError) else f"{type(error).__name__} was raised."
-            )
+            was_raised = f"{type(error).__name__} was raised."
+            reason = error.what if isinstance(error, MagicHourError) else was_raised
             log.warning("Polling job %s failed; it will be polled again. %s", self.project_id, reason)
         first = min(1.0, self.poll_interval or 1.0)
         backoff = min(_MAX_BACKOFF_SECONDS, first * 2 ** min(self._failures - 1, 10))
         backoff *= random.uniform(0.75, 1.25)  # noqa: S311
-        self._not_before = now + max(backoff, min(retry_after, MAX_RETRY_AFTER_SECONDS))
-        return None
-
-    def reset_backoff(self) -> None:
-        """Poll again as soon as the interval allows, after the connection has changed."""
-        self._not_before = 0.0
-
-    def timeout_if_due(self, now: float) -> Outcome | None:
-        """The end of the wait if the deadline has passed."""
-        return None if now < self.deadline else self.timeout()
+        retry_after = getattr(error, "retry_after", None) or 0.0
+        self.not_before = now + max(backoff, min(retry_after, MAX_RETRY_AFTER_SECONDS))
+        return self.timeout() if now >= self.deadline else None
 
     def timeout(self) -> Outcome:
         """The end of a wait whose deadline has passed."""
         return Outcome(TerminalStatus.TIMEOUT, self.project_id, status=self.status)
 
-    @property
-    def known_submission(self) -> float | None:
-        """Epoch seconds at which the job was submitted; None if neither the caller nor the API knows it."""
-        return self.submitted if self._is_age_known else None
-
-    def _next_poll_at(self, now: float) -> float:
-        is_first = not self.has_polled
-        if self.poll_immediately and is_first and not self._failures:
-            return now
-        if self.poll_interval is not None:
-            # Waits that start together, as after a restart, spread over the first interval.
-            share = random.random() if is_first else random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
-            return now + self.poll_interval * share
-        if self._failures:
-            return self._not_before
-        if self.submitted is None:
-            return now + random.uniform(*_UNKNOWN_AGE_SECONDS)  # noqa: S311
-        pause = self.intervals.next_poll(self.kind, max(0.0, now - self.submitted))
-        if is_first and self.started - self.submitted > _FRESH_JOB_SECONDS:
-            pause *= random.random()  # noqa: S311
-        else:
-            jitter = min(_JITTER * pause, _MAX_JITTER_SECONDS)
-            pause += random.uniform(-jitter, jitter)  # noqa: S311
-        return now + max(MIN_INTERVAL_SECONDS + EARLY_SECONDS, pause)
-
-    def _learn(self, project: VideoProject, now: float, *, is_finished: bool) -> None:
-        """Learn the job's age and kind, and its duration if this wait has followed it from the start."""
-        if self.submitted is None:
-            created = project.created_at.timestamp() if project.created_at is not None else math.inf
-            self._is_age_known = created <= now + _CLOCK_SKEW_SECONDS
-            self.submitted = min(created, now) if self._is_age_known else self.started
-        if self.kind.end_seconds is None:
-            self.kind = self.kind._replace(end_seconds=project.end_seconds)
-        if not self.has_polled:
-            self._follow()
-        if not is_finished:
-            self.unfinished_at = now
-        elif project.status is JobStatus.COMPLETE:
-            shortest = self.unfinished_at - self.submitted if self.unfinished_at > self.started else 0.0
-            self.intervals.ended(self.kind, self, shortest, max(now - self.submitted, 0.1))
-
     def _follow(self) -> None:
-        submitted = self.known_submission
-        if submitted is None or self.poll_interval is not None or self.kind.end_seconds is None:
+        """Have the job's duration learned, if this wait sees the job from its start."""
+        if self.submitted is None or self.poll_interval is not None or self.kind.end_seconds is None:
             return
-        if self.started - submitted <= _FRESH_JOB_SECONDS:
+        if self.started - self.submitted <= _FRESH_JOB_SECONDS:
             self.intervals.follow(self.kind, self)
 
 
@@ -212,7 +195,7 @@ def wait_in_worker(
         while (remaining := resume_at - time.monotonic()) > 0:
             raise_if_stopped()
             time.sleep(min(remaining, 1.0))
-        outcome = poll_once(client, poller) or poller.timeout_if_due(time.time())
+        outcome = poll_once(client, poller)
         if outcome is not None:
             return outcome
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 
 MAX_RETRY_AFTER_SECONDS = 600.0
 """A longer `Retry-After` is cut to this."""
@@ -12,9 +13,12 @@ _MIN_REFUSED_RATE = 10.0
 """Polls a second below which a refusal is hardly due to their number."""
 _RECOVERY_START, _RECOVERY_GROWTH_PER_SECOND, _RECOVERY_END = 0.5, 1.1, 2.0
 """After a pause: shares of the refused rate, and by how much the share grows each second."""
+_MAX_RECOVERY_SECONDS = 60.0
 _RATE_WINDOW_SECONDS = 5.0
 _MAX_LATENESS_SECONDS = 0.05
 """A poll that came so late lets the next one come as much earlier."""
+_MIN_CONCURRENCY, MAX_CONCURRENCY = 8, 32
+"""Polls under way at once."""
 
 
 @dataclass
@@ -41,9 +45,19 @@ class RateLimiter:
 
     def acquire(self, now: float) -> None:
         """Count a poll that starts."""
-        self._count(now)
-        limit = self._current_limit(now)
-        if limit is not None:
+        # The rate of the last seconds; older polls count ever less.
+        passed = min(_RATE_WINDOW_SECONDS, max(0.0, now - self._counted_at))
+        self._rate = self._rate * (1 - passed / _RATE_WINDOW_SECONDS) + 1.0 / _RATE_WINDOW_SECONDS
+        self._counted_at = now
+        limit = math.inf if self.per_second is None else self.per_second
+        if self._refused_rate is not None:
+            passed = min(_MAX_RECOVERY_SECONDS, max(0.0, now - self._paused_until))
+            share = _RECOVERY_START * _RECOVERY_GROWTH_PER_SECOND**passed
+            if share > _RECOVERY_END:
+                self._refused_rate = None
+            else:
+                limit = min(limit, self._refused_rate * share)
+        if limit < math.inf:
             # An idle time allows no burst; a small lateness of the timer is made up for.
             self._next_at = max(self._next_at, now - min(_MAX_LATENESS_SECONDS, 1.0 / limit)) + 1.0 / limit
 
@@ -65,22 +79,6 @@ class RateLimiter:
         if now >= self._paused_until:
             self._next_pause = _FIRST_PAUSE_SECONDS
 
-    def _current_limit(self, now: float) -> float | None:
-        if self._refused_rate is None:
-            return self.per_second
-        share = _RECOVERY_START * _RECOVERY_GROWTH_PER_SECOND ** max(0.0, now - self._paused_until)
-        if share > _RECOVERY_END:
-            self._refused_rate = None
-            return self.per_second
-        recovering: float = self._refused_rate * share
-        return recovering if self.per_second is None else min(self.per_second, recovering)
-
-    def _count(self, now: float) -> None:
-        """Keep the rate of the last seconds; older polls count ever less."""
-        passed = min(_RATE_WINDOW_SECONDS, max(0.0, now - self._counted_at))
-        self._rate = self._rate * (1 - passed / _RATE_WINDOW_SECONDS) + 1.0 / _RATE_WINDOW_SECONDS
-        self._counted_at = now
-
 
 @dataclass
 class ConcurrencyLimit:
@@ -89,13 +87,8 @@ class ConcurrencyLimit:
     More are allowed if polls come late although the thread has time to spare: then answers are slow.
     """
 
-    minimum: int = 8
-    maximum: int = 32
-    allowed: int = field(init=False)
+    allowed: int = _MIN_CONCURRENCY
     _calm_updates: int = 0
-
-    def __post_init__(self) -> None:
-        self.allowed = self.minimum
 
     def update(self, *, lateness: float, busy_share: float) -> None:
         """Adjust the limit, every few seconds.
@@ -105,9 +98,9 @@ class ConcurrencyLimit:
         """
         if lateness > 1.0 and busy_share < 0.7:
             self._calm_updates = 0
-            self.allowed = min(self.maximum, self.allowed + self.allowed // 2)
+            self.allowed = min(MAX_CONCURRENCY, self.allowed + self.allowed // 2)
         elif lateness < 0.1:
             self._calm_updates += 1
             if self._calm_updates >= 12:
                 self._calm_updates = 0
-                self.allowed = max(self.minimum, self.allowed * 2 // 3)
+                self.allowed = max(_MIN_CONCURRENCY, self.allowed * 2 // 3)

@@ -15,9 +15,9 @@ import asyncio
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from dataclasses import dataclass, field
 from typing import Any
 
 from magichour_provider.client.aio import AsyncMagicHourClient
@@ -25,10 +25,10 @@ from magichour_provider.client.models import VideoProject
 from magichour_provider.exceptions import APIError, MagicHourError, NotFoundError
 from magichour_provider.polling.connection_client import BuildClient, ConnectionClient, ReadSettings
 from magichour_provider.polling.intervals import MIN_INTERVAL_SECONDS
-from magichour_provider.polling.outcome import Outcome
+from magichour_provider.polling.outcome import Outcome, TerminalStatus
 from magichour_provider.polling.poll_queue import Job, PollQueue, Subscriber
 from magichour_provider.polling.poller import NOT_FOUND_RETRY_SECONDS, Poller
-from magichour_provider.polling.rate_limit import ConcurrencyLimit, RateLimiter
+from magichour_provider.polling.rate_limit import MAX_CONCURRENCY, ConcurrencyLimit, RateLimiter
 
 log = logging.getLogger(__name__)
 
@@ -41,32 +41,6 @@ _MAINTENANCE_SECONDS = 5.0
 """Between two reports of metrics and updates of the concurrency limit."""
 _REREAD_EVERY = 4
 """The connection is read again at every fourth maintenance: every 20 s."""
-
-
-@dataclass
-class PollMetrics:
-    """Counts since the last report.
-
-    :param completion_lags: seconds from the last poll that saw a job unfinished to the one that saw its end.
-        Magic Hour does not tell when a job ended.
-    """
-
-    polls: int = 0
-    poll_errors: int = 0
-    rate_limited: int = 0
-    completion_lags: list[float] = field(default_factory=list)
-
-    def report(self, stats: Any, waiting: int, tags: dict[str, str]) -> None:
-        """Send everything; `waiting` is the number of jobs that are waited for now. Never raises."""
-        try:
-            for name in ("polls", "poll_errors", "rate_limited"):
-                if count := getattr(self, name):
-                    stats.incr(f"magichour.{name}", count, tags=tags)
-            for seconds in self.completion_lags:
-                stats.timing("magichour.completion_lag", seconds * 1000, tags=tags)
-            stats.gauge("magichour.jobs_waiting", waiting, tags=tags)
-        except Exception as error:
-            log.debug("The metrics could not be reported.", exc_info=error)
 
 
 class PollScheduler:
@@ -91,13 +65,13 @@ class PollScheduler:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._concurrency, self._limiter = ConcurrencyLimit(), RateLimiter()
-        self._client = ConnectionClient(
-            read_settings, self._concurrency.maximum, self._on_new_connection, build
-        )
+        self._client = ConnectionClient(read_settings, MAX_CONCURRENCY, self._on_new_connection, build)
         self._stats, self._tags, self._on_idle = stats, tags or {}, on_idle
-        self._metrics = PollMetrics()
+        # Since the last report. Magic Hour does not tell when a job ended, so a lag is the time from the last
+        # poll that saw the job unfinished to the one that saw its end, in seconds.
+        self._counts: Counter[str] = Counter()
+        self._completion_lags: list[float] = []
         self._queue = PollQueue()
-        self._users = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._polls_under_way = 0
         # What concerns all jobs is logged in an empty context: a trigger's context would send it to one log.
@@ -106,15 +80,13 @@ class PollScheduler:
         self._warned_at = -math.inf
         self._maintenances = 0
         self._maintained_at = (self._loop.time(), time.thread_time())
-        self._maintain_later()
+        self._maintenance = self._loop.call_later(_MAINTENANCE_SECONDS, self._maintain, context=self._no_task)
 
     async def wait(self, poller: Poller) -> Outcome:
         """Poll from time to time until the job has ended or the deadline has passed."""
         now = self._clock()
         subscriber = Subscriber(poller, self._loop.create_future(), copy_context())
-        self._users += 1
-        job = self._queue.get(poller.project_id)
-        job.subscribers.append(subscriber)
+        job = self._queue.subscribe(subscriber)
         latest = max(poller.deadline, poller.quiet_until, now) + _TIMEOUT_GRACE_SECONDS
         expiry = self._loop.call_later(latest - now, subscriber.time_out)
         try:
@@ -122,35 +94,14 @@ class PollScheduler:
             return await subscriber.outcome
         finally:
             expiry.cancel()
-            job.subscribers.remove(subscriber)
-            await self._unsubscribe(job)
-
-    async def poll_once(self, project_id: str) -> VideoProject:
-        """Poll a job now, with one request for all that wait for it. Raises MagicHourError."""
-        answer: asyncio.Future[VideoProject] = self._loop.create_future()
-        self._users += 1
-        job = self._queue.get(project_id)
-        job.requests.append(answer)
-        self._schedule(job, 0.0)
-        try:
-            return await answer
-        finally:
-            if answer in job.requests:
-                job.requests.remove(answer)
-            await self._unsubscribe(job)
-
-    async def _unsubscribe(self, job: Job) -> None:
-        self._users -= 1
-        self._queue.discard_if_idle(job)
-        if self._users > 0:
-            return
-        self._on_idle()
-        if not self._loop.is_closed():
-            # Shielded: Airflow cancels a killed trigger every second, and the sockets must be closed.
-            closing = self._loop.create_task(self._close())
-            _closings.add(closing)
-            closing.add_done_callback(_closings.discard)
-            await asyncio.shield(closing)
+            self._queue.unsubscribe(job, subscriber)
+            if not self._queue.jobs:
+                self._on_idle()
+                # Shielded: Airflow cancels a killed trigger every second, and the sockets must be closed.
+                closing = self._loop.create_task(self._close())
+                _closings.add(closing)
+                closing.add_done_callback(_closings.discard)
+                await asyncio.shield(closing)
 
     async def _close(self) -> None:
         self._maintenance.cancel()
@@ -187,7 +138,8 @@ class PollScheduler:
 
     def _start_polls(self) -> None:
         now = self._loop.time()
-        self._limiter.per_second = self._client.requests_per_second
+        if self._client.settings is not None:
+            self._limiter.per_second = self._client.settings.requests_per_second
         while not self._is_at_limit() and self._limiter.free_at() <= now:
             job = self._queue.pop_due(now + _START_INTERVAL_SECONDS / 2)
             if job is None:
@@ -199,7 +151,7 @@ class PollScheduler:
 
     def _is_at_limit(self) -> bool:
         """Whether no poll may start now. The first poll is alone: it builds the client."""
-        return self._polls_under_way >= (self._concurrency.allowed if self._client.is_ready else 1)
+        return self._polls_under_way >= (self._concurrency.allowed if self._client.settings else 1)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -210,7 +162,7 @@ class PollScheduler:
 
     async def _poll(self, job: Job) -> None:
         began, began_at = self._loop.time(), self._clock()
-        self._metrics.polls += 1
+        self._counts["polls"] += 1
         try:
             self._on_status(job, await self._client.get_video(job.project_id), self._clock())
         except Exception as error:  # also one of the connection's lookup: the waits continue
@@ -220,56 +172,45 @@ class PollScheduler:
             job.is_polled = False
         # Counted from the start of the poll: else the time for the answer would stretch every interval.
         pause = job.seconds_to_next_poll(began_at)
-        rest = began - self._loop.time() + pause
-        least = 0.0 if job.requests else _START_INTERVAL_SECONDS
-        self._queue.push(job, self._loop.time() + max(rest, min(pause, MIN_INTERVAL_SECONDS), least))
+        due = max(
+            began + pause, self._loop.time() + max(min(pause, MIN_INTERVAL_SECONDS), _START_INTERVAL_SECONDS)
+        )
+        self._queue.push(job, due)
         self._start_polls()
 
     def _on_status(self, job: Job, project: VideoProject, now: float) -> None:
         self._limiter.answered(self._loop.time())
         job.not_found = 0
-        job.answer_requests(project)
         for each in job.ready(now):
-            unfinished_at = each.poller.unfinished_at
             outcome = each.context.run(each.poller.on_status, project, now)
-            if outcome is not None:
-                self._metrics.completion_lags.append(now - unfinished_at)
-            each.resolve(outcome or each.poller.timeout_if_due(now))
+            if outcome is not None and outcome.ending is not TerminalStatus.TIMEOUT:
+                self._completion_lags.append(now - each.poller.unfinished_at)
+            each.resolve(outcome)
 
     def _on_error(self, job: Job, error: Exception, now: float) -> None:
-        self._metrics.poll_errors += 1
+        self._counts["poll_errors"] += 1
         if not isinstance(error, MagicHourError):
             log.debug("A poll raised an unexpected error.", exc_info=error)
         if isinstance(error, APIError) and (error.retry_after is not None or error.status == 429):
-            self._on_refusal(error)
-        job.answer_requests(error)
+            refused_at = self._loop.time()
+            if self._limiter.refused(refused_at, error.retry_after):
+                self._counts["rate_limited"] += 1
+                if refused_at > self._warned_at + _WARN_AGAIN_SECONDS:
+                    self._warned_at = refused_at
+                    seconds = self._limiter.free_at() - refused_at
+                    template = "Rate limited by Magic Hour (HTTP %d); polling paused for %.0f s."
+                    log.warning(template, error.status, seconds)
         if isinstance(error, NotFoundError) and job.not_found < len(NOT_FOUND_RETRY_SECONDS):
             job.not_found += 1
             return
         job.not_found = 0
         for each in job.ready(now):
-            outcome = each.context.run(each.poller.on_error, error, now)
-            each.resolve(outcome or each.poller.timeout_if_due(now))
-
-    def _on_refusal(self, error: APIError) -> None:
-        now = self._loop.time()
-        if not self._limiter.refused(now, error.retry_after):
-            return
-        self._metrics.rate_limited += 1
-        if now > self._warned_at + _WARN_AGAIN_SECONDS:
-            self._warned_at = now
-            seconds = self._limiter.free_at() - now
-            log.warning(
-                "Rate limited by Magic Hour (HTTP %d); polling paused for %.0f s.", error.status, seconds
-            )
+            each.resolve(each.context.run(each.poller.on_error, error, now))
 
     # Maintenance ------------------------------------------------------------------------------------
 
-    def _maintain_later(self) -> None:
-        self._maintenance = self._loop.call_later(_MAINTENANCE_SECONDS, self._maintain, context=self._no_task)
-
     def _maintain(self) -> None:
-        self._maintain_later()
+        self._maintenance = self._loop.call_later(_MAINTENANCE_SECONDS, self._maintain, context=self._no_task)
         self._report()
         now, cpu = self._loop.time(), time.thread_time()
         passed, busy = now - self._maintained_at[0], cpu - self._maintained_at[1]
@@ -278,15 +219,29 @@ class PollScheduler:
         lateness = max(0.0, now - job.due) if job is not None and self._is_at_limit() else 0.0
         self._concurrency.update(lateness=lateness, busy_share=busy / passed)
         self._maintenances += 1
-        if self._maintenances % _REREAD_EVERY == 0 and self._client.is_ready:
+        if self._maintenances % _REREAD_EVERY == 0 and self._client.settings is not None:
             self._run(self._reread_connection())
         self._start_polls()
 
     def _report(self) -> None:
         """Send the metrics from a thread: the event loop must not wait for their network."""
-        metrics, self._metrics = self._metrics, PollMetrics()
-        if self._stats is not None:
-            self._loop.run_in_executor(None, metrics.report, self._stats, len(self._queue), self._tags)
+        counts, lags, waiting = self._counts, self._completion_lags, len(self._queue.jobs)
+        self._counts, self._completion_lags = Counter(), []
+        stats, tags = self._stats, self._tags
+        if stats is None:
+            return
+
+        def send() -> None:
+            try:
+                for name, count in counts.items():
+                    stats.incr(f"magichour.{name}", count, tags=tags)
+                for seconds in lags:
+                    stats.timing("magichour.completion_lag", seconds * 1000, tags=tags)
+                stats.gauge("magichour.jobs_waiting", waiting, tags=tags)
+            except Exception as error:
+                log.debug("The metrics could not be reported.", exc_info=error)
+
+        self._loop.run_in_executor(None, send)
 
     async def _reread_connection(self) -> None:
         try:
@@ -302,7 +257,7 @@ class PollScheduler:
             return
         for job in self._queue.jobs.values():
             for each in job.subscribers:
-                each.poller.reset_backoff()
+                each.poller.not_before = 0.0
             self._schedule(job, job.seconds_to_next_poll(self._clock()))
 
 

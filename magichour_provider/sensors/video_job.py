@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
@@ -37,7 +37,7 @@ from magichour_provider.polling.intervals import (
     ALARM_MARGIN_SECONDS,
     TRIGGER_TIMEOUT_MARGIN_SECONDS,
     get_deadline,
-    optional_seconds,
+    seconds,
 )
 from magichour_provider.version_compat import (
     AIRFLOW_V_3_3_PLUS,
@@ -54,12 +54,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TRIGGER = "magichour_provider.triggers.video_sensor.VideoSensorTrigger"
 _TEMPLATE_SIGNS = ("{{", "{%", "{#")
 _MAX_DAG_TASKS = 100
 """The triggerer deserializes the Dag on its event loop for each sensor that starts there: 50 sensors of a Dag
 of 300 tasks blocked it for half a second and more (Airflow 3.3.2)."""
-_MIN_EXECUTION_TIMEOUT_SECONDS = 60.0
+_MIN_EXECUTION_TIMEOUT = timedelta(minutes=1)
 """With less, a wait that ends a little before the timeout may still end too late."""
 _HARMLESS_OVERRIDES = frozenset({"__init__", "__doc__", "__module__", "__qualname__"})
 
@@ -71,14 +70,14 @@ class _StartFromTrigger:
     """
 
     def __get__(self, sensor: VideoJobSensor | None, owner: type[VideoJobSensor]) -> bool:
-        return sensor is not None and _starts_in_triggerer(sensor)
+        return sensor is not None and "_worker_reason" in vars(sensor) and worker_reason(sensor) is None
 
 
 class _StartTriggerArgs:
     """`start_trigger_args`, computed likewise; None for a sensor that needs a worker."""
 
     def __get__(self, sensor: VideoJobSensor | None, owner: type[VideoJobSensor]) -> StartTriggerArgs | None:
-        if sensor is None or not _starts_in_triggerer(sensor):
+        if sensor is None or not sensor.start_from_trigger:
             return None
         from airflow.triggers.base import StartTriggerArgs
 
@@ -92,7 +91,7 @@ class _StartTriggerArgs:
             **(_find_job(sensor.project_id) or {}),
         }
         return StartTriggerArgs(
-            trigger_cls=_TRIGGER,
+            trigger_cls="magichour_provider.triggers.video_sensor.VideoSensorTrigger",
             trigger_kwargs=kwargs,
             next_method="execute_complete",
             timeout=timedelta(seconds=limit + grace),
@@ -157,7 +156,7 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.project_id = project_id
         self.magichour_conn_id = magichour_conn_id
-        self.poll_interval = optional_seconds("poke_interval", poke_interval)
+        self.poll_interval = None if poke_interval is None else seconds("poke_interval", poke_interval)
         self.deferrable = require_flag("deferrable", deferrable)
         self.linked_project_id: str | None = None
         self.credits_charged: int | None = None
@@ -200,25 +199,25 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
             )
             # Polled before deferring: a trigger that fires at once can fail the task (airflow#71580).
             outcome = self._poll() if self.deferrable else super().execute(context)
-            return self._defer() if outcome is None else self._finish(context, outcome)
+            if outcome is not None:
+                return self._finish(context, outcome)
 
-    def _defer(self) -> NoReturn:
-        from magichour_provider.triggers.video_job import VideoJobTrigger
+            from magichour_provider.triggers.video_job import VideoJobTrigger
 
-        trigger = VideoJobTrigger(
-            self._job.project_id,
-            self.hook.magichour_conn_id,
-            deadline=self._poller.deadline,
-            poll_interval=self.poll_interval,
-            credits_charged=self.credits_charged,
-            submitted=self._poller.known_submission,
-            **self._poller.kind._asdict(),
-        )
-        self.defer(**trigger.as_deferral())
+            trigger = VideoJobTrigger(
+                self._job.project_id,
+                self.hook.magichour_conn_id,
+                deadline=deadline,
+                poll_interval=self.poll_interval,
+                credits_charged=self.credits_charged,
+                submitted=self._poller.submitted,
+                **self._poller.kind._asdict(),
+            )
+            return self.defer(**trigger.as_deferral())
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll once. Done with the outcome, good or bad, so that `silent_fail` does not poke a failed job."""
-        outcome = self._poll() or self._poller.timeout_if_due(time.time())
+        outcome = self._poll()
         return PokeReturnValue(is_done=outcome is not None, xcom_value=outcome)
 
     def on_kill(self) -> None:
@@ -278,51 +277,38 @@ def worker_reason(sensor: VideoJobSensor) -> str | None:
     It needs one for all that only a worker does, and for what the triggerer cannot do: it renders no
     templates. Never raises: otherwise the sensor's Dag could not be imported.
     """
+    if not AIRFLOW_V_3_3_PLUS:
+        return "this needs Airflow 3.3"
+    if not sensor.deferrable:
+        return "it is not deferrable"
     try:
-        return next(_worker_reasons(sensor), None)
+        is_mapped_over = next(iter(sensor.iter_mapped_dependants()), None) is not None
+        task_count = len(sensor.dag.task_ids) if sensor.has_dag() else 1  # type: ignore[no-untyped-call]
+        limit = sensor.execution_timeout
+        reasons = {
+            "it is mapped, or in a mapped task group": is_mapped(sensor),
+            "start_from_trigger is set to False": vars(sensor).get("start_from_trigger") is False,
+            "its project_id is neither an id nor the output of an unmapped task": (
+                _find_job(sensor.project_id) is None
+            ),
+            "its magichour_conn_id is a template": _is_template(sensor.magichour_conn_id),
+            "its class changes what VideoJobSensor does": _is_customized(sensor),
+            "it has inlets or outlets": sensor.inlets or sensor.outlets,
+            "it has an on_execute_callback": sensor.on_execute_callback,
+            "it has an on_success_callback": sensor.on_success_callback,
+            "it has a pre_execute or a post_execute": has_execute_hooks(sensor),
+            "it has multiple_outputs, is mapped over, or is the Dag's result": (
+                sensor.multiple_outputs or sensor.returns_dag_result or is_mapped_over
+            ),
+            "its execution_timeout is less than a minute": limit is not None
+            and limit < _MIN_EXECUTION_TIMEOUT,
+            f"its Dag has more than {_MAX_DAG_TASKS} tasks": task_count > _MAX_DAG_TASKS,
+            "a param of it, or of its Dag, has no default": not all_params_set(sensor),
+        }
     except Exception as error:
         log.debug("Whether a sensor needs a worker could not be determined.", exc_info=error)
         return f"whether it can start elsewhere could not be determined ({type(error).__name__})"
-
-
-def _worker_reasons(sensor: VideoJobSensor) -> Iterator[str]:
-    if not AIRFLOW_V_3_3_PLUS:
-        yield "this needs Airflow 3.3"
-    if not sensor.deferrable:
-        yield "it is not deferrable"
-    if is_mapped(sensor):
-        yield "it is mapped, or in a mapped task group"
-    if vars(sensor).get("start_from_trigger") is False:
-        yield "start_from_trigger is set to False"
-    if _find_job(sensor.project_id) is None:
-        yield "its project_id is neither an id nor the output of an unmapped task"
-    if _is_template(sensor.magichour_conn_id):
-        yield "its magichour_conn_id is a template"
-    if _is_customized(sensor):
-        yield "its class changes what VideoJobSensor does"
-    if sensor.inlets or sensor.outlets:
-        yield "it has inlets or outlets"
-    if sensor.on_execute_callback:
-        yield "it has an on_execute_callback"
-    if sensor.on_success_callback:
-        yield "it has an on_success_callback"
-    if has_execute_hooks(sensor):
-        yield "it has a pre_execute or a post_execute"
-    is_mapped_over = next(iter(sensor.iter_mapped_dependants()), None) is not None
-    if sensor.multiple_outputs or sensor.returns_dag_result or is_mapped_over:
-        yield "it has multiple_outputs, is mapped over, or is the Dag's result"
-    limit = sensor.execution_timeout
-    if limit is not None and limit.total_seconds() < _MIN_EXECUTION_TIMEOUT_SECONDS:
-        yield "its execution_timeout is less than a minute"
-    if sensor.has_dag() and len(sensor.dag.task_ids) > _MAX_DAG_TASKS:  # type: ignore[no-untyped-call]
-        yield f"its Dag has more than {_MAX_DAG_TASKS} tasks"
-    if not all_params_set(sensor):
-        yield "a param of it, or of its Dag, has no default"
-
-
-def _starts_in_triggerer(sensor: VideoJobSensor) -> bool:
-    is_initialized = "_worker_reason" in vars(sensor)
-    return is_initialized and worker_reason(sensor) is None
+    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
 def get_time_limits(timeout: float, execution_timeout: timedelta | None) -> tuple[float, float]:
@@ -350,7 +336,7 @@ def _find_job(project_id: object) -> dict[str, Any] | None:
     if not isinstance(project_id, (str, Mapping)) or _is_template(str(project_id)):
         return None
     if isinstance(project_id, Mapping):
-        known = [project_id.get(name) for name in ("model", "resolution")]
+        known = (project_id.get("model"), project_id.get("resolution"))
         if not all(value is None or isinstance(value, str) for value in known):
             return None
     try:

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from magichour_provider.airflow_internals import is_deferred, min_deferral_seconds, triggerer_stats
+from magichour_provider.airflow_internals import min_deferral_seconds, task_state, triggerer_stats
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
 from magichour_provider.operators._base import kill_message
 from magichour_provider.polling.intervals import TRIGGER_TIMEOUT_MARGIN_SECONDS, JobKind
 
 if TYPE_CHECKING:
     from magichour_provider.polling.outcome import Outcome
-    from magichour_provider.polling.scheduler import PollScheduler
 
 log = logging.getLogger(__name__)
 _HEAVY_MODULES = ("magichour_provider.polling.scheduler", "magichour_provider.hooks.magichour", "httpx")
@@ -95,7 +94,7 @@ class VideoJobTrigger(BaseTrigger):
         yield TriggerEvent(outcome.as_event())  # type: ignore[no-untyped-call]
 
     async def wait_for(
-        self, project_id: str, deadline: float, *, quiet_seconds: float, poll_immediately: bool = False
+        self, project_id: str, deadline: float, *, quiet_seconds: float = 0.0, poll_immediately: bool = False
     ) -> Outcome:
         """Wait until the job has ended or the deadline has passed.
 
@@ -103,7 +102,9 @@ class VideoJobTrigger(BaseTrigger):
         :param poll_immediately: whether no pause precedes the first poll.
         """
         await _import_async()
+        from magichour_provider.hooks.magichour import MagicHourHook
         from magichour_provider.polling.poller import Poller
+        from magichour_provider.polling.scheduler import get_scheduler
 
         now = time.time()
         poller = Poller(
@@ -116,7 +117,11 @@ class VideoJobTrigger(BaseTrigger):
             quiet_until=now + quiet_seconds,
             poll_immediately=poll_immediately,
         )
-        return await self._scheduler().wait(poller)
+        hook = MagicHourHook(self.magichour_conn_id)
+        scheduler = get_scheduler(self.magichour_conn_id, hook.get_settings_async, triggerer_stats())
+        outcome = await scheduler.wait(poller)
+        self.credits_charged = self.credits_charged or poller.credits_charged
+        return outcome
 
     async def on_kill(self) -> None:
         """Log what keeps running, if a user has ended the task: the API cannot cancel a job.
@@ -125,6 +130,8 @@ class VideoJobTrigger(BaseTrigger):
         calls it when another triggerer has adopted the trigger and nothing was killed (airflow#73454); then
         the task is still deferred, or has ended with its job.
         """
+        if not self.project_id:
+            return  # a `VideoSensorTrigger` that does not know its job yet
         report = asyncio.create_task(self._report_kill())
         _kill_reports.add(report)
         report.add_done_callback(_kill_reports.discard)
@@ -132,33 +139,19 @@ class VideoJobTrigger(BaseTrigger):
 
     async def _report_kill(self) -> None:
         try:
-            if await is_deferred(self.task_instance):
+            if await asyncio.to_thread(task_state, self.task_instance) == "deferred":
                 return
         except Exception as error:
             log.warning(
                 "Whether the task of job %s was killed could not be determined (%s).", self.project_id, error
             )
             return
-        await _import_async()
-        from magichour_provider.polling.outcome import from_project
-
-        credits_charged = self.credits_charged
-        try:
-            project = await self._scheduler().poll_once(self.project_id)
-            if from_project(project) is not None:
-                log.info("This task no longer waits for job %s, which has ended.", self.project_id)
-                return
-            credits_charged = credits_charged or project.credits_charged
-        except Exception as error:
-            log.debug("Job %s could not be polled.", self.project_id, exc_info=error)
-        log.warning("%s", kill_message(self.project_id, credits_charged))
-
-    def _scheduler(self) -> PollScheduler:
-        from magichour_provider.hooks.magichour import MagicHourHook
-        from magichour_provider.polling.scheduler import get_scheduler
-
-        hook = MagicHourHook(self.magichour_conn_id)
-        return get_scheduler(self.magichour_conn_id, hook.get_settings_async, triggerer_stats())
+        # The deadline has come, so the first poll is the last.
+        outcome = await self.wait_for(self.project_id, time.time(), poll_immediately=True)
+        if outcome.ending in ("timeout", "refused"):
+            log.warning("%s", kill_message(self.project_id, self.credits_charged))
+        else:
+            log.info("This task no longer waits for job %s, which has ended.", self.project_id)
 
 
 async def _import_async() -> None:

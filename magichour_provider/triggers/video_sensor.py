@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, TypeVar
 
-from airflow.triggers.base import TriggerEvent
+from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from magichour_provider.airflow_internals import delete_xcoms, detach_dag, get_xcom, push_link, push_xcom
 from magichour_provider.client import library_url
@@ -25,9 +23,6 @@ from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference
 from magichour_provider.links import VideoProjectLink
 from magichour_provider.operators._base import ERROR_KEY
 from magichour_provider.triggers.video_job import VideoJobTrigger
-
-if TYPE_CHECKING:
-    from magichour_provider.polling.outcome import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +38,7 @@ _CONCURRENT_CALLS = 4
 _FIRST_START_SECONDS = 30.0
 """A sensor that has waited for less has just started: this is no restart of the triggerer."""
 
-_call_slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+_call_slots = asyncio.Semaphore(_CONCURRENT_CALLS)
 
 T = TypeVar("T")
 
@@ -107,11 +102,6 @@ class VideoSensorTrigger(VideoJobTrigger):
             event = self._fall_back(f"{type(error).__name__} was raised in the triggerer")
         yield event
 
-    async def on_kill(self) -> None:
-        """Log what keeps running, if a user has ended the task and its job is known."""
-        if self.project_id:
-            await super().on_kill()
-
     async def _wait(self) -> TriggerEvent:
         if self.timeout_after is None:
             return self._fall_back("Airflow has set no timeout for it")
@@ -137,10 +127,12 @@ class VideoSensorTrigger(VideoJobTrigger):
         pushing_link = asyncio.create_task(self._push_link()) if is_first_start else None
         try:
             # No worker can still be busy with a deferral, so no quiet time is needed.
-            outcome = await self.wait_for(
-                job.project_id, self.deadline, quiet_seconds=0.0, poll_immediately=is_first_start
-            )
-            return await self._finish(job, outcome, pushing_link)
+            outcome = await self.wait_for(job.project_id, self.deadline, poll_immediately=is_first_start)
+            if outcome.ending == "complete" and await self._store(job.result(outcome)):
+                await (pushing_link or self._push_link())
+                log.info("Job %s is complete; this sensor ends in the triggerer.", job.project_id)
+                return TaskSuccessEvent()
+            return self._fall_back(None, **outcome.as_event())
         finally:
             if pushing_link is not None:
                 pushing_link.cancel()
@@ -152,36 +144,27 @@ class VideoSensorTrigger(VideoJobTrigger):
         except Exception as error:
             log.warning("The link to %s could not be stored (%s).", url, type(error).__name__)
 
-    async def _finish(
-        self, job: JobReference, outcome: Outcome, pushing_link: Awaitable[None] | None
-    ) -> TriggerEvent:
-        from airflow.triggers.base import TaskSuccessEvent
-
-        from magichour_provider.polling.outcome import TerminalStatus
-
-        if outcome.ending is TerminalStatus.COMPLETE and await self._store(job.result(outcome)):
-            await (pushing_link or self._push_link())
-            log.info("Job %s is complete; this sensor ends in the triggerer.", job.project_id)
-            return TaskSuccessEvent()
-        return self._event({FALLBACK_REASON: None, **outcome.as_event()})
-
     async def _store(self, result: Mapping[str, Any]) -> bool:
         """Store the result; False if that failed, and a worker must do it."""
-        if not self.push_result:
-            return True
+
+        def replace_result(ti: Any) -> None:
+            delete_xcoms(ti, ERROR_KEY)
+            push_xcom(ti, "project_id", result["project_id"])
+            push_xcom(ti, "return_value", result)
+
         try:
-            await self._call_airflow(_replace_result, result)
+            if self.push_result:
+                await self._call_airflow(replace_result)
         except Exception as error:
             log.warning("The result could not be stored from the triggerer (%s).", type(error).__name__)
             return False
         return True
 
-    def _fall_back(self, reason: str) -> TriggerEvent:
-        log.info("This sensor continues in a worker, because %s.", reason)
-        return self._event({FALLBACK_REASON: reason})
-
-    def _event(self, payload: Mapping[str, Any]) -> TriggerEvent:
-        return TriggerEvent({**payload, END_TIME: self.deadline or None})  # type: ignore[no-untyped-call]
+    def _fall_back(self, reason: str | None, **outcome: Any) -> TriggerEvent:
+        if reason is not None:
+            log.info("This sensor continues in a worker, because %s.", reason)
+        payload = {FALLBACK_REASON: reason, **outcome, END_TIME: self.deadline or None}
+        return TriggerEvent(payload)  # type: ignore[no-untyped-call]
 
     async def _call_airflow(self, call: Callable[..., T], *arguments: Any) -> T:
         """Call Airflow about this task, in a thread: XCom backends block. TimeoutError if it does not answer.
@@ -191,16 +174,8 @@ class VideoSensorTrigger(VideoJobTrigger):
         """
 
         async def in_slot() -> T:
-            slots = _call_slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_CONCURRENT_CALLS))
-            async with slots:
+            async with _call_slots:
                 in_thread = asyncio.to_thread(call, self.task_instance, *arguments)
                 return await asyncio.wait_for(in_thread, AIRFLOW_TIMEOUT_SECONDS)
 
-        remaining = max(_MIN_CALL_SECONDS, self.deadline - time.time())
-        return await asyncio.wait_for(in_slot(), None if remaining == math.inf else remaining)
-
-
-def _replace_result(ti: Any, result: Mapping[str, Any]) -> None:
-    delete_xcoms(ti, ERROR_KEY)
-    push_xcom(ti, "project_id", result["project_id"])
-    push_xcom(ti, "return_value", result)
+        return await asyncio.wait_for(in_slot(), max(_MIN_CALL_SECONDS, self.deadline - time.time()))

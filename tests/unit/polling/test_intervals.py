@@ -17,7 +17,6 @@ from magichour_provider.polling.intervals import (
     JobKind,
     PollIntervals,
     get_deadline,
-    optional_seconds,
     seconds,
 )
 
@@ -122,7 +121,7 @@ def test_seconds_refuses_what_is_no_duration(value):
 
 
 def test_seconds_reads_numbers_and_timedeltas():
-    assert (seconds("t", 5), seconds("t", timedelta(minutes=1)), optional_seconds("t", None)) == (5, 60, None)
+    assert (seconds("t", 5), seconds("t", timedelta(minutes=1))) == (5, 60)
 
 
 @given(st.floats(1, 1e5), st.floats(1, 1e5), st.booleans())

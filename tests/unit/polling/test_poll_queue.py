@@ -1,28 +1,21 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magichour_provider.polling.poll_queue import PollQueue
+from magichour_provider.polling.poll_queue import PollQueue, Subscriber
 
 OPERATIONS = st.lists(st.tuples(st.integers(0, 9), st.floats(0, 100)), max_size=200)
-
-
-class Request:
-    """Keeps a job in the queue."""
-
-    def done(self):
-        return True
 
 
 def filled(pushes):
     queue, due = PollQueue(), {}
     for number, when in pushes:
-        job = queue.get(f"cm{number}")
-        job.requests.append(Request())
-        queue.push(job, when)
+        poller = SimpleNamespace(project_id=f"cm{number}")
+        queue.push(queue.subscribe(Subscriber(poller, None, None)), when)
         due[number] = min(when, due.get(number, math.inf))
     return queue, due
 
@@ -53,10 +46,10 @@ def test_stale_entries_are_dropped(pushes):
     queue, due = filled(pushes)
     for _ in range(3):
         for number in due:
-            job = queue.get(f"cm{number}")
+            job = queue.jobs[f"cm{number}"]
             job.due = math.inf
             queue.push(job, 5.0)
-    assert len(queue._heap) <= 2 * len(queue) + 64
+    assert len(queue._heap) <= 2 * len(queue.jobs) + 64
 
 
 def test_polled_job_is_not_pushed_and_idle_job_is_discarded():
@@ -64,6 +57,5 @@ def test_polled_job_is_not_pushed_and_idle_job_is_discarded():
     job = queue.pop_due(2)
     queue.push(job, 0.0)
     assert queue.peek() is None
-    job.requests.clear()
-    queue.discard_if_idle(job)
-    assert len(queue) == 0
+    queue.unsubscribe(job, job.subscribers[0])
+    assert not queue.jobs

@@ -61,6 +61,13 @@ def test_rate_after_a_pause_is_half_the_refused_one_and_recovers():
     assert polls_until(limiter, 131.0, 132.0) > 500
 
 
+def test_poll_hours_after_a_pause_is_not_limited():
+    limiter = RateLimiter()
+    limiter.refused(0.0, 5)
+    limiter.acquire(90_000.0)
+    assert limiter.free_at() <= 90_000
+
+
 def test_concurrency_grows_only_if_answers_are_slow():
     limit = ConcurrencyLimit()
     limit.update(lateness=5.0, busy_share=0.9)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from magichour_provider.client import protocol
-from magichour_provider.exceptions import ConfigurationError, NotFoundError, UndefinedConnectionError
+from magichour_provider.exceptions import ConfigurationError, UndefinedConnectionError
 from magichour_provider.polling import scheduler as module
 from magichour_provider.polling.outcome import TerminalStatus
 from magichour_provider.polling.poller import Poller
@@ -46,17 +46,9 @@ def test_scheduler_polls_a_job_once_for_all_its_waits(run, api, poller, loop):
     assert len(api.polls) <= 25  # the shortest first pauses, then one a second
 
 
-def test_poll_once_shares_the_poll_under_way(run, api):
-    async def steps(scheduler):
-        first = asyncio.create_task(scheduler.poll_once("cm1"))
-        await asyncio.sleep(0.02)
-        return await asyncio.gather(first, *(scheduler.poll_once("cm1") for _ in range(5)))
-
-    assert {project.id for project in run(steps=steps)} == {"cm1"}
-    assert len(api.polls) <= 2
-    api.poll_errors = [api_error(404)]
-    with pytest.raises(NotFoundError):
-        run(steps=lambda scheduler: scheduler.poll_once("cm1"))
+def test_wait_whose_deadline_has_come_takes_one_poll(run, api, poller):
+    (outcome,) = run(poller(timeout=0, poll_immediately=True))
+    assert (outcome.ending, outcome.status, len(api.polls)) == (TIMEOUT, "rendering", 1)
 
 
 def test_polls_under_way_are_limited(run, api, poller):
@@ -310,7 +302,7 @@ def test_given_up_waits_leave_no_entry_behind(run, poller):
     assert run(steps=steps) < 100
 
 
-def test_get_scheduler_is_one_per_loop_and_connection_and_forgotten_when_idle(loop, api, monkeypatch):
+def test_get_scheduler_is_one_per_loop_and_connection_and_forgotten_when_idle(loop, api, poller):
     async def main():
         first = get_scheduler("mh", api.read_settings)
         assert get_scheduler("mh", api.read_settings) is first
@@ -318,7 +310,7 @@ def test_get_scheduler_is_one_per_loop_and_connection_and_forgotten_when_idle(lo
         for conn_id in ("mh", "other"):
             scheduler = get_scheduler(conn_id, api.read_settings)
             scheduler._client._build = api.build
-            await scheduler.poll_once("cm1")
+            await scheduler.wait(poller(timeout=1))
 
     loop.run_until_complete(main())
     assert not [key for key in module._schedulers if key[0] is loop]
