@@ -3,12 +3,12 @@
 | the state says | the new attempt |
 |---|---|
 | nothing | submits |
-| a job of the same request that runs or is complete | re-attaches: nothing is paid |
-| a job that failed, was canceled or deleted | submits, and says why |
-| a job of another request | submits |
-| a job with which the task succeeded, and the task was cleared since | submits |
 | a create of unknown outcome | fails and tells the user; if the task is cleared after that, it submits |
 | the same, and the user has left the job's id | re-attaches to that job |
+| a job with which the task succeeded, and the task was cleared since | submits |
+| a job of another request | submits |
+| a job that failed, was canceled or deleted | submits, and says why |
+| a job of the same request that runs or is complete | re-attaches: nothing is paid |
 """
 
 from __future__ import annotations
@@ -16,44 +16,25 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 from itertools import count
 from typing import TYPE_CHECKING
 
-from magichour_provider.client import is_project_id
+from magichour_provider.client import is_project_id, library_url
+from magichour_provider.client.models import CreatedJob
 from magichour_provider.client.sync import send_with_retries
-from magichour_provider.exceptions import NotFoundError, SubmissionUnknownError
+from magichour_provider.exceptions import LIBRARY_URL, NotFoundError, SubmissionUnknownError
+from magichour_provider.jobs.preflight import get_balance
 from magichour_provider.jobs.state import JobState, JobStateStore, Stage
 from magichour_provider.jobs.state_backends import RECOVERED_KEY
-from magichour_provider.polling import outcome
+from magichour_provider.polling.outcome import Outcome, TerminalStatus, from_project
 from magichour_provider.polling.poller import get_video
 
 if TYPE_CHECKING:
     from magichour_provider.client.models import VideoProject
     from magichour_provider.client.sync import MagicHourClient
     from magichour_provider.jobs.submit import Cancellation
-    from magichour_provider.polling.outcome import Outcome
 
 log = logging.getLogger(__name__)
-
-_CONFLICT_POLL_SECONDS = 1.0
-
-
-class Action(str, Enum):
-    """What to do."""
-
-    SUBMIT = "submit"
-    REATTACH = "re-attach"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What to do, and a sentence for the log."""
-
-    action: Action
-    reason: str = ""
 
 
 def read_settled(
@@ -67,21 +48,98 @@ def read_settled(
         if waits == 0:
             log.info("Another task is submitting this video; waiting for its job. State: %s", store.where)
         cancellation.raise_if_cancelled()
-        sleep(_CONFLICT_POLL_SECONDS * random.uniform(0.7, 1.3))  # noqa: S311
+        sleep(random.uniform(0.7, 1.3))  # noqa: S311
     raise AssertionError  # pragma: no cover
 
 
-def attach_recovered(
-    state: JobState | None, store: JobStateStore, client: MagicHourClient
-) -> JobState | None:
+def reattach(
+    state: JobState,
+    identity: str | None,
+    store: JobStateStore,
+    client: MagicHourClient,
+    cancellation: Cancellation,
+) -> VideoProject | None:
+    """The job of an earlier attempt; None if this one must submit. It decides by the table above.
+
+    :param state: what an earlier attempt, or another run, has left.
+    :param identity: the fingerprint of the request; None if it is not known.
+
+    Raises SubmissionUnknownError.
+    """
+    if state.project_id is None:
+        state = _attach_recovered(state, store, client)
+    cleared = store.cleared_since(state)
+    if state.project_id is None:
+        if state.stage is not Stage.UNKNOWN or not cleared:
+            interrupted = (
+                f"A previous attempt was interrupted at {state.at} while it submitted a job; the job's id "
+                "was not recorded."
+            )
+            raise unknown_outcome(interrupted, state, store, client)
+        reason = "An earlier create has an unknown outcome, and the task was cleared."
+    elif state.stage is Stage.DONE and cleared:
+        reason = f"The task had succeeded with job {state.project_id}, and was cleared since."
+    elif identity is not None and state.fingerprint != identity:
+        reason = f"The request has changed since job {state.project_id} was submitted."
+    else:
+        cancellation.job = CreatedJob(id=state.project_id, credits_charged=state.credits_charged)
+        project, ended = _poll(client, state.project_id)
+        store.set_credits(project.credits_charged if project is not None else None)
+        error = ended.error() if ended is not None else None
+        if project is not None and error is None:
+            log.info(
+                "Re-attaching to job %s of an earlier attempt (%s).", project.id, library_url(project.id)
+            )
+            if cleared and ended is not None:
+                log.warning(
+                    "It is complete. Once this task has succeeded with it, a Clear renders another video."
+                )
+            if project.credits_charged is None:
+                project = project.model_copy(update={"credits_charged": state.credits_charged})
+            return project
+        cancellation.job = None
+        reason = error.what if error is not None else ""
+    log.warning("%s Submitting again.", reason)
+    store.spent += store.unknown_credits
+    return None
+
+
+def unknown_outcome(
+    what: str, intent: JobState, store: JobStateStore, client: MagicHourClient
+) -> SubmissionUnknownError:
+    """Record a create that may have been received, and return the error that says so.
+
+    It compares the account's credits before and after, which proves nothing: others spend, too.
+    """
+    what = f"{what} The job is named {intent.name!r}."
+    if intent.balance is not None:
+        now = get_balance(client)
+        what += f" The account had {intent.balance} credits before"
+        if now is None:
+            what += "; it cannot be read now."
+        else:
+            fewer_or_more = "fewer" if now < intent.balance else "more"
+            change = f"{abs(intent.balance - now)} {fewer_or_more}" if now != intent.balance else "as many"
+            price = f"; the video costs {intent.cost}" if intent.cost is not None else ""
+            what += f", and has {now} now, {change}{price}."
+    remedy = (
+        "This task is not retried, because a second create could be charged again. Wait a minute and search "
+        f"the Magic Hour library ({LIBRARY_URL}) for this name. If the job exists, store its id in "
+        f"{store.where} under {RECOVERED_KEY!r} and clear the task: it re-attaches. If it does not exist, "
+        "clear the task: it submits again."
+    )
+    error = SubmissionUnknownError(what, remedy=remedy if store.available else None)
+    store.mark_unknown(error)
+    return error
+
+
+def _attach_recovered(state: JobState, store: JobStateStore, client: MagicHourClient) -> JobState:
     """The state with the job that a user has found for a create of unknown outcome, if there is one."""
-    if state is None or state.project_id is not None:
-        return state
     found = store.recovered_job_id()
     if found is None:
         return state
-    project, ended = poll(client, found) if is_project_id(found) else (None, None)
-    if project is None or (ended is not None and ended.ending is outcome.TerminalStatus.DELETED):
+    project, ended = _poll(client, found) if is_project_id(found) else (None, None)
+    if project is None or (ended is not None and ended.ending is TerminalStatus.DELETED):
         raise SubmissionUnknownError(
             f"{found!r:.80}, stored in {store.where} under {RECOVERED_KEY!r}, is not the id of a job of this "
             "account.",
@@ -90,43 +148,10 @@ def attach_recovered(
     return store.attach_recovered(state, found, project.credits_charged)
 
 
-def poll(client: MagicHourClient, project_id: str) -> tuple[VideoProject | None, Outcome | None]:
+def _poll(client: MagicHourClient, project_id: str) -> tuple[VideoProject | None, Outcome | None]:
     """The job, None if there is no such job; and how it ended, None while it runs."""
     try:
         project = send_with_retries(lambda: get_video(client, project_id), client.retry_policy)
-    except NotFoundError as error:
-        return None, outcome.from_error(project_id, error)
-    return project, outcome.from_project(project)
-
-
-def needs_poll(state: JobState | None, *, cleared: bool) -> bool:
-    """Whether the decision depends on what has become of the job."""
-    return state is not None and state.project_id is not None and not (state.stage is Stage.DONE and cleared)
-
-
-def decide(state: JobState | None, *, cleared: bool, changed: bool, ended: Outcome | None) -> Decision:
-    """The table above.
-
-    :param state: what an earlier attempt, or another run, has left; with the job that a user has found.
-    :param cleared: whether a user has cleared the task since.
-    :param changed: whether another video is asked for now.
-    :param ended: how the job ended; None while it runs, or if it was not polled.
-    """
-    if state is None:
-        return Decision(Action.SUBMIT)
-    if state.project_id is None:
-        if state.stage is Stage.UNKNOWN and cleared:
-            return Decision(
-                Action.SUBMIT, "An earlier create has an unknown outcome, and the task was cleared."
-            )
-        return Decision(Action.FAIL)
-    if state.stage is Stage.DONE and cleared:
-        return Decision(
-            Action.SUBMIT, f"The task had succeeded with job {state.project_id}, and was cleared since."
-        )
-    if changed:
-        return Decision(Action.SUBMIT, f"The request has changed since job {state.project_id} was submitted.")
-    error = ended.error() if ended is not None else None
-    if error is not None:
-        return Decision(Action.SUBMIT, error.what)
-    return Decision(Action.REATTACH)
+    except NotFoundError:
+        return None, Outcome(TerminalStatus.DELETED, project_id)
+    return project, from_project(project)

@@ -110,7 +110,7 @@ class XComBudgetStore:
 
 
 class RunBudget:
-    """One task's part in the budget of its run.
+    """One task's part in the budget of its run. Without a store it counts and limits nothing.
 
     :param limit: credits that all tasks together may spend; infinity: this task only writes what it spends.
     :param cancellation: ends a wait for other tasks; None: there is nothing to cancel.
@@ -118,13 +118,13 @@ class RunBudget:
 
     def __init__(
         self,
-        limit: float,
-        store: XComBudgetStore,
-        key: TaskKey,
-        cancellation: Cancellation | None,
+        limit: float = math.inf,
+        store: XComBudgetStore | None = None,
+        key: TaskKey = ("", -1),
+        cancellation: Cancellation | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._limit = limit
+        self.limit = limit
         self._store = store
         self._entry = BudgetEntry(*key)
         self._written: BudgetEntry | None = None
@@ -135,11 +135,13 @@ class RunBudget:
     def from_task(
         cls, task: Any, context: Context, limit: int | None, cancellation: Cancellation | None
     ) -> RunBudget:
-        """The budget of a task that was given one. A template that renders to nothing is no limit.
+        """The budget of a task. A template that renders to nothing is no limit.
 
         Raises InvalidRequestError if there is no state to count by, or if the others cannot see this task's
         part.
         """
+        if not task.has_run_budget or (limit is None and "ti" not in context):
+            return cls()
         if limit is not None and (context.get("task_state_store") is None or not task.durable):
             raise InvalidRequestError(
                 f"{_ARGUMENT} needs durable=True and the task state store of Airflow 3.3, by which it counts."
@@ -153,14 +155,14 @@ class RunBudget:
         key = task.task_id, -1 if index is None else index
         return cls(math.inf if limit is None else limit, XComBudgetStore(context, task), key, cancellation)
 
-    def begin(self, spent: int | None, reserved: int = 0) -> int:
+    def begin(self, spent: int, reserved: int = 0, *, is_known: bool = True) -> int:
         """Write, first of all in an attempt, what earlier ones have spent, or may have spent.
 
-        :param spent: None if the job state is another run's: then the earlier attempt's entry says it.
+        :param is_known: False if the job state is another run's: then the earlier attempt's entry says it.
         :return: credits spent.
         """
-        if spent is None:
-            spent = BudgetEntry.from_stored(self._store.read_own() or asdict(self._entry)).spent
+        if not is_known and self._store is not None:
+            spent = (self._store.read_own() or {}).get("spent", self._entry.spent)
         self._write(spent=spent, reserved=reserved)
         return spent
 
@@ -170,12 +172,34 @@ class RunBudget:
 
     def check(self, cost: int) -> None:
         """Refuse at once, before the upload, what cannot fit any more. Raises BudgetError."""
-        self._refuse_beyond(self._committed(self._read_others()), cost)
+        self._refuse_beyond(self._read_others(), cost)
 
     @contextmanager
     def reserved(self, cost: int) -> Iterator[None]:
-        """Hold `cost` credits, and give them back if the create was refused. Raises BudgetError."""
-        self._reserve(cost)
+        """Hold `cost` credits, and give them back if the create was refused. Raises BudgetError.
+
+        A task that does not fit waits until no task before it waits, too; and a moment, because reservations
+        come and go.
+        """
+        for attempt in count():
+            self._write(reserved=cost)
+            others = self._read_others()
+            reserved = sum(other.spent + other.reserved for other, _ in others)
+            if self._entry.spent + cost + reserved <= self.limit:
+                break
+            self._write(reserved=0, waiting=True)
+            self._refuse_beyond(others, cost)
+            if attempt == 0:
+                log.info(
+                    "The budget of the run is reserved by jobs that are being submitted: waiting for them."
+                )
+            for waits in count(attempt):
+                self._pause(waits)
+                others = self._read_others()
+                self._refuse_beyond(others, cost)
+                if not any(other.waiting and runs and other.key < self._entry.key for other, runs in others):
+                    break
+        self._write(waiting=False)
         try:
             yield
         except SubmissionUnknownError:
@@ -184,44 +208,17 @@ class RunBudget:
             self._write(reserved=0)
             raise
 
-    def _reserve(self, cost: int) -> None:
-        for attempt in count():
-            self._write(reserved=cost)
-            others = self._read_others()
-            total = self._entry.spent + cost + sum(other.spent + other.reserved for other, _ in others)
-            if total <= self._limit:
-                if self._entry.waiting:
-                    self._write(waiting=False)
-                return
-            self._write(reserved=0, waiting=True)
-            self._refuse_beyond(self._committed(others), cost)
-            self._wait_for_turn(cost, attempt)
-
-    def _wait_for_turn(self, cost: int, attempt: int) -> None:
-        """Wait until no task before this one waits, too; and a moment, because reservations come and go."""
-        if attempt == 0:
-            log.info("The budget of the run is reserved by jobs that are being submitted: waiting for them.")
-        for waits in count():
-            self._pause(attempt + waits)
-            others = self._read_others()
-            self._refuse_beyond(self._committed(others), cost)
-            if not any(other.waiting and runs and other.key < self._entry.key for other, runs in others):
-                return
-
-    def _refuse_beyond(self, committed: int, cost: int) -> None:
-        if committed + self._entry.spent + cost <= self._limit:
-            return
-        self._write(reserved=0, waiting=False)
-        raise BudgetError(
-            f"The video costs {cost} credits; this run has spent {committed + self._entry.spent} of its "
-            f"{_ARGUMENT}, {self._limit:g}.",
-            remedy="Raise the limit, or clear this task in a run that has credits left.",
-        )
-
-    @staticmethod
-    def _committed(others: Iterable[tuple[BudgetEntry, bool]]) -> int:
-        """Credits that will not come free: spent, or reserved by a task that does not run any more."""
-        return sum(other.spent + (0 if runs else other.reserved) for other, runs in others)
+    def _refuse_beyond(self, others: Iterable[tuple[BudgetEntry, bool]], cost: int) -> None:
+        """Refuse what does not fit even if all reservations of running tasks come free."""
+        spent = sum(other.spent + (0 if runs else other.reserved) for other, runs in others)
+        spent += self._entry.spent
+        if spent + cost > self.limit:
+            self._write(reserved=0, waiting=False)
+            raise BudgetError(
+                f"The video costs {cost} credits; this run has spent {spent} of its {_ARGUMENT}, "
+                f"{self.limit:g}.",
+                remedy="Raise the limit, or clear this task in a run that has credits left.",
+            )
 
     def _read_others(self) -> list[tuple[BudgetEntry, bool]]:
         """The other tasks' entries, and whether each runs; waits for an entry of every task that does.
@@ -229,7 +226,7 @@ class RunBudget:
         The states are read before and after. A task that ran before may still give its reservation back; a
         task that runs after and has no entry has not written it yet.
         """
-        if math.isinf(self._limit):
+        if self._store is None or math.isinf(self.limit):
             return []
         for waits in count():
             before = self._store.running()
@@ -252,7 +249,7 @@ class RunBudget:
 
     def _write(self, **changes: Any) -> None:
         changed = replace(self._entry, **changes)
-        if changed != self._written:
+        if self._store is not None and changed != self._written:
             self._store.write(asdict(changed))
         self._entry = self._written = changed
 

@@ -91,14 +91,11 @@ class JobState:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> JobState:
-        """Read what this version or a later one has written. Raises ValueError if it cannot be used."""
+        """Read what this version or a later one has written. Raises LookupError, TypeError or ValueError."""
+        datetime.fromisoformat(stored["at"])
         known = {field.name for field in fields(cls)}
         values = {key: value for key, value in stored.items() if key in known}
-        try:
-            datetime.fromisoformat(stored["at"])
-            return cls(**{**values, "stage": Stage(values.get("stage"))})
-        except (TypeError, KeyError) as error:
-            raise ValueError(str(error)) from None
+        return cls(**{**values, "stage": Stage(values.get("stage"))})
 
     def as_stored(self) -> dict[str, Any]:
         """The state as plain JSON."""
@@ -116,14 +113,16 @@ class JobStateStore:
     A file may hold the jobs of several requests, by their fingerprints: a task never replaces the state of a
     job that another one has paid for.
 
+    `available`: whether a new attempt finds what this one writes. `where`: where the state is, for a user.
     `spent`: credits of all jobs of this task in this run that are known and not refunded.
     """
 
     def __init__(self, backend: StateBackend | None, ti: Any, clock: Callable[[], float] = time.time) -> None:
-        index = getattr(ti, "map_index", None)
-        task_id = getattr(ti, "task_id", None)
+        index, task_id = getattr(ti, "map_index", None), getattr(ti, "task_id", None)
         self._backend = backend
         self._is_shared = backend is not None and backend.is_shared
+        self.available = backend is not None
+        self.where = "nowhere" if backend is None else backend.where
         self._clock = clock
         self._run = f"{getattr(ti, 'dag_id', None)}/{getattr(ti, 'run_id', None)}"
         self._task = task_id if not isinstance(index, int) or index < 0 else f"{task_id}[{index}]"
@@ -147,27 +146,15 @@ class JobStateStore:
         """
         ti, path = context.get("ti"), parse_path("state_path", state_path)
         store: Any = context.get("task_state_store")
-        backend: StateBackend | None = None
         if path is not None and not durable:
             raise InvalidRequestError("state_path is given and durable is False: only one of them can hold.")
         if path is not None:
-            backend = FileBackend.from_path(path, parse_id("state_conn_id", state_conn_id))
-        elif durable and store is not None:
-            backend = TaskStateBackend(store, int(getattr(ti, "try_number", 1) or 1))
-        if backend is None:
-            reason = "durable is False" if not durable else "this Airflow has no task state store"
-            log.info("A retry cannot re-attach to the job of this attempt, because %s.", reason)
-        return cls(backend, ti)
-
-    @property
-    def available(self) -> bool:
-        """Whether a new attempt finds what this one writes."""
-        return self._backend is not None
-
-    @property
-    def where(self) -> str:
-        """Where the state is, for a user."""
-        return self._backend.where if self._backend is not None else "nowhere"
+            return cls(FileBackend(path, parse_id("state_conn_id", state_conn_id)), ti)
+        if durable and store is not None:
+            return cls(TaskStateBackend(store, int(getattr(ti, "try_number", 1) or 1)), ti)
+        reason = "durable is False" if not durable else "this Airflow has no task state store"
+        log.info("A retry cannot re-attach to the job of this attempt, because %s.", reason)
+        return cls(None, ti)
 
     @property
     def unknown_credits(self) -> int:
@@ -233,12 +220,14 @@ class JobStateStore:
 
     def recovered_job_id(self) -> str | None:
         """The id that a user has found for a create of unknown outcome."""
-        return self._backend.recovered_job_id() if self._backend is not None else None
+        found = self._backend.recovered_job_id() if self._backend is not None else None
+        return None if found is None else str(found).strip()
 
     def attach_recovered(self, state: JobState, project_id: str, credits_charged: int | None) -> JobState:
         """Make the job that a user has found the state's own."""
-        found = replace(state, stage=Stage.SUBMITTED, project_id=project_id, credits_charged=credits_charged)
-        attached = self._claim(found)
+        attached = self._claim(
+            state, stage=Stage.SUBMITTED, project_id=project_id, credits_charged=credits_charged
+        )
         self._replace(attached)
         if self.is_own(state):
             self.spent += attached.own_credits
@@ -247,18 +236,18 @@ class JobStateStore:
         return attached
 
     def write_intent(
-        self, fingerprint: str, *, name: str | None, balance: int | None, cost: int | None
-    ) -> None:
+        self, fingerprint: str, name: str | None, balance: int | None, cost: int | None
+    ) -> JobState:
         """Write that a create is about to be sent.
 
         Raises StateConflictError if another task was faster, TaskKilledError if this attempt may not write
         any more.
         """
-        if self._backend is None:
-            return
         at = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="seconds")
-        intent = self._claim(JobState(Stage.INTENT, fingerprint, at, self._max_tries, name, balance, cost))
-        intent = replace(intent, elsewhere=False, spent=self.spent, intent_id=uuid4().hex)
+        intent = JobState(Stage.INTENT, fingerprint, at, self._max_tries, name, balance, cost)
+        intent = self._claim(intent, elsewhere=False, spent=self.spent, intent_id=uuid4().hex)
+        if self._backend is None:
+            return intent
         earlier, current = self._state, self._states.get(self._key(intent))
         if current is None or current.intent_id not in self._own_intents:
             self._replaced = current
@@ -275,14 +264,15 @@ class JobStateStore:
                 f"The intent to submit a job cannot be recorded ({type(error).__name__}: {error})."
             ) from error
         if not written:
-            raise StateConflictError(f"Another task has changed {self.where}.")
+            raise StateConflictError(self.where)
         self._state = intent
         if earlier is not None:
             self._backend.forget_recovered_job_id()
+        return intent
 
     def retract_intent(self) -> None:
         """Put back what was stored before an intent whose create was refused."""
-        if self._backend is None or self._state is None:
+        if self._state is None:
             return
         try:
             self._put(self._replaced, expected=self._state)
@@ -296,16 +286,16 @@ class JobStateStore:
         In this order, so that a kill in between tells again. A store that fails does so too.
         """
         log.error("%s", error)
-        if self._backend is None or self._state is None:
+        if self._state is None:
             return
         try:
-            self._replace(replace(self._claim(self._state), stage=Stage.UNKNOWN))
+            self._replace(self._claim(self._state, stage=Stage.UNKNOWN))
         except Exception:
             log.exception("The unknown outcome of the create could not be recorded in %s.", self.where)
 
     def write_job(self, project_id: str, credits_charged: int | None) -> None:
         """Write the paid job's id. A store that fails is no reason to give up a paid job."""
-        if self._backend is None or self._state is None:
+        if self._state is None:
             return
         job = replace(
             self._state, stage=Stage.SUBMITTED, project_id=project_id, credits_charged=credits_charged
@@ -316,26 +306,25 @@ class JobStateStore:
     def update(self, project_id: str, credits_charged: int | None) -> None:
         """Write what is known of the job by now, if the stored state does not say so yet. Raises nothing."""
         try:
-            state = self._state or self._find(project_id)
+            if self._state is None and self._find(project_id) is None:
+                return
         except Exception:
             log.exception(
                 "The job state in %s could not be read; continuing with %s.", self.where, project_id
             )
             return
-        if state is None:
-            return
         self.set_credits(credits_charged)
-        if state.project_id is None:
-            self._unsaved = True
-        if self._unsaved:
-            stage = Stage.SUBMITTED if state.project_id is None else state.stage
-            self._save(replace(self._state or state, stage=stage, project_id=project_id))
+        state = self._state
+        if state is not None and state.project_id is None:
+            self._save(replace(state, stage=Stage.SUBMITTED, project_id=project_id))
+        elif state is not None and self._unsaved:
+            self._save(state)
 
     def mark_done(self, project_id: str | None) -> None:
         """Write that the task has succeeded with this job: from now on a Clear means a new video."""
         state = self._find(project_id) if project_id is not None else None
         if state is not None and state.project_id is not None:
-            self._replace(replace(self._claim(state), stage=Stage.DONE))
+            self._replace(self._claim(state, stage=Stage.DONE))
 
     def _find(self, project_id: str) -> JobState | None:
         """The stored state of a job; else this task's own intent, if its job's id could not be written."""
@@ -348,18 +337,17 @@ class JobStateStore:
         )
         return state if is_it else None
 
-    def _claim(self, state: JobState) -> JobState:
+    def _claim(self, state: JobState, **changes: Any) -> JobState:
         """The state as this task instance writes it."""
         own = self.is_own(state)
-        return replace(
-            state,
-            run=self._run,
-            task=self._task,
-            attempt=self._attempt,
-            max_tries=self._max_tries,
-            elsewhere=state.elsewhere or not own,
-            spent=state.spent if own else self.spent,
-        )
+        written = {
+            "run": self._run,
+            "task": self._task,
+            "attempt": self._attempt,
+            "max_tries": self._max_tries,
+        }
+        written |= {"elsewhere": state.elsewhere or not own, "spent": state.spent if own else self.spent}
+        return replace(state, **{**written, **changes})
 
     def _save(self, job: JobState) -> None:
         self._unsaved = True
@@ -388,7 +376,7 @@ class JobStateStore:
         try:
             found = [] if stored is None else stored.get(JOBS_KEY, [stored])
             states = [JobState.from_stored(each) for each in found]
-        except (ValueError, TypeError, AttributeError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
             raise SubmissionUnknownError(
                 f"The job state of an earlier attempt cannot be read ({error!s:.200}).",
                 remedy=unreadable_remedy(self._backend.where),
@@ -410,15 +398,11 @@ class JobStateStore:
         key = self._key(either)
         while True:
             before = states.pop(key, None)
-            if _create_of(before) not in (_create_of(expected), _create_of(new)):
+            # Each state is of one create: by its time if 0.1 has written it.
+            creates = [state and (state.intent_id or state.at) for state in (before, expected, new)]
+            if creates[0] not in creates[1:]:
                 return False
-            if (
-                before is not None
-                and new is not None
-                and before.intent_id == new.intent_id
-                and before.project_id is not None
-                and new.project_id is None
-            ):
+            if before and new and creates[0] == creates[2] and before.project_id and not new.project_id:
                 return False  # it was answered meanwhile
             if new is not None:
                 states[key] = new
@@ -444,8 +428,3 @@ class JobStateStore:
                 _MAX_JOBS_IN_FILE,
             )
         return {JOBS_KEY: [state.as_stored() for state in by_age[-_MAX_JOBS_IN_FILE:]]}
-
-
-def _create_of(state: JobState | None) -> str | None:
-    """Which create a state is of; by its time if 0.1 has written it."""
-    return None if state is None else state.intent_id or state.at

@@ -55,7 +55,6 @@ JOBS_KEY = "magichour_jobs"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 _MAX_FILE_BYTES = 4 << 20
 """More than any state file has: a `state_path` that names a video by mistake must not fill the memory."""
-_NOT_FOUND_PAUSES_SECONDS = (1.0, 2.0)
 _CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404")
 _NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
 """How a store that resembles S3 refuses a condition that it does not know."""
@@ -66,6 +65,9 @@ class StateConflictError(MagicHourError):
 
     retryable = True
     default_remedy = "Trying again can help."
+
+    def __init__(self, where: str) -> None:
+        super().__init__(f"Another task has changed {where}.")
 
 
 def unreadable_remedy(where: str) -> str:
@@ -89,12 +91,12 @@ class TaskStateBackend:
 
     def read(self) -> tuple[Mapping[str, Any] | None, None]:
         """What is stored. Airflow's client takes any 404 for "nothing", so a later attempt reads again."""
-        for pause in _NOT_FOUND_PAUSES_SECONDS if self._try_number > 1 else ():
-            stored = self._store.get(KEY)
-            if stored is not None:
-                return stored, None
-            self._sleep(pause)
-        return self._store.get(KEY), None
+        stored = self._store.get(KEY)
+        for pause_seconds in (1.0, 2.0) if self._try_number > 1 else ():
+            if stored is None:
+                self._sleep(pause_seconds)
+                stored = self._store.get(KEY)
+        return stored, None
 
     def write(self, stored: Mapping[str, Any] | None, version: Any) -> None:
         """Replace what is stored. Airflow raises for an attempt that it has given up."""
@@ -103,10 +105,9 @@ class TaskStateBackend:
         else:
             self._store.set(KEY, dict(stored), retention=NEVER_EXPIRE)
 
-    def recovered_job_id(self) -> str | None:
-        """The id under RECOVERED_KEY."""
-        found = self._store.get(RECOVERED_KEY)
-        return None if found is None else str(found).strip()
+    def recovered_job_id(self) -> Any:
+        """What a user has stored under RECOVERED_KEY."""
+        return self._store.get(RECOVERED_KEY)
 
     def forget_recovered_job_id(self) -> None:
         """Remove that id."""
@@ -125,22 +126,15 @@ class FileBackend:
 
     is_shared = True
 
-    def __init__(self, place: Path | ObjectPath, display: str) -> None:
-        self._place = place
-        self.where = display
+    def __init__(self, path: PathArgument, conn_id: str | None = None) -> None:
+        self.where = redact(path)
         self._warned = False
-
-    @classmethod
-    def from_path(cls, path: PathArgument, conn_id: str | None) -> FileBackend:
-        """Read the operator's arguments. Raises InvalidRequestError."""
-        display = redact(path)
         try:
-            place = parse_writable(path, conn_id)
+            self._place = parse_writable(path, conn_id)
         except LocationError as error:
-            raise InvalidRequestError(f"state_path {display} cannot be used: {error}.") from error
-        if not file_name_at(place) or address_of(path).endswith("/"):
-            raise InvalidRequestError(f"state_path {display} names a folder: name a file in it.")
-        return cls(place, display)
+            raise InvalidRequestError(f"state_path {self.where} cannot be used: {error}.") from error
+        if not file_name_at(self._place) or address_of(path).endswith("/"):
+            raise InvalidRequestError(f"state_path {self.where} names a folder: name a file in it.")
 
     def read(self) -> tuple[Mapping[str, Any] | None, Any]:
         """What is in the file. Raises SubmissionUnknownError if it is no state of this provider."""
@@ -168,7 +162,7 @@ class FileBackend:
                 return self._write_s3(self._place, content, version)
             self._warn_unconditional()
             if self._get()[0] != version:
-                raise self._conflict()
+                raise StateConflictError(self.where)
             filesystem, path = self._place.connect()
             if content is not None:
                 filesystem.pipe_file(path, content)
@@ -176,10 +170,9 @@ class FileBackend:
                 filesystem.rm_file(path)
             return content
 
-    def recovered_job_id(self) -> str | None:
-        """The id under RECOVERED_KEY in the file's JSON."""
-        found = (self.read()[0] or {}).get(RECOVERED_KEY)
-        return None if found is None else str(found).strip()
+    def recovered_job_id(self) -> Any:
+        """What a user has written under RECOVERED_KEY."""
+        return (self.read()[0] or {}).get(RECOVERED_KEY)
 
     def forget_recovered_job_id(self) -> None:
         """Nothing to do: each write drops the id."""
@@ -221,7 +214,7 @@ class FileBackend:
                     raise
                 self._warn_unconditional()
             if self._get()[0] != version:
-                raise self._conflict()
+                raise StateConflictError(self.where)
             if content is None:
                 path.unlink(missing_ok=True)
             else:
@@ -248,17 +241,14 @@ class FileBackend:
             answer = client.put_object(**address, **body, **condition)
         except Exception as error:
             if s3_error_code(error) in _CONFLICTS:
-                raise self._conflict() from None
+                raise StateConflictError(self.where) from None
             if s3_error_code(error) not in _NO_CONDITIONS:
                 raise
             self._warn_unconditional()
             if self._get()[1] != etag:
-                raise self._conflict() from None
+                raise StateConflictError(self.where) from None
             answer = client.put_object(**address, **body)
         return str(answer["ETag"])
-
-    def _conflict(self) -> StateConflictError:
-        return StateConflictError(f"Another task has changed {self.where}.")
 
     def _warn_unconditional(self) -> None:
         if not self._warned:

@@ -74,10 +74,6 @@ class OpenLineageMixin:
         raise NotImplementedError
 
 
-# ---------------------------------------------------------------------------------------------------
-# Retries
-
-
 def set_default_retry_policy(task: BaseOperator) -> None:
     """Give a task `MagicHourRetryPolicy` (Airflow 3.3), unless the user has given it another."""
     if AIRFLOW_V_3_3_PLUS and task.retry_policy is None:
@@ -88,30 +84,20 @@ def set_default_retry_policy(task: BaseOperator) -> None:
 
 @contextmanager
 def map_non_retryable(task: object) -> Iterator[None]:
-    """Turn an error that no retry can help into one that Airflow does not retry; pass the others on."""
+    """Turn an error that no retry can help into one that Airflow does not retry; pass the others on.
+
+    With a retry policy (3.3) that is the error itself, so that callbacks see its class; else an
+    AirflowFailException. A create of unknown outcome is always an AirflowFailException: a user's own policy
+    could retry it.
+    """
     try:
         yield
     except MagicHourError as error:
-        if error.retryable:
+        has_policy = getattr(task, "retry_policy", None) is not None
+        if error.retryable or (has_policy and not isinstance(error, SubmissionUnknownError)):
             raise
-        raise as_fail_exception(task, error) from None
-
-
-def as_fail_exception(task: object, error: MagicHourError) -> Exception:
-    """What to raise so that Airflow does not retry.
-
-    With a retry policy (3.3) the error itself, so that callbacks see its class; else an AirflowFailException.
-    A create of unknown outcome is always an AirflowFailException: a user's own policy could retry it.
-    """
-    has_policy = getattr(task, "retry_policy", None) is not None
-    if has_policy and not isinstance(error, SubmissionUnknownError):
-        return error
-    log.debug("The task fails because of:", exc_info=error)
-    return AirflowFailException(str(error))
-
-
-# ---------------------------------------------------------------------------------------------------
-# XComs
+        log.debug("The task fails because of:", exc_info=error)
+        raise AirflowFailException(str(error)) from None
 
 
 def push_keys(task: Any, context: Context, result: Mapping[str, Any], *keys: str) -> None:
@@ -186,10 +172,6 @@ def _find_magichour_error(raised: BaseException) -> MagicHourError | None:
     return _find_magichour_error(origin) if isinstance(raised, _WRAPPERS) and origin is not None else None
 
 
-# ---------------------------------------------------------------------------------------------------
-# Success
-
-
 class SuccessListener:
     """Calls `on_success` of our operators, in the worker, once Airflow has accepted their task's success.
 
@@ -208,10 +190,6 @@ class SuccessListener:
             task.on_success(task_instance.get_template_context())
         except Exception:
             log.exception("The success could not be recorded: a Clear re-attaches to the same video once.")
-
-
-# ---------------------------------------------------------------------------------------------------
-# Kills: Magic Hour's API cannot cancel a job.
 
 
 def kill_message(project_id: str, credits_charged: int | None) -> str:

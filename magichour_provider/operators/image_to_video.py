@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
 from magichour_provider.airflow_internals import current_task_state
 from magichour_provider.client import library_url
-from magichour_provider.exceptions import MagicHourError, TaskKilledError
+from magichour_provider.exceptions import LIBRARY_URL, MagicHourError, TaskKilledError
 from magichour_provider.jobs.arguments import check_choice, require_flag
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference, job_name, url_secrets
 from magichour_provider.jobs.request import OnUnknownCost, ValidateModel, VideoRequest
@@ -24,7 +25,6 @@ from magichour_provider.links import VideoProjectLink
 from magichour_provider.operators._base import (
     MagicHourHookMixin,
     OpenLineageMixin,
-    as_fail_exception,
     kill_message,
     log_from_signal_handler,
     map_non_retryable,
@@ -45,11 +45,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from magichour_provider.client.models import VideoProject
-    from magichour_provider.jobs.run_budget import RunBudget
     from magichour_provider.jobs.submit import Cancellation
     from magichour_provider.polling.outcome import Outcome
     from magichour_provider.storage.locations import PathArgument
-    from magichour_provider.triggers.video_job import VideoJobTrigger
 
 _HOW_TO_GET_IT = "Use VideoJobSensor and DownloadVideoOperator to get the video at no further cost."
 
@@ -179,8 +177,10 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
     @reports_failure
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit one job, or re-attach to the one of an earlier attempt, and wait for it."""
+        from magichour_provider.jobs.run_budget import RunBudget
         from magichour_provider.jobs.submit import Cancellation, DeferredTimeout, submit
         from magichour_provider.polling.poller import Poller, wait_in_worker
+        from magichour_provider.triggers.video_job import VideoJobTrigger
 
         deadline = get_deadline(
             time.time(),
@@ -193,12 +193,20 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             with map_non_retryable(self):
                 request = self._build_request(context)
                 store = self._state_store(context)
-                budget = self._run_budget(context, request.max_credits_per_run)
-                # A trigger that cannot be stored fails here, not after the job is paid for.
-                json.dumps(self._trigger(request, "not-submitted", deadline).serialize())
-                job = submit(
-                    request, store, self.hook.get_conn(), self._cancellation, execution_timeout, budget=budget
+                budget = RunBudget.from_task(self, context, request.max_credits_per_run, self._cancellation)
+                build_trigger = partial(
+                    VideoJobTrigger,
+                    magichour_conn_id=self.hook.magichour_conn_id,
+                    deadline=deadline,
+                    poll_interval=self.poll_interval,
+                    model=request.model,
+                    resolution=request.resolution,
+                    end_seconds=request.end_seconds,
                 )
+                # A trigger that cannot be stored fails here, not after the job is paid for.
+                json.dumps(build_trigger("not-submitted").serialize())
+                client = self.hook.get_conn()
+                job = submit(request, store, client, self._cancellation, execution_timeout, budget)
             with _fail_without_retry(job, store):
                 self._announce(context, job)
                 execution_timeout.release()
@@ -208,7 +216,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
                 submitted = job.created_at.timestamp() if job.created_at is not None else None
                 if self.deferrable:
                     store.update(job.id, job.credits_charged)
-                    trigger = self._trigger(request, job.id, deadline, job.credits_charged, submitted)
+                    trigger = build_trigger(job.id, credits_charged=job.credits_charged, submitted=submitted)
                     self.defer(**trigger.as_deferral())
                 poller = Poller(
                     job.id,
@@ -217,7 +225,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
                     poll_interval=self.poll_interval,
                     submitted=submitted,
                 )
-                outcome = wait_in_worker(self.hook.get_conn(), poller, self._raise_if_killed)
+                outcome = wait_in_worker(client, poller, self._raise_if_killed)
                 return self._finish(context, outcome, store)
 
     @reports_failure
@@ -225,16 +233,26 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         """Resume after the triggerer: return the job's data, or raise what became of it."""
         from magichour_provider.polling.outcome import Outcome
 
-        store = self._state_store(context)
-        with self._fail_resume_without_retry(context, store, ValueError):
-            outcome = Outcome.from_event(event)
+        outcome = Outcome.from_event(event)
         self.linked_project_id = outcome.project_id
-        return self._finish(context, outcome, store)
+        return self._finish(context, outcome, self._state_store(context))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after the triggerer. A trigger that failed by itself must not lead to a second job."""
-        with self._fail_resume_without_retry(context, self._state_store(context), TaskDeferralError):
+        """Resume after the triggerer. Without a job state, a retry would pay for a second job.
+
+        So a trigger that failed by itself and an event of another trigger are final.
+        """
+        try:
             return super().resume_execution(next_method, next_kwargs, context)
+        except (TaskDeferralError, ValueError) as error:
+            if self._state_store(context).available:
+                raise
+            name = given_text(self.name) or job_name(context)
+            raise AirflowFailException(
+                f"{error} The job named {name!r} continues at Magic Hour and its credits remain charged; the "
+                "log and the XCom 'project_id' give its id. This task is not retried, because that would "
+                f"pay for a second job. {_HOW_TO_GET_IT}"
+            ) from error
 
     def on_kill(self) -> None:
         """Send no create any more, and say what a kill means for the job: the API cannot cancel it.
@@ -246,13 +264,21 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         cancellation = self._cancellation
         if cancellation is not None:
             cancellation.cancelled = True
-        job_id, credits = self.linked_project_id, self.credits_charged
-        if job_id is None and cancellation is not None and cancellation.job is not None:
-            job_id, credits = cancellation.job.id, cancellation.job.credits_charged
-        if job_id:
-            log_from_signal_handler(self.log, kill_message(job_id, credits))
-        elif cancellation is not None:
-            log_from_signal_handler(self.log, cancellation.describe_kill())
+        if self.linked_project_id:
+            message = kill_message(self.linked_project_id, self.credits_charged)
+        elif cancellation is None:
+            return
+        elif cancellation.job is not None:
+            message = kill_message(cancellation.job.id, cancellation.job.credits_charged)
+        elif cancellation.in_flight is None:
+            message = "Task killed before it submitted a job. This attempt has paid nothing."
+        else:
+            message = (
+                f"Task killed while it submitted the job named {cancellation.in_flight!r}. If the answer "
+                "still comes, the next attempt re-attaches to the job. If not, search the Magic Hour library "
+                f"({LIBRARY_URL}) for that name."
+            )
+        log_from_signal_handler(self.log, message)
 
     def on_success(self, context: Context) -> None:
         """Record the success in the job state: called by the plugin's listener, in the worker, after it.
@@ -273,35 +299,6 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             context, durable=self.durable, state_path=self.state_path, state_conn_id=self.state_conn_id
         )
 
-    def _run_budget(self, context: Context, limit: int | None) -> RunBudget | None:
-        if not self.has_run_budget or (limit is None and "ti" not in context):
-            return None
-        from magichour_provider.jobs.run_budget import RunBudget
-
-        return RunBudget.from_task(self, context, limit, self._cancellation)
-
-    def _trigger(
-        self,
-        request: VideoRequest,
-        project_id: str,
-        deadline: float,
-        credits_charged: int | None = None,
-        submitted: float | None = None,
-    ) -> VideoJobTrigger:
-        from magichour_provider.triggers.video_job import VideoJobTrigger
-
-        return VideoJobTrigger(
-            project_id,
-            self.hook.magichour_conn_id,
-            deadline=deadline,
-            poll_interval=self.poll_interval,
-            credits_charged=credits_charged,
-            submitted=submitted,
-            model=request.model,
-            resolution=request.resolution,
-            end_seconds=request.end_seconds,
-        )
-
     def _announce(self, context: Context, job: VideoProject) -> None:
         """Leave the job's id where users and the next tasks find it, before anything else."""
         self.linked_project_id = job.id
@@ -314,12 +311,13 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
 
     def _finish(self, context: Context, outcome: Outcome, store: JobStateStore) -> dict[str, Any]:
         """Record what the job has cost in the end; return its result, or raise its error."""
+        from magichour_provider.jobs.run_budget import RunBudget
+
         if outcome.credits_charged is not None:
             self.credits_charged = outcome.credits_charged
         store.update(outcome.project_id, outcome.credits_charged)
-        budget = self._run_budget(context, None)
-        if budget is not None and store.has_own:
-            budget.set_spent(store.spent)
+        if store.has_own:
+            RunBudget.from_task(self, context, None, None).set_spent(store.spent)
         error = outcome.error()
         if error is None:
             model, resolution = given_text(self.model), given_text(self.resolution)
@@ -327,7 +325,8 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             return self._succeed(context, store, result)
         if not store.available:
             raise AirflowFailException(str(error)) from error
-        raise error if error.retryable else as_fail_exception(self, error)
+        with map_non_retryable(self):
+            raise error
 
     def _succeed(self, context: Context, store: JobStateStore, result: dict[str, Any]) -> dict[str, Any]:
         """Let the task succeed, unless it was killed: then its next attempt re-attaches to the job."""
@@ -348,23 +347,6 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
                 consequence="Its credits remain charged.",
                 remedy="A new attempt of this task re-attaches to it at no cost.",
             )
-
-    @contextmanager
-    def _fail_resume_without_retry(
-        self, context: Context, store: JobStateStore, *errors: type[Exception]
-    ) -> Iterator[None]:
-        """Without a job state, make `errors` of a resumed task final: a retry would pay for a second job."""
-        try:
-            yield
-        except errors as error:
-            if store.available:
-                raise
-            name = given_text(self.name) or job_name(context)
-            raise AirflowFailException(
-                f"{error} The job named {name!r} continues at Magic Hour and its credits remain charged; the "
-                "log and the XCom 'project_id' give its id. This task is not retried, because that would "
-                f"pay for a second job. {_HOW_TO_GET_IT}"
-            ) from error
 
     def _lineage(self) -> Any:
         """From the images to the project, with model, credits and a checksum of the prompt."""

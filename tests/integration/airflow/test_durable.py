@@ -86,11 +86,11 @@ def test_clear_while_the_outcome_is_reported_reports_it_again(
     tries, monkeypatch, magichour_sandbox, fails_for_good
 ):
     """Killed while the balance is read for the message."""
-    from magichour_provider.jobs import submit
+    from magichour_provider.jobs import reattach
 
     magichour_sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
     with monkeypatch.context() as patch:
-        patch.setattr(submit, "get_balance", raising(Killed()))
+        patch.setattr(reattach, "get_balance", raising(Killed()))
         with pytest.raises(Killed):
             tries()
         with pytest.raises(Killed):

@@ -246,7 +246,7 @@ class TestImageToVideo:
 
     def test_a_foreign_event_does_not_lead_to_a_second_job(self, context, fails_for_good):
         with fails_for_good(match="not retried"):
-            render().execute_complete(context, {"status": "success"})
+            render().resume_execution("execute_complete", {"event": {"status": "success"}}, context)
 
     @pytest.mark.parametrize(
         "options",

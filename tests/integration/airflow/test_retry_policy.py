@@ -8,7 +8,7 @@ import pytest
 
 from magichour_provider import exceptions as errors
 from magichour_provider.client import protocol
-from magichour_provider.operators._base import as_fail_exception
+from magichour_provider.operators._base import map_non_retryable
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 from magichour_provider.sensors.video_job import VideoJobSensor
@@ -97,6 +97,7 @@ def test_every_operator_carries_the_policy_unless_the_user_has_another(make):
 
 
 def test_a_create_of_unknown_outcome_is_left_to_no_policy():
-    task = OPERATORS[0]()
-    assert isinstance(as_fail_exception(task, errors.SubmissionUnknownError("cut off")), AirflowFailException)
-    assert isinstance(as_fail_exception(task, errors.BudgetError("too dear")), errors.BudgetError)
+    with pytest.raises(AirflowFailException), map_non_retryable(OPERATORS[0]()):
+        raise errors.SubmissionUnknownError("cut off")
+    with pytest.raises(errors.BudgetError), map_non_retryable(OPERATORS[0]()):
+        raise errors.BudgetError("too dear")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from magichour_provider.client.settings import ClientSettings
 from magichour_provider.client.sync import MagicHourClient
 from magichour_provider.jobs.request import VideoRequest
+from magichour_provider.jobs.run_budget import RunBudget
 from magichour_provider.jobs.state import JobStateStore
 from magichour_provider.jobs.state_backends import FileBackend
 from magichour_provider.jobs.submit import Cancellation, DeferredTimeout, submit
@@ -25,12 +26,12 @@ def run(number, start, results, path, environment, api_key, url):
     """Put the job's id into `results`, or the error."""
     os.environ.update(environment)
     ti = SimpleNamespace(dag_id="dag", run_id=f"run_{number}", task_id="render", map_index=-1)
-    store = JobStateStore(FileBackend.from_path(path, None), ti)
+    store = JobStateStore(FileBackend(path), ti)
     client = MagicHourClient.from_settings(ClientSettings(api_key, url))
     request = VideoRequest.from_arguments(**REQUEST, name=str(number))
     start.wait()
     try:
         cancellation = NeverCancelled({}, time.time() + 300)
-        results.put(submit(request, store, client, cancellation, DeferredTimeout()).id)
+        results.put(submit(request, store, client, cancellation, DeferredTimeout(), RunBudget()).id)
     except BaseException as error:
         results.put(repr(error))

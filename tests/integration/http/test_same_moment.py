@@ -52,7 +52,7 @@ def test_fifty_processes_whose_first_creates_are_refused_submit_once(magichour_s
 def test_s3_object_is_written_only_in_the_version_that_was_read(s3, s3_environment, monkeypatch):
     for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)
-    file = FileBackend.from_path("s3://s3@videos/states/cat.json", None)
+    file = FileBackend("s3://s3@videos/states/cat.json")
     assert file.read() == (None, None)
     first = file.write({"magichour_jobs": [{"a": 1}]}, None)
     for stale in (None, '"of-another-version"'):

@@ -66,7 +66,7 @@ def budget(store, index=0, *, limit=1000, patience=60.0, spent=0):
                 raise TaskKilledError("The deadline passed.")
 
     made = RunBudget(limit, store.seen_by(name), name, Cancellation(), lambda _: time.sleep(0.001))
-    made.begin(spent)
+    made.begin(spent or 0, is_known=spent is not None)
     return made
 
 
@@ -126,7 +126,7 @@ def test_unknown_outcome_counts_as_spent_after_its_task():
 
 def test_reservation_of_a_killed_task_counts_as_spent():
     store = Entries()
-    budget(store, 1)._reserve(950)
+    budget(store, 1).reserved(950).__enter__()
     store.alive.discard(("render", 1))
     with pytest.raises(BudgetError), budget(store, 2).reserved(COST):
         pytest.fail("admitted")

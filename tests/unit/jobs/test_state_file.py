@@ -17,7 +17,7 @@ STATE = {"magichour_jobs": []}
 
 
 def backend(path):
-    return FileBackend.from_path(path, None)
+    return FileBackend(path)
 
 
 def raising(number):

@@ -12,6 +12,7 @@ from magichour_provider.client.settings import ClientSettings
 from magichour_provider.client.sync import MagicHourClient
 from magichour_provider.exceptions import TaskKilledError
 from magichour_provider.jobs.request import VideoRequest
+from magichour_provider.jobs.run_budget import RunBudget
 from magichour_provider.jobs.state import JobStateStore
 from magichour_provider.jobs.state_backends import FileBackend, TaskStateBackend
 from magichour_provider.jobs.submit import Cancellation, DeferredTimeout, submit
@@ -165,10 +166,10 @@ class Task:
         if self.path is None:
             backend = TaskStateBackend(self.store, self.ti.try_number, self.clock.sleep)
         else:
-            backend = FileBackend.from_path(str(self.path), None)
+            backend = FileBackend(str(self.path))
         return JobStateStore(CountedBackend(backend, steps), self.ti, self.clock)
 
-    def attempt(self, steps=None, *, on_sleep=None, budget=None, **options):
+    def attempt(self, steps=None, *, on_sleep=None, **options):
         """One more attempt; what `submit` returns or raises."""
         self.ti.try_number += 1
         steps = steps or Steps()
@@ -181,7 +182,7 @@ class Task:
         self.cancellation = AlwaysRunning({}, float("inf"))
         sleep = on_sleep or self.clock.sleep
         return submit(
-            request, self.states(steps), client, self.cancellation, DeferredTimeout(), budget, sleep
+            request, self.states(steps), client, self.cancellation, DeferredTimeout(), RunBudget(), sleep
         )
 
     def succeed(self, job_id):

@@ -36,7 +36,7 @@ TAKERS = {
         lambda address: make_contact_sheet([ListedVideo(address)], "/tmp/x.jpg"),
         PictureError,
     ),
-    "state_path": (lambda address: FileBackend.from_path(address, None).read(), InvalidRequestError),
+    "state_path": (lambda address: FileBackend(address).read(), InvalidRequestError),
 }
 BLOB = "iVBORw0KGgo" * 2000
 REFUSED = {
