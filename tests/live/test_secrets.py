@@ -16,7 +16,7 @@ from test_pipelines import reading
 from magichour_provider.sandbox import SandboxControl
 
 SIGNED_URL_PARTS = [
-    *("signature=", "signature%3D", "?expires=", "%3Fexpires%3D", "output.mp4?", "output.mp4%3F"),
+    *("signature=", "signature%3D", "?expires=", "%3Fexpires%3D", "output.mp4?", "output.mp4%3F")
 ]
 
 

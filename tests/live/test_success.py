@@ -54,10 +54,7 @@ def runs(tmp_path_factory):
         (home / "dags" / f"{name}.py").write_text(text)
     with sandbox(home / "sandbox.log", "--render-seconds", "1") as url, SandboxControl(url) as control:
         connection = {"conn_type": "magichour", "password": "k123456", "host": url}
-        env = {
-            "PYTHONPATH": str(home / "config"),
-            "AIRFLOW_CONN_MAGICHOUR_DEFAULT": json.dumps(connection),
-        }
+        env = {"PYTHONPATH": str(home / "config"), "AIRFLOW_CONN_MAGICHOUR_DEFAULT": json.dumps(connection)}
         with LiveAirflow(Path(home), home / "dags", env=env) as airflow:
             first = {}
             for name in DAGS:

@@ -125,8 +125,7 @@ def test_the_deadline_comes_from_the_timeout_that_airflow_has_stored(trigger, ai
 
 
 @pytest.mark.parametrize(
-    "given",
-    [None, {}, {"model": "m"}, "None", "{{ ds }}", "{{ 'x' }}", [], ["clabc"], {"project_id": None}],
+    "given", [None, {}, {"model": "m"}, "None", "{{ ds }}", "{{ 'x' }}", [], ["clabc"], {"project_id": None}]
 )
 def test_what_is_no_job_is_handed_over(trigger, airflow, connection, given):
     airflow.xcoms["submit", "return_value"] = given

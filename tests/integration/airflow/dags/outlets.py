@@ -22,11 +22,7 @@ def by_name(name: str) -> AssetRef:
     return Asset.ref(name=name)
 
 
-with DAG(
-    dag_id="outlets",
-    schedule=None,
-    params={"folder": "/nowhere", "image": "/nowhere.jpg"},
-):
+with DAG(dag_id="outlets", schedule=None, params={"folder": "/nowhere", "image": "/nowhere.jpg"}):
     submit = ImageToVideoOperator(
         task_id="submit",
         image=IMAGE,
