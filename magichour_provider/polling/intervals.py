@@ -32,6 +32,8 @@ _MAX_KINDS = 128
 
 ALARM_MARGIN_SECONDS = 5.0
 """A wait in a worker ends so much before `execution_timeout`, whose alarm would not name the job."""
+TIMEOUT_GRACE_SECONDS = 3.0
+"""A wait whose deadline has passed may still get the answer of the poll that is due then."""
 TRIGGER_TIMEOUT_MARGIN_SECONDS = 60.0
 """Airflow's trigger timeout comes so much after our deadline: it fails the task without calling our code."""
 

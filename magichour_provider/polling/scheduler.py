@@ -24,7 +24,7 @@ from magichour_provider.client.aio import AsyncMagicHourClient
 from magichour_provider.client.models import VideoProject
 from magichour_provider.exceptions import APIError, MagicHourError, NotFoundError
 from magichour_provider.polling.connection_client import BuildClient, ConnectionClient, ReadSettings
-from magichour_provider.polling.intervals import MIN_INTERVAL_SECONDS
+from magichour_provider.polling.intervals import MIN_INTERVAL_SECONDS, TIMEOUT_GRACE_SECONDS
 from magichour_provider.polling.outcome import Outcome, TerminalStatus
 from magichour_provider.polling.poll_queue import Job, PollQueue, Subscriber
 from magichour_provider.polling.poller import NOT_FOUND_RETRY_SECONDS, Poller
@@ -32,8 +32,6 @@ from magichour_provider.polling.rate_limit import MAX_CONCURRENCY, ConcurrencyLi
 
 log = logging.getLogger(__name__)
 
-_TIMEOUT_GRACE_SECONDS = 3.0
-"""A wait whose deadline has passed may still get the answer of the poll that is due then."""
 _START_INTERVAL_SECONDS = 0.1
 """Polls start at multiples of this: those due in between share rounds of the event loop."""
 _WARN_AGAIN_SECONDS = 60.0
@@ -82,12 +80,15 @@ class PollScheduler:
         self._maintained_at = (self._loop.time(), time.thread_time())
         self._maintenance = self._loop.call_later(_MAINTENANCE_SECONDS, self._maintain, context=self._no_task)
 
-    async def wait(self, poller: Poller) -> Outcome:
-        """Poll from time to time until the job has ended or the deadline has passed."""
+    async def wait(self, poller: Poller, grace_seconds: float = TIMEOUT_GRACE_SECONDS) -> Outcome:
+        """Poll from time to time until the job has ended or the deadline has passed.
+
+        :param grace_seconds: how long the last poll may take after the deadline.
+        """
         now = self._clock()
         subscriber = Subscriber(poller, self._loop.create_future(), copy_context())
         job = self._queue.subscribe(subscriber)
-        latest = max(poller.deadline, poller.quiet_until, now) + _TIMEOUT_GRACE_SECONDS
+        latest = max(poller.deadline, poller.quiet_until, now) + grace_seconds
         expiry = self._loop.call_later(latest - now, subscriber.time_out)
         try:
             self._schedule(job, poller.seconds_to_next_poll(now))
@@ -198,8 +199,8 @@ class PollScheduler:
                 if refused_at > self._warned_at + _WARN_AGAIN_SECONDS:
                     self._warned_at = refused_at
                     seconds = self._limiter.free_at() - refused_at
-                    template = "Rate limited by Magic Hour (HTTP %d); polling paused for %.0f s."
-                    log.warning(template, error.status, seconds)
+                    message = "Rate limited by Magic Hour (HTTP %d); polling paused for %.0f s."
+                    log.warning(message, error.status, seconds)
         if isinstance(error, NotFoundError) and job.not_found < len(NOT_FOUND_RETRY_SECONDS):
             job.not_found += 1
             return
@@ -261,18 +262,12 @@ class PollScheduler:
             self._schedule(job, job.seconds_to_next_poll(self._clock()))
 
 
-# ---------------------------------------------------------------------------------------------------
-# The schedulers of this process
-
 _closings: set[asyncio.Task[None]] = set()
 _schedulers: dict[tuple[asyncio.AbstractEventLoop, str], PollScheduler] = {}
 
 
 def get_scheduler(conn_id: str, read_settings: ReadSettings, stats: Any | None = None) -> PollScheduler:
-    """The running event loop's scheduler for a connection. Use it before the next `await`.
-
-    :param read_settings: reads the connection; ConfigurationError if it cannot be used.
-    """
+    """The running event loop's scheduler for a connection. Use it before the next `await`."""
     key = asyncio.get_running_loop(), conn_id
     if key not in _schedulers:
         for old in [each for each in _schedulers if each[0].is_closed()]:

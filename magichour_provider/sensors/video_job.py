@@ -54,13 +54,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TEMPLATE_SIGNS = ("{{", "{%", "{#")
 _MAX_DAG_TASKS = 100
 """The triggerer deserializes the Dag on its event loop for each sensor that starts there: 50 sensors of a Dag
 of 300 tasks blocked it for half a second and more (Airflow 3.3.2)."""
 _MIN_EXECUTION_TIMEOUT = timedelta(minutes=1)
 """With less, a wait that ends a little before the timeout may still end too late."""
-_HARMLESS_OVERRIDES = frozenset({"__init__", "__doc__", "__module__", "__qualname__"})
 
 
 class _StartFromTrigger:
@@ -347,16 +345,15 @@ def _find_job(project_id: object) -> dict[str, Any] | None:
 
 
 def _is_template(text: object) -> bool:
-    return not isinstance(text, str) or any(sign in text for sign in _TEMPLATE_SIGNS)
+    return not isinstance(text, str) or any(sign in text for sign in ("{{", "{%", "{#"))
 
 
 def _is_customized(sensor: VideoJobSensor) -> bool:
     """Whether a subclass overrides a method, a property, or the links."""
     classes = type(sensor).__mro__[: type(sensor).__mro__.index(VideoJobSensor)]
-    overridden = {
-        name
+    overrides = any(
+        hasattr(value, "__get__") and hasattr(VideoJobSensor, name) and name != "__init__"
         for each in classes
         for name, value in vars(each).items()
-        if name not in _HARMLESS_OVERRIDES and hasattr(value, "__get__") and hasattr(VideoJobSensor, name)
-    }
-    return bool(overridden) or sensor.operator_extra_links is not VideoJobSensor.operator_extra_links
+    )
+    return overrides or sensor.operator_extra_links is not VideoJobSensor.operator_extra_links

@@ -19,7 +19,11 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from magichour_provider.airflow_internals import min_deferral_seconds, task_state, triggerer_stats
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
 from magichour_provider.operators._base import kill_message
-from magichour_provider.polling.intervals import TRIGGER_TIMEOUT_MARGIN_SECONDS, JobKind
+from magichour_provider.polling.intervals import (
+    TIMEOUT_GRACE_SECONDS,
+    TRIGGER_TIMEOUT_MARGIN_SECONDS,
+    JobKind,
+)
 
 if TYPE_CHECKING:
     from magichour_provider.polling.outcome import Outcome
@@ -64,15 +68,10 @@ class VideoJobTrigger(BaseTrigger):
         **ignored: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.project_id = project_id
-        self.magichour_conn_id = magichour_conn_id
-        self.deadline = deadline
-        self.poll_interval = poll_interval
-        self.credits_charged = credits_charged
-        self.submitted = submitted
-        self.model = model
-        self.resolution = resolution
-        self.end_seconds = end_seconds
+        self.project_id, self.magichour_conn_id = project_id, magichour_conn_id
+        self.deadline, self.poll_interval = deadline, poll_interval
+        self.credits_charged, self.submitted = credits_charged, submitted
+        self.model, self.resolution, self.end_seconds = model, resolution, end_seconds
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments, from which Airflow makes this trigger again."""
@@ -94,12 +93,19 @@ class VideoJobTrigger(BaseTrigger):
         yield TriggerEvent(outcome.as_event())  # type: ignore[no-untyped-call]
 
     async def wait_for(
-        self, project_id: str, deadline: float, *, quiet_seconds: float = 0.0, poll_immediately: bool = False
+        self,
+        project_id: str,
+        deadline: float,
+        *,
+        quiet_seconds: float = 0.0,
+        poll_immediately: bool = False,
+        grace_seconds: float = TIMEOUT_GRACE_SECONDS,
     ) -> Outcome:
         """Wait until the job has ended or the deadline has passed.
 
         :param quiet_seconds: time in which the wait neither polls nor ends.
         :param poll_immediately: whether no pause precedes the first poll.
+        :param grace_seconds: how long the last poll may take after the deadline.
         """
         await _import_async()
         from magichour_provider.hooks.magichour import MagicHourHook
@@ -119,7 +125,7 @@ class VideoJobTrigger(BaseTrigger):
         )
         hook = MagicHourHook(self.magichour_conn_id)
         scheduler = get_scheduler(self.magichour_conn_id, hook.get_settings_async, triggerer_stats())
-        outcome = await scheduler.wait(poller)
+        outcome = await scheduler.wait(poller, grace_seconds)
         self.credits_charged = self.credits_charged or poller.credits_charged
         return outcome
 
@@ -147,7 +153,8 @@ class VideoJobTrigger(BaseTrigger):
             )
             return
         # The deadline has come, so the first poll is the last.
-        outcome = await self.wait_for(self.project_id, time.time(), poll_immediately=True)
+        now = time.time()
+        outcome = await self.wait_for(self.project_id, now, poll_immediately=True, grace_seconds=30.0)
         if outcome.ending in ("timeout", "refused"):
             log.warning("%s", kill_message(self.project_id, self.credits_charged))
         else:

@@ -76,20 +76,11 @@ class VideoSensorTrigger(VideoJobTrigger):
         push_result: bool = True,
         **ignored: Any,
     ) -> None:
-        super().__init__(
-            job_id or "",
-            conn_id,
-            deadline=0.0,
-            poll_interval=poll_interval,
-            model=model,
-            resolution=resolution,
-        )
-        self.conn_id = conn_id
-        self.limit = limit
-        self.grace = grace
-        self.job_id = job_id
-        self.upstream_task_id = upstream_task_id
-        self.upstream_key = upstream_key
+        super().__init__(job_id or "", conn_id, deadline=0.0, poll_interval=poll_interval)
+        self.model, self.resolution = model, resolution
+        self.conn_id, self.job_id = conn_id, job_id
+        self.limit, self.grace = limit, grace
+        self.upstream_task_id, self.upstream_key = upstream_task_id, upstream_key
         self.push_result = push_result
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -117,11 +108,8 @@ class VideoSensorTrigger(VideoJobTrigger):
         end_seconds = given.get("end_seconds") if isinstance(given, Mapping) else None
         self.end_seconds = float(end_seconds) if isinstance(end_seconds, (int, float)) else None
         until = datetime.fromtimestamp(self.deadline, timezone.utc).isoformat(timespec="seconds")
-        log.info(
-            "This sensor waits for job %s in the triggerer, without a worker, until %s.",
-            job.project_id,
-            until,
-        )
+        message = "This sensor waits for job %s in the triggerer, without a worker, until %s."
+        log.info(message, job.project_id, until)
         is_first_start = self.limit - (self.deadline - time.time()) < _FIRST_START_SECONDS
         # The link is stored meanwhile: Airflow may answer slowly, and the wait has a deadline.
         pushing_link = asyncio.create_task(self._push_link()) if is_first_start else None

@@ -46,9 +46,11 @@ def test_scheduler_polls_a_job_once_for_all_its_waits(run, api, poller, loop):
     assert len(api.polls) <= 25  # the shortest first pauses, then one a second
 
 
-def test_wait_whose_deadline_has_come_takes_one_poll(run, api, poller):
-    (outcome,) = run(poller(timeout=0, poll_immediately=True))
-    assert (outcome.ending, outcome.status, len(api.polls)) == (TIMEOUT, "rendering", 1)
+@pytest.mark.parametrize(("grace", "status"), [(3, None), (30, "rendering")])
+def test_wait_whose_deadline_has_come_takes_one_poll(run, api, poller, grace, status):
+    api.latency = 5
+    outcome = run(steps=lambda scheduler: scheduler.wait(poller(timeout=0, poll_immediately=True), grace))
+    assert (outcome.ending, outcome.status, len(api.polls)) == (TIMEOUT, status, 1)
 
 
 def test_polls_under_way_are_limited(run, api, poller):
