@@ -73,7 +73,6 @@ def sandbox_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def sandbox(sandbox_url: str) -> Iterator[SandboxControl]:
-    """Control of that sandbox."""
     with SandboxControl(sandbox_url) as control:
         yield control
 
@@ -93,7 +92,6 @@ def sensor_jobs(sandbox: SandboxControl, sandbox_url: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def statsd() -> StatsdServer:
-    """A statsd server."""
     return StatsdServer()
 
 
@@ -108,7 +106,6 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def mails() -> Iterator[MailServer]:
-    """A local mail server."""
     with MailServer() as server:
         yield server
 

@@ -99,12 +99,10 @@ class Report:
 
 
 def legend() -> str:
-    """What each code means."""
     return "".join(f"- `{code}`: {meaning}\n" for code, meaning in {**JOB_CODES, **CREDIT_CODES}.items())
 
 
 def _read(section: str) -> list[str]:
-    """The rows of a section as the page has them."""
     begin, end = _markers(section)
     _, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
     return rest.partition(end)[0].removeprefix(_HEADER).splitlines()

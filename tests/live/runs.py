@@ -58,11 +58,9 @@ class Run:
             raise TimeoutError(f"{self.run_id}: not within {seconds:g} s: {what}; tasks: {self.ends()}")
 
     def until_held(self, count: int = 1) -> None:
-        """Wait until the sandbox holds requests."""
         self.until(lambda: len(self.sandbox.state()["held"]) >= count, "a request is held")
 
     def until_signed(self, sign: str) -> None:
-        """Wait until the task has left this file."""
         self.until((self.folder / sign).exists, f"the task is {sign}")
 
     def until_in(self, state: str, task_id: str | None = None) -> Json:
@@ -72,11 +70,9 @@ class Run:
         return self.airflow.wait_for_task_state(*where, timeout=PATIENCE_SECONDS)
 
     def until_counts(self, **counts: int) -> None:
-        """Wait until exactly so many tasks are in each of these states."""
         self.until(lambda: self.counts() == counts, f"the states are {counts}")
 
     def until_polled(self) -> None:
-        """Wait until every running job has been polled again."""
         before = {job["id"]: job["polls"] for job in self.jobs() if job["status"] in _RUNNING}
 
         def all_are() -> bool:
@@ -101,7 +97,6 @@ class Run:
         return self.job_state(map_index)
 
     def until_gone(self, task: Json) -> None:
-        """Wait until the process of a task instance has ended."""
         self.until(lambda: not _is_alive(task["pid"]), "the task's process has ended")
 
     def wait(self) -> str:
@@ -122,26 +117,21 @@ class Run:
         return self.state()
 
     def complete(self, which: Callable[[Json], bool] = lambda job: True) -> None:
-        """Complete the running jobs, or some of them."""
         for job in self.jobs():
             if job["status"] in _RUNNING and which(job):
                 self.sandbox.set_job(job["id"], "complete")
 
     def complete_half(self) -> None:
-        """Complete the older half of the jobs."""
         older = {job["id"] for job in self.jobs()[: len(self.jobs()) // 2]}
         self.complete(lambda job: job["id"] in older)
 
     def mark(self, state: str, task_id: str | None = None, map_index: int = -1) -> None:
-        """Mark a task as a user does in the UI."""
         self.airflow.set_state(self.dag_id, self.run_id, task_id or self.task_id, state, map_index)
 
     def clear(self, *task_ids: str) -> None:
-        """Clear tasks, or all of them, as a user does in the UI."""
         self.airflow.clear(self.dag_id, self.run_id, task_ids or None)
 
     def store(self, key: str, value: str) -> None:
-        """Put a value into the task's state store, as a user does in the UI."""
         self.airflow.request("PUT", f"{self._task_path}/state-store/{key}", json={"value": value})
 
     def kill(self, task: Json, *, with_supervisor: bool = False) -> None:
@@ -161,7 +151,6 @@ class Run:
         return [runner, supervisor]
 
     def state(self) -> str:
-        """The run's state."""
         return str(self.airflow.run(self.dag_id, self.run_id)["state"])
 
     def jobs(self) -> list[Json]:
@@ -180,7 +169,6 @@ class Run:
         return sorted(found, key=lambda task: int(task["map_index"]))
 
     def task(self, task_id: str | None = None, map_index: int = -1) -> Json:
-        """One task instance."""
         return self.airflow.task_instance(self.dag_id, self.run_id, task_id or self.task_id, map_index)
 
     def ends(self) -> dict[tuple[str, int], tuple[str | None, int]]:
@@ -190,7 +178,6 @@ class Run:
         }
 
     def counts(self) -> dict[str, int]:
-        """How many tasks are in each state."""
         return dict(Counter(str(task["state"]) for task in self.tasks()))
 
     def triggerers(self) -> dict[int, int]:
@@ -199,11 +186,9 @@ class Run:
         return dict(Counter(each for each in ids if each is not None))
 
     def xcom(self, task_id: str | None = None, key: str = "return_value", map_index: int = -1) -> Any:
-        """One XCom; None if there is none."""
         return self.airflow.xcom(self.dag_id, self.run_id, task_id or self.task_id, key, map_index)
 
     def links(self, task_id: str) -> dict[str, str]:
-        """A task's extra links."""
         return self.airflow.extra_links(self.dag_id, self.run_id, task_id)
 
     def job_state(self, map_index: int = -1) -> Json:
@@ -214,7 +199,6 @@ class Run:
         return states[0] if states else {}
 
     def log(self, task_id: str | None = None, attempt: int = 1, map_index: int = -1) -> str:
-        """The log of one attempt, as Airflow shows it."""
         return self.airflow.log(self.dag_id, self.run_id, task_id or self.task_id, attempt, map_index)
 
     def log_files(self) -> str:
@@ -277,7 +261,6 @@ class Run:
         return "resubmitted" if is_another else "submitted"
 
     def unnamed_jobs(self) -> int:
-        """How many jobs no log names."""
         written = self.log_files()
         return sum(job["id"] not in written for job in self.jobs())
 
@@ -319,7 +302,6 @@ class Starter:
         return Run(self.airflow, sandbox, dag_id, run_id, folder)
 
     def close(self) -> None:
-        """End the sandboxes."""
         self._sandboxes.close()
 
 
@@ -332,7 +314,6 @@ def own_sandbox() -> Iterator[SandboxServer]:
 
 
 def thaw(process: psutil.Process) -> None:
-    """SIGCONT."""
     process.send_signal(signal.SIGCONT)
 
 

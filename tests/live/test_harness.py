@@ -54,46 +54,6 @@ def default_sigint() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_run_is_followed_to_its_results(parts: LiveAirflow) -> None:
-    changes: list[tuple[str, int, str | None]] = []
-    run_id = parts.trigger("harness", {"seconds": 4}, run_id="followed")
-
-    assert parts.wait_for_task_state("harness", run_id, "nap", "deferred")["trigger"] is not None
-    state = parts.wait_for_run(
-        "harness",
-        run_id,
-        on_change=lambda task, _before: changes.append((task["task_id"], task["map_index"], task["state"])),
-    )
-
-    assert state == "success"
-    assert {("nap", -1, "success"), *(("double", index, "success") for index in range(3))} <= set(changes)
-    assert parts.xcom("harness", run_id, "greet") == {"greeting": "hello"}
-    assert [parts.xcom("harness", run_id, "double", map_index=index) for index in range(3)] == [2, 4, 6]
-    assert parts.xcom("harness", run_id, "greet", key="nothing") is None
-    assert parts.rendered_fields("harness", run_id, "nap").keys() == {"target_time"}
-    assert parts.extra_links("harness", run_id, "nap") == {}
-    assert "hello from greet" in parts.log("harness", run_id, "greet")
-
-
-def test_second_triggerer_is_frozen_thawed_and_killed_alone(parts: LiveAirflow) -> None:
-    parts.start("triggerer-2")
-    second = parts.processes["triggerer-2"].pid
-    members = [psutil.Process(pid) for pid in processes.session_members(second)]
-    ids = {parts.triggerer_id("triggerer"), parts.triggerer_id("triggerer-2")}
-    assert len(ids - {None}) == 2
-
-    parts.freeze("triggerer-2")
-    assert len(members) > 1, "the triggerer and its runner"
-    assert {member.status() for member in members} == {psutil.STATUS_STOPPED}
-    assert parts.processes["triggerer"].poll() is None
-    parts.thaw("triggerer-2")
-    assert psutil.STATUS_STOPPED not in {member.status() for member in members}
-
-    parts.kill("triggerer-2")
-    assert processes.session_members(second) == []
-    parts.wait_until_healthy()
-
-
 def test_import_error_ends_the_wait_for_a_dag(parts: LiveAirflow) -> None:
     broken = Path(parts.env["AIRFLOW__CORE__DAGS_FOLDER"]) / "broken.py"
     broken.write_text("# airflow dag\nraise ValueError('broken on purpose')\n")

@@ -73,7 +73,6 @@ class Kill:
 
     @property
     def id(self) -> str:
-        """A unique name."""
         return f"{self.mode} {self.what}"
 
     @property

@@ -57,7 +57,6 @@ class Late:
 
     @property
     def id(self) -> str:
-        """A unique name."""
         return "answered late" if self.is_answered else "never answered"
 
     def play(self, starter: Starter, run_id: str) -> list[Row]:

@@ -30,7 +30,6 @@ class Lineage(NamedTuple):
         return [event for event in every if event and (event["job"]["name"], event["eventType"]) == wanted]
 
     def end(self, task_id: str) -> Event:
-        """The last event of a task."""
         (event,) = self.events(task_id, ENDS[task_id])
         return event
 

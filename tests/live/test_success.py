@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -62,15 +61,7 @@ def runs(tmp_path_factory):
                 assert airflow.wait_for_run(name, first[name]) == "success"
             before = jobs_by_dag(control)
             for name, run_id in first.items():
-                clear = {
-                    "dry_run": False,
-                    "dag_run_id": run_id,
-                    "task_ids": ["render"],
-                    "only_failed": False,
-                    "reset_dag_runs": True,
-                }
-                airflow.request("POST", f"/dags/{name}/clearTaskInstances", json=clear)
-                time.sleep(3)
+                airflow.clear(name, run_id, ["render"])
                 assert airflow.wait_for_run(name, run_id) == "success"
             yield before, jobs_by_dag(control)
 

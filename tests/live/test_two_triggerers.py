@@ -134,5 +134,4 @@ def test_triggerers_log_no_kill(parts: LiveAirflow, after_return: Return) -> Non
 
 
 def cancel_count(run: Run) -> int:
-    """How many triggers of a run were cancelled."""
     return run.log_files().count(CANCELLED)

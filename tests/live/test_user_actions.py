@@ -47,7 +47,6 @@ class Action:
 
     @property
     def id(self) -> str:
-        """A unique name."""
         return f"{self.what}, {self.mode}"
 
     @property

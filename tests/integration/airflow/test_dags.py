@@ -107,6 +107,8 @@ def test_mail_the_video(run_dag, mails, magichour_sandbox, tmp_path):
     (mail,) = mails.to("reader@example.com")
     (attached,) = mail.iter_attachments()
     video = xcom(run, "download")
+    assert str(video["duration"]) in mail["subject"]
+    assert video["path"] in mail.get_body().get_content()
     assert attached.get_filename() == Path(video["poster"]).name
     with Image.open(BytesIO(attached.get_content())) as poster:
         poster.load()

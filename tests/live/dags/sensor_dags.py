@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import (
+    Asset,
     ExceptionRetryPolicy,
     RetryAction,
     RetryRule,
@@ -29,19 +30,16 @@ AT_ONCE = 24
 
 
 def sensor(task_id: str, project_id: Any, **kwargs: Any) -> VideoJobSensor:
-    """A sensor that waits in the triggerer if it can."""
     return VideoJobSensor(task_id=task_id, project_id=project_id, **{"deferrable": True, **kwargs})
 
 
 @task
 def given(value: Any) -> Any:
-    """Return the value."""
     return value
 
 
 @task(multiple_outputs=True)
 def in_parts(value: dict[str, Any]) -> dict[str, Any]:
-    """Return the value, as a whole and in parts."""
     return value
 
 
@@ -52,7 +50,6 @@ def submitted(name: str) -> dict[str, Any]:
 
 @task(multiple_outputs=False)
 def downstream(job: dict[str, Any]) -> dict[str, Any]:
-    """Return the argument."""
     return job
 
 
@@ -70,26 +67,14 @@ def sensor_waiting() -> None:
     sensor("marked", JOBS["marked"])
     sensor("fails", JOBS["fails"], poke_interval=1, retries=2, retry_delay=timedelta(seconds=0))
     sensor("soft_fail", JOBS["fails"], soft_fail=True)
-    sensor(
-        "retried",
-        JOBS["fails"],
-        retries=1,
-        retry_delay=timedelta(seconds=0),
-        retry_policy=ExceptionRetryPolicy(
-            rules=[
-                RetryRule(
-                    exception="magichour_provider.exceptions.JobFailedError",
-                    action=RetryAction.RETRY,
-                    retry_delay=timedelta(seconds=0),
-                )
-            ]
-        ),
-    )
+    at_once = {"retry_delay": timedelta(seconds=0)}
+    failed = "magichour_provider.exceptions.JobFailedError"
+    rule = RetryRule(exception=failed, action=RetryAction.RETRY, **at_once)
+    sensor("retried", JOBS["fails"], retries=1, retry_policy=ExceptionRetryPolicy(rules=[rule]), **at_once)
 
 
 @dag(schedule=None, default_args=RETRIES)
 def sensor_timeouts() -> None:
-    """Sensors whose jobs do not end."""
     sensor("timeout", JOBS["endless"], timeout=8)
     sensor("timeout_skips", JOBS["endless"], timeout=8, soft_fail=True)
     sensor("execution_timeout", JOBS["endless"], execution_timeout=timedelta(seconds=12))
@@ -97,14 +82,12 @@ def sensor_timeouts() -> None:
 
 @dag(schedule=None)
 def sensor_at_once() -> None:
-    """Sensors of a job that is complete."""
     for number in range(AT_ONCE):
         sensor(f"sensor_{number}", COMPLETE)
 
 
 @dag(schedule=None, default_args=RETRIES)
 def sensor_table() -> None:
-    """Every form of `project_id`."""
     job = given.override(task_id="job")(submitted("complete"))
     parts = in_parts(submitted("complete"))
     sensor("key", parts["project_id"])
@@ -112,7 +95,7 @@ def sensor_table() -> None:
     sensor("text_of_output", f"{job}").set_upstream(job)
     sensor("template_of_conn", COMPLETE, magichour_conn_id="{{ 'magichour_default' }}")
     sensor("called_back", COMPLETE, on_success_callback=print)
-    sensor("outlet", COMPLETE).outlets.append(_asset())
+    sensor("outlet", COMPLETE).outlets.append(Asset("magichour_video"))
     mapped = given.override(task_id="mapped").expand(value=[COMPLETE, COMPLETE])
     sensor("mapped_upstream", mapped)
     VideoJobSensor.partial(task_id="mapped_sensor", deferrable=True).expand(project_id=[COMPLETE, COMPLETE])
@@ -137,12 +120,6 @@ def sensor_table() -> None:
     sensor("without_id", given.override(task_id="give_no_id")({"model": "ltx-2.3"}))
     sensor("braces", given.override(task_id="give_braces")("{{ '{{ ds }}' }}"))
     sensor("no_such_key", job["no_such_key"])
-
-
-def _asset() -> Any:
-    from airflow.sdk import Asset
-
-    return Asset("magichour_video")
 
 
 if JOBS:
