@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence, Set
 from datetime import date, time, timedelta
 from enum import Enum
 from numbers import Number
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast, get_args
 from uuid import UUID
 
@@ -23,13 +22,6 @@ from magichour_provider.storage.locations import given_text
 
 if TYPE_CHECKING:
     from magichour_provider.storage.locations import PathArgument
-
-_FLAGS = MappingProxyType(
-    {
-        **dict.fromkeys(("true", "1", "1.0", "yes", "on"), True),
-        **dict.fromkeys(("false", "0", "0.0", "no", "off"), False),
-    }
-)
 
 
 def parse_text(name: str, value: Any) -> str | None:
@@ -87,12 +79,12 @@ def parse_flag(name: str, value: Any) -> bool | None:
     found = unrender(value)
     if found is None or isinstance(found, bool):
         return found
-    try:
-        return _FLAGS[str(found).strip().lower()]
-    except KeyError:
-        raise InvalidRequestError(
-            f"{name} must be true or false, not {describe_type(name, value)}."
-        ) from None
+    text = str(found).strip().lower()
+    if text in ("true", "1", "1.0", "yes", "on"):
+        return True
+    if text in ("false", "0", "0.0", "no", "off"):
+        return False
+    raise InvalidRequestError(f"{name} must be true or false, not {describe_type(name, value)}.")
 
 
 def require_flag(name: str, value: object) -> bool:

@@ -49,7 +49,7 @@ def check(client: MagicHourClient, request: VideoRequest, images: Images) -> Pre
         log.info("This API does not tell the account's tier and credits: they are not checked beforehand.")
     tier = account.tier if account is not None else None
     max_bytes = pricing.MAX_UPLOAD_BYTES.get(tier) if tier is not None else None
-    for image in (images.image, images.end_image):
+    for image in images:
         if isinstance(image, ImageFile) and tier is not None and max_bytes is not None:
             image.check_size(max_bytes, tier)
 
@@ -59,13 +59,21 @@ def check(client: MagicHourClient, request: VideoRequest, images: Images) -> Pre
         resolution=request.resolution,
         audio=bool(request.audio),
         end_image=request.end_image is not None,
-        image_size=images.image.image_size,
+        image_size=images[0].image_size,
     )
+    unknown_model = _describe_unknown_model(model_request.model)
     if request.validate_model != "off":
-        _check_model(model_request, refuse=request.validate_model == "error")
+        if unknown_model:
+            log.warning("%sMagic Hour decides.", unknown_model)
+        try:
+            pricing.validate(model_request)
+        except CatalogError as error:
+            if request.validate_model == "error":
+                raise
+            log.warning("%s Submitting nevertheless, because validate_model is 'warn'.", error.what)
     resolution = request.resolution or pricing.default_resolution(tier)
     cost = pricing.estimate_credits(replace(model_request, resolution=resolution))
-    _check_limits(request, cost)
+    _check_limits(request, cost, unknown_model)
     if account is not None and account.credits < (1 if cost is None else cost):
         needs = "credits" if cost is None else f"{cost} credits"
         short = "" if cost is None else f", {cost - account.credits} short"
@@ -83,9 +91,10 @@ def upload_images(client: MagicHourClient, request: VideoRequest, images: Images
     from magichour_provider.client.models import ImageToVideoRequest
     from magichour_provider.storage.images import upload_image
 
+    image, end_image = images
     return ImageToVideoRequest(
-        image_file_path=upload_image(client, images.image),
-        end_image_file_path=upload_image(client, images.end_image) if images.end_image else None,
+        image_file_path=upload_image(client, image),
+        end_image_file_path=upload_image(client, end_image) if end_image else None,
         end_seconds=request.end_seconds,
         prompt=request.prompt,
         model=request.model,
@@ -103,38 +112,26 @@ def get_balance(client: MagicHourClient) -> int | None:
         return None
 
 
-def _check_model(model_request: pricing.ModelRequest, *, refuse: bool) -> None:
-    if not pricing.is_known(model_request.model):
-        log.warning("%s Magic Hour decides.", _describe_unknown_model(model_request.model))
-    try:
-        pricing.validate(model_request)
-    except CatalogError as error:
-        if refuse:
-            raise
-        log.warning("%s Submitting nevertheless, because validate_model is 'warn'.", error.what)
-
-
-def _check_limits(request: VideoRequest, cost: int | None) -> None:
-    model = request.model or pricing.DEFAULT_MODEL
+def _check_limits(request: VideoRequest, cost: int | None, unknown_model: str) -> None:
+    limits = {"max_credits": request.max_credits, "max_credits_per_run": request.max_credits_per_run}
     if cost is not None:
         log.info("The video will cost %s credits by the catalogue.", cost)
-        for name in ("max_credits", "max_credits_per_run"):
-            limit = getattr(request, name)
+        for name, limit in limits.items():
             if limit is not None and cost > limit:
                 raise BudgetError(f"The video costs {cost} credits, and {name} is {limit}.")
-    elif request.allows_unknown_cost:
+    elif (request.on_unknown_cost or ("fail" if any(limits.values()) else "allow")) == "allow":
         log.info("The cost of the video is not known before it is submitted.")
     else:
-        unknown = "" if pricing.is_known(model) else f"{_describe_unknown_model(model)} "
         raise BudgetError(
-            f"{unknown}The cost of this video is not published, and a video of unknown cost is refused here "
-            f"(max_credits={request.max_credits}, max_credits_per_run={request.max_credits_per_run}, "
+            f"{unknown_model}The cost of this video is not published, and a video of unknown cost is refused "
+            f"here (max_credits={request.max_credits}, max_credits_per_run={request.max_credits_per_run}, "
             f"on_unknown_cost={request.on_unknown_cost!r}).",
             remedy="Name a model and a resolution that have a rate, or pass on_unknown_cost='allow'.",
         )
 
 
 def _describe_unknown_model(model: str) -> str:
+    """A sentence with a space behind it; empty for a known model."""
     near = pricing.closest_model(model)
     hint = f"; did you mean {near!r}?" if near else "."
-    return f"Model {model!r} is not in this provider's catalogue{hint}"
+    return "" if pricing.is_known(model) else f"Model {model!r} is not in this provider's catalogue{hint} "

@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 
 DEFAULT_CONN_ID = "magichour_default"
 
-_SECRET_CHARS = 12
-_NAME_LIMIT = 100
-_RUN_LIMIT = 50
-_HASH_CHARS = 6
-
 
 @dataclass(frozen=True)
 class JobReference:
@@ -43,11 +38,9 @@ class JobReference:
         Raises InvalidRequestError.
         """
         given = unrender(value)
-        if isinstance(given, Mapping):
-            fields = [given.get(name) for name in ("project_id", "model", "resolution", "credits_charged")]
-        else:
-            fields = [given, None, None, None]
-        project_id, model, resolution, credits = fields
+        fields = given if isinstance(given, Mapping) else {"project_id": given}
+        names = ("project_id", "model", "resolution", "credits_charged")
+        project_id, model, resolution, credits = map(fields.get, names)
         if isinstance(project_id, int) and not isinstance(project_id, bool):
             project_id = str(project_id)  # an id of digits only, rendered natively
         if not isinstance(project_id, str) or not is_project_id(project_id.strip()):
@@ -88,8 +81,8 @@ def job_name(context: Context) -> str | None:
     if ti is None:
         return None
     index = f"[{ti.map_index}]" if isinstance(ti.map_index, int) and ti.map_index >= 0 else ""
-    rest = f"{index} {_shortened(ti.run_id, _RUN_LIMIT)}"
-    room = _NAME_LIMIT - len(rest) - len(" ")
+    rest = f"{index} {_shortened(ti.run_id, 50)}"
+    room = 100 - len(rest) - len(" ")
     task = _shortened(ti.task_id, max(room // 2, room - len(ti.dag_id)))
     return f"{_shortened(ti.dag_id, room - len(task))} {task}{rest}"
 
@@ -98,7 +91,7 @@ def _shortened(text: str, limit: int) -> str:
     """The text, or as much of it as fits before a hash of the whole."""
     if len(text) <= limit:
         return text
-    mark = "~" + hashlib.sha256(text.encode()).hexdigest()[:_HASH_CHARS]
+    mark = "~" + hashlib.sha256(text.encode()).hexdigest()[:6]
     return text[: limit - len(mark)] + mark
 
 
@@ -109,4 +102,4 @@ def url_secrets(address: object) -> set[str]:
     query = urlsplit(address.strip()).query
     values = [part.partition("=")[2] for part in query.split("&")]
     values += [unquote_plus(value) for value in values]
-    return {value for value in (query, *values) if len(value) >= _SECRET_CHARS}
+    return {value for value in (query, *values) if len(value) >= 12}

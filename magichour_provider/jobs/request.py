@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from magichour_provider.exceptions import InvalidRequestError
@@ -23,23 +22,13 @@ from magichour_provider.storage.locations import address_of
 if TYPE_CHECKING:
     from magichour_provider.storage.images import ImageFile, RemoteImage
 
+    Images = tuple[RemoteImage | ImageFile, RemoteImage | ImageFile | None]
+
 ValidateModel = Literal["error", "warn", "off"]
 """What to do if no known version of a model takes a request."""
 
 OnUnknownCost = Literal["allow", "fail"]
 """What to do with a video whose rate is not published."""
-
-
-_PARSERS: Mapping[str, Callable[[str, Any], Any]] = MappingProxyType(
-    {
-        **dict.fromkeys(("image", "end_image"), parse_path),
-        **dict.fromkeys(("prompt", "name"), parse_text),
-        **dict.fromkeys(("model", "resolution", "image_conn_id"), parse_id),
-        **dict.fromkeys(("max_credits", "max_credits_per_run"), parse_whole_number),
-        "end_seconds": parse_number,
-        "audio": parse_flag,
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -70,7 +59,14 @@ class VideoRequest:
     @classmethod
     def from_arguments(cls, **arguments: Any) -> VideoRequest:
         """Read the fields as templates make them. Raises InvalidRequestError."""
-        read = {name: parse(name, arguments.get(name)) for name, parse in _PARSERS.items()}
+        parsers: dict[str, Callable[[str, Any], Any]] = {
+            **dict.fromkeys(("image", "end_image"), parse_path),
+            **dict.fromkeys(("prompt", "name"), parse_text),
+            **dict.fromkeys(("model", "resolution", "image_conn_id"), parse_id),
+            **dict.fromkeys(("max_credits", "max_credits_per_run"), parse_whole_number),
+            **{"end_seconds": parse_number, "audio": parse_flag},
+        }
+        read = {name: parse(name, arguments.get(name)) for name, parse in parsers.items()}
         if read["image"] is None:
             raise InvalidRequestError("image is empty: give a path, a URL or an uploaded file_path.")
         if read["end_seconds"] is None:
@@ -79,30 +75,16 @@ class VideoRequest:
             read[name] = None if read[name] is None else address_of(read[name])
         return cls(**{**arguments, **read})
 
-    @property
-    def allows_unknown_cost(self) -> bool:
-        """Whether a video may be submitted before its cost is known."""
-        if self.on_unknown_cost is not None:
-            return self.on_unknown_cost == "allow"
-        return self.max_credits is None and self.max_credits_per_run is None
-
-
-@dataclass(frozen=True)
-class Images:
-    """The images of a request, checked and readable."""
-
-    image: RemoteImage | ImageFile
-    end_image: RemoteImage | ImageFile | None = None
-
 
 def open_images(request: VideoRequest) -> Images:
-    """Find and check the images. Raises ImageError, or NetworkError if a store is out of reach for now."""
+    """Find and check the image and the end image, if there is one.
+
+    Raises ImageError, or NetworkError if a store is out of reach for now.
+    """
     from magichour_provider.storage.images import open_image
 
-    return Images(
-        open_image(request.image, request.image_conn_id),
-        open_image(request.end_image, request.image_conn_id) if request.end_image else None,
-    )
+    image = open_image(request.image, request.image_conn_id)
+    return image, open_image(request.end_image, request.image_conn_id) if request.end_image else None
 
 
 def fingerprint(request: VideoRequest, images: Images) -> str:
@@ -111,23 +93,20 @@ def fingerprint(request: VideoRequest, images: Images) -> str:
     An image file is identified by its bytes, any other image by its address without the query, because a
     signature changes with every attempt.
     """
-    from magichour_provider.storage.images import RemoteImage
+    from magichour_provider.storage.images import ImageFile
 
-    def content_id(image: RemoteImage | ImageFile) -> str:
-        if isinstance(image, RemoteImage):
-            return image.display
+    def content_id(image: RemoteImage | ImageFile | None) -> str | None:
+        if not isinstance(image, ImageFile):
+            return image.display if image is not None else None
         digest = hashlib.sha256()
         for chunk in image.iter_chunks():
             digest.update(chunk)
         return digest.hexdigest()
 
     parts = {
-        "image": content_id(images.image),
-        "end_image": content_id(images.end_image) if images.end_image is not None else None,
-        "prompt": request.prompt,
-        "model": request.model,
-        "resolution": request.resolution,
-        "end_seconds": request.end_seconds,
+        "image": content_id(images[0]),
+        "end_image": content_id(images[1]),
+        **{name: getattr(request, name) for name in ("prompt", "model", "resolution", "end_seconds")},
         "audio": bool(request.audio),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -52,12 +52,8 @@ RECOVERED_KEY = "magichour_recovered_job_id"
 JOBS_KEY = "magichour_jobs"
 """The key of the file's states."""
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 _MAX_FILE_BYTES = 4 << 20
 """More than any state file has: a `state_path` that names a video by mistake must not fill the memory."""
-_CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404")
-_NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
-"""How a store that resembles S3 refuses a condition that it does not know."""
 
 
 class StateConflictError(MagicHourError):
@@ -210,7 +206,7 @@ class FileBackend:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError as error:
-                if error.errno not in _NO_LOCKS:
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
                     raise
                 self._warn_unconditional()
             if self._get()[0] != version:
@@ -240,10 +236,12 @@ class FileBackend:
         try:
             answer = client.put_object(**address, **body, **condition)
         except Exception as error:
-            if s3_error_code(error) in _CONFLICTS:
+            code = s3_error_code(error)
+            if code in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404"):
                 raise StateConflictError(self.where) from None
-            if s3_error_code(error) not in _NO_CONDITIONS:
+            if code not in ("NotImplemented", "InvalidArgument", "InvalidRequest"):
                 raise
+            # A store that resembles S3 and does not know the condition.
             self._warn_unconditional()
             if self._get()[1] != etag:
                 raise StateConflictError(self.where) from None
@@ -267,11 +265,12 @@ class FileBackend:
             raise
         except Exception as error:
             diagnosis = classify_error(error, self._place)
-            what = f"The job state {self.where} cannot be {done}: {diagnosis.cause}."
-            consequence = "This attempt has paid nothing."
-            if diagnosis.permanent:
-                raise InvalidRequestError(what, consequence=consequence, remedy=diagnosis.remedy) from error
-            raise NetworkError(what, consequence=consequence) from error
+            kind = InvalidRequestError if diagnosis.permanent else NetworkError
+            raise kind(
+                f"The job state {self.where} cannot be {done}: {diagnosis.cause}.",
+                consequence="This attempt has paid nothing.",
+                remedy=diagnosis.remedy if diagnosis.permanent else None,
+            ) from error
 
 
 StateBackend = TaskStateBackend | FileBackend

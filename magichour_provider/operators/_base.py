@@ -43,9 +43,6 @@ log = logging.getLogger(__name__)
 ERROR_KEY = "magichour_error"
 """Key of the XCom, and of its copy in the task state store."""
 
-_MESSAGE_LIMIT_CHARS = 1000
-_WRAPPERS = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
-
 
 class MagicHourHookMixin:
     """An operator with a connection to Magic Hour."""
@@ -116,8 +113,24 @@ def reports_failure(method: MethodT) -> MethodT:
     def reporting(self: Any, context: Context, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, context, *args, **kwargs)
-        except Exception as error:
-            _push_error(self, context, error)
+        except Exception as raised:
+            error = _find_magichour_error(raised)
+            if error is None or not self.do_xcom_push:
+                raise
+            if isinstance(error, TaskKilledError) and is_terminal(context):
+                raise  # a user has marked the task, and knows why it ends
+            described = describe_error(
+                error, project_id=self.linked_project_id, credits_charged=self.credits_charged
+            )
+            store: Any = context.get("task_state_store")
+            try:
+                if store is not None:
+                    # It refuses an attempt that Airflow has given up, whose XCom would replace the new one's.
+                    store.set(ERROR_KEY, described)
+                if "ti" in context:
+                    context["ti"].xcom_push(ERROR_KEY, described)
+            except (Exception, AirflowTaskTimeout):
+                log.exception("The XCom %r could not be written.", ERROR_KEY)
             raise
 
     return cast("MethodT", reporting)
@@ -134,42 +147,23 @@ def describe_error(
         found too few), `message`, `project_id`, `credits_charged` (None: not known), `retryable`.
     """
     message = str(error)
-    if len(message) > _MESSAGE_LIMIT_CHARS:
-        message = f"{message[: _MESSAGE_LIMIT_CHARS - 1]}…"
     return {
         "error": type(error).__name__,
         "code": getattr(error, "code", None),
-        "message": message,
+        "message": message if len(message) <= 1000 else f"{message[:999]}…",
         "project_id": getattr(error, "project_id", None) or project_id,
         "credits_charged": credits_charged,
         "retryable": error.retryable,
     }
 
 
-def _push_error(task: Any, context: Context, raised: Exception) -> None:
-    error = _find_magichour_error(raised)
-    if error is None or not task.do_xcom_push:
-        return
-    if isinstance(error, TaskKilledError) and is_terminal(context):
-        return  # a user has marked the task, and knows why it ends
-    described = describe_error(error, project_id=task.linked_project_id, credits_charged=task.credits_charged)
-    try:
-        store: Any = context.get("task_state_store")
-        if store is not None:
-            # It refuses an attempt that Airflow has given up, whose XCom would replace that of the new one.
-            store.set(ERROR_KEY, described)
-        if "ti" in context:
-            context["ti"].xcom_push(ERROR_KEY, described)
-    except (Exception, AirflowTaskTimeout):
-        log.exception("The XCom %r could not be written.", ERROR_KEY)
-
-
 def _find_magichour_error(raised: BaseException) -> MagicHourError | None:
     """Our error, also if one of Airflow's own is raised because of it."""
     if isinstance(raised, MagicHourError):
         return raised
+    wraps_another = isinstance(raised, (AirflowFailException, AirflowSensorTimeout, AirflowSkipException))
     origin = raised.__cause__ or raised.__context__
-    return _find_magichour_error(origin) if isinstance(raised, _WRAPPERS) and origin is not None else None
+    return _find_magichour_error(origin) if wraps_another and origin is not None else None
 
 
 class SuccessListener:

@@ -16,13 +16,7 @@ from magichour_provider.exceptions import (
     TaskKilledError,
     TransferError,
 )
-from magichour_provider.jobs.arguments import (
-    check_choice,
-    parse_id,
-    parse_path,
-    parse_text,
-    require_flag,
-)
+from magichour_provider.jobs.arguments import check_choice, parse_id, parse_path, parse_text, require_flag
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference
 from magichour_provider.lineage import download_lineage, emit_video_events
 from magichour_provider.links import VideoProjectLink
@@ -114,9 +108,24 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
                     job = self._job = replace(job, credits_charged=credits)
                 except MagicHourError as error:
                     self.log.warning("The asset event will not contain the credits of the job. %s", error)
+            path = parse_path("path", self.path)
+            if path is None:
+                raise DestinationError("No target was given: the path is empty.")
+            path_conn_id = parse_id("path_conn_id", self.path_conn_id)
+            arguments: dict[str, Any] = {
+                "path": path,
+                "path_conn_id": path_conn_id,
+                "if_exists": self.if_exists,
+                "file_name": parse_text("file_name", self.file_name) or DEFAULT_FILE_NAME,
+                "poster": self.poster,
+            }
             self._is_downloading = True
             try:
-                self._result = self._download(job.project_id, context)
+                if self.delete_remote:
+                    self._result = self._download_once(context, job.project_id, arguments)
+                    self.hook.delete_after_verify(self._result, connection_id(path, path_conn_id))
+                else:
+                    self._result = self.hook.download(job.project_id, **arguments)
             finally:
                 self._is_downloading = False
         emit_video_events(context, self.outlets, self._result, job)
@@ -133,36 +142,24 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             self._is_downloading = False
             raise TaskKilledError("The download was stopped.", consequence=TransferError.default_consequence)
 
-    def _download(self, project_id: str, context: Context) -> dict[str, Any]:
-        path = parse_path("path", self.path)
-        if path is None:
-            raise DestinationError("No target was given: the path is empty.")
-        arguments: dict[str, Any] = {
-            "path": path,
-            "path_conn_id": parse_id("path_conn_id", self.path_conn_id),
-            "if_exists": self.if_exists,
-            "file_name": parse_text("file_name", self.file_name) or DEFAULT_FILE_NAME,
-            "poster": self.poster,
-        }
-        if not self.delete_remote:
-            return self.hook.download(project_id, **arguments)
-        # An attempt that dies after the deletion has written what it saved.
-        state = DownloadState(context, {"project_id": project_id, **arguments, "path": str(path)})
+    def _download_once(self, context: Context, project_id: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Download, or read what an attempt saved that died after it had deleted the project."""
+        state = DownloadState(
+            context, {"project_id": project_id, **arguments, "path": str(arguments["path"])}
+        )
         try:
             result = self.hook.download(project_id, **arguments)
         except (NotFoundError, JobDeletedError):
             earlier = state.read()
             if earlier is None:
                 raise
-            result = earlier
             self.log.info(
                 "Job %s does not exist at Magic Hour any more; an earlier attempt saved %s.",
                 project_id,
-                result["path"],
+                earlier["path"],
             )
-        else:
-            state.write(result)
-        self.hook.delete_after_verify(result, connection_id(path, arguments["path_conn_id"]))
+            return earlier
+        state.write(result)
         return result
 
     def _lineage(self) -> Any:
