@@ -132,15 +132,7 @@ def make_contact_sheet(
     title: str = "Contact sheet",
     subtitle: str = "",
 ) -> dict[str, Any]:
-    """Write a sheet of `videos`, at least one, and describe it.
-
-    :param path: a file that ends in .jpg, .jpeg or .png, or a folder, which gets a `contact-sheet.jpg`.
-    :param path_conn_id: Airflow connection of the object store of the sheet; `videos_conn_id`: of the videos.
-    :param columns: videos in a row; None: as many as suit.
-    :param frames: frames of each video, evenly spread from the first to the last; one is from the middle.
-        Fewer for very many videos.
-    :return: `path`, `size` in bytes, `width` and `height` in pixels, `videos` (how many there are) and
-        `unreadable` (of how many no frame could be read).
+    """Write a sheet of `videos`, at least one, and describe it; arguments and result as in the operator.
 
     Raises DestinationError or TransferError for the sheet; if no video can be read, the error of the first
     one.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
 
+from airflow.api_fastapi.core_api.security import GetUserDep
 from airflow.utils.session import create_session
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -27,8 +28,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from magichour_provider import __version__
-from magichour_provider.ui import media, queries
-from magichour_provider.ui.access import CurrentUser, CurrentUserDep
+from magichour_provider.ui import access, media, queries
 from magichour_provider.ui.gallery import build_gallery
 from magichour_provider.ui.media_files import MediaError, MediaUnavailableError
 from magichour_provider.ui.queries import TaskRow
@@ -105,7 +105,7 @@ def _in_thread(route: Callable[P, T]) -> Callable[P, Awaitable[T]]:
 
 def _gallery(
     request: Request,
-    user: CurrentUserDep,
+    user: GetUserDep,
     dag_id: str = "",
     state: Annotated[str, Query(pattern="^(|in progress|success|failed)$")] = "",
     before: str = "",
@@ -116,20 +116,20 @@ def _gallery(
     with create_session() as session:
         dag_ids = queries.get_dag_ids(session)
     # No connection to the database is held while the auth manager is asked.
-    readable = user.readable_dag_ids(dag_ids)
+    readable = access.readable_dag_ids(user, dag_ids)
     with create_session() as session:
         gallery = build_gallery(session, readable, dag_id=dag_id or None, state=state or None, before=time)
     return _page(request, "gallery.html", gallery=gallery)
 
 
-def _balances(request: Request, user: CurrentUserDep) -> Response:
+def _balances(request: Request, user: GetUserDep) -> Response:
     with create_session() as session:
         conn_ids = queries.get_connection_ids(session)
-    readable = [conn_id for conn_id in sorted(conn_ids) if user.may_read_connection(conn_id)]
+    readable = [conn_id for conn_id in sorted(conn_ids) if access.may_read_connection(user, conn_id)]
     return _page(request, "balances.html", balances=[media.get_balance(conn_id) for conn_id in readable])
 
 
-def _task(request: Request, user: CurrentUserDep, key: TaskKeyDep) -> Response:
+def _task(request: Request, user: GetUserDep, key: TaskKeyDep) -> Response:
     rows = _readable_tasks(user, key)
     if not rows[0].is_magichour:
         return _page(request, "not_ours.html")
@@ -137,7 +137,7 @@ def _task(request: Request, user: CurrentUserDep, key: TaskKeyDep) -> Response:
     return _page(request, "task.html", media_origin=media_origin, page=page)
 
 
-def _video(request: Request, user: CurrentUserDep, key: TaskKeyDep) -> Response:
+def _video(request: Request, user: GetUserDep, key: TaskKeyDep) -> Response:
     rows = _readable_tasks(user, key)
     download, file_error = media.download_task(rows), None
     if download is not None:
@@ -151,14 +151,14 @@ def _video(request: Request, user: CurrentUserDep, key: TaskKeyDep) -> Response:
         raise file_error or error from None
 
 
-def _poster(request: Request, user: CurrentUserDep, key: TaskKeyDep) -> Response:
+def _poster(request: Request, user: GetUserDep, key: TaskKeyDep) -> Response:
     rows = _readable_tasks(user, key)
     return media.respond(media.open_file(media.download_task(rows) or rows[0], poster=True), request)
 
 
-def _readable_tasks(user: CurrentUser, key: TaskKey) -> list[TaskRow]:
+def _readable_tasks(user: GetUserDep, key: TaskKey) -> list[TaskRow]:
     """The task instance, and the others of its job. Raises the same 404 if it is hidden or does not exist."""
-    if not user.may_read(key.dag_id):
+    if not access.may_read(user, key.dag_id):
         raise HTTPException(404, _NOT_FOUND)
     with create_session() as session:
         row = queries.get_task(session, key)

@@ -149,12 +149,12 @@ def authorize(
     :param path: where the task says that it put the file; may be forged.
     :param rendered_path: the task's own rendered field `path`; None if Airflow does not have it any more.
     """
-    below = [(root, file) for root in roots if isinstance(path, str) and (file := root.allow(path, dag_id))]
+    below = [(root, file) for root in roots if (file := root.allow(path, dag_id))]
     if not below:
         raise MediaRefusedError(
             f"The file is not below a folder of {SETTING}. So Airflow does not show it from its own storage."
         )
-    is_confirmed = isinstance(rendered_path, str) and _confirms(rendered_path, path)
+    is_confirmed = rendered_path is not None and _confirms(rendered_path, path)
     for root, file in below:
         if root.is_per_dag or is_confirmed:
             return file

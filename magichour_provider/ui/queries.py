@@ -49,7 +49,7 @@ IN_PROGRESS, SUCCESS, FAILED = "in progress", "success", "failed"
 
 _XCOM_KEYS = (RESULT_KEY, PROJECT_ID, ERROR_KEY, LINK_KEY)
 _CONTACT_SHEET = "ContactSheetOperator"
-_OPERATORS = frozenset({"ImageToVideoOperator", "VideoJobSensor", "DownloadVideoOperator", _CONTACT_SHEET})
+_OPERATORS = {"ImageToVideoOperator", "VideoJobSensor", "DownloadVideoOperator", _CONTACT_SHEET}
 _CONN_FIELD = "magichour_conn_id"
 _TASKS_PER_QUERY = 200
 _MAX_NUMBER = 10**12
@@ -71,7 +71,7 @@ class TaskRow:
     """One task instance with what it has written.
 
     :param updated_at: the time of its link's XCom, or its end.
-    :param rendered: its rendered fields; None if Airflow has none, or deleted them.
+    :param rendered: its rendered fields; empty if Airflow has none, or deleted them.
     :param job_state: the state of its paid job, from the task state store (Airflow 3.3).
     """
 
@@ -80,14 +80,14 @@ class TaskRow:
     state: str | None
     updated_at: datetime | None
     xcoms: Mapping[str, Any]
-    rendered: Mapping[str, Any] | None
-    job_state: Mapping[str, Any] | None
+    rendered: Mapping[str, Any]
+    job_state: Mapping[str, Any]
 
     @property
     def is_magichour(self) -> bool:
         """Whether it is a task of this provider."""
-        has_run = LINK_KEY in self.xcoms or self.job_state is not None
-        return has_run or _CONN_FIELD in (self.rendered or {}) or self.operator in _OPERATORS
+        has_run = LINK_KEY in self.xcoms or bool(self.job_state)
+        return has_run or _CONN_FIELD in self.rendered or self.operator in _OPERATORS
 
     @property
     def is_contact_sheet(self) -> bool:
@@ -112,17 +112,17 @@ class TaskRow:
     @property
     def project_id(self) -> str | None:
         """Its job; if it has written nothing yet, the job of its rendered `project_id`."""
-        written = (self.result, self.xcoms, self.failure, self.job_state or {})
+        written = (self.result, self.xcoms, self.failure, self.job_state)
         candidates = [values.get(PROJECT_ID) for values in written]
         candidates.append(parse_library_url(str(self.xcoms.get(LINK_KEY) or "")))
-        if _CONN_FIELD in (rendered := self.rendered or {}):
+        if _CONN_FIELD in self.rendered:
             with suppress(InvalidRequestError):
-                candidates.append(JobReference.from_value(rendered.get(PROJECT_ID)).project_id)
+                candidates.append(JobReference.from_value(self.rendered.get(PROJECT_ID)).project_id)
         return next(filter(None, map(as_text, candidates)), None)
 
     def field(self, name: str) -> str | None:
         """A rendered field as text; None if it was not given, or rendered as `None`."""
-        return given_text((self.rendered or {}).get(name))
+        return given_text(self.rendered.get(name))
 
 
 def get_task(session: Session, key: TaskKey) -> TaskRow | None:
@@ -154,12 +154,7 @@ def get_dag_ids(session: Session) -> set[str]:
 
 
 def get_recent_tasks(
-    session: Session,
-    dag_ids: Iterable[str],
-    *,
-    states: Iterable[str] | None = None,
-    before: datetime | None = None,
-    limit: int,
+    session: Session, dag_ids: set[str], *, states: Iterable[str] | None, before: datetime | None, limit: int
 ) -> list[TaskRow]:
     """The latest task instances of this provider, newest first.
 
@@ -193,7 +188,7 @@ def get_charges(
     if (table := task_state_rows()) is not None:
         query = select(table.dag_id, table.updated_at, table.value)
         query = query.where(table.key == STATE_KEY, table.dag_id.in_(readable))
-        states = [(*row, as_mapping(_as_json(value))) for *row, value in latest(query, table.updated_at)]
+        states = [(*row, _stored_state(value)) for *row, value in latest(query, table.updated_at)]
     link, result = aliased(XComModel), aliased(XComModel)
     query = select(result.dag_id, result.timestamp, result.value).join(link, join_xcom(link, result))
     query = query.where(link.key == LINK_KEY, result.key.in_((RESULT_KEY, ERROR_KEY)))
@@ -207,12 +202,12 @@ def get_charges(
             earlier.append(Charge(dag_id, at, as_integer(state.get("spent")) or 0))
         if (project_id := as_text(state.get(PROJECT_ID))) is not None:
             price = as_integer(state.get("credits_charged")) or 0
-            jobs.setdefault(project_id, Charge(dag_id, at, price, project_id))
+            jobs.setdefault(project_id, Charge(dag_id, at, price))
     for dag_id, at, value in reversed(results):
         written = as_mapping(value)
         project_id, charged = as_text(written.get(PROJECT_ID)), as_integer(written.get("credits_charged"))
         if project_id is not None and charged is not None:
-            first = jobs.setdefault(project_id, Charge(dag_id, at, charged, project_id))
+            first = jobs.setdefault(project_id, Charge(dag_id, at, charged))
             jobs[project_id] = replace(first, credits=charged)
     return [*jobs.values(), *earlier], limit in (len(states), len(results))
 
@@ -264,11 +259,10 @@ def as_time(value: object) -> datetime | None:
         return None
 
 
-def _as_json(value: object) -> Any:
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        return None
+def _stored_state(value: object) -> Mapping[str, Any]:
+    with suppress(ValueError):
+        return as_mapping(json.loads(value) if isinstance(value, str) else value)
+    return {}
 
 
 # Queries and their parts
@@ -307,10 +301,10 @@ def _load(session: Session, query: Select[Any]) -> list[TaskRow]:
         states: dict[TaskKey, Mapping[str, Any]] = {}
         if (table := task_state_rows()) is not None:
             stored = session.execute(_of_tasks(keys, table, "value").where(table.key == STATE_KEY))
-            states = {TaskKey(*address): as_mapping(_as_json(value)) for *address, value in stored}
+            states = {TaskKey(*address): _stored_state(value) for *address, value in stored}
         for key, (*_, operator, state, updated_at) in zip(keys, chunk, strict=True):
             state = None if state is None else str(getattr(state, "value", state))
-            written = xcoms[key], rendered.get(key), states.get(key)
+            written = xcoms[key], rendered.get(key, {}), states.get(key, {})
             rows.append(TaskRow(key, operator or "", state, updated_at, *written))
     return rows
 

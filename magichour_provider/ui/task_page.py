@@ -125,9 +125,15 @@ def _stored_page(rows: Sequence[TaskRow]) -> TaskPage:
 
 
 def _describe_file(result: Mapping[str, Any]) -> MediaInfo:
-    sizes = (as_integer(result.get(name)) for name in ("size", "width", "height"))
-    numbers = (as_number(result.get(name)) for name in ("fps", "duration"))
-    return MediaInfo(redact(str(result["path"])), as_text(result.get("sha256")), *sizes, *numbers)
+    return MediaInfo(
+        path=redact(str(result["path"])),
+        size=as_integer(result.get("size")),
+        sha256=as_text(result.get("sha256")),
+        width=as_integer(result.get("width")),
+        height=as_integer(result.get("height")),
+        fps=as_number(result.get("fps")),
+        duration=as_number(result.get("duration")),
+    )
 
 
 def explain(failure: Mapping[str, Any]) -> Failure:

@@ -125,7 +125,6 @@ class Charge:
     dag_id: str
     at: datetime
     credits: int
-    project_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -229,44 +228,18 @@ def seconds(value: float) -> str:
     return " ".join(f"{number:,} {unit}" for unit, number in parts.items() if number)
 
 
-def credits_text(value: int) -> str:
-    """`1 credit`, `1,200 credits`."""
-    return f"{value:,} credit{'' if value == 1 else 's'}"
-
-
-def moment(value: datetime) -> str:
-    """A time as Airflow writes it, in UTC; page.js replaces it with the user's time zone."""
-    return f"{value.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def state_name(value: str | None) -> str:
-    """A task instance's state as Airflow's UI writes it: `Up for retry`."""
-    return "Not started" if value is None else value.replace("_", " ").capitalize()
-
-
-def state_class(value: str | None) -> str:
-    """The state as part of a CSS class: one of a closed set."""
-    return value if value is not None and value in _STATE_SENTENCES else "none"
-
-
-def state_sentence(value: str | None) -> str:
-    """What the state means."""
-    return _STATE_SENTENCES.get(value) or f"The state of the task in Airflow is {value}."
-
-
-def status_name(value: str) -> str:
-    """The name of a job's status; an unknown one stays as it is."""
-    return _STATUSES.get(value, value)
-
-
 FILTERS: Mapping[str, Callable[[Any], str]] = {
-    "credits": credits_text,
-    "moment": moment,
+    "credits": lambda value: f"{value:,} credit{'' if value == 1 else 's'}",
+    # As Airflow writes a time, in UTC; page.js replaces it with the user's time zone.
+    "moment": lambda value: f"{value.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC",
     "seconds": seconds,
     "size": format_bytes,
-    "state_class": state_class,
-    "state_name": state_name,
-    "state_sentence": state_sentence,
-    "status_name": status_name,
+    # A part of a CSS class, so one of a closed set.
+    "state_class": lambda value: value if value and value in _STATE_SENTENCES else "none",
+    "state_name": lambda value: (value or "not started").replace("_", " ").capitalize(),
+    "state_sentence": lambda value: (
+        _STATE_SENTENCES.get(value) or f"The state of the task in Airflow is {value}."
+    ),
+    "status_name": lambda value: _STATUSES.get(value, value),
 }
 """For the templates' environment, by their names in the templates."""

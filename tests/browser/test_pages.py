@@ -71,26 +71,6 @@ def test_video_outside_the_roots_is_played_from_magic_hour(
     assert API_KEY not in page
 
 
-def test_failed_task_says_why_and_what_to_do(runs: Runs, open_window: OpenWindow) -> None:
-    assert runs["refused"].finish() == "failed"
-    window = open_window()
-    window.goto(runs["refused"].tab("wait"))
-
-    failure = window.frame.get_by_test_id("failure")
-    for name in ("moderation", "What to do", "Credits"):
-        expect(failure.get_by_role("heading", name=name)).to_be_visible()
-    expect(window.frame.get_by_test_id("player")).to_have_count(0)
-
-
-def test_other_task_has_one_line(runs: Runs, open_window: OpenWindow) -> None:
-    assert runs["downloaded"].finish() == "success"
-    window = open_window()
-    window.goto(runs["downloaded"].tab("note"))
-
-    expect(window.frame.get_by_test_id("not-ours").locator("p")).to_have_count(1)
-    expect(window.frame.get_by_test_id("facts")).to_have_count(0)
-
-
 def test_tab_shows_the_video_when_it_is_rendered(runs: Runs, open_window: OpenWindow) -> None:
     run = runs["held"]
     run.wait_for("wait", "deferred")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
+from processes import wait_until
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -20,13 +20,6 @@ from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS
 collect_ignore_glob = [] if AIRFLOW_V_3_1_PLUS else ["test_*.py"]  # Airflow 3.0 has no place for pages
 
 TIMEOUT_SECONDS = 30.0
-
-
-def wait_until(holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "never happened"
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +37,7 @@ def _server() -> Iterator[tuple[dict[str, Any], str]]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    wait_until(lambda: server.started)
+    assert wait_until(lambda: server.started, timeout=TIMEOUT_SECONDS)
     yield opened, f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join(TIMEOUT_SECONDS)
@@ -54,17 +47,11 @@ def _server() -> Iterator[tuple[dict[str, Any], str]]:
 def client_for(_server: tuple[dict[str, Any], str]) -> Iterator[Callable[..., httpx.Client]]:
     """A client of the server, which sends what `open_file` opens. Like a video element, it takes no gzip."""
     opened, url = _server
-    with httpx.Client(
-        base_url=url, trust_env=False, timeout=TIMEOUT_SECONDS, headers={"Accept-Encoding": "identity"}
-    ) as client:
+    options: dict[str, Any] = {"base_url": url, "trust_env": False, "timeout": TIMEOUT_SECONDS}
+    with httpx.Client(headers={"Accept-Encoding": "identity"}, **options) as client:
 
         def client_for(open_file: Callable[[], Any]) -> httpx.Client:
             opened["open"] = open_file
             return client
 
         yield client_for
-
-
-@pytest.fixture
-def eventually() -> Callable[..., None]:
-    return wait_until

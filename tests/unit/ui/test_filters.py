@@ -10,9 +10,9 @@ from airflow.utils.state import TaskInstanceState
 from magichour_provider import exceptions
 from magichour_provider.client.models import JobStatus
 from magichour_provider.operators._base import describe_error as describe
-from magichour_provider.ui import view_models as filters
 from magichour_provider.ui.queries import FAILED, IN_PROGRESS, STATES, SUCCESS, as_integer, as_number, as_text
 from magichour_provider.ui.task_page import UNKNOWN_FAILURE, explain
+from magichour_provider.ui.view_models import FILTERS
 
 AIRFLOW_STATES = [None, *(str(state.value) for state in TaskInstanceState)]
 
@@ -25,34 +25,34 @@ AIRFLOW_STATES = [None, *(str(state.value) for state in TaskInstanceState)]
     ],
 )
 def test_seconds(value, text):
-    assert filters.seconds(value) == text
+    assert FILTERS["seconds"](value) == text
 
 
 def test_credits_and_moments():
-    texts = [filters.credits_text(value) for value in (0, 1, 12_340)]
+    texts = [FILTERS["credits"](value) for value in (0, 1, 12_340)]
     assert texts == ["0 credits", "1 credit", "12,340 credits"]
     moment = datetime(2026, 3, 14, 16, 9, 26, 999, tzinfo=timezone(timedelta(hours=1)))
-    assert filters.moment(moment) == "2026-03-14 15:09:26 UTC"
+    assert FILTERS["moment"](moment) == "2026-03-14 15:09:26 UTC"
 
 
 @pytest.mark.parametrize("state", AIRFLOW_STATES)
 def test_each_state_of_airflow_has_a_name_a_class_a_sentence_and_a_kind(state):
-    assert filters.state_name(state) != state
-    assert filters.state_class(state) == (state or "none")
-    assert "in Airflow is" not in filters.state_sentence(state)
+    assert FILTERS["state_name"](state) != state
+    assert FILTERS["state_class"](state) == (state or "none")
+    assert "in Airflow is" not in FILTERS["state_sentence"](state)
     assert sum(state in states for states in STATES.values()) == (state is not None)
 
 
 def test_unknown_state_has_no_class_and_each_status_a_name():
-    assert filters.state_class('x" onload="') == filters.state_class("in progress") == "none"
-    assert filters.state_sentence("paused") == "The state of the task in Airflow is paused."
+    assert FILTERS["state_class"]('x" onload="') == FILTERS["state_class"]("in progress") == "none"
+    assert FILTERS["state_sentence"]("paused") == "The state of the task in Airflow is paused."
 
     assert {"failed", "upstream_failed"} <= STATES[FAILED]
     assert "deferred" in STATES[IN_PROGRESS]
     assert "success" in STATES[SUCCESS]
     for status in JobStatus:
-        assert filters.status_name(status.value) != status.value
-    assert filters.status_name("paused") == "paused"
+        assert FILTERS["status_name"](status.value) != status.value
+    assert FILTERS["status_name"]("paused") == "paused"
 
 
 def test_plausible_numbers_and_texts_are_taken_and_nothing_else():

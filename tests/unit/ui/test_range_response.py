@@ -10,6 +10,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from processes import wait_until
 
 from magichour_provider.ui.media import parse_range
 from magichour_provider.ui.media_files import authorize, open_media, parse_roots
@@ -62,29 +63,27 @@ def check_part(response, start, stop):
     assert "etag" in response.headers
 
 
-def test_get_without_range_returns_the_whole_file(client, file, eventually):
+def test_get_without_range_returns_the_whole_file(client, file):
     response = get(client)
     assert (response.status_code, response.content) == (200, VIDEO)
-    headers = response.headers
-    assert headers["content-length"] == str(SIZE)
-    assert headers["content-type"] == "video/mp4"
-    assert headers["accept-ranges"] == "bytes"
-    assert headers["cache-control"] == "private, no-cache"
-    assert headers["x-content-type-options"] == "nosniff"
-    assert headers["content-disposition"] == "inline; filename*=UTF-8''x.mp4"
-    assert headers["etag"].startswith('"')
-    assert "content-range" not in headers
-    assert "content-encoding" not in headers
-    eventually(lambda: not is_open(file))
+    expected = {
+        "content-length": str(SIZE),
+        "content-type": "video/mp4",
+        "accept-ranges": "bytes",
+        "cache-control": "private, no-cache",
+        "x-content-type-options": "nosniff",
+        "content-disposition": "inline; filename*=UTF-8''x.mp4",
+    }
+    assert expected.items() <= dict(response.headers).items()
+    assert response.headers["etag"].startswith('"')
+    assert not {"content-range", "content-encoding"} & set(response.headers)
+    assert wait_until(lambda: not is_open(file), timeout=30)
 
 
 def test_head_returns_the_headers_of_get(client, file):
-    whole = get(client)
-    head = client.head("/video", headers={"Range": "bytes=0-4"})
+    whole, head = get(client), client.head("/video", headers={"Range": "bytes=0-4"})
     assert (head.status_code, head.content) == (200, b"")
-    for name in ("content-length", "content-type", "accept-ranges", "etag"):
-        assert head.headers[name] == whole.headers[name]
-    assert "content-range" not in head.headers
+    assert {**head.headers, "date": ""} == {**whole.headers, "date": ""}
     assert not is_open(file)
 
 
@@ -107,7 +106,7 @@ def test_file_name_is_escaped_in_content_disposition(client_for, file, name, dis
 # Ranges
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=st.integers(0, SIZE - 1), last=st.integers(0, SIZE - 1), gzip=st.booleans())
 @example(first=0, last=0, gzip=True)
 @example(first=0, last=SIZE - 1, gzip=True)
@@ -118,6 +117,9 @@ def test_any_range_returns_its_bytes(client, first, last, gzip):
     check_part(get(client, f"bytes={first}-{last}", **headers), first, last + 1)
     check_part(get(client, f"bytes={first}-", **headers), first, SIZE)
     check_part(get(client, f"bytes=-{last + 1}", **headers), SIZE - last - 1, SIZE)
+    for beyond in (SIZE, SIZE + last, 10**40):
+        check_part(get(client, f"BYTES={first}-{beyond}", **headers), first, SIZE)
+    check_part(get(client, f"bytes=-{10**40}", **headers), 0, SIZE)
 
 
 @given(st.integers(1, 10**6), st.text(st.sampled_from("bytes=-0123456789, ax\u0663"), max_size=30))
@@ -125,12 +127,6 @@ def test_any_range_header_is_ignored_or_gives_bytes_of_the_file(size, header):
     for text in (header, f"bytes={header}"):
         part = parse_range(text, size)
         assert part is None or not part or 0 <= part.start < part.stop <= size
-
-
-def test_range_beyond_the_end_is_cut(client):
-    for header in (f"bytes=5-{SIZE}", f"bytes=5-{10**40}", "BYTES=5-"):
-        check_part(get(client, header), 5, SIZE)
-    check_part(get(client, f"bytes=-{10**40}"), 0, SIZE)
 
 
 @pytest.mark.parametrize("header", [f"bytes={SIZE}-", f"bytes={SIZE}-{SIZE}", "bytes=99999999-", "bytes=-0"])
@@ -212,15 +208,15 @@ def test_large_file_is_streamed(client, large):
 
 
 @pytest.mark.parametrize("header", [{}, {"Range": "bytes=1000000-"}])
-def test_disconnect_closes_the_file(client, large, header, eventually):
+def test_disconnect_closes_the_file(client, large, header):
     with client.stream("GET", "/video", headers=header) as response:
         chunks = response.iter_raw()  # without a reference, the connection would end here
         next(chunks)
-        eventually(lambda: is_open(large))
-    eventually(lambda: not is_open(large))
+        assert wait_until(lambda: is_open(large), timeout=30)
+    assert wait_until(lambda: not is_open(large), timeout=30)
 
 
-def test_file_that_is_truncated_breaks_the_connection(client, large, eventually):
+def test_file_that_is_truncated_breaks_the_connection(client, large):
     def read_all():
         with client.stream("GET", "/video") as response:
             chunks = response.iter_raw()
@@ -231,4 +227,4 @@ def test_file_that_is_truncated_breaks_the_connection(client, large, eventually)
 
     with pytest.raises(httpx.RemoteProtocolError):
         read_all()
-    eventually(lambda: not is_open(large))
+    assert wait_until(lambda: not is_open(large), timeout=30)
