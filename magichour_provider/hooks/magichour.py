@@ -26,8 +26,8 @@ from magichour_provider.version_compat import AirflowNotFoundException, BaseHook
 if TYPE_CHECKING:
     from magichour_provider.client.aio import AsyncMagicHourClient
     from magichour_provider.client.settings import ClientSettings
-    from magichour_provider.storage.existing import IfExists
     from magichour_provider.storage.locations import PathArgument
+    from magichour_provider.storage.targets import IfExists
 
 T = TypeVar("T")
 

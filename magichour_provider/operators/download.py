@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
+from magichour_provider.airflow_internals import NEVER_EXPIRE
 from magichour_provider.exceptions import (
     DestinationError,
     JobDeletedError,
@@ -28,8 +29,8 @@ from magichour_provider.operators._base import (
     reports_failure,
     set_default_retry_policy,
 )
-from magichour_provider.storage.existing import DownloadState, IfExists
 from magichour_provider.storage.locations import connection_id
+from magichour_provider.storage.targets import IfExists
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from magichour_provider.storage.locations import PathArgument
 
 DEFAULT_FILE_NAME = "{project_id}.mp4"
+STATE_KEY = "magichour_download"
+"""Of what this task has saved for its arguments, in the task state store (Airflow 3.3)."""
 
 
 class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
@@ -144,22 +147,24 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
 
     def _download_once(self, context: Context, project_id: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Download, or read what an attempt saved that died after it had deleted the project."""
-        state = DownloadState(
-            context, {"project_id": project_id, **arguments, "path": str(arguments["path"])}
-        )
+        store: Any = context.get("task_state_store")
+        stored_arguments = {"project_id": project_id, **arguments, "path": str(arguments["path"])}
         try:
             result = self.hook.download(project_id, **arguments)
         except (NotFoundError, JobDeletedError):
-            earlier = state.read()
-            if earlier is None:
+            stored = store.get(STATE_KEY) if store is not None else None
+            if stored is None or stored["arguments"] != stored_arguments:
                 raise
+            earlier: dict[str, Any] = stored["result"]
             self.log.info(
                 "Job %s does not exist at Magic Hour any more; an earlier attempt saved %s.",
                 project_id,
                 earlier["path"],
             )
             return earlier
-        state.write(result)
+        if store is not None:
+            stored = {"arguments": stored_arguments, "result": result}
+            store.set(STATE_KEY, stored, retention=NEVER_EXPIRE)
         return result
 
     def _lineage(self) -> Any:

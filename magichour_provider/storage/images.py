@@ -162,7 +162,7 @@ def upload_image(client: MagicHourClient, image: RemoteImage | ImageFile) -> str
     ImageError if the file changes meanwhile.
     """
     from magichour_provider.client.sync import send_with_retries
-    from magichour_provider.storage.download import Progress
+    from magichour_provider.storage.transfer import Progress
 
     if isinstance(image, RemoteImage):
         return image.file_path

@@ -4,7 +4,7 @@ On a disk: a temporary file beside the target, then a rename. In S3: a multipart
 Storage and Azure that of fsspec, which publishes at its end and can be given up before. In other stores: a
 temporary name, then the store's move, which is as atomic as the store makes it.
 
-Writers let errors of the file system and the store through; `Target.write_error` explains them.
+Writers let errors of the file system and the store through; `Target.explain_errors` explains them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from magichour_provider.exceptions import MagicHourError
 from magichour_provider.storage.locations import (
     PUBLISH_ON_CLOSE_SCHEMES,
     S3_SCHEMES,
@@ -77,7 +76,7 @@ def publish_bytes(data: bytes, target: Target) -> None:
 
     Raises DestinationError, or TransferError (retryable).
     """
-    try:
+    with target.explain_errors():
         writer = open_writer(target, exclusive=False)
         try:
             writer.write(data)
@@ -85,10 +84,6 @@ def publish_bytes(data: bytes, target: Target) -> None:
         except BaseException:
             writer.abort()
             raise
-    except MagicHourError:
-        raise
-    except Exception as error:
-        raise target.write_error(error) from error
 
 
 # --- disks

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Formatter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from magichour_provider.exceptions import DestinationError, TransferError
+from magichour_provider.exceptions import DestinationError, MagicHourError
 from magichour_provider.storage.locations import (
     Location,
     LocationError,
@@ -28,7 +30,13 @@ from magichour_provider.storage.locations import (
 if TYPE_CHECKING:
     from magichour_provider.storage.locations import PathArgument
 
-NAME_FIELDS = ("project_id", "name", "index")
+IfExists = Literal["skip", "overwrite", "fail"]
+"""If the target exists: keep it if it is this video, replace it, or refuse.
+
+`skip` never replaces anything. Without a checksum, in a file whose name contains the project id, an equal
+length is enough.
+"""
+_NAME_FIELDS = ("project_id", "name", "index")
 _MAX_ID_CHARS = 120
 _MAX_NAME_BYTES = 80
 _MAX_FILE_NAME_BYTES = 250
@@ -57,19 +65,15 @@ class Target:
         path = str(place := place.absolute()) if isinstance(place, Path) else place.url
         return cls(path, redact(path), place, names_project, consequence)
 
-    def exists(self) -> bool:
-        """Whether anything has this name. Raises DestinationError or TransferError."""
+    @contextmanager
+    def explain_errors(self) -> Iterator[None]:
+        """Raise DestinationError for the errors of the place, or TransferError if a retry can help."""
         try:
-            if isinstance(self.place, Path):
-                return self.place.exists()
-            filesystem, path = self.place.connect()
-            return bool(filesystem.exists(path))
+            yield
+        except MagicHourError:
+            raise
         except Exception as error:
-            raise self.write_error(error) from error
-
-    def write_error(self, error: Exception) -> TransferError:
-        """DestinationError if a retry cannot help, else TransferError."""
-        return write_error(error, self.display, self.place, self.consequence)
+            raise write_error(error, self.display, self.place, self.consequence) from error
 
     def exists_error(self) -> DestinationError:
         """The error if an existing file may not be replaced."""
@@ -112,15 +116,21 @@ def resolve_target(
         raise write_error(error, redact(path), place) from error
 
 
-def check_file_name(template: str) -> list[str]:
-    """The fields of `template`. Raises LocationError unless it keeps videos apart, as `{project_id}` does."""
+def video_file_name(
+    project_id: str, *, template: str = "{project_id}.mp4", name: str | None = None, index: int = 1
+) -> str:
+    """The file name of a project's video number `index`, from 1 on.
+
+    The second and later ones get their number before the extension, unless the template contains `{index}`.
+    Raises LocationError unless the template keeps videos apart, or for a name that gets too long.
+    """
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
         raise LocationError(f"file_name {template!r} cannot be read: {error}.") from None
     fields = [field for _, field, _, _ in parts if field is not None]
-    if set(fields) - set(NAME_FIELDS) or any(spec or conversion for _, _, spec, conversion in parts):
-        allowed = ", ".join(f"{{{field}}}" for field in NAME_FIELDS)
+    if set(fields) - set(_NAME_FIELDS) or any(spec or conversion for _, _, spec, conversion in parts):
+        allowed = ", ".join(f"{{{field}}}" for field in _NAME_FIELDS)
         raise LocationError(f"file_name {template!r} may contain only plain text and {allowed}.")
     if "project_id" not in fields:
         raise LocationError(
@@ -128,18 +138,6 @@ def check_file_name(template: str) -> list[str]:
         )
     if re.search(r"[/\\\0]", template) or template.startswith("."):
         raise LocationError(f"file_name {template!r} must name a file: no slash, and no dot at the start.")
-    return fields
-
-
-def video_file_name(
-    project_id: str, *, template: str = "{project_id}.mp4", name: str | None = None, index: int = 1
-) -> str:
-    """The file name of a project's video number `index`, from 1 on.
-
-    The second and later ones get their number before the extension, unless the template contains `{index}`.
-    Raises LocationError for a template that `check_file_name` refuses, or a name that gets too long.
-    """
-    fields = check_file_name(template)
     safe_name = re.sub(r"[^\w.-]+", "_", name or "").strip("_.")  # letters and digits of any script
     safe_name = safe_name.encode()[:_MAX_NAME_BYTES].decode(errors="ignore") or "video"
     made = template.format(project_id=safe_id(project_id), name=safe_name, index=index)
@@ -161,8 +159,6 @@ def safe_id(project_id: str) -> str:
     """The id, if it is safe; else its safe characters and a hash, which keeps different ids apart."""
     if not project_id:
         raise LocationError("there is no project id to name the video after.")
-    safe = re.sub(r"[^A-Za-z0-9._-]", "_", project_id)[:_MAX_ID_CHARS]
-    safe = re.sub(r"^[.-]", "_", safe)
-    if safe == project_id:
-        return safe
-    return f"{safe}-{hashlib.sha256(project_id.encode(errors='surrogatepass')).hexdigest()[:8]}"
+    safe = re.sub(r"^[.-]|[^A-Za-z0-9._-]", "_", project_id[:_MAX_ID_CHARS])
+    digest = hashlib.sha256(project_id.encode(errors="surrogatepass")).hexdigest()
+    return safe if safe == project_id else f"{safe}-{digest[:8]}"

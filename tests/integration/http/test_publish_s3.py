@@ -13,7 +13,7 @@ import pytest
 
 from magichour_provider import exceptions as errors
 from magichour_provider.hooks.magichour import MagicHourHook
-from magichour_provider.storage import download as fetching
+from magichour_provider.storage import transfer
 from magichour_provider.storage.download import AtomicDownload
 from magichour_provider.storage.images import open_image
 from magichour_provider.storage.publish import PART_BYTES, S3Writer, remove_temporary_files
@@ -31,7 +31,7 @@ SIZES = pytest.mark.parametrize("padding", [0, MULTIPART], ids=["one put", "mult
 def hook(monkeypatch, magichour_sandbox, s3):
     fields = {"password": magichour_sandbox.api_key, "host": magichour_sandbox.url, "conn_type": "magichour"}
     monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", json.dumps(fields))
-    monkeypatch.setattr(fetching, "_LONGEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(transfer, "_LONGEST_PAUSE_SECONDS", 0.0)
     hook = MagicHourHook()
     yield hook
     hook.close()

@@ -25,9 +25,9 @@ from fsspec.spec import AbstractBufferedFile
 
 from magichour_provider.exceptions import DestinationError, DownloadError, NotAVideoError, TransferError
 from magichour_provider.storage import publish
-from magichour_provider.storage.download import AtomicDownload
-from magichour_provider.storage.existing import SavedVideo, existing_video
+from magichour_provider.storage.download import AtomicDownload, read_back
 from magichour_provider.storage.targets import Target, resolve_target
+from magichour_provider.storage.transfer import SavedVideo
 
 from .conftest import STORE_CONN_ID, boxes_of
 
@@ -39,6 +39,11 @@ def save(target: Target, data: bytes, **options: Any) -> SavedVideo:
         for start in range(0, len(data), 1000):
             download.write(data[start : start + 1000])
         return download.publish(len(data))
+
+
+def saved_at(target: Target) -> SavedVideo | None:
+    found = read_back(target)
+    return found and found.saved_at(target.path)
 
 
 def names_in(folder: Path) -> list[str]:
@@ -132,7 +137,7 @@ def test_video_arrives_whole_and_is_described(place: Place, video: bytes) -> Non
     sha256 = hashlib.sha256(video).hexdigest()
     seconds, fps = pytest.approx(1.5, abs=0.05), pytest.approx(24)
     assert saved == SavedVideo(place.target.path, len(video), sha256, seconds, 64, 48, fps)
-    assert existing_video(place.target) == saved
+    assert saved_at(place.target) == saved
 
 
 def test_old_file_stands_until_the_publication(place: Place, video: bytes) -> None:
@@ -229,9 +234,9 @@ def test_skip_takes_the_video_that_another_writer_saved_meanwhile(place: Place, 
 
 
 def test_only_a_whole_video_is_an_existing_one(place: Place, video: bytes, caplog: Any) -> None:
-    assert existing_video(place.target) is None
+    assert read_back(place.target) is None
     place.put(half(video))
-    assert existing_video(place.target) is None
+    assert read_back(place.target) is None
     assert "is not a whole video" in caplog.text
 
 
@@ -313,7 +318,7 @@ def test_what_is_no_file_is_refused_and_stays(
     ):
         pytest.fail("the download began")
     with pytest.raises(DestinationError, match=why):
-        existing_video(target)
+        read_back(target)
     assert path.lstat().st_mode == kind
     assert names_in(path.parent) == ["video.mp4"]
 
@@ -344,7 +349,7 @@ def test_of_two_writers_that_must_not_overwrite_only_one_wins(
         with pytest.raises(DestinationError, match="exists already"):
             second.publish()
     assert names_in(path.parent) == ["video.mp4"]
-    assert existing_video(target) == saved
+    assert saved_at(target) == saved
 
 
 @pytest.mark.parametrize("call", ["fsync", "fdatasync"])
@@ -457,7 +462,7 @@ def test_large_video_arrives_with_flat_memory(target: Target, video: bytes) -> N
     tracemalloc.start()
     try:
         saved = save_big_video(target, video, size)
-        found = existing_video(target)
+        found = saved_at(target)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

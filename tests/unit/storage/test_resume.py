@@ -17,9 +17,10 @@ from magichour_provider.client.downloads import (
     ResumeNotPossibleError,
 )
 from magichour_provider.exceptions import DownloadError, NotAVideoError, TransferError
-from magichour_provider.storage import download
-from magichour_provider.storage.download import AtomicDownload, Progress, ResumableDownload, download_video
+from magichour_provider.storage import download, transfer
+from magichour_provider.storage.download import AtomicDownload, download_video
 from magichour_provider.storage.targets import resolve_target
+from magichour_provider.storage.transfer import Progress, ResumableDownload
 
 TAG = '"one"'
 MIB = 1 << 20
@@ -75,9 +76,9 @@ class Storage:
             yield self.content[at : min(at + self.chunk, end)]
 
 
-def resumable(storage, get_url=lambda: "url", **options):
+def resumable(storage, get_url=lambda: "url"):
     sink, pauses = Sink(), []
-    fetch = ResumableDownload(storage, get_url, sink, Progress("x"), sleep=pauses.append, **options)
+    fetch = ResumableDownload(storage, get_url, sink, "x", sleep=pauses.append)
     return fetch, sink, pauses
 
 
@@ -167,8 +168,9 @@ def test_part_of_a_file_of_another_size_is_refused():
     assert sink.data == b"y" * 120
 
 
-def test_endless_body_is_refused():
-    fetch, _, _ = resumable(Storage(b"x" * 100), max_bytes=50)
+def test_endless_body_is_refused(monkeypatch):
+    monkeypatch.setattr(transfer, "MAX_VIDEO_BYTES", 50)
+    fetch, _, _ = resumable(Storage(b"x" * 100))
     with pytest.raises(TransferError, match="more than 50 bytes"):
         fetch.run()
 
