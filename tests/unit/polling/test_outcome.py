@@ -27,11 +27,7 @@ def test_a_job_goes_on_while_it_is_not_known_to_have_ended(status):
     ("job", "ending", "error"),
     [
         (project("error", error={"code": "x", "message": "y"}), TerminalStatus.FAILED, errors.JobFailedError),
-        (
-            project("error", error={"code": "nsfw", "message": "y"}),
-            TerminalStatus.FAILED,
-            errors.ModerationError,
-        ),
+        (project("error", error={"code": "nsfw"}), TerminalStatus.FAILED, errors.ModerationError),
         (project("error"), TerminalStatus.FAILED, errors.JobFailedError),
         (project("canceled"), TerminalStatus.CANCELED, errors.JobFailedError),
         (project("complete", enabled=False), TerminalStatus.DELETED, errors.JobDeletedError),

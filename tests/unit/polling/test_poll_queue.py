@@ -44,12 +44,14 @@ def test_no_job_is_popped_before_it_is_due(pushes, now):
 @given(OPERATIONS)
 def test_stale_entries_are_dropped(pushes):
     queue, due = filled(pushes)
-    for _ in range(3):
-        for number in due:
-            job = queue.jobs[f"cm{number}"]
-            job.due = math.inf
-            queue.push(job, 5.0)
-    assert len(queue._heap) <= 2 * len(queue.jobs) + 64
+    for number in range(1000):
+        poller = SimpleNamespace(project_id=f"given up {number}")
+        subscriber = Subscriber(poller, None, None)
+        job = queue.subscribe(subscriber)
+        queue.push(job, 1000.0)
+        queue.unsubscribe(job, subscriber)
+    assert len(queue.jobs) == len(due)
+    assert len(queue._heap) <= 2 * len(queue.jobs) + 65
 
 
 def test_polled_job_is_not_pushed_and_idle_job_is_discarded():

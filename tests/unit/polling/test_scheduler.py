@@ -19,6 +19,7 @@ from magichour_provider.polling.scheduler import PollScheduler, get_scheduler
 from tests.unit.polling.conftest import SETTINGS, Api, Recorder, VirtualTimeLoop
 
 COMPLETE, TIMEOUT = TerminalStatus.COMPLETE, TerminalStatus.TIMEOUT
+ANOTHER = dataclasses.replace(SETTINGS, api_key="another")
 UNDEFINED = UndefinedConnectionError("Connection 'mh' is not defined.")
 
 
@@ -53,16 +54,11 @@ def test_wait_whose_deadline_has_come_takes_one_poll(run, api, poller, grace, st
     assert (outcome.ending, outcome.status, len(api.polls)) == (TIMEOUT, status, 1)
 
 
-def test_polls_under_way_are_limited(run, api, poller):
-    api.latency = 0.5
-    run(*(poller(f"cm{number}", timeout=1, poll_interval=0.1) for number in range(60)))
-    assert api.most_under_way == 8
-
-
-def test_slow_answers_raise_the_concurrency_limit(run, api, poller):
-    api.latency = 5.0
-    run(*(poller(f"cm{number}", timeout=120, poll_interval=1) for number in range(80)))
-    assert 8 < api.most_under_way <= 32
+@pytest.mark.parametrize(("latency", "timeout", "least", "most"), [(0.5, 1, 8, 8), (5.0, 120, 9, 32)])
+def test_polls_under_way_are_limited_by_the_latency(run, api, poller, latency, timeout, least, most):
+    api.latency = latency
+    run(*(poller(f"cm{number}", timeout=timeout, poll_interval=0.5) for number in range(80)))
+    assert least <= api.most_under_way <= most
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -100,14 +96,14 @@ def test_poll_429_pauses_all_jobs(run, api, poller, caplog):
     assert "Rate limited by Magic Hour (HTTP 429); polling paused for 20 s." in caplog.messages
 
 
-def test_logs_of_a_job_are_in_the_context_of_its_wait(run, api, poller, loop):
+def test_logs_of_a_job_are_in_the_context_of_its_wait(run, api, poller, loop, caplog, monkeypatch):
     whose, logged = ContextVar("whose", default="no task"), []
     api.ends = {name: loop.time() + 2 for name in ("cm1", "cm2")}
     api.poll_errors = [api_error(429, retry_after=1)]
-
-    class Handler(logging.Handler):
-        def emit(self, record):
-            logged.append((whose.get(), record.getMessage()))
+    caplog.set_level(logging.INFO, logger="magichour_provider.polling")
+    monkeypatch.setattr(
+        caplog.handler, "emit", lambda record: logged.append((whose.get(), record.getMessage()))
+    )
 
     async def steps(scheduler):
         async def wait(name):
@@ -116,17 +112,8 @@ def test_logs_of_a_job_are_in_the_context_of_its_wait(run, api, poller, loop):
 
         return await asyncio.gather(wait("cm1"), wait("cm2"))
 
-    logger, handler = logging.getLogger("magichour_provider.polling"), Handler()
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        run(steps=steps)
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-    for name in api.ends:
-        assert (name, f"Job {name} is complete.") in logged
+    run(steps=steps)
+    assert {(name, f"Job {name} is complete.") for name in api.ends} <= set(logged)
     assert all(who == "no task" for who, message in logged if "Rate limited" in message)
     assert all(who in message for who, message in logged if "Job cm" in message)
 
@@ -197,6 +184,18 @@ def test_failing_polls_back_off(run, api, poller):
     assert len(api.polls) <= 9
 
 
+def change_after(seconds, change, *pollers):
+    """Start waits, change something, and wait for their outcomes."""
+
+    async def steps(scheduler):
+        waits = [asyncio.create_task(scheduler.wait(each)) for each in pollers]
+        await asyncio.sleep(seconds)
+        change()
+        return await asyncio.gather(*waits)
+
+    return steps
+
+
 class TestConnection:
     def test_unusable_connection_ends_the_wait(self, run, api, poller):
         api.lookup_errors = [ConfigurationError("The connection has no password.")] * 9
@@ -217,91 +216,46 @@ class TestConnection:
         assert endings(run(poller(timeout=600))) == {ending}
         assert (loop.time() - began >= 30) == (misses > 2)
 
-    def test_changed_connection_is_followed_within_20_seconds(self, run, api, poller, loop):
-        async def steps(scheduler):
-            wait = asyncio.create_task(scheduler.wait(poller(timeout=600)))
-            await asyncio.sleep(5)
-            api.settings = dataclasses.replace(SETTINGS, api_key="another")
-            await asyncio.sleep(20.2)
-            api.ends = {"cm1": loop.time()}
-            return await wait
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [([], []), ([api_error(429, retry_after=500)], []), ([], [api_error(401)])],
+        ids=["followed within 20 s", "pause of the old one is dropped", "refused key is read again"],
+    )
+    def test_changed_connection_is_used(self, run, api, poller, loop, before, after):
+        began = loop.time()
+        api.poll_errors = list(before)
+        api.ends = {"cm1": began + 25.2}
 
-        assert run(steps=steps).ending is COMPLETE
+        def change():
+            api.settings, api.poll_errors = ANOTHER, list(after)
+
+        assert endings(run(steps=change_after(5, change, poller(timeout=600)))) == {COMPLETE}
         assert [client.settings.api_key for client in api.clients] == ["key", "another"]
         assert api.clients[0].is_closed
+        assert loop.time() - began < 60
 
     def test_poll_under_way_ends_with_the_client_it_began_with(self, run, api, poller, loop):
         api.latency = 25.0
 
-        async def steps(scheduler):
-            waits = [asyncio.create_task(scheduler.wait(poller(each, timeout=600))) for each in ("a", "b")]
-            await asyncio.sleep(15)
-            api.settings = dataclasses.replace(SETTINGS, api_key="another")
+        def change():
+            api.settings = ANOTHER
             api.ends = {"a": loop.time(), "b": loop.time()}
-            return await asyncio.gather(*waits)
 
+        steps = change_after(15, change, poller("a", timeout=600), poller("b", timeout=600))
         assert endings(run(steps=steps)) == {COMPLETE}
         assert len(api.clients) == 2
 
     @pytest.mark.parametrize(("misses", "ending"), [(1, TIMEOUT), (1000, TerminalStatus.REFUSED)])
     @pytest.mark.parametrize("error", [UNDEFINED, ConfigurationError("no password")])
     def test_working_connection_is_not_given_up_for_one_miss(self, run, api, poller, misses, ending, error):
-        async def steps(scheduler):
-            wait = asyncio.create_task(scheduler.wait(poller(timeout=300)))
-            await asyncio.sleep(5)
-            api.lookup_errors = [error] * misses
-            return await wait
-
-        assert run(steps=steps).ending is ending
-
-    def test_pause_of_the_old_connection_is_dropped(self, run, api, poller, loop):
-        api.poll_errors = [api_error(429, retry_after=500)]
-
-        async def steps(scheduler):
-            wait = asyncio.create_task(scheduler.wait(poller(timeout=600)))
-            await asyncio.sleep(5)
-            api.settings = dataclasses.replace(SETTINGS, api_key="another")
-            api.ends = {"cm1": loop.time()}
-            return await wait
-
-        began = loop.time()
-        assert run(steps=steps).ending is COMPLETE
-        assert loop.time() - began < 60
+        steps = change_after(5, lambda: api.lookup_errors.extend([error] * misses), poller(timeout=300))
+        assert endings(run(steps=steps)) == {ending}
 
     def test_refused_key_is_read_again_once(self, run, api, poller):
         api.poll_errors = [api_error(401)] * 100
         outcomes = run(*(poller(f"cm{number}") for number in range(20)))
         assert {(each.ending, each.error_status) for each in outcomes} == {(TerminalStatus.REFUSED, 401)}
         assert api.lookups == 2
-
-    def test_refused_key_that_was_changed_does_not_end_the_wait(self, run, api, poller, loop):
-        async def steps(scheduler):
-            wait = asyncio.create_task(scheduler.wait(poller()))
-            await asyncio.sleep(3)
-            api.settings = dataclasses.replace(SETTINGS, api_key="another")
-            api.poll_errors = [api_error(401)]
-            api.ends = {"cm1": loop.time()}
-            return await wait
-
-        assert run(steps=steps).ending is COMPLETE
-
-
-def test_given_up_waits_leave_no_entry_behind(run, poller):
-    async def steps(scheduler):
-        keeper = asyncio.create_task(scheduler.wait(poller("keeper", timeout=9000, poll_interval=9000)))
-        for number in range(500):
-            wait = asyncio.create_task(
-                scheduler.wait(poller(f"cm{number}", timeout=9000, poll_interval=9000))
-            )
-            await asyncio.sleep(0)
-            wait.cancel()
-            await asyncio.gather(wait, return_exceptions=True)
-        entries = len(scheduler._queue._heap)
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
-        return entries
-
-    assert run(steps=steps) < 100
 
 
 def test_get_scheduler_is_one_per_loop_and_connection_and_forgotten_when_idle(loop, api, poller):
