@@ -242,7 +242,10 @@ class Run:
         """Which of the codes of `docs/reliability.md` a task's last attempt has come to."""
         result = self.xcom(map_index=task["map_index"])
         if task["state"] == "success" and result is not None:
-            return self._success_code(task, result["project_id"])
+            jobs = {job["id"]: job for job in self.jobs()}
+            if _time(jobs[result["project_id"]]["created_at"]) < _time(task["start_date"]):
+                return "reattached"
+            return "resubmitted" if task["map_index"] == -1 and len(jobs) > 1 else "submitted"
         log = self.log(attempt=task["try_number"], map_index=task["map_index"])
         index = f"[{task['map_index']}]"
         jobs = [job for job in self.jobs() if task["map_index"] == -1 or index in job["name"]]
@@ -252,13 +255,6 @@ class Run:
             return "unknown-reported"
         assert not jobs, f"a job is lost: nothing in the log names it:\n{log}"
         return "not-submitted"
-
-    def _success_code(self, task: Json, project_id: str) -> str:
-        jobs = {job["id"]: job for job in self.jobs()}
-        if _time(jobs[project_id]["created_at"]) < _time(task["start_date"]):
-            return "reattached"
-        is_another = task["map_index"] == -1 and len(jobs) > 1
-        return "resubmitted" if is_another else "submitted"
 
     def unnamed_jobs(self) -> int:
         written = self.log_files()

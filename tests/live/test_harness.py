@@ -13,7 +13,6 @@ import processes
 import psutil
 import pytest
 import sqlalchemy
-from airflow_rest import UnexpectedStateError
 from live_airflow import PARTS, LiveAirflow
 from postgres import folder_of, postgres
 
@@ -52,17 +51,6 @@ def default_sigint() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-def test_import_error_ends_the_wait_for_a_dag(parts: LiveAirflow) -> None:
-    broken = Path(parts.env["AIRFLOW__CORE__DAGS_FOLDER"]) / "broken.py"
-    broken.write_text("# airflow dag\nraise ValueError('broken on purpose')\n")
-    try:
-        with pytest.raises(UnexpectedStateError, match="broken on purpose"):
-            parts.wait_for_dag("broken")
-    finally:
-        broken.unlink()
-    assert processes.wait_until(lambda: not parts.import_errors(), timeout=60)
 
 
 def test_terminated_harness_leaves_no_process_and_no_file(tmp_path: Path, script_env: dict[str, str]) -> None:
@@ -116,18 +104,6 @@ def test_callers_airflow_variables_are_left_out(tmp_path: Path, monkeypatch: pyt
     airflow.close()
 
 
-def test_stop_ends_children_of_a_part_that_was_killed_alone(tmp_path: Path) -> None:
-    airflow = LiveAirflow(tmp_path, DAGS)
-    part = airflow.processes["scheduler"] = stubborn(tmp_path)
-
-    airflow.kill("scheduler", with_children=False)
-    assert part.returncode == -signal.SIGKILL
-    assert len(processes.session_members(part.pid)) == 1
-    airflow.stop()
-
-    assert processes.session_members(part.pid) == []
-
-
 def test_stop_ends_children_in_other_groups_and_those_that_ignore_sigterm(tmp_path: Path) -> None:
     child = stubborn(tmp_path)
     assert len(processes.session_members(child.pid)) == 2
@@ -136,19 +112,6 @@ def test_stop_ends_children_in_other_groups_and_those_that_ignore_sigterm(tmp_pa
 
     assert processes.session_members(child.pid) == []
     assert child.returncode == -signal.SIGKILL
-
-
-def test_stop_ends_a_frozen_child_without_force(tmp_path: Path) -> None:
-    child = processes.start(
-        [sys.executable, "-c", "import time; time.sleep(600)"],
-        env=os.environ,
-        log=tmp_path / "log",
-        cwd=tmp_path,
-    )
-    processes.freeze(child)
-    processes.stop([child])
-
-    assert child.returncode == -signal.SIGTERM
 
 
 @pytest.mark.usefixtures("default_sigint")

@@ -77,20 +77,11 @@ def test_a_literal_job_is_waited_for_in_the_triggerer(dag, project_id, given):
     sensor(project_id, poke_interval=7, timeout=timedelta(minutes=2), magichour_conn_id="c")
     seen = written_down(dag)
     assert seen.start_from_trigger is True
-    args = seen.start_trigger_args
-    assert (args.trigger_cls, args.next_method, args.timeout) == (
-        TRIGGER,
-        "execute_complete",
-        timedelta(seconds=180),
-    )
-    assert kwargs_of(args) == {
-        "conn_id": "c",
-        "limit": 120.0,
-        "grace": 60.0,
-        "poll_interval": 7.0,
-        "push_result": True,
-        **given,
-    }
+    args, limit = seen.start_trigger_args, timedelta(seconds=180)
+    assert (args.trigger_cls, args.next_method, args.timeout) == (TRIGGER, "execute_complete", limit)
+    options = {"conn_id": "c", "limit": 120.0, "grace": 60.0, "poll_interval": 7.0, "push_result": True}
+    assert kwargs_of(args) == {**options, **given}
+    assert not set(kwargs_of(args)) & set(VideoJobSensor.template_fields), "the triggerer renders no argument"
 
 
 @needs_33
@@ -104,41 +95,20 @@ def test_the_output_of_one_task_is_read_by_the_trigger(dag, key):
 
 
 @needs_33
-def test_no_argument_of_the_trigger_is_rendered(dag):
-    sensor()
-    assert not set(kwargs_of(written_down(dag).start_trigger_args)) & set(VideoJobSensor.template_fields)
-
-
-@needs_33
 def test_a_subclass_that_overrides_nothing_may_live_there_too(dag):
     Harmless(task_id="wait", project_id=JOB)
     assert written_down(dag).start_from_trigger is True
 
 
-def mapped_upstream():
-    return sensor(submit.override(task_id="many").partial().expand_kwargs([{}, {}]))
-
-
-def in_mapped_group():
+def in_mapped_group(make):
     made = []
 
     @task_group
     def group(job):
-        made.append(sensor(job))
+        made.append(make(job))
 
     group.expand(job=[JOB])
     return made[0]
-
-
-def from_mapped_group():
-    made = []
-
-    @task_group
-    def group(job):
-        made.append(take.override(task_id="inner")(job))
-
-    group.expand(job=[JOB])
-    return sensor(made[0])
 
 
 def mapped_over():
@@ -169,9 +139,9 @@ def with_attribute(name, value):
         (lambda: sensor(submit().concat(submit())), "project_id"),
         (lambda: sensor("no id"), "project_id"),
         (lambda: sensor(None), "project_id"),
-        (mapped_upstream, "project_id"),
-        (from_mapped_group, "project_id"),
-        (in_mapped_group, "mapped task group"),
+        (lambda: sensor(submit.partial().expand_kwargs([{}, {}])), "project_id"),
+        (lambda: sensor(in_mapped_group(take)), "project_id"),
+        (lambda: in_mapped_group(sensor), "mapped task group"),
         (lambda: sensor(magichour_conn_id="{{ params.folder }}"), "magichour_conn_id"),
         (lambda: OwnPoke(task_id="wait", project_id=JOB, deferrable=True), "class"),
         (lambda: OwnHook(task_id="wait", project_id=JOB, deferrable=True), "class"),
