@@ -9,10 +9,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -20,8 +18,8 @@ from live_airflow import LiveAirflow
 from mail_server import MailServer
 from postgres import postgres
 from report import Report
-from runs import API_KEY, EXAMPLES, Played, Starter
-from s3_server import S3Server, s3_server
+from runs import API_KEY, EXAMPLES, Starter
+from s3_server import s3_server
 from sandbox_process import sandbox as sandbox_process
 from statsd_server import StatsdServer
 
@@ -38,10 +36,10 @@ LAST_MODULE = "test_secrets"
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items):
     """Give each Airflow's tests to one process, those that wait for scenarios late, the secrets' last."""
 
-    def place(item: pytest.Item) -> tuple[bool, bool]:
+    def place(item):
         return item.path.stem == LAST_MODULE, _scenario_of(item) is not None
 
     items.sort(key=lambda item: place(item) if item.path.parent == HERE else (False, False))
@@ -54,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def report(request: pytest.FixtureRequest) -> Iterator[Report]:
+def report(request):
     """Rows for docs/reliability.md: compared with the page, or written into it by `make reliability`."""
     report = Report()
     yield report
@@ -64,7 +62,7 @@ def report(request: pytest.FixtureRequest) -> Iterator[Report]:
 
 
 @pytest.fixture(scope="session")
-def sandbox_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def sandbox_url(tmp_path_factory):
     """The sandbox of the connection `magichour_default`: tiny videos after two seconds, one API key."""
     log = tmp_path_factory.mktemp("sandbox") / "sandbox.log"
     with sandbox_process(log, "--quick", "--api-key", API_KEY, "--credits", "1000000") as url:
@@ -72,13 +70,13 @@ def sandbox_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def sandbox(sandbox_url: str) -> Iterator[SandboxControl]:
+def sandbox(sandbox_url):
     with SandboxControl(sandbox_url) as control:
         yield control
 
 
 @pytest.fixture(scope="session")
-def sensor_jobs(sandbox: SandboxControl, sandbox_url: str) -> dict[str, str]:
+def sensor_jobs(sandbox, sandbox_url):
     """Jobs for `sensor_dags.py`: one is complete, the others render until a test completes them."""
     video = {"assets": {"image_file_path": "https://example.com/a.png"}, "end_seconds": 3, "model": "ltx-2.3"}
     headers = {"Authorization": f"Bearer {API_KEY}"}
@@ -91,12 +89,12 @@ def sensor_jobs(sandbox: SandboxControl, sandbox_url: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def statsd() -> StatsdServer:
+def statsd():
     return StatsdServer()
 
 
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+def s3(tmp_path_factory):
     """A local S3 with two empty buckets, `images` and `videos`."""
     with s3_server(tmp_path_factory.mktemp("s3") / "s3.log") as server:
         for bucket in ("images", "videos"):
@@ -105,13 +103,13 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
-def mails() -> Iterator[MailServer]:
+def mails():
     with MailServer() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def dags(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dags(tmp_path_factory):
     """The example Dags and those of these tests."""
     folder = tmp_path_factory.mktemp("dags")
     for source in (EXAMPLES, HERE / "dags"):
@@ -120,22 +118,13 @@ def dags(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def lineage_events(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lineage_events(tmp_path_factory):
     """The folder of the OpenLineage events, one a file."""
     return tmp_path_factory.mktemp("lineage")
 
 
 @pytest.fixture(scope="session")
-def airflow(
-    sandbox_url: str,
-    s3: S3Server,
-    mails: MailServer,
-    statsd: StatsdServer,
-    dags: Path,
-    lineage_events: Path,
-    sensor_jobs: dict[str, str],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[LiveAirflow]:
+def airflow(sandbox_url, s3, mails, statsd, dags, lineage_events, sensor_jobs, tmp_path_factory):
     """A live Airflow with connections to the sandbox, the S3 and the mail server; nothing kills its parts."""
     transport = {"type": "file", "log_file_path": str(lineage_events / "event"), "append": False}
     env = {
@@ -166,14 +155,12 @@ def airflow(
 
 
 @pytest.fixture(scope="session")
-def played(
-    request: pytest.FixtureRequest, airflow: LiveAirflow, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Played]:
+def played(request, airflow, tmp_path_factory):
     """Wait for a scenario. All that this session's tests ask for are played from the start, side by side."""
     folder = tmp_path_factory.mktemp("scenarios")
     scenarios = {each.id: each for item in request.session.items if (each := _scenario_of(item)) is not None}
 
-    def play(scenario: Any) -> Any:
+    def play(scenario):
         starter = Starter(airflow, folder)
         try:
             return scenario.play(starter, re.sub(r"\W+", "-", scenario.id))
@@ -187,9 +174,7 @@ def played(
 
 
 @pytest.fixture(scope="session")
-def starter(
-    airflow: LiveAirflow, played: Played, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Starter]:
+def starter(airflow, played, tmp_path_factory):
     """Starts runs, while the scenarios are played in the background."""
     starter = Starter(airflow, tmp_path_factory.mktemp("runs"))
     yield starter
@@ -197,7 +182,7 @@ def starter(
 
 
 @pytest.fixture(scope="session")
-def parts(dags: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveAirflow]:
+def parts(dags, tmp_path_factory):
     """An Airflow for tests that kill its parts; a triggerer is given up when it is silent for 10 seconds."""
     env = {
         "AIRFLOW__CORE__PARALLELISM": "8",
@@ -216,7 +201,7 @@ def parts(dags: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live
 
 
 @pytest.fixture(scope="session")
-def parts_starter(parts: LiveAirflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
+def parts_starter(parts, tmp_path_factory):
     """Starts runs at the Airflow whose parts are killed."""
     starter = Starter(parts, tmp_path_factory.mktemp("parts-runs"))
     yield starter
@@ -224,11 +209,11 @@ def parts_starter(parts: LiveAirflow, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def script_env() -> dict[str, str]:
+def script_env():
     """Environment of a script that imports those of `scripts/`."""
     return os.environ | {"PYTHONPATH": str(HERE.parents[1] / "scripts"), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def _scenario_of(item: pytest.Item) -> Any:
+def _scenario_of(item):
     callspec = getattr(item, "callspec", None)
     return callspec.params.get("scenario") if callspec else None

@@ -5,22 +5,19 @@ from __future__ import annotations
 import hashlib
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import av
 import pytest
 from airflow_rest import Json
 from PIL import Image, ImageStat
-from runs import HELD_SECONDS, PATIENCE_SECONDS, Run, Starter
-
-from magichour_provider.sandbox import SandboxControl
+from runs import HELD_SECONDS, PATIENCE_SECONDS
 
 RENDER_SECONDS = 2.0
 BRANCH = "magichour_branch_on_failure"
 
 
 @pytest.fixture(scope="module")
-def runs(starter: Starter, sandbox: SandboxControl, s3: Any) -> dict[str, Run]:
+def runs(starter, sandbox, s3):
     """The runs that do not disturb each other, begun at once to save time."""
     put_image(s3, "a green image.png", (0, 200, 0))
     conf: dict[str, tuple[str, Json]] = {
@@ -37,7 +34,7 @@ def runs(starter: Starter, sandbox: SandboxControl, s3: Any) -> dict[str, Run]:
     return {name: starter.start_at(sandbox, dag_id, name, **given) for name, (dag_id, given) in conf.items()}
 
 
-def test_s3_image_becomes_a_whole_video_in_s3(runs: dict[str, Run], s3: Any) -> None:
+def test_s3_image_becomes_a_whole_video_in_s3(runs, s3):
     run = runs["s3"]
     assert run.wait() == "success"
     video = run.xcom("download")
@@ -54,12 +51,12 @@ def test_s3_image_becomes_a_whole_video_in_s3(runs: dict[str, Run], s3: Any) -> 
     assert [found["Key"] for found in listed] == [key], "nothing else is left"
 
 
-def test_asset_event_describes_the_video(runs: dict[str, Run]) -> None:
+def test_asset_event_describes_the_video(runs):
     run, airflow = runs["new-video"], runs["new-video"].airflow
     assert run.wait() == "success"
     video, job = run.xcom("download"), run.xcom("render")
 
-    def scheduled() -> list[Json]:
+    def scheduled():
         return list(airflow.request("GET", "/dags/magichour_on_a_new_video/dagRuns")["dag_runs"])
 
     run.until(scheduled, "the Dag of the asset has run")
@@ -86,7 +83,7 @@ def test_asset_event_describes_the_video(runs: dict[str, Run]) -> None:
     assert line.endswith(f"{job['credits_charged']} credits (ltx-2.3)")
 
 
-def test_pipeline_waits_without_a_worker(runs: dict[str, Run]) -> None:
+def test_pipeline_waits_without_a_worker(runs):
     run = runs["pipeline"]
     assert run.wait() == "success"
     assert set(run.ends().values()) == {("success", 1)}
@@ -101,7 +98,7 @@ def test_pipeline_waits_without_a_worker(runs: dict[str, Run]) -> None:
     assert any(job["id"] in line and f"{job['credits_charged']} credits" in line for line in lines)
 
 
-def test_ten_images_become_ten_videos_paid_once(runs: dict[str, Run]) -> None:
+def test_ten_images_become_ten_videos_paid_once(runs):
     run = runs["mapped"]
     assert run.wait() == "success"
     each = {(task, index): ("success", 1) for task in ("render", "download") for index in range(10)}
@@ -116,7 +113,7 @@ def test_ten_images_become_ten_videos_paid_once(runs: dict[str, Run]) -> None:
         assert f" render[{index}] " in jobs[video["project_id"]]["name"]
 
 
-def test_triggerer_sends_its_metrics(runs: dict[str, Run], statsd: Any) -> None:
+def test_triggerer_sends_its_metrics(runs, statsd):
     """Airflow's SDK has `Stats` too, which sends nothing from a triggerer."""
     run = runs["mapped"]
     run.wait()
@@ -125,9 +122,7 @@ def test_triggerer_sends_its_metrics(runs: dict[str, Run], statsd: Any) -> None:
     assert any(value.endswith("|g") and value != "0|g" for value in statsd.values("magichour.jobs_waiting"))
 
 
-def test_no_credits_is_mailed_to_billing_and_a_clear_succeeds(
-    runs: dict[str, Run], starter: Starter, sandbox: SandboxControl, mails: Any
-) -> None:
+def test_no_credits_is_mailed_to_billing_and_a_clear_succeeds(runs, starter, sandbox, mails):
     for run in runs.values():
         run.wait()  # they need the credits
     credits = sandbox.state()["account"]["credits"]
@@ -148,9 +143,7 @@ def test_no_credits_is_mailed_to_billing_and_a_clear_succeeds(
     assert run.task("mail_billing")["state"] == "skipped"
 
 
-def test_success_without_a_worker_removes_the_error_of_an_earlier_attempt(
-    runs: dict[str, Run], starter: Starter, sandbox: SandboxControl
-) -> None:
+def test_success_without_a_worker_removes_the_error_of_an_earlier_attempt(runs, starter, sandbox):
     """Airflow removes a task's XComs only before an attempt that begins in a worker."""
     for run in runs.values():
         run.wait()
@@ -172,10 +165,10 @@ def test_success_without_a_worker_removes_the_error_of_an_earlier_attempt(
     assert run.xcom("wait", "magichour_error") is None
 
 
-def test_nightly_folder_pays_once_for_each_image(starter: Starter, sandbox: SandboxControl, s3: Any) -> None:
+def test_nightly_folder_pays_once_for_each_image(starter, sandbox, s3):
     folders = {"images": "s3://aws_default@images/nightly", "videos": "s3://aws_default@videos/nightly"}
 
-    def night(number: int) -> Run:
+    def night(number):
         return starter.start_at(sandbox, "magichour_nightly_folder", f"night-{number}", **folders)
 
     put_image(s3, "nightly/one.png", (10, 0, 0))
@@ -197,10 +190,10 @@ def test_nightly_folder_pays_once_for_each_image(starter: Starter, sandbox: Sand
     assert paid_images(sandbox) == downloaded_images(s3) == ["one", "three", "two", "two"]
 
 
-def fail_downloads(run: Run, count: int) -> None:
+def fail_downloads(run, count):
     """Wait until each download has failed once, and mark it as failed, as a user does who will not wait."""
 
-    def waiting() -> list[tuple[str, int]]:
+    def waiting():
         return [key for key, (state, _) in run.ends().items() if state == "up_for_retry"]
 
     run.until(lambda: len(waiting()) == count, "the downloads have failed")
@@ -208,7 +201,7 @@ def fail_downloads(run: Run, count: int) -> None:
         run.mark("failed", task_id, index)
 
 
-def images(starter: Starter) -> Path:
+def images(starter):
     folder = starter.folder / "images"
     folder.mkdir()
     for number in range(10):
@@ -216,20 +209,20 @@ def images(starter: Starter) -> Path:
     return folder
 
 
-def put_image(s3: Any, key: str, color: tuple[int, int, int]) -> None:
+def put_image(s3, key, color):
     content = BytesIO()
     Image.new("RGB", (320, 200), color).save(content, "PNG")
     s3.client().put_object(Bucket="images", Key=key, Body=content.getvalue())
 
 
-def paid_images(sandbox: SandboxControl) -> list[str]:
+def paid_images(sandbox):
     """The images for which the nightly Dag has paid, once for each time."""
     jobs = [job for job in sandbox.state()["jobs"] if job["name"].startswith(("one-", "two-", "three-"))]
     assert all(job["credits_charged"] for job in jobs)
     return sorted(job["name"].rpartition("-")[0] for job in jobs)
 
 
-def downloaded_images(s3: Any) -> list[str]:
+def downloaded_images(s3):
     listed = s3.client().list_objects_v2(Bucket="videos", Prefix="nightly/").get("Contents", [])
     videos = [Path(found["Key"]) for found in listed if found["Key"].endswith(".mp4")]
     return sorted(video.stem.rpartition("-")[0] for video in videos)

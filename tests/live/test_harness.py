@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import processes
@@ -46,14 +45,14 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 @pytest.fixture
-def default_sigint() -> Iterator[None]:
+def default_sigint():
     """SIGINT as Python handles it by default, here and in children, also in a shell's background job."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def test_terminated_harness_leaves_no_process_and_no_file(tmp_path: Path, script_env: dict[str, str]) -> None:
+def test_terminated_harness_leaves_no_process_and_no_file(tmp_path, script_env):
     home, user_home = tmp_path / "airflow-home", tmp_path / "user"
     user_home.mkdir()
     env = script_env | {"HOME": str(user_home)}
@@ -75,12 +74,12 @@ def test_terminated_harness_leaves_no_process_and_no_file(tmp_path: Path, script
 
 
 @pytest.mark.usefixtures("default_sigint")
-def test_interrupted_start_leaves_no_process(tmp_path: Path, script_env: dict[str, str]) -> None:
+def test_interrupted_start_leaves_no_process(tmp_path, script_env):
     command = [sys.executable, "-c", LIVE_SCRIPT, str(tmp_path / "home"), str(DAGS)]
     with subprocess.Popen(command, env=script_env, stdout=subprocess.PIPE) as script:
         children: list[int] = []
 
-        def has_parts() -> bool:
+        def has_parts():
             children[:] = [child.pid for child in psutil.Process(script.pid).children()]
             return len(children) > 1
 
@@ -92,7 +91,7 @@ def test_interrupted_start_leaves_no_process(tmp_path: Path, script_env: dict[st
     assert [processes.session_members(pid) for pid in children] == [[]] * len(children)
 
 
-def test_callers_airflow_variables_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callers_airflow_variables_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", "/elsewhere")
     monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", "magichour://:key@elsewhere")
 
@@ -104,7 +103,7 @@ def test_callers_airflow_variables_are_left_out(tmp_path: Path, monkeypatch: pyt
     airflow.close()
 
 
-def test_stop_ends_children_in_other_groups_and_those_that_ignore_sigterm(tmp_path: Path) -> None:
+def test_stop_ends_children_in_other_groups_and_those_that_ignore_sigterm(tmp_path):
     child = stubborn(tmp_path)
     assert len(processes.session_members(child.pid)) == 2
 
@@ -115,10 +114,10 @@ def test_stop_ends_children_in_other_groups_and_those_that_ignore_sigterm(tmp_pa
 
 
 @pytest.mark.usefixtures("default_sigint")
-def test_held_signal_arrives_after_the_work() -> None:
+def test_held_signal_arrives_after_the_work():
     done: list[str] = []
 
-    def work() -> None:
+    def work():
         with processes.signals_held():
             signal.raise_signal(signal.SIGINT)
             done.append("work")
@@ -128,7 +127,7 @@ def test_held_signal_arrives_after_the_work() -> None:
     assert done == ["work"]
 
 
-def test_postgres_is_private_and_removed_at_its_end() -> None:
+def test_postgres_is_private_and_removed_at_its_end():
     with postgres() as url:
         engine = sqlalchemy.create_engine(url)
         with engine.connect() as connection:
@@ -143,7 +142,7 @@ def test_postgres_is_private_and_removed_at_its_end() -> None:
     assert not folder.exists()
 
 
-def test_terminated_script_leaves_no_postgres(script_env: dict[str, str]) -> None:
+def test_terminated_script_leaves_no_postgres(script_env):
     with subprocess.Popen(
         [sys.executable, "-c", POSTGRES_SCRIPT], env=script_env, stdout=subprocess.PIPE, text=True
     ) as script:
@@ -162,11 +161,11 @@ def test_terminated_script_leaves_no_postgres(script_env: dict[str, str]) -> Non
     assert not folder.exists()
 
 
-def postgres_process(folder: Path) -> psutil.Process:
+def postgres_process(folder):
     return psutil.Process(int((folder / "data" / "postmaster.pid").read_text().splitlines()[0]))
 
 
-def stubborn(folder: Path) -> subprocess.Popen[bytes]:
+def stubborn(folder):
     """A process and its child, in a group of its own, that both ignore SIGTERM."""
     log = folder / "stubborn.log"
     child = processes.start([sys.executable, "-c", STUBBORN_SCRIPT], env=os.environ, log=log, cwd=folder)

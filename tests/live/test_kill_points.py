@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from report import KILLED, Report, Row
-from runs import CREATE, DEFERRABLE, MAPPED, POLL, PUT, SYNCHRONOUS, UPLOAD, Played, Run, Starter
+from report import KILLED
+from runs import CREATE, DEFERRABLE, MAPPED, POLL, PUT, SYNCHRONOUS, UPLOAD
 
 DAGS = {SYNCHRONOUS: "breaking_synchronous", DEFERRABLE: "breaking_deferrable", MAPPED: "breaking_mapped"}
 RECOVERED_KEY = "magichour_recovered_job_id"
@@ -29,7 +29,7 @@ class Point:
     is_known: bool = True
     paid: int = 1
 
-    def reach(self, run: Run) -> None:
+    def reach(self, run):
         """Wait until the task is there."""
         if self.hold:
             run.until_held()
@@ -72,30 +72,30 @@ class Kill:
     with_supervisor: bool = False
 
     @property
-    def id(self) -> str:
+    def id(self):
         return f"{self.mode} {self.what}"
 
     @property
-    def what(self) -> str:
+    def what(self):
         """What is done, in the page's words."""
         return f"{self.point.what}{', its supervisor too' if self.with_supervisor else ''}"
 
     @property
-    def requested(self) -> int:
+    def requested(self):
         """How many videos are requested."""
         return 3 if self.mode == MAPPED else 1
 
     @property
-    def is_cleared(self) -> bool:
+    def is_cleared(self):
         """Whether a user clears the task after it has failed."""
         return not self.point.is_known and self.mode != MAPPED
 
     @property
-    def is_recovered(self) -> bool:
+    def is_recovered(self):
         """Whether the user finds the job in the library first, and stores its id with the task."""
         return self.is_cleared and self.mode == DEFERRABLE and self.point.paid == 1
 
-    def play(self, starter: Starter, run_id: str) -> tuple[Row, dict[str, str], Row | None]:
+    def play(self, starter, run_id):
         """Kill, let the run end, and if the task fails do what its message says; rows and errors."""
         run = starter.start(DAGS[self.mode], run_id, hold=self.point.hold or None, stop_at=self.point.stop_at)
         self.point.reach(run)
@@ -107,7 +107,7 @@ class Kill:
         errors = run.errors(run.task(map_index=index))
         return row, errors, self._clear(run) if self.is_cleared else None
 
-    def _clear(self, run: Run) -> Row:
+    def _clear(self, run):
         if self.is_recovered:
             run.store(RECOVERED_KEY, run.only_job()["id"])
         run.clear()
@@ -129,12 +129,12 @@ KILLS = [
 ]
 
 
-def params(kills: list[Kill]) -> list[Any]:
+def params(kills):
     return [pytest.param(kill, id=kill.id) for kill in kills]
 
 
 @pytest.mark.parametrize("scenario", params([kill for kill in KILLS if kill.point.is_known]))
-def test_kill_retry_ends_with_the_video_paid_once(scenario: Kill, played: Played, report: Report) -> None:
+def test_kill_retry_ends_with_the_video_paid_once(scenario, played, report):
     row, _, _ = played(scenario)
     code = "reattached" if scenario.point.paid else "submitted"
     assert (row.ends, row.job) == ("success, attempt 2", code)
@@ -143,9 +143,7 @@ def test_kill_retry_ends_with_the_video_paid_once(scenario: Kill, played: Played
 
 
 @pytest.mark.parametrize("scenario", params([kill for kill in KILLS if not kill.point.is_known]))
-def test_kill_in_create_fails_retry_with_unknown_submission(
-    scenario: Kill, played: Played, report: Report
-) -> None:
+def test_kill_in_create_fails_retry_with_unknown_submission(scenario, played, report):
     row, errors, _ = played(scenario)
     paid = scenario.requested - 1 + scenario.point.paid
     assert (row.ends, row.job) == ("failed, attempt 2", "unknown-reported")
@@ -157,7 +155,7 @@ def test_kill_in_create_fails_retry_with_unknown_submission(
 
 
 @pytest.mark.parametrize("scenario", params([kill for kill in KILLS if kill.is_cleared]))
-def test_clear_after_unknown_submission(scenario: Kill, played: Played, report: Report) -> None:
+def test_clear_after_unknown_submission(scenario, played, report):
     _, _, row = played(scenario)
     code = "reattached" if scenario.is_recovered else "resubmitted" if scenario.point.paid else "submitted"
     requested = 1 if scenario.is_recovered else 1 + scenario.point.paid

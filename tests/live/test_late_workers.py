@@ -6,11 +6,9 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-import psutil
 import pytest
-from airflow_rest import Json
-from report import KILLED, Report, Row
-from runs import CREATE, PUT, SYNCHRONOUS, Played, Run, Starter, thaw
+from report import KILLED
+from runs import CREATE, PUT, SYNCHRONOUS, thaw
 
 EXECUTION_TIMEOUT = 20
 """Seconds from the start of the process by which the 15 of the Dag are over."""
@@ -25,7 +23,7 @@ class Frozen:
 
     id: str = "frozen"
 
-    def play(self, starter: Starter, run_id: str) -> list[Row]:
+    def play(self, starter, run_id):
         """Freeze, let the heartbeat timeout pass and the next attempt succeed, and thaw."""
         run = starter.start("breaking_synchronous", run_id, hold={**PUT, "hold": "after"})
         run.until_held()
@@ -56,10 +54,10 @@ class Late:
     is_answered: bool
 
     @property
-    def id(self) -> str:
+    def id(self):
         return "answered late" if self.is_answered else "never answered"
 
-    def play(self, starter: Starter, run_id: str) -> list[Row]:
+    def play(self, starter, run_id):
         """Let the time run out; if the response is lost, clear the task as its message says."""
         what = "not killed: `execution_timeout` passes during the create, after Magic Hour has received it"
         run = starter.start("breaking_timed", run_id, hold={**CREATE, "hold": "after"})
@@ -81,25 +79,21 @@ FROZEN, ANSWERED, UNANSWERED = Frozen(), Late(is_answered=True), Late(is_answere
 
 
 @pytest.mark.parametrize("scenario", [pytest.param(FROZEN, id=FROZEN.id)])
-def test_frozen_worker_submits_nothing_when_it_returns(
-    scenario: Frozen, played: Played, report: Report
-) -> None:
+def test_frozen_worker_submits_nothing_when_it_returns(scenario, played, report):
     (row,) = played(scenario)
     assert (row.ends, row.job, row.paid, row.rendered) == ("success, attempt 2", "submitted", 1, 1)
     report.add(KILLED, row, place=PLACE)
 
 
 @pytest.mark.parametrize("scenario", [pytest.param(ANSWERED, id=ANSWERED.id)])
-def test_response_after_execution_timeout_is_stored(scenario: Late, played: Played, report: Report) -> None:
+def test_response_after_execution_timeout_is_stored(scenario, played, report):
     (row,) = played(scenario)
     assert (row.ends, row.job, row.paid, row.rendered) == ("success, attempt 2", "reattached", 1, 1)
     report.add(KILLED, row, place=PLACE)
 
 
 @pytest.mark.parametrize("scenario", [pytest.param(UNANSWERED, id=UNANSWERED.id)])
-def test_execution_timeout_without_response_fails_without_retry(
-    scenario: Late, played: Played, report: Report
-) -> None:
+def test_execution_timeout_without_response_fails_without_retry(scenario, played, report):
     failed, cleared = played(scenario)
     assert (failed.ends, failed.job, failed.paid) == ("failed, attempt 1", "unknown-reported", 1)
     assert (cleared.ends, cleared.job, cleared.paid) == ("success, attempt 2", "resubmitted", 2)
@@ -107,11 +101,11 @@ def test_execution_timeout_without_response_fails_without_retry(
         report.add(KILLED, row, place=PLACE)
 
 
-def _age(task: Json) -> float:
+def _age(task):
     """Seconds since the start of a task."""
     return time.time() - datetime.fromisoformat(task["start_date"].replace("Z", "+00:00")).timestamp()
 
 
-def _is_connected(run: Run, process: psutil.Process) -> bool:
+def _is_connected(run, process):
     """Whether a process has a connection to the run's sandbox: to its API or to its storage."""
     return any(link.raddr and link.raddr.port in run.ports for link in process.net_connections("tcp"))

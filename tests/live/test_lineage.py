@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from live_dags import PROMPT, SIGNATURE
-from runs import API_KEY, Run, Starter
-
-from magichour_provider.sandbox import SandboxControl
+from runs import API_KEY, Run
 
 Event = dict[str, Any]
 ENDS = {"signed": "COMPLETE", "download": "COMPLETE", "by_hook": "COMPLETE", "fails": "FAIL"}
@@ -23,19 +21,19 @@ class Lineage(NamedTuple):
     run: Run
     folder: Path
 
-    def events(self, task_id: str, kind: str) -> list[Event]:
+    def events(self, task_id, kind):
         """The events of a task, oldest first."""
         every = [json.loads(path.read_text() or "{}") for path in sorted(self.folder.iterdir())]
         wanted = (f"live_lineage.{task_id}", kind)
         return [event for event in every if event and (event["job"]["name"], event["eventType"]) == wanted]
 
-    def end(self, task_id: str) -> Event:
+    def end(self, task_id):
         (event,) = self.events(task_id, ENDS[task_id])
         return event
 
 
 @pytest.fixture(scope="module")
-def lineage(starter: Starter, sandbox: SandboxControl, lineage_events: Path) -> Lineage:
+def lineage(starter, sandbox, lineage_events):
     """A run of the Dag, once all its events are there."""
     run = starter.start_at(sandbox, "live_lineage", "lineage")
     assert run.wait() == "failed"
@@ -46,7 +44,7 @@ def lineage(starter: Starter, sandbox: SandboxControl, lineage_events: Path) -> 
     return lineage
 
 
-def test_deferred_submission_leads_from_image_to_job(lineage: Lineage) -> None:
+def test_deferred_submission_leads_from_image_to_job(lineage):
     job, event = lineage.run.xcom("signed"), lineage.end("signed")
     assert names(event["inputs"]) == [("https://cdn.example.com", "images/a.jpg")]
     assert names(event["outputs"]) == [("magichour", f"projects/{job['project_id']}")]
@@ -65,7 +63,7 @@ def test_deferred_submission_leads_from_image_to_job(lineage: Lineage) -> None:
     assert [names(start["inputs"]) for start in starts] == [names(event["inputs"])] * 2
 
 
-def test_download_leads_from_job_to_video_with_checksum_and_size(lineage: Lineage) -> None:
+def test_download_leads_from_job_to_video_with_checksum_and_size(lineage):
     video, job, event = lineage.run.xcom("download"), lineage.run.xcom("signed"), lineage.end("download")
     assert names(event["inputs"]) == [("magichour", f"projects/{video['project_id']}")]
     (output,) = event["outputs"]
@@ -82,7 +80,7 @@ def test_download_leads_from_job_to_video_with_checksum_and_size(lineage: Lineag
     }
 
 
-def test_failed_job_has_an_event(lineage: Lineage) -> None:
+def test_failed_job_has_an_event(lineage):
     event = lineage.end("fails")
     (job,) = [job for job in lineage.run.jobs() if " fails " in job["name"]]
     ((namespace, image),) = names(event["inputs"])
@@ -92,7 +90,7 @@ def test_failed_job_has_an_event(lineage: Lineage) -> None:
     assert job_facet(event)["credits"] == job["credits_charged"] == 0
 
 
-def test_hook_in_a_users_own_task_reports_inputs_and_outputs(lineage: Lineage) -> None:
+def test_hook_in_a_users_own_task_reports_inputs_and_outputs(lineage):
     event = lineage.end("by_hook")
     rendered, made = lineage.run.xcom("signed")["project_id"], lineage.run.xcom("by_hook")
     inputs = dict(names(event["inputs"]))
@@ -103,16 +101,16 @@ def test_hook_in_a_users_own_task_reports_inputs_and_outputs(lineage: Lineage) -
     assert ("magichour", f"projects/{made}") in names(event["outputs"])
 
 
-def test_no_event_holds_a_key_a_signature_or_a_prompt(lineage: Lineage) -> None:
+def test_no_event_holds_a_key_a_signature_or_a_prompt(lineage):
     secrets = (API_KEY, SIGNATURE, "Signature=", PROMPT)
     texts = [path.read_text() for path in lineage.folder.iterdir()]
     assert [secret for secret in secrets if any(secret in text for text in texts)] == []
 
 
-def names(datasets: list[Event]) -> list[tuple[str, str]]:
+def names(datasets):
     return [(each["namespace"], each["name"]) for each in datasets]
 
 
-def job_facet(event: Event) -> dict[str, Any]:
+def job_facet(event):
     facet = event["run"]["facets"]["magichour_job"]
     return {key: value for key, value in facet.items() if not key.startswith("_")}

@@ -8,16 +8,15 @@ import signal
 from dataclasses import replace
 
 from breaking_dags import SENSOR_CONN_ID
-from live_airflow import LiveAirflow
-from report import PARTS, Report, Row
-from runs import CREATE, DEFERRABLE, MAPPED, Run, Starter
+from report import PARTS
+from runs import CREATE, DEFERRABLE, MAPPED
 
 MANY, ONE, SENSOR = "breaking_many", "breaking_deferrable", "breaking_sensor"
 COUNT = 20
 HELD_CREATE = {**CREATE, "hold": "after"}
 
 
-def test_jobs_survive_triggerer_kill(parts: LiveAirflow, parts_starter: Starter, report: Report) -> None:
+def test_jobs_survive_triggerer_kill(parts, parts_starter, report):
     sensor = parts_starter.start(SENSOR, SENSOR_CONN_ID)
     run = rendering(parts_starter, "triggerer-killed")
     sensor.until(lambda: len(deadlines(sensor)) == 1, "the sensor waits in the triggerer")
@@ -41,9 +40,7 @@ def test_jobs_survive_triggerer_kill(parts: LiveAirflow, parts_starter: Starter,
     report.add(PARTS, row)
 
 
-def test_jobs_survive_scheduler_and_worker_kill(
-    parts: LiveAirflow, parts_starter: Starter, report: Report
-) -> None:
+def test_jobs_survive_scheduler_and_worker_kill(parts, parts_starter, report):
     run = rendering(parts_starter, "scheduler-killed")
 
     parts.kill("scheduler")
@@ -63,9 +60,7 @@ def test_jobs_survive_scheduler_and_worker_kill(
     report.add(PARTS, replace(row, ends="success"))
 
 
-def test_scheduler_restart_submits_no_second_job(
-    parts: LiveAirflow, parts_starter: Starter, report: Report
-) -> None:
+def test_scheduler_restart_submits_no_second_job(parts, parts_starter, report):
     run = parts_starter.start(ONE, "scheduler-alone-killed", hold=HELD_CREATE)
     run.until_held()
 
@@ -82,9 +77,7 @@ def test_scheduler_restart_submits_no_second_job(
     report.add(PARTS, row)
 
 
-def test_jobs_and_creates_survive_api_server_kill(
-    parts: LiveAirflow, parts_starter: Starter, report: Report
-) -> None:
+def test_jobs_and_creates_survive_api_server_kill(parts, parts_starter, report):
     many = rendering(parts_starter, "api-server-killed")
     one = parts_starter.start(ONE, "submitted-without-api-server", hold=HELD_CREATE)
     lost = parts_starter.start(ONE, "killed-without-api-server", hold=HELD_CREATE)
@@ -113,7 +106,7 @@ def test_jobs_and_creates_survive_api_server_kill(
     report.add(PARTS, row)
 
 
-def rendering(starter: Starter, run_id: str) -> Run:
+def rendering(starter, run_id):
     """Twenty jobs that render and are polled by the triggerer."""
     run = starter.start(MANY, run_id)
     run.until_counts(deferred=COUNT)
@@ -121,7 +114,7 @@ def rendering(starter: Starter, run_id: str) -> Run:
     return run
 
 
-def finished(run: Run, what: str, *, workers_killed: bool = False) -> Row:
+def finished(run, what, *, workers_killed=False):
     """The row of a run whose every task ends with its own job, paid for once."""
     assert run.finish() == "success"
     assert_own_jobs(run, workers_killed=workers_killed)
@@ -130,7 +123,7 @@ def finished(run: Run, what: str, *, workers_killed: bool = False) -> Row:
     return replace(row, job="submitted") if workers_killed else row
 
 
-def assert_own_jobs(run: Run, *, workers_killed: bool = False) -> None:
+def assert_own_jobs(run, *, workers_killed=False):
     """Every task has returned and recorded a job of this run, and no two the same.
 
     A worker that is killed after its task's success may not have recorded that the task is done.
@@ -143,6 +136,6 @@ def assert_own_jobs(run: Run, *, workers_killed: bool = False) -> None:
     assert recorded == results
 
 
-def deadlines(run: Run) -> list[str]:
+def deadlines(run):
     """The times until which a sensor has logged that it waits, one for each triggerer."""
     return re.findall(r"until (\d{4}-\d\d-\d\dT\S+?)\.?(?:\s|$)", run.log())

@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import av
 import pytest
 import sqlalchemy
 from airflow_rest import Json
-from live_airflow import LiveAirflow
-from runs import IMAGE, Run, Starter
+from runs import IMAGE
 
 TRIGGER = "magichour_provider.triggers.video_job.VideoJobTrigger"
 VIDEO_KEYS = {
@@ -24,7 +21,7 @@ VIDEO_KEYS = {
 
 
 @pytest.fixture(scope="module")
-def runs(starter: Starter) -> dict[str, Run]:
+def runs(starter):
     """Runs whose jobs are held, begun at once to save time."""
     dags = {
         "worker-waits": "live_worker_waits",
@@ -36,7 +33,7 @@ def runs(starter: Starter) -> dict[str, Run]:
     return {name: starter.start(dag_id, name) for name, dag_id in dags.items()}
 
 
-def test_wait_in_a_worker(runs: dict[str, Run]) -> None:
+def test_wait_in_a_worker(runs):
     run = runs["worker-waits"]
     run.until_in("up_for_reschedule", "reschedule")
     run.until(lambda: [job["polls"] >= 4 for job in run.jobs()] == [True, True], "both jobs are polled")
@@ -53,7 +50,7 @@ def test_wait_in_a_worker(runs: dict[str, Run]) -> None:
 
 
 @pytest.mark.parametrize(("name", "task_id"), [("pipeline", "wait"), ("render", "render")])
-def test_wait_in_the_triggerer(runs: dict[str, Run], name: str, task_id: str) -> None:
+def test_wait_in_the_triggerer(runs, name, task_id):
     run = runs[name]
     run.until_in("deferred", task_id)
     run.until(lambda: run.task(task_id)["triggerer_job"], "a triggerer has the trigger")
@@ -77,7 +74,7 @@ def test_wait_in_the_triggerer(runs: dict[str, Run], name: str, task_id: str) ->
 
 
 @pytest.mark.parametrize(("name", "task_id"), [("failing", "wait"), ("refused", "render")])
-def test_failed_job_fails_the_run_without_a_retry(runs: dict[str, Run], name: str, task_id: str) -> None:
+def test_failed_job_fails_the_run_without_a_retry(runs, name, task_id):
     run = runs[name]
     run.until_in("deferred", task_id)
     run.sandbox.set_job(run.only_job()["id"], "error", code="nsfw", message="No face was found")
@@ -94,7 +91,7 @@ def test_failed_job_fails_the_run_without_a_retry(runs: dict[str, Run], name: st
     assert list(run.folder.iterdir()) == []
 
 
-def test_wrong_key_fails_the_run_and_charges_nothing(runs: dict[str, Run], starter: Starter) -> None:
+def test_wrong_key_fails_the_run_and_charges_nothing(runs, starter):
     sandbox = runs["pipeline"].sandbox
     connection = starter.airflow.request("GET", "/connections/pipeline")
     body = {**{key: connection[key] for key in ("conn_type", "host")}, "connection_id": "wrong-key"}
@@ -114,7 +111,7 @@ def test_wrong_key_fails_the_run_and_charges_nothing(runs: dict[str, Run], start
     assert run.jobs() == []
 
 
-def test_stored_connections_are_encrypted(runs: dict[str, Run]) -> None:
+def test_stored_connections_are_encrypted(runs):
     with reading(runs["pipeline"].airflow) as database:
         query = "SELECT is_encrypted, password FROM connection WHERE conn_id = 'pipeline'"
         ((is_encrypted, password),) = database.execute(sqlalchemy.text(query))
@@ -122,7 +119,7 @@ def test_stored_connections_are_encrypted(runs: dict[str, Run]) -> None:
     assert password.startswith("gAAAA")
 
 
-def assert_job(xcom: Json, job: Json) -> None:
+def assert_job(xcom, job):
     """The XCom has the documented keys and no others, and agrees with the sandbox."""
     assert xcom == {
         "project_id": job["id"],
@@ -137,7 +134,7 @@ def assert_job(xcom: Json, job: Json) -> None:
     assert job["credits_charged"] > 0
 
 
-def assert_video(xcom: Json, job: Json, folder: Path) -> None:
+def assert_video(xcom, job, folder):
     """The video is in its place, whole, playable to its last frame and as described."""
     path = folder / f"{job['id']}.mp4"
     assert xcom.keys() == VIDEO_KEYS
@@ -156,7 +153,7 @@ def assert_video(xcom: Json, job: Json, folder: Path) -> None:
     assert len(frames) == pytest.approx(72, abs=2)
 
 
-def stored_kwargs(airflow: LiveAirflow, trigger_id: int) -> Json:
+def stored_kwargs(airflow, trigger_id):
     """What a trigger was given: plain text in the database, and not shown by REST."""
     with reading(airflow) as database:
         query = sqlalchemy.text("SELECT kwargs FROM trigger WHERE id = :id")
@@ -166,7 +163,7 @@ def stored_kwargs(airflow: LiveAirflow, trigger_id: int) -> Json:
 
 
 @contextmanager
-def reading(airflow: LiveAirflow) -> Iterator[sqlalchemy.Connection]:
+def reading(airflow):
     """Airflow's database."""
     engine = sqlalchemy.create_engine(airflow.database)
     try:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 from airflow_rest import Json
-from report import BUDGET, Report, Row
-from runs import CREATE, Played, Run, Starter
+from report import BUDGET
+from runs import CREATE
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Budget:
     ends: str
     killed: int = 0
 
-    def play(self, starter: Starter, run_id: str) -> tuple[Row, int]:
+    def play(self, starter, run_id):
         """Let all submit; kill those whose creates are held once the others wait for them."""
         hold = {**CREATE, "hold": "after"} if self.killed else None
         run = starter.start(self.dag_id, run_id, hold=hold, times=self.killed)
@@ -38,11 +38,11 @@ class Budget:
         text = "; ".join(f"{count} {end}" for end, count in sorted(ends.items(), reverse=True))
         return replace(run.row(what, "mapped"), ends=text), refused
 
-    def _reserving(self, run: Run) -> list[Json]:
+    def _reserving(self, run):
         """The tasks whose creates are held: they alone have reserved credits for longer than a moment."""
         found: list[Json] = []
 
-        def are_alone() -> bool:
+        def are_alone():
             found[:] = [task for task in run.tasks() if self._has_reserved(run, task)]
             return len(found) == self.killed
 
@@ -50,7 +50,7 @@ class Budget:
         return found
 
     @staticmethod
-    def _has_reserved(run: Run, task: Json) -> bool:
+    def _has_reserved(run, task):
         return bool((run.xcom(key="magichour_credits", map_index=task["map_index"]) or {}).get("reserved"))
 
 
@@ -66,7 +66,7 @@ FEW = Budget(
 
 
 @pytest.mark.parametrize("scenario", [pytest.param(each, id=each.id) for each in (MANY, FEW)])
-def test_run_budget_is_used_and_never_exceeded(scenario: Budget, played: Played, report: Report) -> None:
+def test_run_budget_is_used_and_never_exceeded(scenario, played, report):
     row, refused = played(scenario)
     assert (row.paid, row.rendered, row.ends) == (scenario.affordable, scenario.affordable, scenario.ends)
     assert refused == scenario.requested - scenario.affordable

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import sqlalchemy
-from live_airflow import LiveAirflow
 from postgres import folder_of
-from runs import API_KEY, Run, Starter
+from runs import API_KEY, Run
 from test_pipelines import reading
-
-from magichour_provider.sandbox import SandboxControl
 
 SIGNED_URL_PARTS = [
     *("signature=", "signature%3D", "?expires=", "%3Fexpires%3D", "output.mp4?", "output.mp4%3F")
 ]
 
 
-def test_no_key_and_no_signed_url_is_written(
-    starter: Starter, sandbox: SandboxControl, sandbox_url: str
-) -> None:
+def test_no_key_and_no_signed_url_is_written(starter, sandbox, sandbox_url):
     run: Run = starter.start_at(sandbox, "magichour_render_and_download", "secrets")
     assert run.wait() == "success"
     complete = [job["id"] for job in sandbox.state()["jobs"] if job["status"] == "complete"]
@@ -41,14 +35,14 @@ def test_no_key_and_no_signed_url_is_written(
     assert any(place.endswith(".log") for place in seen), "a leak into a log would be seen"
 
 
-def video_url(sandbox_url: str, project_id: str) -> str:
+def video_url(sandbox_url, project_id):
     """The signed URL of a video: the sandbox gives the same one as long as it is valid."""
     headers = {"Authorization": f"Bearer {API_KEY}"}
     response = httpx.get(f"{sandbox_url}/v1/video-projects/{project_id}", headers=headers, trust_env=False)
     return str(response.raise_for_status().json()["download"]["url"])
 
 
-def written_by(airflow: LiveAirflow) -> Iterator[tuple[str, bytes]]:
+def written_by(airflow):
     """All that Airflow wrote: its files, those of its database, and every row.
 
     The rows besides the files, as a long value may be compressed in those; the files, as they hold deleted

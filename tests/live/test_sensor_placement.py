@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
-from airflow_rest import Json
-from runs import Starter
 from sensor_dags import AT_ONCE
-
-from magichour_provider.sandbox import SandboxControl
 
 FROM_A_WORKER = {
     *("template", "text_of_output", "template_of_conn", "called_back", "outlet"),
@@ -32,19 +25,19 @@ UNUSABLE = {
 class Sensors:
     """The runs of `sensor_dags.py`, and their jobs by name."""
 
-    def __init__(self, starter: Starter, sandbox: SandboxControl, jobs: Mapping[str, str]) -> None:
+    def __init__(self, starter, sandbox, jobs):
         self.sandbox, self.jobs = sandbox, jobs
         names = ("waiting", "timeouts", "at_once", "table")
         self.runs = {name: starter.start_at(sandbox, f"sensor_{name}", f"sensor-{name}") for name in names}
 
-    def set_job(self, name: str, status: str, **options: str) -> None:
+    def set_job(self, name, status, **options):
         self.sandbox.set_job(self.jobs[name], status, **options)
 
-    def job(self, name: str) -> Json:
+    def job(self, name):
         (job,) = (each for each in self.sandbox.state()["jobs"] if each["id"] == self.jobs[name])
         return job
 
-    def result(self, name: str, **known: Any) -> Json:
+    def result(self, name, **known):
         """What a sensor returns."""
         job = self.job(name)
         facts = {key: job[key] for key in ("status", "name", "end_seconds", "credits_charged")}
@@ -53,12 +46,12 @@ class Sensors:
 
 
 @pytest.fixture(scope="module")
-def sensors(starter: Starter, sandbox: SandboxControl, sensor_jobs: Mapping[str, str]) -> Sensors:
+def sensors(starter, sandbox, sensor_jobs):
     """All runs, begun at once."""
     return Sensors(starter, sandbox, sensor_jobs)
 
 
-def test_many_sensors_of_a_complete_job_end_without_a_worker(sensors: Sensors) -> None:
+def test_many_sensors_of_a_complete_job_end_without_a_worker(sensors):
     run = sensors.runs["at_once"]
     assert run.wait() == "success"
     assert list(run.ends().values()) == [("success", 1)] * AT_ONCE
@@ -67,7 +60,7 @@ def test_many_sensors_of_a_complete_job_end_without_a_worker(sensors: Sensors) -
         assert run.xcom(task_id)["status"] == "complete"
 
 
-def test_sensor_returns_the_same_with_and_without_a_worker(sensors: Sensors) -> None:
+def test_sensor_returns_the_same_with_and_without_a_worker(sensors):
     run = sensors.runs["waiting"]
     run.until_in("deferred", "reference")
     assert run.workers("reference") == 0
@@ -91,7 +84,7 @@ def test_sensor_returns_the_same_with_and_without_a_worker(sensors: Sensors) -> 
     assert (run.folder / f"{sensors.jobs['reference']}.mp4").stat().st_size > 0
 
 
-def test_failed_job_ends_the_sensor_in_a_worker(sensors: Sensors) -> None:
+def test_failed_job_ends_the_sensor_in_a_worker(sensors):
     run = sensors.runs["waiting"]
     ids = ("fails", "soft_fail", "retried")
     for task_id in ids:
@@ -109,7 +102,7 @@ def test_failed_job_ends_the_sensor_in_a_worker(sensors: Sensors) -> None:
     assert run.xcom("fails") is None
 
 
-def test_waiting_sensor_can_be_cleared_and_marked(sensors: Sensors) -> None:
+def test_waiting_sensor_can_be_cleared_and_marked(sensors):
     run = sensors.runs["waiting"]
     for task_id in ("cleared", "marked"):
         run.until_in("deferred", task_id)
@@ -131,7 +124,7 @@ def test_waiting_sensor_can_be_cleared_and_marked(sensors: Sensors) -> None:
     assert run.xcom("cleared") is None, "the result of the earlier attempt is gone"
 
 
-def test_timeout_ends_the_sensor_in_a_worker(sensors: Sensors) -> None:
+def test_timeout_ends_the_sensor_in_a_worker(sensors):
     run = sensors.runs["timeouts"]
     assert run.wait() == "failed"
     assert run.ends() == {
@@ -144,7 +137,7 @@ def test_timeout_ends_the_sensor_in_a_worker(sensors: Sensors) -> None:
         assert "WaitTimeoutError" in run.errors(run.task(task_id))
 
 
-def test_every_form_of_project_id(sensors: Sensors) -> None:
+def test_every_form_of_project_id(sensors):
     run = sensors.runs["table"]
     run.wait()
     tasks = {task["task_id"]: task for task in run.tasks()}

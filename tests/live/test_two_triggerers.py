@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from live_airflow import LiveAirflow
-from report import PARTS, Report
-from runs import DEFERRABLE, MAPPED, POLL, Run, Starter
+from report import PARTS
+from runs import DEFERRABLE, MAPPED, POLL, Run
 from test_moving_parts import COUNT, MANY, ONE, assert_own_jobs
 
 from magichour_provider.operators._base import kill_message
@@ -40,7 +39,7 @@ class Return:
 
 
 @pytest.fixture(scope="module")
-def after_return(parts: LiveAirflow, parts_starter: Starter) -> Return:
+def after_return(parts, parts_starter):
     """The whole story, played once; it leaves Airflow with the first triggerer, of small capacity."""
     parts.kill("triggerer")
     parts.start("triggerer", "--capacity", str(CAPACITY))
@@ -69,10 +68,10 @@ def after_return(parts: LiveAirflow, parts_starter: Starter) -> Return:
     return Return(rendering, ended, marked, counts, cancelled)
 
 
-def freeze_until_taken_over(parts: LiveAirflow, *runs: Run) -> None:
+def freeze_until_taken_over(parts, *runs):
     """Let two triggerers share the jobs, and freeze the first until the second has all."""
 
-    def shares() -> dict[int, int]:
+    def shares():
         each = [run.triggerers() for run in runs]
         return {key: sum(counts.get(key, 0) for counts in each) for key in {k for c in each for k in c}}
 
@@ -91,7 +90,7 @@ def freeze_until_taken_over(parts: LiveAirflow, *runs: Run) -> None:
     many.until_polled()
 
 
-def test_returning_triggerer_keeps_waiting_tasks(after_return: Return, report: Report) -> None:
+def test_returning_triggerer_keeps_waiting_tasks(after_return, report):
     run = after_return.rendering
     assert after_return.counts_then == {"deferred": COUNT}
     assert after_return.cancelled == cancel_count(run) == CAPACITY - 1
@@ -104,7 +103,7 @@ def test_returning_triggerer_keeps_waiting_tasks(after_return: Return, report: R
     report.add(PARTS, row)
 
 
-def test_returning_triggerer_keeps_finished_task(after_return: Return, report: Report) -> None:
+def test_returning_triggerer_keeps_finished_task(after_return, report):
     run = after_return.ended
     assert CANCELLED in run.log_files()
     assert KILLED not in run.log_files()
@@ -114,7 +113,7 @@ def test_returning_triggerer_keeps_finished_task(after_return: Return, report: R
     report.add(PARTS, row)
 
 
-def test_deferred_task_marked_failed_reports_its_job_once(after_return: Return, report: Report) -> None:
+def test_deferred_task_marked_failed_reports_its_job_once(after_return, report):
     run = after_return.marked
     job = run.only_job()
     assert job["status"] in ("queued", "rendering")
@@ -128,10 +127,10 @@ def test_deferred_task_marked_failed_reports_its_job_once(after_return: Return, 
     report.add(PARTS, row)
 
 
-def test_triggerers_log_no_kill(parts: LiveAirflow, after_return: Return) -> None:
+def test_triggerers_log_no_kill(parts, after_return):
     for name in ("triggerer", "triggerer-2"):
         assert KILLED not in (parts.parts_logs_dir / f"{name}.log").read_text(encoding="utf-8")
 
 
-def cancel_count(run: Run) -> int:
+def cancel_count(run):
     return run.log_files().count(CANCELLED)

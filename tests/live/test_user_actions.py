@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pytest
-from report import USER_ACTIONS, Report, Row
-from runs import CREATE, DEFERRABLE, PUT, SYNCHRONOUS, Played, Run, Starter
+from report import USER_ACTIONS
+from runs import CREATE, DEFERRABLE, PUT, SYNCHRONOUS
 
 UPLOADING = "during the upload"
 IN_TIME = "during the create; the response comes within 5 seconds"
@@ -46,15 +46,15 @@ class Action:
     ends: tuple[End, ...]
 
     @property
-    def id(self) -> str:
+    def id(self):
         return f"{self.what}, {self.mode}"
 
     @property
-    def what(self) -> str:
+    def what(self):
         """What is done, in the page's words."""
         return f"{self.act} {self.moment}"
 
-    def play(self, starter: Starter, run_id: str) -> list[tuple[Row, int]]:
+    def play(self, starter, run_id):
         """Do it, and clear a task that was marked; rows, and how many jobs no log names."""
         run = starter.start(f"breaking_{self.mode}", run_id, hold=HOLDS.get(self.moment))
         self._reach(run)
@@ -68,7 +68,7 @@ class Action:
         run.finish()
         return [marked, self._seen(run, f"{self.what}; then cleared", self.ends[1])]
 
-    def _reach(self, run: Run) -> None:
+    def _reach(self, run):
         if self.moment in HOLDS:
             run.until_held()
         elif self.moment == WAITING:
@@ -80,7 +80,7 @@ class Action:
             run.finish()
             run.until_recorded("done")
 
-    def _act(self, run: Run) -> None:
+    def _act(self, run):
         task = run.task()
         if self.act == "cleared":
             run.clear()
@@ -97,7 +97,7 @@ class Action:
                 lambda: job_id in run.log().partition("invoking on_kill")[2], "the triggerer reports the job"
             )
 
-    def _seen(self, run: Run, what: str, end: End) -> tuple[Row, int]:
+    def _seen(self, run, what, end):
         return run.row(what, self.mode, requested=end.requested), run.unnamed_jobs()
 
 
@@ -130,7 +130,7 @@ ACTIONS = [
 
 
 @pytest.mark.parametrize("scenario", [pytest.param(action, id=action.id) for action in ACTIONS])
-def test_user_action_never_pays_twice(scenario: Action, played: Played, report: Report) -> None:
+def test_user_action_never_pays_twice(scenario, played, report):
     seen = played(scenario)
     found = [End(row.ends, row.job, row.requested, row.paid, unnamed) for row, unnamed in seen]
     assert found == list(scenario.ends)
