@@ -17,12 +17,8 @@ HEAD_BYTES = 512
 SHOWN_BYTES = 16
 """The most of a file's content that a message ever shows."""
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _JPEG_2000_STREAM = b"\xff\x4f\xff\x51"
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIF_BRANDS = re.compile(rb"he[iv][a-z]|mif[0-9]|msf1|miaf|MA1[AB]|avi[fos]|avc[is]", re.ASCII)
-_BMP_HEADER_BYTES = range(12, 257)
 _BOX_BYTES = 64 * 1024
 """Of a HEIF or JPEG 2000 file: the boxes before the pixels are within."""
 _MAX_JPEG_SEGMENTS = 500
@@ -35,17 +31,17 @@ def find_image_format(head: bytes) -> str | None:
 
     :param head: the first `HEAD_BYTES` of the file.
     """
-    if head.startswith(_PNG) and head[12:16] == b"IHDR":
+    if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
         return "png"
     if head.startswith(b"\xff\xd8\xff"):
         return "jpg"
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "webp"
-    if head.startswith(_TIFF_STARTS):
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return "tiff"
-    if head.startswith((_JP2, _JPEG_2000_STREAM)):
+    if head.startswith((b"\0\0\0\x0cjP  \r\n\x87\n", _JPEG_2000_STREAM)):
         return "jp2"
-    if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADER_BYTES:
+    if head.startswith(b"BM") and 12 <= int.from_bytes(head[14:18], "little") <= 256:
         return "bmp"
     if head[4:8] == b"ftyp":
         brands = head[8:12] + head[16 : int.from_bytes(head[:4], "big")]
@@ -73,10 +69,6 @@ def _read(file: BinaryIO, offset: int, layout: str) -> tuple[int, ...]:
     """Integers of a `struct` layout at an offset."""
     file.seek(offset)
     return struct.unpack(layout, file.read(struct.calcsize(layout)))
-
-
-def _png_size(file: BinaryIO) -> tuple[int, ...]:
-    return _read(file, 16, ">II")
 
 
 def _jpeg_size(file: BinaryIO) -> tuple[int, ...]:
@@ -147,7 +139,7 @@ def _heif_size(file: BinaryIO) -> tuple[int, ...]:
 
 
 _READERS: dict[str, Callable[[BinaryIO], tuple[int, ...]]] = {
-    "png": _png_size,
+    "png": lambda file: _read(file, 16, ">II"),
     "jpg": _jpeg_size,
     "webp": _webp_size,
     "bmp": _bmp_size,
@@ -158,32 +150,29 @@ _READERS: dict[str, Callable[[BinaryIO], tuple[int, ...]]] = {
 }
 
 # Starts in lower case, as they are compared.
-_STARTS: tuple[tuple[bytes, str], ...] = (
-    (b"<html", "a web page"),
-    (b"<!doc", "a web page"),
-    (b"<?xml", "an XML document"),
-    (b"<svg", "an SVG drawing"),
-    (b"<", "markup"),
-    (b"{", "JSON"),
-    (b"[", "JSON"),
-    (b"%pdf", "a PDF"),
-    (b"gif8", "a GIF"),
+_STARTS: tuple[tuple[tuple[bytes, ...], str], ...] = (
+    ((b"<html", b"<!doc"), "a web page"),
+    ((b"<?xml",), "an XML document"),
+    ((b"<svg",), "an SVG drawing"),
+    ((b"<",), "markup"),
+    ((b"{", b"["), "JSON"),
+    ((b"%pdf",), "a PDF"),
+    ((b"gif8",), "a GIF"),
     (
-        b"\x89png\r\n\x1a\n\0\0\0\x04cgbi",
+        (b"\x89png\r\n\x1a\n\0\0\0\x04cgbi",),
         "a PNG that Xcode made for iPhones (CgBI), which only Apple's software reads",
     ),
-    (b"\x89png\r\n\x1a\n\0\0\0\rihdr", "a PNG image"),
-    (b"\x89png", "a damaged PNG image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"\xff\x0a", "a JPEG XL image"),
-    (b"\0\0\0\x0cjxl ", "a JPEG XL image"),
-    (b"ii\xbc\x01", "a JPEG XR image"),
-    (b"8bps", "a Photoshop document"),
-    (b"riff", "a RIFF file"),
-    (b"\x1ae\xdf\xa3", "a WebM or Matroska video"),
-    (b"pk\x03\x04", "a ZIP archive"),
-    (b"\x1f\x8b", "gzip data"),
-    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself"),
+    ((b"\x89png\r\n\x1a\n\0\0\0\rihdr",), "a PNG image"),
+    ((b"\x89png",), "a damaged PNG image"),
+    ((b"\xff\xd8\xff",), "a JPEG image"),
+    ((b"\xff\x0a", b"\0\0\0\x0cjxl "), "a JPEG XL image"),
+    ((b"ii\xbc\x01",), "a JPEG XR image"),
+    ((b"8bps",), "a Photoshop document"),
+    ((b"riff",), "a RIFF file"),
+    ((b"\x1ae\xdf\xa3",), "a WebM or Matroska video"),
+    ((b"pk\x03\x04",), "a ZIP archive"),
+    ((b"\x1f\x8b",), "gzip data"),
+    ((b"version https://git-lfs",), "a pointer of Git LFS, not the file itself"),
 )
 
 
@@ -193,7 +182,7 @@ def describe_start(head: bytes) -> str:
     is_text = text.isascii() and all(letter.isprintable() or letter.isspace() for letter in text)
     quoted = repr(text) if is_text else f"bytes {head[:SHOWN_BYTES].hex()}"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    kind = next((name for magic, name in _STARTS if start.startswith(magic)), None)
+    kind = next((name for starts, name in _STARTS if start.startswith(starts)), None)
     if head[4:8] == b"ftyp":
         kind = f"an mp4 or a kind of HEIF ({head[8:12].decode('latin-1').strip()!r})"
     return f"starts with {quoted}{f': {kind}' if kind else ''}"

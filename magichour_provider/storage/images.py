@@ -47,8 +47,6 @@ log = logging.getLogger(__name__)
 UPLOADED_PREFIXES = ("api-assets/", "saved-items/")
 """How a `file_path` at Magic Hour starts."""
 
-CHUNK_BYTES = 1 << 20
-_HEADER_BLOCK_BYTES = 64 * 1024
 _MAX_UPLOAD_ATTEMPTS = 3
 
 
@@ -94,7 +92,7 @@ class ImageFile:
         with reading(ImageError, f"Image {self.display}", self.place), open_for_reading(self.place) as handle:
             yield handle
 
-    def iter_chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+    def iter_chunks(self, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
         """Exactly `size` bytes, in chunks.
 
         Raises ImageError if the file's length changes; what `open` raises.
@@ -138,7 +136,7 @@ def open_image(image: PathArgument, conn_id: str | None = None) -> RemoteImage |
         place = parse_location(address, conn_id)
     with reading(ImageError, f"Image {shown}", place):
         size = _file_size(place, shown)
-        with open_for_reading(place, _HEADER_BLOCK_BYTES) as file:
+        with open_for_reading(place, 64 * 1024) as file:
             if size == 0:
                 raise ImageError(f"Image {shown} is empty.")
             head = file.read(HEAD_BYTES)

@@ -12,7 +12,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +33,8 @@ if TYPE_CHECKING:
 
     PathArgument = str | os.PathLike[str] | ObjectStoragePath
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOCAL_SCHEMES = frozenset({"file", "local"})
 _WEB_SCHEMES = frozenset({"http", "https", "ftp", "data"})
-_OLD_SCHEMES = {"s3n": "s3"}
 _EXTRAS = {
     **dict.fromkeys(("s3", "s3a"), "amazon"),
     **dict.fromkeys(("gs", "gcs"), "google"),
@@ -45,14 +43,8 @@ _EXTRAS = {
 S3_SCHEMES = frozenset({"s3", "s3a"})
 PUBLISH_ON_CLOSE_SCHEMES = S3_SCHEMES | {"gs", "gcs", "abfs", "abfss", "az"}
 """Stores that show a file only after it was closed."""
-_WITHOUT_SLASHES = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(:/?(?!/)|//)(.*)", re.DOTALL)
-_KNOWN_SCHEMES = _LOCAL_SCHEMES | _WEB_SCHEMES | _OLD_SCHEMES.keys() | _EXTRAS.keys() | {"az", "memory"}
+_KNOWN_SCHEMES = _LOCAL_SCHEMES | _WEB_SCHEMES | _EXTRAS.keys() | {"s3n", "az", "memory"}
 _VERSION = re.compile(r"\?(versionId|generation|snapshot)=([^/&]+)$", re.IGNORECASE)
-_QUERY = re.compile(r"\?(?!versionId=)[\w.%-]+=", re.IGNORECASE)
-_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES)
-"""How file systems without a sync refuse it; others, such as EIO, mean lost bytes."""
-READ_BLOCK_BYTES = 8 << 20
-"""What a store's driver fetches at a time; the default of s3fs is 50 MiB."""
 _MAX_ADDRESS_CHARS = 4096
 _MAX_SHOWN_CHARS = 400
 
@@ -118,7 +110,7 @@ def address_of(path: PathArgument) -> str:
 
 def url_scheme(path: str) -> str | None:
     """The URL scheme of `path` in lower case; None if it is not a URL."""
-    match = _URL.match(path)
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", path)
     return match[1].lower() if match else None
 
 
@@ -154,7 +146,7 @@ def parse_location(path: PathArgument, conn_id: str | None = None) -> Location:
         raise LocationError(f"it must name a bucket{hint}")
     if ":" in user_info:
         raise LocationError("the part before the '@' must be the id of an Airflow connection")
-    scheme = _OLD_SCHEMES.get(scheme, scheme)
+    scheme = "s3" if scheme == "s3n" else scheme
     version = _VERSION.search(key)
     if version is not None:
         if scheme not in S3_SCHEMES:
@@ -191,7 +183,7 @@ def _check_address(address: str) -> None:
         raise LocationError("it is a path of Windows, which this machine does not know")
     if re.search(r"\{\{.*\}\}|^\$(\w+|\{\w+\})(/|$)", address):
         raise LocationError("it contains a template or a variable that nothing has replaced")
-    match = _WITHOUT_SLASHES.match(address)
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)(:/?(?!/)|//)(.*)", address, re.DOTALL)
     if match and (match[1].lower() in _KNOWN_SCHEMES or match[2] == ":/"):
         slashes = ":///" if match[1].lower() in _LOCAL_SCHEMES else "://"
         meant = redact(f"{match[1]}{slashes}{match[3].lstrip('/')}")
@@ -245,7 +237,7 @@ def redact(path: object) -> str:
         text = f"{text[:40].partition(',')[0]},…"
     elif scheme in _WEB_SCHEMES:
         text = re.split(r"[?#]", text, maxsplit=1)[0]
-    elif (query := _QUERY.search(text)) is not None:
+    elif (query := re.search(r"\?(?!versionId=)[\w.%-]+=", text, re.IGNORECASE)) is not None:
         text = text[: query.start()] + ("" if scheme else "?...")
     if scheme is not None:
         authority, slash, rest = text.split("://", 1)[1].partition("/")
@@ -255,8 +247,11 @@ def redact(path: object) -> str:
     return text.encode("utf-8", "backslashreplace").decode() or "''"
 
 
-def open_for_reading(place: Location, block_bytes: int = READ_BLOCK_BYTES) -> BinaryIO:
-    """Open a file for reading. Raises what the file system or the driver raises."""
+def open_for_reading(place: Location, block_bytes: int = 8 << 20) -> BinaryIO:
+    """Open a file for reading. Raises what the file system or the driver raises.
+
+    :param block_bytes: what a store's driver fetches at a time; the default of s3fs is 50 MiB.
+    """
     if isinstance(place, Path):
         mode = place.stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe waits for its other end
@@ -283,8 +278,6 @@ _S3_PERMANENT = {"AuthorizationHeaderMalformed", "InvalidBucketName", "KeyTooLon
 _S3_PERMANENT |= {"PermanentRedirect"}
 """S3 error codes that do not go away. Other 4xx codes do, such as an upload that another attempt aborted."""
 
-# Types by their full name, so that classifying an error imports no driver.
-_INVALID_ARGUMENTS = {"botocore.exceptions.ParamValidationError"}
 _NO_CONNECTION = {
     "airflow.exceptions.AirflowNotFoundException",
     "airflow.sdk.exceptions.AirflowNotFoundException",
@@ -400,8 +393,9 @@ def sync_to_disk(descriptor: int, *, data_only: bool = False) -> None:
     """Flush a file or folder to its disk, if its file system offers that. Raises OSError for lost bytes."""
     try:
         os.fdatasync(descriptor) if data_only else os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
+    except OSError as error:  # file systems without a sync refuse it so; others, such as EIO, mean lost bytes
+        refusals = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES)
+        if error.errno not in refusals:
             raise
 
 
@@ -415,6 +409,8 @@ def _classify_store_error(error: Exception, place: ObjectPath) -> Diagnosis | No
     scheme, conn_id, code = place.scheme, place.conn_id, s3_error_code(error)
     statuses = [getattr(error, name, None) for name in ("status_code", "status", "code")]  # not of S3
     status = next((number for number in statuses if isinstance(number, int)), 0)
+    # Types by their full name, so that classifying an error imports no driver.
+    types = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
     # The task SDK's AirflowRuntimeError has an `error.error`, a member of ErrorType.
     airflow_code = getattr(getattr(getattr(error, "error", None), "error", None), "value", None)
     if isinstance(error, ImportError):
@@ -424,16 +420,16 @@ def _classify_store_error(error: Exception, place: ObjectPath) -> Diagnosis | No
             else f"the Airflow provider that adds {scheme}:// to ObjectStoragePath"
         )
         cause, remedy = f"no driver for {scheme}:// is installed", f"Install {package}."
-    elif code in _S3_PERMANENT or _is_one_of(error, _INVALID_ARGUMENTS):
+    elif code in _S3_PERMANENT or "botocore.exceptions.ParamValidationError" in types:
         cause, remedy = short_error(error), "Check the path and the connection."
-    elif _is_one_of(error, _NO_CONNECTION) or airflow_code == "CONNECTION_NOT_FOUND":
+    elif types & _NO_CONNECTION or airflow_code == "CONNECTION_NOT_FOUND":
         cause = f"connection {conn_id!r}, or something that it needs, is not defined ({short_error(error)})"
         remedy = "Check the connection."
-    elif _is_one_of(error, _NO_CREDENTIALS):
+    elif types & _NO_CREDENTIALS:
         detail = "no connection was given" if conn_id is None else f"connection {conn_id!r} has none"
         cause = f"no credentials for the store were found ({detail})"
         remedy = "Give the id of the store's connection (path_conn_id, image_conn_id, ...)."
-    elif code in _S3_REFUSED or status in (401, 403) or _is_one_of(error, _REFUSED):
+    elif code in _S3_REFUSED or status in (401, 403) or types & _REFUSED:
         cause = f"the store refused the credentials of connection {conn_id!r} ({short_error(error)})"
         remedy = "Correct the connection."
     elif 400 <= status < 500 and status not in (408, 429):
@@ -441,7 +437,3 @@ def _classify_store_error(error: Exception, place: ObjectPath) -> Diagnosis | No
     else:
         return None
     return Diagnosis(cause, True, f"{remedy} {_CANNOT_HELP}")
-
-
-def _is_one_of(error: Exception, names: Iterable[str]) -> bool:
-    return any(f"{kind.__module__}.{kind.__qualname__}" in names for kind in type(error).__mro__)

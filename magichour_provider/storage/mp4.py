@@ -48,26 +48,24 @@ class Mp4Scanner:
         self._left = 0
         self._to_the_end = False
         self._is_past_end = False
-        self._moov: bytearray | None = None
-        self._moof: bytearray | None = None
+        self._kept: dict[bytes, bytearray] = {}
+        """The payload of `moov`, and of the last `moof`."""
         self._fragments = _Fragments()
         self._media_bytes: int | None = None
 
     @property
     def is_open_ended(self) -> bool:
         """Whether a part of this file may look like the whole: it has fragments, or bytes after its end."""
-        return self._moof is not None or not self._is_between_boxes
+        return b"moof" in self._kept or not self._is_between_boxes
 
     def feed(self, chunk: bytes) -> None:
         """Read the next bytes of the file."""
         if len(self._head) < SHOWN_BYTES:
             self._head += bytes(chunk[: SHOWN_BYTES - len(self._head)])
-        view, position = memoryview(chunk), 0
-        while position < len(view) and not self._is_past_end:
-            if self._box is None:
-                position = self._read_header(view, position)
-            else:
-                position = self._read_payload(view, position)
+        view = memoryview(chunk)
+        while view and not self._is_past_end:
+            taken = self._read_header(view) if self._box is None else self._read_payload(view)
+            view = view[taken:]
 
     def finish(self) -> VideoInfo:
         """Describe the video, after the last byte. Bytes after its last box are ignored."""
@@ -77,14 +75,14 @@ class Mp4Scanner:
             raise _not_whole(f"it {describe_start(self._head)}, and ends there")
         if self._box in _TOP_LEVEL_BOXES and not self._is_between_boxes:
             raise _not_whole(f"it ends inside the box {self._box.decode()}, {self._left} bytes short")
-        if self._moov is None:
+        moov = self._kept.get(b"moov")
+        if moov is None:
             raise _not_whole("it has no box moov, which describes the tracks")
         if self._media_bytes is None:
             raise _not_whole("it has no box mdat, which contains the frames")
         try:
             may_be_cut = self._to_the_end or not self._is_between_boxes
-            media_bytes = self._media_bytes if may_be_cut else None
-            return _read_moov(memoryview(self._moov), media_bytes, self._fragments)
+            return _read_moov(memoryview(moov), self._media_bytes if may_be_cut else None, self._fragments)
         except (struct.error, IndexError) as error:
             raise _not_whole("its box moov is damaged") from error
 
@@ -93,68 +91,60 @@ class Mp4Scanner:
         is_in_box = self._box is not None and not self._to_the_end
         return not (self._is_past_end or self._header or is_in_box)
 
-    def _read_header(self, view: memoryview, position: int) -> int:
+    def _read_header(self, view: memoryview) -> int:
+        """Take what `view` contains of the header of a box, and enter the box; the number of bytes taken."""
         wanted = 16 if self._header[:4] == b"\0\0\0\1" else 8
-        taken = min(wanted - len(self._header), len(view) - position)
-        self._header += bytes(view[position : position + taken])
+        taken = min(wanted - len(self._header), len(view))
+        self._header += bytes(view[:taken])
         if len(self._header) < wanted or (wanted == 8 and self._header[:4] == b"\0\0\0\1"):
-            return position + taken
+            return taken
         header, self._header = self._header, b""
         kind, size = header[4:8], int.from_bytes(header[8:] or header[:4], "big")
+        left, fault = size - len(header), None
         if self._head[4:8] != b"ftyp":
             raise _not_whole(f"it {describe_start(self._head)}; an mp4 starts with 'ftyp'")
         if not all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in kind):
-            self._end_or_refuse(f"the bytes {kind.hex()} are no type of a box")
+            fault = f"the bytes {kind.hex()} are no type of a box"
         elif 0 < size < len(header):
-            self._end_or_refuse(f"the box {kind.decode('latin-1')} has the impossible size {size}")
-        else:
-            self._enter(kind, size, size - len(header))
-        return position + taken
-
-    def _end_or_refuse(self, fault: str) -> None:
-        """What is no box ends a video that is whole before it: some storages append bytes."""
-        if self._moov is None or self._media_bytes is None:
-            raise _not_whole(fault)
-        self._is_past_end = True
-
-    def _enter(self, kind: bytes, size: int, left: int) -> None:
-        self._box, self._left, self._to_the_end = kind, left, size == 0
+            fault = f"the box {kind.decode('latin-1')} has the impossible size {size}"
+        if fault is not None:
+            if b"moov" not in self._kept or self._media_bytes is None:
+                raise _not_whole(fault)
+            self._is_past_end = True  # the video is whole before it: some storages append bytes
+            return taken
         if kind in (b"moov", b"moof"):
-            if kind == b"moov" and self._moov is not None:
+            if kind == b"moov" and kind in self._kept:
                 raise _not_whole("it has two boxes moov")
             if left > MAX_MOOV_BYTES:
                 raise _not_whole(f"its box {kind.decode()} has {left} bytes, which no video needs")
-            if kind == b"moov":
-                self._moov = bytearray()
-            else:
-                self._moof = bytearray()
+            self._kept[kind] = bytearray()
         elif kind == b"mdat":
             self._media_bytes = self._media_bytes or 0
+        self._box, self._left, self._to_the_end = kind, left, size == 0
         if left == 0:
             self._leave()
+        return taken
 
-    def _read_payload(self, view: memoryview, position: int) -> int:
-        available = len(view) - position
-        taken = available if self._to_the_end else min(available, self._left)
+    def _read_payload(self, view: memoryview) -> int:
+        taken = len(view) if self._to_the_end else min(len(view), self._left)
         if self._box == b"mdat":
             self._media_bytes = (self._media_bytes or 0) + taken
-        described = {b"moov": self._moov, b"moof": self._moof}.get(self._box or b"")
-        if described is not None:
-            described += view[position : position + taken]
-            if len(described) > MAX_MOOV_BYTES:
+        elif self._box in (b"moov", b"moof"):
+            self._kept[self._box] += view[:taken]
+            if len(self._kept[self._box]) > MAX_MOOV_BYTES:
                 raise _not_whole("its box moov is larger than any video needs")
         self._left -= taken
         if self._left == 0 and not self._to_the_end:
             self._leave()
-        return position + taken
+        return taken
 
     def _leave(self) -> None:
         kind, self._box = self._box, None
         try:
-            if kind == b"moov" and self._moov is not None:
-                self._fragments.read_defaults(memoryview(self._moov))
-            elif kind == b"moof" and self._moof is not None:
-                self._fragments.add(memoryview(self._moof))
+            if kind == b"moov":
+                self._fragments.read_defaults(memoryview(self._kept[kind]))
+            elif kind == b"moof":
+                self._fragments.add(memoryview(self._kept[kind]))
         except (struct.error, IndexError) as error:
             raise _not_whole("its box moov or moof is damaged") from error
 
@@ -205,17 +195,11 @@ class _Fragments:
 @dataclass(frozen=True)
 class _Track:
     handler: bytes
-    timescale: int
-    duration: int
     frames: int
-    frame_time: int
+    seconds: float
     media_bytes: int
     width: int
     height: int
-
-    @property
-    def seconds(self) -> float:
-        return _ratio(self.frame_time or self.duration, self.timescale)
 
 
 def _read_moov(moov: memoryview, media_bytes: int | None, fragments: _Fragments) -> VideoInfo:
@@ -255,7 +239,8 @@ def _read_track(trak: memoryview, fragments: _Fragments) -> _Track:
         each, count = struct.unpack_from(">II", table, 4)
         sizes = () if each else struct.iter_unpack(">I", _part(table, 12, count * 4))
         media_bytes += each * count + sum(size for (size,) in sizes)
-    return _Track(handler, timescale, duration, frames, frame_time, media_bytes, width, height)
+    seconds = _ratio(frame_time or duration, timescale)
+    return _Track(handler, frames, seconds, media_bytes, width, height)
 
 
 def _times(header: memoryview) -> tuple[int, int]:

@@ -39,12 +39,9 @@ log = logging.getLogger(__name__)
 PART_BYTES = 6 << 20
 """Of an S3 upload: more than the minimum of 5 MiB; 10,000 parts, the maximum, are more than any video."""
 _PARALLEL_PARTS = 3
-_FSSPEC_BLOCK_BYTES = 8 << 20
 _SYNC_EVERY_BYTES = 64 << 20
 _ABANDONED_AFTER_SECONDS = 24 * 3600.0
 """Age of a temporary file without a writer, on file systems without locks."""
-_S3_MISSING = ("404", "NoSuchKey", "NotFound")
-_S3_TAKEN = ("PreconditionFailed", "ConditionalRequestConflict")
 _S3_NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
 """How S3-compatible stores refuse a condition that they do not support."""
 
@@ -119,7 +116,8 @@ class LocalWriter:
             view = view[self._file.write(view) :]
         self._unsynced_bytes += len(chunk)
         if self._unsynced_bytes >= _SYNC_EVERY_BYTES and (self._sync is None or self._sync.done()):
-            self._finish_sync()
+            if self._sync is not None:
+                self._sync.result()
             self._sync = self._syncer.submit(sync_to_disk, self._file.fileno(), data_only=True)
             self._unsynced_bytes = 0
 
@@ -133,9 +131,20 @@ class LocalWriter:
                     os.fchown(descriptor, *owner)
             with suppress(OSError):
                 os.fchmod(descriptor, stat.S_IMODE(replaced.st_mode))
-        self._finish_sync()
+        if self._sync is not None:
+            self._sync.result()
         sync_to_disk(descriptor)
-        if not (self._exclusive and self._link()):
+        is_linked = False
+        if self._exclusive:
+            try:  # a hard link refuses an existing name: only one of two writers wins
+                os.link(self._temporary, self._path)
+                is_linked = True
+            except OSError:  # not possible here: shares refuse it with many errors
+                self._check_replaced()
+        if is_linked:
+            with suppress(OSError):  # the video is published: a temporary file must not fail the download
+                self._temporary.unlink()
+        else:
             self._temporary.replace(self._path)
         self._close()
         with suppress(OSError):  # some file systems cannot sync a folder; the file itself is synced
@@ -154,8 +163,9 @@ class LocalWriter:
 
     def _check_replaced(self) -> os.stat_result | None:
         """What is to be replaced. Raises an error for what must not be, such as a device."""
-        found = _status(self._path)
-        if found is None:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
             return None
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -165,24 +175,6 @@ class LocalWriter:
             raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
         return found
 
-    def _link(self) -> bool:
-        """Publish by a hard link, which refuses an existing name: only one of two writers wins.
-
-        False if this is not possible here, and nothing has the name: shares refuse it with many errors.
-        """
-        try:
-            os.link(self._temporary, self._path)
-        except OSError:
-            self._check_replaced()
-            return False
-        with suppress(OSError):  # the video is published: a temporary file must not fail the download
-            self._temporary.unlink()
-        return True
-
-    def _finish_sync(self) -> None:
-        if self._sync is not None:
-            self._sync.result()
-
     def _close(self) -> None:
         """Last of all: closing the file gives up its lock."""
         self._syncer.shutdown()
@@ -191,13 +183,6 @@ class LocalWriter:
 
 def _follow_link(path: Path) -> Path:
     return Path(os.path.realpath(path)) if path.is_symlink() else path
-
-
-def _status(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None
 
 
 # --- S3
@@ -288,7 +273,7 @@ class S3Writer:
             self._call(method, IfNoneMatch="*", **arguments)
         except Exception as error:
             code = s3_error_code(error)
-            if code in _S3_TAKEN:
+            if code in ("PreconditionFailed", "ConditionalRequestConflict"):
                 raise self._target.exists_error() from None
             if code not in _S3_NO_CONDITIONS:
                 raise
@@ -304,7 +289,7 @@ class S3Writer:
         try:
             self._call("head_object")
         except Exception as error:
-            if s3_error_code(error) not in _S3_MISSING:
+            if s3_error_code(error) not in ("404", "NoSuchKey", "NotFound"):
                 raise
         else:
             raise self._target.exists_error()
@@ -326,9 +311,7 @@ class FsspecWriter:
             if folder:
                 self._filesystem.makedirs(folder, exist_ok=True)
             self._temporary = f"{folder}/{temporary_name(name)}"
-        self._file: Any = self._filesystem.open(
-            self._temporary or self._path, "wb", block_size=_FSSPEC_BLOCK_BYTES
-        )
+        self._file: Any = self._filesystem.open(self._temporary or self._path, "wb", block_size=8 << 20)
 
     def write(self, chunk: bytes) -> None:
         """Write the next bytes."""
@@ -386,7 +369,15 @@ def remove_temporary_files(target: Target) -> None:
     place = target.place
     try:
         if isinstance(place, Path):
-            _remove_local_files(_follow_link(place))
+            path = _follow_link(place)
+            for part in path.parent.glob(f"{glob.escape(_temporary_prefix(path.name))}*.part"):
+                with suppress(OSError), part.open("rb") as file:
+                    is_abandoned = _lock(file)
+                    if is_abandoned is None:
+                        is_abandoned = time.time() - part.stat().st_mtime > _ABANDONED_AFTER_SECONDS
+                    if is_abandoned:
+                        part.unlink()
+                        log.info("Removed %s, which an earlier attempt left.", part.name)
         elif place.scheme in S3_SCHEMES:
             client, name = place.s3_client()
             listed = client.list_multipart_uploads(Bucket=name["Bucket"], Prefix=name["Key"])
@@ -395,8 +386,8 @@ def remove_temporary_files(target: Target) -> None:
                     client.abort_multipart_upload(**name, UploadId=upload["UploadId"])
                     log.info("Aborted an upload of %s that an earlier attempt left.", name["Key"])
         elif place.scheme not in PUBLISH_ON_CLOSE_SCHEMES:
-            filesystem, path = place.connect()
-            folder, _, file_name = path.rpartition("/")
+            filesystem, inner = place.connect()
+            folder, _, file_name = inner.rpartition("/")
             prefix = f"{folder}/{_temporary_prefix(file_name)}"
             for temporary in filesystem.ls(folder, detail=False):
                 if temporary.startswith(prefix) and temporary.endswith(".part"):
@@ -419,14 +410,3 @@ def _lock(file: IO[bytes]) -> bool | None:
     except OSError:
         return None
     return True
-
-
-def _remove_local_files(path: Path) -> None:
-    for temporary in path.parent.glob(f"{glob.escape(_temporary_prefix(path.name))}*.part"):
-        with suppress(OSError), temporary.open("rb") as file:
-            is_abandoned = _lock(file)
-            if is_abandoned is None:
-                is_abandoned = time.time() - temporary.stat().st_mtime > _ABANDONED_AFTER_SECONDS
-            if is_abandoned:
-                temporary.unlink()
-                log.info("Removed %s, which an earlier attempt left.", temporary.name)
