@@ -268,7 +268,7 @@ def respond(file: OpenFile, request: Request) -> Response:
     elif request.method == "GET" and asked.get("if-range") in (None, file.etag):
         wanted = parse_range(asked.get("range", ""), size)
         if wanted is not None:
-            status, part = (206, wanted) if wanted else (416, wanted)
+            status, part = (206 if wanted else 416), wanted
     if part:
         headers |= {"Content-Length": str(len(part)), "Content-Type": file.media_type}
     if status == 206:

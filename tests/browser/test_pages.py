@@ -133,16 +133,6 @@ def test_reader_sees_readable_dags_only(runs: Runs, open_window: OpenWindow) -> 
     assert plays(window.page.get_by_test_id("player"))
 
 
-def test_stranger_sees_no_video(runs: Runs, open_window: OpenWindow) -> None:
-    runs["downloaded"].finish()
-    window = open_window("stranger")
-    window.goto(GALLERY)
-
-    expect(window.frame.get_by_test_id("empty")).to_be_visible()
-    expect(window.frame.get_by_test_id("balances")).to_contain_text("There is no connection")
-    assert "_videos" not in window.frame.locator("html").inner_html()
-
-
 @pytest.mark.parametrize(("user", "run_id"), [("reader", "closed"), ("stranger", "downloaded")])
 def test_tab_of_a_hidden_dag_is_a_404(user: str, run_id: str, runs: Runs, open_window: OpenWindow) -> None:
     run = runs[run_id]

@@ -281,6 +281,9 @@ def test_card_is_named_by_its_image(db, image, title):
     assert card.title == title
 
 
+# Charges
+
+
 @pytest.mark.parametrize("state", [None, {"spent": 30}])
 def test_refund_of_a_later_task_counts(db, state):
     if state and task_state_rows() is None:
@@ -291,9 +294,6 @@ def test_refund_of_a_later_task_counts(db, state):
     (card,) = build_gallery(db.session, {"a"}).cards
     assert card.credits_charged == 0
     assert db.credits() == ([("a", 30)] if state else [])
-
-
-# Charges
 
 
 def test_job_is_counted_once_for_the_dag_that_paid(db):

@@ -49,28 +49,22 @@ def test_every_video_has_its_frames_in_its_place(make_video, tmp_path, drawn):
     assert result["size"] == (tmp_path / "sheet.jpg").stat().st_size
 
 
-def test_labels_say_seconds_credits_and_model(make_video, tmp_path, drawn):
-    path = str(make_video())
-    videos = [ListedVideo(path, name="Sunset", seconds=5.0, credits=120, model="ltx-2.3")]
-    make_contact_sheet(videos, f"{tmp_path}/s.jpg", title="A run", subtitle="manual__2026")
-    (((cell,), _, texts),) = drawn
-    assert (cell.label, cell.detail) == ("Sunset", "5 s · 120 credits · ltx-2.3 · 64 x 48")
-    assert texts == {"title": "A run", "subtitle": "1 video · 120 credits · manual__2026"}
-
-
 @pytest.mark.parametrize(
     ("others", "subtitle"),
     [
-        ([("cm2", None)], "2 videos"),  # a sum of credits that are not all known is not given
-        ([("cm1", 1), ("cm2", 1000)], "3 videos · 1,001 credits"),  # a job of several videos counts once
+        ([], "1 video · 120 credits · manual__2026"),
+        ([("cm2", None)], "2 videos · manual__2026"),  # a sum is given only if all credits are known
+        ([("cm1", 120), ("cm2", 1000)], "3 videos · 1,120 credits · manual__2026"),  # each job counts once
     ],
 )
-def test_credits_of_the_jobs_are_summed(make_video, tmp_path, drawn, others, subtitle):
+def test_labels_say_seconds_credits_and_model(make_video, tmp_path, drawn, others, subtitle):
     path = str(make_video())
-    videos = [ListedVideo(path, job, credits=number) for job, number in [("cm1", 1), *others]]
-    make_contact_sheet(videos, f"{tmp_path}/s.jpg")
-    assert drawn[0][2]["subtitle"] == subtitle
-    assert drawn[0][0][0].detail == "1 s · 1 credit · 64 x 48"
+    videos = [ListedVideo(path, "cm1", name="Sunset", seconds=5.0, credits=120, model="ltx-2.3")]
+    videos += [ListedVideo(path, job, credits=number) for job, number in others]
+    make_contact_sheet(videos, f"{tmp_path}/s.jpg", title="A run", subtitle="manual__2026")
+    ((cells, _, texts),) = drawn
+    assert (cells[0].label, cells[0].detail) == ("Sunset", "5 s · 120 credits · ltx-2.3 · 64 x 48")
+    assert texts == {"title": "A run", "subtitle": subtitle}
 
 
 def test_a_video_that_cannot_be_read_is_a_cell_that_says_so(make_video, tmp_path, drawn, caplog):
@@ -95,10 +89,11 @@ def test_a_video_that_cannot_be_read_is_a_cell_that_says_so(make_video, tmp_path
     assert {tuple(bytes.fromhex(colour[1:])) for colour in (PANEL, PROBLEM)} <= colours
 
 
-def test_where_no_video_can_be_read_there_is_no_sheet(tmp_path):
-    paths = [str(tmp_path / "gone.mp4"), str(tmp_path / "lost.mp4")]
+def test_no_readable_video_means_no_sheet(tmp_path):
     with pytest.raises(PictureError, match=r"gone.mp4 .* does not exist"):
-        make_contact_sheet(parse_videos(paths), f"{tmp_path}/sheet.jpg")
+        make_contact_sheet(
+            parse_videos([f"{tmp_path}/{name}.mp4" for name in ("gone", "lost")]), f"{tmp_path}/s.jpg"
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -142,16 +137,12 @@ def test_the_path_is_a_picture_or_a_folder(make_video, tmp_path, path):
 
 def test_from_a_store_into_a_store(make_video, memory_store):
     memory_store.pipe("/videos/a.mp4", make_video().read_bytes())
-    result = make_contact_sheet(
-        [ListedVideo("memory://videos/a.mp4")],
-        "memory://sheets/today/",
-        path_conn_id="some_store",
-        videos_conn_id="some_store",
-    )
+    options = {"path_conn_id": "some_store", "videos_conn_id": "some_store"}
+    result = make_contact_sheet([ListedVideo("memory://videos/a.mp4")], "memory://sheets/today/", **options)
     assert result["path"] == "memory://sheets/today/contact-sheet.jpg"
+    assert memory_store.ls("/sheets/today", detail=False) == ["/sheets/today/contact-sheet.jpg"]
     with Image.open(io.BytesIO(memory_store.cat("/sheets/today/contact-sheet.jpg"))) as sheet:
         assert sheet.size == (result["width"], result["height"])
-    assert memory_store.ls("/sheets/today", detail=False) == ["/sheets/today/contact-sheet.jpg"]
 
 
 # What tasks return

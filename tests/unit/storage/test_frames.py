@@ -118,14 +118,10 @@ def test_what_is_no_video_is_reported_by_what_it_is(make_video, tmp_path, conten
 
 def test_what_is_no_file_is_reported(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
-    for path, reason in {
-        tmp_path / "missing.mp4": "does not exist",
-        tmp_path: "it is a folder",
-        tmp_path / "pipe.mp4": "not a regular file",
-        "file://elsewhere/x.mp4": "three slashes",
-    }.items():
+    reasons = {"missing.mp4": "does not exist", "": "it is a folder", "pipe.mp4": "not a regular file"}
+    for name, reason in reasons.items():
         with pytest.raises(PictureError, match=reason):
-            read_frames(str(path), [0], within=WITHIN)
+            read_frames(str(tmp_path / name), [0], within=WITHIN)
 
 
 def test_sound_alone_has_no_picture(tmp_path):

@@ -19,21 +19,6 @@ from magichour_provider.ui.media import MAX_THREADS, TTLCache, link_origin, run_
 THREADS = 8
 
 
-@pytest.fixture
-def slow():
-    """A request that takes 0.1 s; `slow.calls` are its answers."""
-
-    def slow(answer):
-        slow.calls.append(answer)
-        time.sleep(0.1)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    slow.calls = []
-    return slow
-
-
 def at_once(ask):
     """The results of many threads that start together."""
     start = Barrier(THREADS)
@@ -50,22 +35,38 @@ def at_once(ask):
 
 
 @pytest.mark.parametrize("answer", ["rendering", NetworkError("no answer")])
-def test_cache_loads_an_answer_or_an_error_once_for_many_threads(slow, answer):
-    cache = TTLCache()
-    assert at_once(lambda: cache.get("job", 60.0, lambda: slow(answer))) == [answer] * THREADS
-    assert slow.calls == [answer]
+def test_cache_loads_an_answer_or_an_error_once_for_many_threads(answer):
+    cache, calls = TTLCache(), []
+
+    def load():
+        calls.append(answer)
+        time.sleep(0.1)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert at_once(lambda: cache.get("job", 60.0, load)) == [answer] * THREADS
+    assert calls == [answer]
 
 
-def test_cache_loads_again_after_its_time(slow):
-    cache, now = TTLCache(clock=lambda: now[0]), [0.0]
-    assert cache.get("job", 3.0, lambda: slow("rendering")) == "rendering"
-    now[0] = 2.9
-    assert cache.get("job", 3.0, lambda: slow("complete")) == "rendering"
-    now[0] = 3.1
+def test_cache_loads_again_after_its_time():
+    now, answers = [0.0], iter(["rendering", NetworkError("no answer"), "complete"])
+    cache = TTLCache(clock=lambda: now[0])
+
+    def ask_at(seconds):
+        def load():
+            answer = next(answers)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        now[0] = seconds
+        return cache.get("job", 3.0, load)
+
+    assert ask_at(0.0) == ask_at(2.9) == "rendering"
     with pytest.raises(NetworkError):
-        cache.get("job", 3.0, lambda: slow(NetworkError("no answer")))
-    now[0] = 9.0
-    assert cache.get("job", 3.0, lambda: slow("complete")) == "complete"
+        ask_at(3.1)
+    assert ask_at(9.0) == "complete"
 
 
 def test_waiting_pages_leave_airflows_threads_free():
