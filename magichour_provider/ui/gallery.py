@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta, timezone
 from pathlib import PurePosixPath
@@ -134,20 +134,10 @@ def first_moment(now: datetime) -> datetime:
 def draw_chart(charges: Iterable[Charge], today: date) -> Chart | None:
     """The credits of the `CHART_DAYS` days up to today as stacked bars; None if there are none."""
     days = [today - timedelta(days=ago) for ago in reversed(range(CHART_DAYS))]
-    dated = [(charge.at.astimezone(timezone.utc).date(), charge) for charge in charges if charge.credits]
-    dated = [(day, charge) for day, charge in dated if day in days]
-    if not dated:
+    by_day, series = _sum_by_day(charges, days)
+    if not series:
         return None
-    sums: Counter[str] = Counter()
-    for _, charge in dated:
-        sums[charge.dag_id] += charge.credits
-    names = [name for name, _ in sums.most_common()]
-    series = names if len(names) <= _MAX_SERIES else [*names[: _MAX_SERIES - 1], "all others"]
-    by_day: dict[date, Counter[str]] = defaultdict(Counter)
-    for day, charge in dated:
-        by_day[day][charge.dag_id if charge.dag_id in series else series[-1]] += charge.credits
     totals = tuple(sum(by_day[day][name] for day in days) for name in series)
-
     top = _round_up(max(sum(by_day[day].values()) for day in days))
     width, height, left, above, below = 960.0, 240.0, 56.0, 22.0, 28.0
     step = (width - left) / len(days)
@@ -179,6 +169,21 @@ def draw_chart(charges: Iterable[Charge], today: date) -> Chart | None:
         total=sum(totals),
         days=CHART_DAYS,
     )
+
+
+def _sum_by_day(charges: Iterable[Charge], days: list[date]) -> tuple[dict[date, Counter[str]], list[str]]:
+    """The credits of each day by Dag, and the Dags, the one with the most credits first."""
+    dated = [(charge.at.astimezone(timezone.utc).date(), charge) for charge in charges if charge.credits]
+    dated = [(day, charge) for day, charge in dated if day in days]
+    sums: Counter[str] = Counter()
+    for _, charge in dated:
+        sums[charge.dag_id] += charge.credits
+    names = [name for name, _ in sums.most_common()]
+    series = names if len(names) <= _MAX_SERIES else [*names[: _MAX_SERIES - 1], "all others"]
+    by_day: dict[date, Counter[str]] = {day: Counter() for day in days}
+    for day, charge in dated:
+        by_day[day][charge.dag_id if charge.dag_id in series else series[-1]] += charge.credits
+    return by_day, series
 
 
 def _round_up(highest: int) -> int:
