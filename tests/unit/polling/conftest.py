@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from magichour_provider.client import protocol
 from magichour_provider.client.models import VideoProject
 from magichour_provider.client.settings import ClientSettings
 from magichour_provider.exceptions import MagicHourError
@@ -16,6 +17,12 @@ from magichour_provider.polling.poller import Poller
 from magichour_provider.polling.scheduler import PollScheduler
 
 SETTINGS = ClientSettings("key", "https://api.example.com")
+
+
+def api_error(status, retry_after=None):
+    return protocol.api_error(
+        status=status, code=None, message="no", request="GET /x", project_id="cm1", retry_after=retry_after
+    )
 
 
 class _Selector(selectors.SelectSelector):

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from magichour_provider import exceptions as errors
-from magichour_provider.client import protocol
 from magichour_provider.client.models import VideoProject
 from magichour_provider.polling import outcome
 from magichour_provider.polling.outcome import Outcome, TerminalStatus
+from tests.unit.polling.conftest import api_error
 
 
 def project(status="complete", **fields):
@@ -49,8 +49,7 @@ def test_every_other_ending_is_its_own_error(job, ending, error):
     ],
 )
 def test_outcome_keeps_the_error_of_a_refused_poll(status, ending, error):
-    refusal = protocol.api_error(status=status, code="c", message="why", request="GET /x", project_id="cm1")
-    ended = outcome.from_error("cm1", refusal)
+    ended = outcome.from_error("cm1", api_error(status))
     assert ended.ending is ending
     raised = Outcome.from_event(ended.as_event()).error()
     assert type(raised) is error
@@ -59,8 +58,7 @@ def test_outcome_keeps_the_error_of_a_refused_poll(status, ending, error):
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
 def test_outcome_of_transient_error_is_none(status):
-    error = protocol.api_error(status=status, code=None, message="", request="GET /x", project_id="cm1")
-    assert outcome.from_error("cm1", error) is None
+    assert outcome.from_error("cm1", api_error(status)) is None
     assert outcome.from_error("cm1", errors.NetworkError("cut")) is None
 
 

@@ -2,19 +2,21 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import nullcontext
 from datetime import datetime, timezone
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from magichour_provider import exceptions as errors
-from magichour_provider.client import protocol
 from magichour_provider.client.models import VideoProject
 from magichour_provider.polling import poller as module
 from magichour_provider.polling.intervals import JobKind, PollIntervals
 from magichour_provider.polling.outcome import TerminalStatus
 from magichour_provider.polling.poller import Poller, get_video
+from tests.unit.polling.conftest import api_error
 
 KIND = JobKind("ltx-2.3", "480p", 5.0)
 
@@ -39,12 +41,6 @@ def poller(**fields):
 
 def project(status, **fields):
     return VideoProject(id="cm1", status=status, **fields)
-
-
-def rate_limited(retry_after):
-    return protocol.api_error(
-        status=429, code=None, message="", request="GET", project_id="cm1", retry_after=retry_after
-    )
 
 
 EVENTS = st.lists(st.tuples(st.sampled_from(["status", "error", "failure"]), st.floats(0, 50)), max_size=30)
@@ -87,7 +83,7 @@ def test_polls_of_an_adaptive_wait_are_at_least_a_second_apart(submitted, interv
 
 def test_retry_after_delays_the_next_poll():
     wait = poller()
-    assert wait.on_error(rate_limited(50), now=100.0) is None
+    assert wait.on_error(api_error(429, retry_after=50), now=100.0) is None
     assert wait.seconds_to_next_poll(100.0) >= 50
     wait.not_before = 0.0
     assert wait.seconds_to_next_poll(100.0) < 50
@@ -182,50 +178,33 @@ def test_unknown_age_is_that_of_the_wait_and_teaches_nothing(created):
     assert intervals.learned == []
 
 
-def follow(statuses, **fields):
-    intervals = Learner()
-    wait = poller(intervals=intervals, **{"kind": KIND, "submitted": 100.0, "started": 103.0, **fields})
-    for status, now in statuses:
-        wait.on_status(project(status, end_seconds=5), now)
-    return intervals.learned
-
-
-def test_duration_is_learned_between_the_last_two_polls():
-    assert follow([("rendering", 130.0), ("complete", 135.0)]) == [(KIND, 30.0, 35.0)]
-    assert follow([("complete", 135.0)]) == [(KIND, 0.0, 35.0)]
-
-
-def test_length_of_the_video_is_learned_from_the_first_poll():
-    learned = follow([("rendering", 130.0), ("complete", 135.0)], kind=KIND._replace(end_seconds=None))
-    assert learned == [(KIND, 30.0, 35.0)]
+RENDERED = [("rendering", 130.0), ("complete", 135.0)]
 
 
 @pytest.mark.parametrize(
-    ("fields", "status"),
-    [({"started": 900.0}, "complete"), ({}, "error"), ({}, "canceled"), ({"poll_interval": 30}, "complete")],
-    ids=str,
+    ("fields", "polls", "learned"),
+    [
+        ({}, RENDERED, [(KIND, 30.0, 35.0)]),
+        ({}, [("complete", 135.0)], [(KIND, 0.0, 35.0)]),
+        ({"kind": KIND._replace(end_seconds=None)}, RENDERED, [(KIND, 30.0, 35.0)]),
+        ({"started": 900.0}, RENDERED, []),
+        ({"poll_interval": 30}, RENDERED, []),
+        ({}, [("rendering", 130.0), ("error", 135.0)], []),
+        ({}, [("rendering", 130.0), ("canceled", 135.0)], []),
+    ],
 )
-def test_duration_is_not_learned_if_it_was_not_followed_or_failed(fields, status):
-    assert follow([("rendering", 950.0), (status, 960.0)], **fields) == []
+def test_duration_is_learned_between_the_last_two_polls_of_a_followed_job(fields, polls, learned):
+    intervals = Learner()
+    wait = poller(intervals=intervals, **{"kind": KIND, "submitted": 100.0, "started": 103.0, **fields})
+    for status, now in polls:
+        wait.on_status(project(status, end_seconds=5), now)
+    assert intervals.learned == learned
 
 
-class Flaky:
-    def __init__(self, *answers):
-        self.answers = list(answers)
-
-    def get_video(self, project_id):
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-def not_found():
-    return protocol.api_error(status=404, code=None, message="", request="GET", project_id="cm1")
-
-
-def test_get_video_404_is_believed_the_third_time(monkeypatch):
+@pytest.mark.parametrize("misses", [2, 3])
+def test_get_video_404_is_believed_the_third_time(monkeypatch, misses):
     monkeypatch.setattr(module.time, "sleep", lambda _: None)
-    assert get_video(Flaky(not_found(), not_found(), project("queued")), "cm1").id == "cm1"
-    with pytest.raises(errors.NotFoundError):
-        get_video(Flaky(not_found(), not_found(), not_found()), "cm1")
+    client = Mock()
+    client.get_video.side_effect = [api_error(404)] * misses + [project("queued")]
+    with pytest.raises(errors.NotFoundError) if misses == 3 else nullcontext():
+        assert get_video(client, "cm1").id == "cm1"

@@ -10,23 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from magichour_provider.client import protocol
 from magichour_provider.exceptions import ConfigurationError, UndefinedConnectionError
 from magichour_provider.polling import scheduler as module
 from magichour_provider.polling.outcome import TerminalStatus
 from magichour_provider.polling.poller import Poller
 from magichour_provider.polling.scheduler import PollScheduler, get_scheduler
-from tests.unit.polling.conftest import SETTINGS, Api, Recorder, VirtualTimeLoop
+from tests.unit.polling.conftest import SETTINGS, Api, Recorder, VirtualTimeLoop, api_error
 
 COMPLETE, TIMEOUT = TerminalStatus.COMPLETE, TerminalStatus.TIMEOUT
 ANOTHER = dataclasses.replace(SETTINGS, api_key="another")
 UNDEFINED = UndefinedConnectionError("Connection 'mh' is not defined.")
-
-
-def api_error(status, retry_after=None):
-    return protocol.api_error(
-        status=status, code=None, message="no", request="GET /x", project_id="cm1", retry_after=retry_after
-    )
 
 
 def endings(outcomes):
