@@ -256,10 +256,6 @@ class Run:
         assert not jobs, f"a job is lost: nothing in the log names it:\n{log}"
         return "not-submitted"
 
-    def unnamed_jobs(self) -> int:
-        written = self.log_files()
-        return sum(job["id"] not in written for job in self.jobs())
-
     @property
     def _task_path(self) -> str:
         return f"/dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/{self.task_id}"

@@ -78,17 +78,13 @@ class Late:
 FROZEN, ANSWERED, UNANSWERED = Frozen(), Late(is_answered=True), Late(is_answered=False)
 
 
-@pytest.mark.parametrize("scenario", [pytest.param(FROZEN, id=FROZEN.id)])
-def test_frozen_worker_submits_nothing_when_it_returns(scenario, played, report):
+@pytest.mark.parametrize(
+    ("scenario", "job"),
+    [pytest.param(FROZEN, "submitted", id=FROZEN.id), pytest.param(ANSWERED, "reattached", id=ANSWERED.id)],
+)
+def test_worker_that_returns_late_submits_nothing_twice(scenario, job, played, report):
     (row,) = played(scenario)
-    assert (row.ends, row.job, row.paid, row.rendered) == ("success, attempt 2", "submitted", 1, 1)
-    report.add(KILLED, row, place=PLACE)
-
-
-@pytest.mark.parametrize("scenario", [pytest.param(ANSWERED, id=ANSWERED.id)])
-def test_response_after_execution_timeout_is_stored(scenario, played, report):
-    (row,) = played(scenario)
-    assert (row.ends, row.job, row.paid, row.rendered) == ("success, attempt 2", "reattached", 1, 1)
+    assert (row.ends, row.job, row.paid, row.rendered) == ("success, attempt 2", job, 1, 1)
     report.add(KILLED, row, place=PLACE)
 
 

@@ -27,12 +27,9 @@ with DAG("{name}", schedule=None, is_paused_upon_creation=False) as dag:
         poll_interval=1, deferrable={deferrable}, state_path={state_path},
     )
 """
-DAGS = {
-    "plain": {"deferrable": True, "state_path": None},
-    "policy": {"deferrable": False, "state_path": None},
-    "assigned": {"deferrable": True, "state_path": None},
-    "file": {"deferrable": True, "state_path": "{folder}/state.json"},
-}
+DAGS = {"plain": (True, None), "policy": (False, None), "assigned": (True, None)}
+DAGS["file"] = (True, "{folder}/state.json")
+"""`deferrable` and `state_path` of each Dag."""
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +40,9 @@ def runs(tmp_path_factory):
         (home / folder).mkdir()
     (home / "config" / "airflow_local_settings.py").write_text(POLICY)
     Image.new("RGB", (320, 180), "orange").save(home / "cat.png")
-    for name, options in DAGS.items():
-        state_path = options["state_path"] and options["state_path"].format(folder=home)
-        text = DAG.format(
-            name=name, image=home / "cat.png", deferrable=options["deferrable"], state_path=repr(state_path)
-        )
+    for name, (deferrable, state_path) in DAGS.items():
+        path = state_path and state_path.format(folder=home)
+        text = DAG.format(name=name, image=home / "cat.png", deferrable=deferrable, state_path=repr(path))
         if name == "assigned":
             text += "    dag.get_task('render').on_success_callback = lambda context: None\n"
         (home / "dags" / f"{name}.py").write_text(text)

@@ -98,7 +98,9 @@ class Action:
             )
 
     def _seen(self, run, what, end):
-        return run.row(what, self.mode, requested=end.requested), run.unnamed_jobs()
+        written = run.log_files()
+        unnamed = sum(job["id"] not in written for job in run.jobs())
+        return run.row(what, self.mode, requested=end.requested), unnamed
 
 
 REPORTED = End("failed, attempt 1", "job-reported")
