@@ -147,9 +147,6 @@ def test_storage_error_that_passes_is_retried(hook, magic, order, contents, tmp_
     assert hook.download(project_id, f"{tmp_path}/")["sha256"] == sha256(content)
 
 
-# --- storages without ranges, and files that change
-
-
 # --- storages and proxies that answer in other ways than asked
 
 
@@ -193,11 +190,6 @@ def test_bytes_after_the_last_box_are_saved_with_the_video(hook, order, contents
     assert wanted[0].endswith(ending.encode())
     assert (saved["fps"], saved["duration"]) == (24, pytest.approx(3, abs=0.05))
     assert hook.download(project_id, f"{tmp_path}/") == saved
-
-
-def test_fragmented_video_is_described(hook, order, tmp_path):
-    saved = hook.download(order(video_fragmented=True), f"{tmp_path}/")
-    assert (saved["fps"], saved["duration"]) == (24, pytest.approx(3, abs=0.05))
 
 
 # --- bodies that are no video
@@ -307,18 +299,6 @@ def test_skip_refuses_another_video_of_the_same_size(hook, order, tmp_path, kind
     assert names_in(tmp_path) == ["video.mp4"]
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_fail_refuses_the_same_video_and_another(hook, order, tmp_path, same):
-    project_id = order()
-    target = tmp_path / "video.mp4"
-    hook.download(project_id, str(target))
-    before = target.read_bytes()
-    with pytest.raises(errors.DestinationError, match="exists already"):
-        hook.download(project_id if same else order(), str(target), if_exists="fail")
-    assert target.read_bytes() == before
-    assert names_in(tmp_path) == ["video.mp4"]
-
-
 # --- removing the video at Magic Hour
 
 
@@ -362,17 +342,6 @@ def test_delete_remote_deletes_nothing_if_a_video_has_changed(hook, order, tmp_p
     hook.delete_after_verify(result)
     assert not is_there(hook, project_id)
     hook.delete_after_verify(result)
-
-
-def test_failed_deletion_is_repeated_by_the_next_attempt(hook, magic, order, tmp_path):
-    project_id = order()
-    magic.control.faults([{"method": "DELETE", "path": "/v1/video-projects/*", "status": 403}])
-    with pytest.raises(errors.MagicHourError):
-        hook.download(project_id, f"{tmp_path}/", delete_remote=True)
-    assert is_there(hook, project_id)
-    magic.control.faults([])
-    hook.download(project_id, f"{tmp_path}/", delete_remote=True)
-    assert not is_there(hook, project_id)
 
 
 class Store(dict):

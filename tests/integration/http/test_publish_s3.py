@@ -265,21 +265,6 @@ def test_skip_takes_the_same_video_and_refuses_another(hook, order, content_of, 
     assert objects() == {"video.mp4": content_of(other_id)}
 
 
-@pytest.mark.parametrize("harm", ["flip", "remove"])
-def test_nothing_is_removed_at_magic_hour_unless_the_object_is_as_it_saved(hook, order, content_of, s3, harm):
-    project_id = order(MIB)
-    result = hook.download(project_id, "s3://videos/", path_conn_id="s3")
-    content = content_of(project_id)
-    if harm == "flip":
-        body = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
-        s3.put_object(Bucket="videos", Key=f"{project_id}.mp4", Body=body)
-    else:
-        s3.delete_object(Bucket="videos", Key=f"{project_id}.mp4")
-    with pytest.raises(errors.TransferError, match="not the video that was saved"):
-        hook.delete_after_verify(result, "s3")
-    assert hook.get_video(project_id).enabled
-
-
 # --- a store that refuses
 
 

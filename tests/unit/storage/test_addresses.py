@@ -159,16 +159,23 @@ def test_connection_that_renders_to_nothing_is_the_one_in_the_url(nothing):
     ("path", "expected"),
     [
         ("{tmp}/out/\n", "{tmp}/out/p1.mp4"),
+        ("{tmp}/out", "{tmp}/out"),
+        ("{tmp}/there", "{tmp}/there/p1.mp4"),
+        ("{tmp}/a/b/video.mp4", "{tmp}/a/b/video.mp4"),
+        ("file://{tmp}/a%20b/", "{tmp}/a b/p1.mp4"),
         (Path("{tmp}/out"), "{tmp}/out/p1.mp4"),
         (Path("{tmp}/file"), "{tmp}/file"),
         (Path("{tmp}/a.mp4"), "{tmp}/a.mp4"),
         ("s3://my.bucket.test", "s3://my.bucket.test/p1.mp4"),
+        ("s3://bucket/videos/", "s3://bucket/videos/p1.mp4"),
+        ("s3://conn@bucket/videos/x.mp4", "s3://bucket/videos/x.mp4"),
         ("memory://bucket", "memory://bucket/p1.mp4"),
     ],
 )
 @pytest.mark.usefixtures("memory_store")
-def test_folder_stays_a_folder(tmp_path, path, expected):
+def test_target_is_a_file_or_in_a_folder(tmp_path, path, expected):
     (tmp_path / "file").touch()
+    (tmp_path / "there").mkdir()
     given = type(path)(str(path).format(tmp=tmp_path))
     assert resolve_target(given, "p1").path == expected.format(tmp=tmp_path)
 

@@ -1,4 +1,4 @@
-"""What killed downloads leave poster_path their target: removed by the next one, and nothing else is."""
+"""What killed downloads leave beside their target: removed by the next one, and nothing else is."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ def target_at(path):
     return resolve_target(str(path), "p1")
 
 
+def no_locks(*_):
+    raise OSError(errno.ENOLCK, "no locks here")
+
+
 def leave_part(path):
     """What a killed download of `path` leaves."""
     part = path.with_name(temporary_name(path.name))
@@ -35,13 +39,17 @@ def test_what_a_dead_writer_has_left_is_removed_and_reported(tmp_path, caplog):
     assert all(part.name in caplog.text for part in parts)
 
 
-def test_what_a_live_writer_writes_stays_and_arrives(tmp_path, video):
+@pytest.mark.parametrize("locks", [True, False])
+def test_what_a_live_writer_writes_stays_and_arrives(tmp_path, video, monkeypatch, locks):
+    if not locks:
+        monkeypatch.setattr(fcntl, "flock", no_locks)
     target = target_at(tmp_path / "video.mp4")
     with AtomicDownload(target) as download:
         download.write(video)
         remove_temporary_files(target)
         download.publish(len(video))
     assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
+    assert (tmp_path / "video.mp4").read_bytes() == video
 
 
 @pytest.mark.parametrize(
@@ -87,10 +95,6 @@ def test_what_cannot_be_removed_does_not_stop_the_download(tmp_path, monkeypatch
     assert part.exists()
 
 
-def no_locks(*_):
-    raise OSError(errno.ENOLCK, "no locks here")
-
-
 @pytest.mark.parametrize(("age", "goes"), [(0, False), (23 * 3600, False), (25 * 3600, True)])
 def test_where_there_are_no_locks_age_decides(tmp_path, monkeypatch, age, goes):
     part = leave_part(tmp_path / "video.mp4")
@@ -98,16 +102,6 @@ def test_where_there_are_no_locks_age_decides(tmp_path, monkeypatch, age, goes):
     monkeypatch.setattr(fcntl, "flock", no_locks)
     remove_temporary_files(target_at(tmp_path / "video.mp4"))
     assert part.exists() != goes
-
-
-def test_a_video_arrives_where_there_are_no_locks(tmp_path, video, monkeypatch):
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    target = target_at(tmp_path / "video.mp4")
-    with AtomicDownload(target) as download:
-        download.write(video)
-        remove_temporary_files(target)
-        download.publish()
-    assert (tmp_path / "video.mp4").read_bytes() == video
 
 
 @pytest.mark.parametrize("step", ["before the lock", "between lock and removal"])
@@ -153,5 +147,5 @@ def test_a_store_that_cannot_be_read_into_is_no_trouble(memory_store, monkeypatc
     def refuse(*_, **__):
         raise PermissionError("no right to list")
 
-    monkeypatch.setattr(type(memory_store), "glob", refuse)
+    monkeypatch.setattr(type(memory_store), "ls", refuse)
     remove_temporary_files(resolve_target("memory://bucket/video.mp4", "p1"))

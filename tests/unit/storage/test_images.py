@@ -35,18 +35,17 @@ def refusal(image: str, conn_id: str | None = None) -> ImageError:
     return caught.value
 
 
-@pytest.mark.parametrize("path", ["api-assets/id/1234.png", "saved-items/abc/face.jpg"])
-def test_an_image_at_magic_hour_passes_unchanged(path: str) -> None:
-    assert open_image(path) == RemoteImage(path, path)
-
-
-def test_a_url_passes_unchanged_and_shows_no_signature() -> None:
-    url = "https://example.com/cat.png?X-Amz-Signature=SECRET#frag"
-    source = open_image(url)
-    assert isinstance(source, RemoteImage)
-    assert source.file_path == url
-    assert source.display == "https://example.com/cat.png"
-    assert source.image_size is None
+@pytest.mark.parametrize(
+    ("image", "display"),
+    [
+        ("api-assets/id/1234.png", "api-assets/id/1234.png"),
+        ("saved-items/abc/face.jpg", "saved-items/abc/face.jpg"),
+        ("https://example.com/cat.png?X-Amz-Signature=SECRET#frag", "https://example.com/cat.png"),
+    ],
+)
+def test_an_image_that_needs_no_upload_passes_unchanged(image: str, display: str) -> None:
+    source = open_image(image)
+    assert source == RemoteImage(image, display)
     assert "SECRET" not in repr(source)
 
 
@@ -180,13 +179,23 @@ class CountingFile(io.BytesIO):
         return data
 
 
-def test_measuring_an_object_reads_its_header_only(memory_store: Any, monkeypatch: Any) -> None:
-    content = picture("JPEG", size=(900, 700)) + bytes(20 << 20)
+@pytest.mark.parametrize(
+    ("content", "size"),
+    [
+        (picture("JPEG", size=(900, 700)) + bytes(20 << 20), (900, 700)),
+        (b"\xff\xd8" + b"\xff\xe1\0\2" * (1 << 18), None),
+    ],
+    ids=["header alone", "metadata without an end"],
+)
+def test_measuring_an_object_reads_little(
+    memory_store: Any, monkeypatch: Any, content: bytes, size: tuple[int, int] | None
+) -> None:
     memory_store.pipe("/bucket/a.jpg", content)
     read: list[int] = []
     monkeypatch.setattr(memory_store, "open", lambda *_, **__: CountingFile(content, read))
-    assert upload_of("memory://bucket/a.jpg").image_size == (900, 700)
+    assert upload_of("memory://bucket/a.jpg").image_size == size
     assert sum(read) <= 64 * 1024
+    assert len(read) < 1000
 
 
 class BrokenOnce(io.BytesIO):
@@ -211,15 +220,6 @@ def test_an_outage_within_the_header_is_not_taken_for_a_bad_image(
     monkeypatch.setattr(memory_store, "open", lambda *_, **__: BrokenOnce(content))
     with pytest.raises(NetworkError, match="cut"):
         open_image("memory://bucket/a.jpg")
-
-
-def test_metadata_without_an_end_is_not_read_to_the_end(memory_store: Any, monkeypatch: Any) -> None:
-    content = b"\xff\xd8" + b"\xff\xe1\0\2" * (1 << 18)
-    memory_store.pipe("/bucket/a.jpg", content)
-    read: list[int] = []
-    monkeypatch.setattr(memory_store, "open", lambda *_, **__: CountingFile(content, read))
-    assert upload_of("memory://bucket/a.jpg").image_size is None
-    assert len(read) < 1000
 
 
 def test_missing_objects_and_folders_are_refused(memory_store: Any) -> None:

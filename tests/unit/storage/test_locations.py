@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import string
 from pathlib import Path
 
@@ -19,12 +20,7 @@ from magichour_provider.storage.locations import (
     redact,
 )
 from magichour_provider.storage.publish import temporary_name
-from magichour_provider.storage.targets import (
-    add_number,
-    resolve_target,
-    safe_id,
-    video_file_name,
-)
+from magichour_provider.storage.targets import add_number, resolve_target, safe_id, video_file_name
 
 IDS = st.text(min_size=1, max_size=300)
 SAFE = set(string.ascii_letters + string.digits + "._-")
@@ -40,16 +36,13 @@ def test_file_name_stays_in_its_folder_and_is_visible(project_id, name, index):
     assert len(temporary_name(made).encode()) <= 255
 
 
-@given(first=IDS, second=IDS)
+@given(first=IDS | st.text(sorted(SAFE), min_size=1), second=IDS)
 def test_safe_ids_of_different_projects_differ(first, second):
     assume(first != second)
     assert safe_id(first) != safe_id(second)
     assert set(safe_id(first)) <= SAFE
-
-
-@given(st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,119}", fullmatch=True))
-def test_safe_id_keeps_a_safe_id(project_id):
-    assert safe_id(project_id) == project_id
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,119}", first):
+        assert safe_id(first) == first
 
 
 @given(stem=st.text("ab.", min_size=1, max_size=9), indexes=st.sets(st.integers(1, 999), min_size=2))
@@ -83,24 +76,6 @@ def test_unusable_template_is_refused(template, tmp_path):
         resolve_target(f"{tmp_path}/", "p1", file_name=template)
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("{tmp}/out/", "{tmp}/out/p1.mp4"),
-        ("{tmp}/there", "{tmp}/there/p1.mp4"),
-        ("{tmp}/out", "{tmp}/out"),
-        ("{tmp}/a/b/video.mp4", "{tmp}/a/b/video.mp4"),
-        ("file://{tmp}/a%20b/", "{tmp}/a b/p1.mp4"),
-        ("s3://bucket/videos/", "s3://bucket/videos/p1.mp4"),
-        ("s3://conn@bucket/videos/x.mp4", "s3://bucket/videos/x.mp4"),
-        ("s3://bucket/", "s3://bucket/p1.mp4"),
-    ],
-)
-def test_target_is_a_file_or_in_a_folder(tmp_path, path, expected):
-    (tmp_path / "there").mkdir()
-    assert resolve_target(path.format(tmp=tmp_path), "p1").path == expected.format(tmp=tmp_path)
-
-
 def test_relative_target_becomes_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert resolve_target("out/", "p1").path == str(tmp_path / "out" / "p1.mp4")
@@ -110,11 +85,6 @@ def test_existing_folder_of_a_store_is_a_folder(memory_store):
     memory_store.pipe("/bucket/videos/x", b"x")
     assert resolve_target("memory://bucket/videos", "p1").path == "memory://bucket/videos/p1.mp4"
     assert resolve_target("memory://bucket/other", "p1").path == "memory://bucket/other"
-
-
-def test_target_without_a_project_id_is_refused():
-    with pytest.raises(DestinationError, match="no project id"):
-        resolve_target("/tmp/", "")
 
 
 @given(

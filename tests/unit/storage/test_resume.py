@@ -16,7 +16,7 @@ from magichour_provider.client.downloads import (
     LinkExpiredError,
     ResumeNotPossibleError,
 )
-from magichour_provider.exceptions import DownloadError, NotAVideoError, TransferError
+from magichour_provider.exceptions import DownloadError, TransferError
 from magichour_provider.storage import download, transfer
 from magichour_provider.storage.download import AtomicDownload, download_video
 from magichour_provider.storage.targets import resolve_target
@@ -195,15 +195,6 @@ def save(storage, folder, **options):
     )
 
 
-def test_flipped_bit_is_found_and_the_video_fetched_again(video, tmp_path):
-    storage = Storage(video, checksums=[md5(video, certain=True)], chunk=4096)
-    flipped = bytearray(video)
-    flipped[len(video) // 2] ^= 1
-    storage.content = bytes(flipped)
-    storage.before = [lambda: None, lambda: setattr(storage, "content", video)]
-    assert save(storage, tmp_path).sha256 == hashlib.sha256(video).hexdigest()
-
-
 @pytest.mark.parametrize("certain", [True, False])
 def test_wrong_checksum_fails_only_if_it_is_certain(video, tmp_path, certain):
     storage = Storage(video, checksums=[md5(b"other", certain=certain)], chunk=4096)
@@ -274,13 +265,6 @@ def test_interruption_leaves_the_target_old_or_whole(tmp_path_factory, video, er
     found = target.place.read_bytes() if target.place.exists() else None
     assert found in (old, video)
     assert len(list(folder.iterdir())) == (found is not None)
-
-
-def test_bytes_that_are_no_video_stop_at_the_first_chunk(tmp_path):
-    storage = Storage(b"<html>" + bytes(5000), chunk=1000)
-    with pytest.raises(NotAVideoError):
-        save(storage, tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
 def test_writing_outside_of_the_block_is_refused(tmp_path):
