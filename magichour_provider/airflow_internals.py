@@ -24,8 +24,7 @@ NEVER_EXPIRE = timedelta.max
 """`airflow.sdk.NEVER_EXPIRE`, the retention of a key in the task state store (3.3)."""
 
 
-# ---------------------------------------------------------------------------------------------------
-# States of task instances
+# States of task instances ---------------------------------------------------------------------------
 
 
 def is_terminal(context: Context) -> bool:
@@ -72,8 +71,7 @@ def task_state(ti: Any) -> str | None:
     return states.get(f"{ti.task_id}_{ti.map_index}" if is_mapped_instance else ti.task_id)
 
 
-# ---------------------------------------------------------------------------------------------------
-# XComs. All of these block.
+# XComs. All of these block. -------------------------------------------------------------------------
 
 
 def _xcoms() -> Any:
@@ -139,8 +137,7 @@ def as_plain_xcom_arg(value: object) -> tuple[BaseOperator, str] | None:
     return value.operator, value.key
 
 
-# ---------------------------------------------------------------------------------------------------
-# Operators, Dags and triggers
+# Operators, Dags and triggers -----------------------------------------------------------------------
 
 
 async def get_connection_async(conn_id: str) -> Connection:
@@ -232,8 +229,7 @@ def outlet_event(context: Context, outlet: object) -> Any | None:
     return events[outlet]
 
 
-# ---------------------------------------------------------------------------------------------------
-# The API server
+# The API server -------------------------------------------------------------------------------------
 
 
 def provider_plugins_are_loaded() -> bool:

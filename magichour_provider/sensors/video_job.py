@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -80,17 +81,16 @@ class _StartTriggerArgs:
         from airflow.triggers.base import StartTriggerArgs
 
         limit, grace = get_time_limits(sensor.timeout, sensor.execution_timeout)
-        kwargs = {
-            "conn_id": parse_id("magichour_conn_id", sensor.magichour_conn_id) or DEFAULT_CONN_ID,
-            "limit": limit,
-            "grace": grace,
-            "poll_interval": sensor.poll_interval,
-            "push_result": sensor.do_xcom_push,
-            **(_find_job(sensor.project_id) or {}),
-        }
         return StartTriggerArgs(
             trigger_cls="magichour_provider.triggers.video_sensor.VideoSensorTrigger",
-            trigger_kwargs=kwargs,
+            trigger_kwargs={
+                "conn_id": parse_id("magichour_conn_id", sensor.magichour_conn_id) or DEFAULT_CONN_ID,
+                "limit": limit,
+                "grace": grace,
+                "poll_interval": sensor.poll_interval,
+                "push_result": sensor.do_xcom_push,
+                **(_find_job(sensor.project_id) or {}),
+            },
             next_method="execute_complete",
             timeout=timedelta(seconds=limit + grace),
         )
@@ -238,10 +238,9 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
         self._job = JobReference.from_value(self.project_id)
         self.linked_project_id = outcome.project_id
         self.credits_charged = outcome.credits_charged
-        if self.soft_fail or self.never_fail:
-            # Airflow turns every AirflowException of a resumed sensor into a skip (airflow#71255).
-            return self._finish(context, outcome)
-        with map_non_retryable(self):
+        # Airflow turns every AirflowException of a resumed sensor into a skip (airflow#71255).
+        may_skip = self.soft_fail or self.never_fail
+        with nullcontext() if may_skip else map_non_retryable(self):
             return self._finish(context, outcome)
 
     def _poll(self) -> Outcome | None:
@@ -265,8 +264,7 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
         raise error
 
 
-# ---------------------------------------------------------------------------------------------------
-# Starting in the triggerer
+# Starting in the triggerer --------------------------------------------------------------------------
 
 
 def worker_reason(sensor: VideoJobSensor) -> str | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from airflow.sdk import DAG, Asset, AssetAlias
-from airflow.sdk.definitions.asset import AssetRef
 
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 from magichour_provider.sensors.video_job import VideoJobSensor
 
-IMAGE = "{{ params.image }}"
 VIDEO = {"model": "ltx-2.3", "resolution": "480p", "end_seconds": 3, "poll_interval": 0.1}
+VIDEO["image"] = "{{ params.image }}"
 
 
 def note(context):
@@ -18,42 +17,18 @@ def note(context):
     context["outlet_events"][Asset("outlets_saved")].extra = {"campaign": "spring", "model": "mine"}
 
 
-def by_name(name: str) -> AssetRef:
-    return Asset.ref(name=name)
-
-
 with DAG(dag_id="outlets", schedule=None, params={"folder": "/nowhere", "image": "/nowhere.jpg"}):
-    submit = ImageToVideoOperator(
-        task_id="submit",
-        image=IMAGE,
-        wait_for_completion=False,
-        outlets=[Asset("outlets_submitted")],
-        **VIDEO,
-    )
-    render = ImageToVideoOperator(
-        task_id="render",
-        image=IMAGE,
-        deferrable=False,
-        outlets=[Asset("outlets_rendered"), AssetAlias("outlets_projects")],
-        **VIDEO,
-    )
+    submitted = [Asset("outlets_submitted")]
+    submit = ImageToVideoOperator(task_id="submit", wait_for_completion=False, outlets=submitted, **VIDEO)
+    rendered = [Asset("outlets_rendered"), AssetAlias("outlets_projects")]
+    render = ImageToVideoOperator(task_id="render", deferrable=False, outlets=rendered, **VIDEO)
     resumed = ImageToVideoOperator(
-        task_id="resumed", image=IMAGE, deferrable=True, outlets=[Asset("outlets_resumed")], **VIDEO
+        task_id="resumed", deferrable=True, outlets=[Asset("outlets_resumed")], **VIDEO
     )
-    wait = VideoJobSensor(
-        task_id="wait",
-        project_id=submit.output,
-        deferrable=True,
-        poke_interval=0.1,
-        outlets=[Asset("outlets_waited")],
-    )
-    poke = VideoJobSensor(
-        task_id="poke",
-        project_id=submit.output,
-        deferrable=False,
-        poke_interval=0.1,
-        outlets=[Asset(name="outlets_poked", uri="x-outlets://poked")],
-    )
+    polled = {"project_id": submit.output, "poke_interval": 0.1}
+    wait = VideoJobSensor(task_id="wait", deferrable=True, outlets=[Asset("outlets_waited")], **polled)
+    poked = [Asset(name="outlets_poked", uri="x-outlets://poked")]
+    poke = VideoJobSensor(task_id="poke", deferrable=False, outlets=poked, **polled)
     save = DownloadVideoOperator(
         task_id="save",
         project_id=render.output,
@@ -62,7 +37,7 @@ with DAG(dag_id="outlets", schedule=None, params={"folder": "/nowhere", "image":
         outlets=[
             Asset("outlets_saved"),
             AssetAlias("outlets_videos"),
-            by_name("outlets_rendered"),
+            Asset.ref(name="outlets_rendered"),
             Asset.ref(uri="x-outlets://poked"),
         ],
     )
