@@ -16,15 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Behaviour", "SandboxControl", "SandboxServer", "Settings"]
 
-_MODULES = {
-    "Behaviour": "schemas",
-    "SandboxControl": "control",
-    "SandboxServer": "app",
-    "Settings": "schemas",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    module = {"SandboxControl": "control", "SandboxServer": "app"}.get(name, "schemas")
+    return getattr(import_module(f"{__name__}.{module}"), name)

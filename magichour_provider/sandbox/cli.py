@@ -8,29 +8,37 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import Any
 
 from pydantic import ValidationError
 
 from magichour_provider.client.pricing import Tier
 
-if TYPE_CHECKING:
-    from magichour_provider.sandbox import SandboxServer, Settings
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a sandbox until SIGINT or SIGTERM. Returns the exit code: 1 if it could not start."""
+    """Run a sandbox until SIGINT or SIGTERM. Raises SystemExit with a message if it cannot start."""
     arguments = _parser().parse_args(argv)
     try:
-        from magichour_provider.sandbox import SandboxServer
+        from magichour_provider.sandbox import Behaviour, SandboxServer, Settings
         from magichour_provider.sandbox.schemas import validation_message
     except ModuleNotFoundError as error:
-        return _fail(f"the extra is missing: pip install 'airflow-provider-magichour[sandbox]' ({error})")
+        advice = "pip install 'airflow-provider-magichour[sandbox]'"
+        raise SystemExit(f"magichour-sandbox: the extra is missing: {advice} ({error})") from None
+    switches: dict[str, Any] = {"render_seconds": arguments.render_seconds}
+    for pair in arguments.behaviour:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise SystemExit(f"magichour-sandbox: --behaviour: {pair!r} is not of the form KEY=VALUE")
+        with suppress(ValueError):
+            value = json.loads(value)
+        switches[key] = value
     try:
-        settings = _settings(arguments)
-    except ValueError as error:
-        reason = validation_message(error) if isinstance(error, ValidationError) else error
-        return _fail(f"--behaviour: {reason}")
+        behaviour = Behaviour.model_validate(switches)
+    except ValidationError as error:
+        raise SystemExit(f"magichour-sandbox: --behaviour: {validation_message(error)}") from None
+    keys, tier = tuple(arguments.api_key), Tier(arguments.tier)
+    settings = Settings(keys, tier, arguments.credits, arguments.quick, behaviour)
     storage_port = arguments.storage_port
     if storage_port is None:
         storage_port = arguments.port and arguments.port + 1
@@ -41,30 +49,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         server.start()
     except (OSError, OverflowError) as error:
-        return _fail(f"cannot start: {error}. Use --port 0 for a free port.")
-    _print_addresses(server, settings)
+        advice = "Use --port 0 for a free port."
+        raise SystemExit(f"magichour-sandbox: cannot start: {error}. {advice}") from None
+    print(
+        f"magichour-sandbox listening on {server.url}\n"
+        f"  storage   {server.storage_url}\n"
+        f"  account   {tier.value}, {settings.credits} credits\n"
+        f"  API keys  {'those given' if keys else 'any without invalid, wrong, bad or revoked in it'}\n"
+        f"  control   {server.url}/__sandbox__/state\n"
+        "  Press Ctrl-C to stop.",
+        flush=True,
+    )
     stopped.wait()
     server.stop()
     return 0
-
-
-def _settings(arguments: argparse.Namespace) -> Settings:
-    """The settings of the command line. Raises ValueError that names a wrong switch."""
-    from magichour_provider.sandbox import Behaviour, Settings
-
-    switches: dict[str, Any] = {"render_seconds": arguments.render_seconds}
-    for pair in arguments.behaviour:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise ValueError(f"{pair!r} is not of the form KEY=VALUE")
-        switches[key] = json.loads(value) if value[:1].isdigit() or value in ("true", "false") else value
-    return Settings(
-        api_keys=tuple(arguments.api_key),
-        tier=Tier(arguments.tier),
-        credits=arguments.credits,
-        quick=arguments.quick,
-        behaviour=Behaviour().changed(switches),
-    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,24 +81,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--credits", type=int, default=12_000, help="credits of the account (default: 12000)")
     add("--behaviour", action="append", default=[], metavar="KEY=VALUE", help="set a switch; repeatable")
     return parser
-
-
-def _print_addresses(server: SandboxServer, settings: Settings) -> None:
-    keys = "those given" if settings.api_keys else "any without invalid, wrong, bad or revoked in it"
-    print(
-        f"magichour-sandbox listening on {server.url}\n"
-        f"  storage   {server.storage_url}\n"
-        f"  account   {settings.tier.value}, {settings.credits} credits\n"
-        f"  API keys  {keys}\n"
-        f"  control   {server.url}/__sandbox__/state\n"
-        "  Press Ctrl-C to stop.",
-        flush=True,
-    )
-
-
-def _fail(message: str) -> int:
-    print(f"magichour-sandbox: {message}", file=sys.stderr, flush=True)
-    return 1
 
 
 if __name__ == "__main__":

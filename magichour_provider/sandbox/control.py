@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -13,12 +14,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from magichour_provider.client.pricing import Tier
-from magichour_provider.sandbox.schemas import ForcedStatus, SandboxError
+from magichour_provider.sandbox.faults import FaultRule
+from magichour_provider.sandbox.schemas import PREFIX, ForcedStatus, SandboxError, iso
 
 if TYPE_CHECKING:
     from magichour_provider.sandbox.jobs import Job, Sandbox
-
-PREFIX = "/__sandbox__"
 
 
 class SandboxControl:
@@ -52,11 +52,9 @@ class SandboxControl:
         """Let all requests continue that a `hold` rule holds; returns them."""
         return list(self._send("POST", "/release")["released"])
 
-    def set_job(
-        self, project_id: str, status: str, *, code: str | None = None, message: str | None = None
-    ) -> dict[str, Any]:
-        """Set a job's status: `canceled`, `error` with code and message, `complete`, or any other."""
-        return self._send("POST", f"/jobs/{project_id}", _given(status=status, code=code, message=message))
+    def set_job(self, project_id: str, status: str, **error: str) -> dict[str, Any]:
+        """Set a job's status: `canceled`, `error` with `code` and `message`, `complete`, or any other."""
+        return self._send("POST", f"/jobs/{project_id}", {"status": status, **error})
 
     def replace_video(self, project_id: str, content: bytes) -> None:
         """Replace the bytes of a job's first video; its URLs stay."""
@@ -64,7 +62,7 @@ class SandboxControl:
 
     def account(self, *, tier: str | None = None, credits: int | None = None) -> dict[str, Any]:
         """Set tier, credits or both; returns the account."""
-        return self._send("POST", "/account", _given(tier=tier, credits=credits))
+        return self._send("POST", "/account", {"tier": tier, "credits": credits})
 
     def advance_clock(self, seconds: float) -> None:
         """Move the sandbox's time forward, so that URLs expire and jobs end."""
@@ -86,10 +84,6 @@ class SandboxControl:
         return answer
 
 
-def _given(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
-
-
 class AccountChange(BaseModel, extra="forbid"):
     """Body of `POST /__sandbox__/account`; a field that is left out does not change."""
 
@@ -109,18 +103,19 @@ async def handle(request: Request) -> JSONResponse:
     body = await request.body()
     action = request.path_params["action"]
     if action == "faults":
-        sandbox.faults.replace(body)
-        return JSONResponse({"faults": sandbox.faults.remaining()})
+        sandbox.faults.rules = TypeAdapter(list[FaultRule]).validate_json(body)
+        return JSONResponse({"faults": sandbox.state()["faults"]})
     if action == "release":
-        return JSONResponse({"released": sandbox.faults.held.release()})
+        return JSONResponse({"released": sandbox.faults.release()})
     if action == "account":
-        for name, value in AccountChange.model_validate_json(body).model_dump(exclude_none=True).items():
-            sandbox.settle()
-            setattr(sandbox.account, name, value)
+        change = AccountChange.model_validate_json(body)
+        sandbox.settle()
+        sandbox.tier = change.tier or sandbox.tier
+        sandbox.credits = sandbox.credits if change.credits is None else change.credits
         return JSONResponse(sandbox.account_body())
     if action == "clock":
-        sandbox.advance(ClockChange.model_validate_json(body).advance)
-        return JSONResponse({"now": sandbox.iso(sandbox.now())})
+        sandbox.offset += timedelta(seconds=ClockChange.model_validate_json(body).advance)
+        return JSONResponse({"now": iso(sandbox.now())})
     if action == "behaviour":
         sandbox.behaviour = sandbox.behaviour.changed(TypeAdapter(dict[str, Any]).validate_json(body))
         return JSONResponse(sandbox.behaviour.model_dump())
@@ -132,8 +127,7 @@ async def handle(request: Request) -> JSONResponse:
 
 async def get_state(request: Request) -> JSONResponse:
     """Everything that happened since the start or the last reset."""
-    sandbox: Sandbox = request.app.state.sandbox
-    return JSONResponse(sandbox.state())
+    return JSONResponse(request.app.state.sandbox.state())
 
 
 async def set_job(request: Request) -> JSONResponse:

@@ -1,6 +1,6 @@
 """Faults on demand: rules, and the middleware in front of each origin that applies them and counts requests.
 
-A dropped connection is a real one: the middleware aborts the TCP transport, which `AbortableProtocol` puts
+A dropped connection is a real one: the middleware closes the TCP transport, which `AbortableProtocol` puts
 into the scope of a request.
 """
 
@@ -8,32 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from starlette.datastructures import URL, Headers, QueryParams
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from magichour_provider.sandbox.schemas import ERROR_CODES
+from magichour_provider.sandbox.schemas import ERROR_CODES, PREFIX
+
+if TYPE_CHECKING:
+    from magichour_provider.sandbox.jobs import Sandbox
 
 Origin = Literal["api", "storage"]
 
 FAULT_KINDS = ("status", "redirect", "encode", "as_range", "delay", "drop", "truncate", "flip", "hold")
 
-_DROPPED = 0
 _REDIRECTED = "redirected"
 """The parameter in the query of an address to which a `redirect` rule led."""
-_FLUSH_POLL_SECONDS = 0.005
 
 
 class FaultRule(BaseModel):
     """Which requests fail, how often, and how: exactly one of `FAULT_KINDS`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     method: str = "*"
     path: str
@@ -70,26 +72,14 @@ class FaultRule(BaseModel):
     def _is_one_fault(self) -> FaultRule:
         kinds = [kind for kind in FAULT_KINDS if getattr(self, kind) is not None]
         if len(kinds) != 1:
-            raise ValueError(
-                f"a rule needs exactly one of {', '.join(FAULT_KINDS)}; this has {kinds or 'none'}"
-            )
+            kinds_allowed = ", ".join(FAULT_KINDS)
+            raise ValueError(f"a rule needs exactly one of {kinds_allowed}; this has {kinds or 'none'}")
         if self.status is None and (self.headers or self.body is not None):
             raise ValueError("headers and body are allowed with status only")
         return self
 
-    def matches(self, origin: Origin, scope: Scope) -> bool:
-        """Whether the rule applies to a request."""
-        if self.redirect is not None and _REDIRECTED in QueryParams(scope["query_string"]):
-            return False
-        is_origin = self.origin in (None, origin)
-        is_method = self.method.upper() in ("*", scope["method"])
-        return is_origin and is_method and fnmatchcase(scope["path"], self.path)
-
     def response(self, url: URL) -> Response:
-        """The answer of a rule with `redirect`, or with `status`.
-
-        Without a body, 502 to 504 are HTML, as gateways send, and others JSON.
-        """
+        """The answer of `redirect` or `status`. Without a body, 502 to 504 are HTML, as gateways send."""
         if self.redirect is not None:
             return RedirectResponse(url.include_query_params(**{_REDIRECTED: 1}), self.redirect)
         status = self.status or 500
@@ -103,64 +93,34 @@ class FaultRule(BaseModel):
 
 
 class Faults:
-    """The rules in order; a rule that has been applied `times` times is removed."""
+    """The rules in order, and the requests that `hold` rules keep, by the event that lets them continue."""
 
     def __init__(self) -> None:
-        self.held = HeldRequests()
-        self._rules: list[FaultRule] = []
-
-    def replace(self, rules: bytes) -> None:
-        """Replace all rules by a JSON list. Raises pydantic's ValidationError, and then changes nothing."""
-        self._rules = TypeAdapter(list[FaultRule]).validate_json(rules)
+        self.rules: list[FaultRule] = []
+        self.held: dict[asyncio.Event, dict[str, str]] = {}
 
     def take(self, origin: Origin, scope: Scope) -> FaultRule | None:
         """The first rule for this request; it then applies one time less."""
-        for index, rule in enumerate(self._rules):
-            if not rule.matches(origin, scope):
-                continue
-            if rule.times == 1:
-                del self._rules[index]
-            elif rule.times is not None:
-                self._rules[index] = rule.model_copy(update={"times": rule.times - 1})
-            return rule
+        is_redirected = _REDIRECTED in QueryParams(scope["query_string"])
+        for rule in self.rules:
+            if (
+                rule.origin in (None, origin)
+                and rule.method.upper() in ("*", scope["method"])
+                and fnmatchcase(scope["path"], rule.path)
+                and not (rule.redirect and is_redirected)
+            ):
+                if rule.times is not None:
+                    rule.times -= 1
+                self.rules = [each for each in self.rules if each.times != 0]
+                return rule
         return None
 
-    def remaining(self) -> list[dict[str, Any]]:
-        """The rules that are left, as they would be posted."""
-        return [rule.model_dump(exclude_defaults=True) for rule in self._rules]
-
-
-class HeldRequests:
-    """The requests that `hold` rules keep, until they are released or their clients disconnect."""
-
-    def __init__(self) -> None:
-        self._requests: list[dict[str, str]] = []
-        self._released = asyncio.Event()
-
-    def entries(self) -> list[dict[str, str]]:
-        """Method, path and `hold` of each, oldest first."""
-        return list(self._requests)
-
     def release(self) -> list[dict[str, str]]:
-        """Let all of them continue; which they were."""
-        released, self._requests = self._requests, []
-        self._released.set()
-        self._released = asyncio.Event()
-        return released
-
-    async def wait(self, rule: FaultRule, scope: Scope, receive: Receive) -> bool:
-        """Hold one request, whose body has been read. Returns whether its client is still connected."""
-        entry = {"method": scope["method"], "path": scope["path"], "hold": str(rule.hold)}
-        self._requests.append(entry)
-        leaving = asyncio.ensure_future(_disconnected(receive))
-        releasing = asyncio.ensure_future(self._released.wait())
-        try:
-            done, _ = await asyncio.wait((leaving, releasing), return_when=asyncio.FIRST_COMPLETED)
-            return leaving not in done
-        finally:
-            leaving.cancel()
-            releasing.cancel()
-            self._requests = [each for each in self._requests if each is not entry]
+        """Let all held requests continue; returns method, path and `hold` of each, oldest first."""
+        released, self.held = self.held, {}
+        for event in released:
+            event.set()
+        return list(released.values())
 
 
 class AbortableProtocol(H11Protocol):
@@ -173,43 +133,49 @@ class AbortableProtocol(H11Protocol):
 
 
 class FaultMiddleware:
-    """Counts every request of one origin and applies the fault rules to it.
+    """Counts every request of one origin and applies the fault rules to it; the control API is exempt."""
 
-    :param count: called with method, path and the status of the answer; 0 if the connection was dropped.
-    """
-
-    def __init__(
-        self, app: ASGIApp, origin: Origin, faults: Faults, count: Callable[[Scope, int], None]
-    ) -> None:
+    def __init__(self, app: ASGIApp, origin: Origin, sandbox: Sandbox, routes: Sequence[BaseRoute]) -> None:
         self._app = app
         self._origin = origin
-        self._faults = faults
-        self._count = count
+        self._sandbox = sandbox
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
+        if scope["path"].startswith(f"{PREFIX}/"):
+            await self._app(scope, receive, send)
+            return
+
+        def count(status: int) -> None:
+            matching = (route for route in self._routes if route.matches(scope)[0] is not Match.NONE)
+            route = getattr(next(matching, None), "path", "(unknown)")
+            self._sandbox.requests[self._origin, scope["method"], route, status] += 1
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._count(scope, message["status"])
+                count(message["status"])
             await send(message)
 
-        rule = self._faults.take(self._origin, scope)
+        rule = self._sandbox.faults.take(self._origin, scope)
         if rule is None:
             await self._app(scope, receive, counted)
         elif rule.hold is not None:
-            await self._hold(rule, scope, receive, counted)
+            await self._hold(rule.hold, scope, receive, counted)
         elif rule.drop is not None:
-            self._count(scope, _DROPPED)
+            count(0)
             if rule.drop == "after":
                 await self._app(scope, receive, _discard)
-            scope["state"]["transport"].abort()
+            scope["state"]["transport"].close()
             await _disconnected(receive)
         elif rule.delay is not None:
             await asyncio.sleep(rule.delay)
             await self._app(scope, receive, counted)
         elif rule.truncate is not None:
-            await self._truncate(rule.truncate, scope, receive, counted)
+            transport: asyncio.Transport = scope["state"]["transport"]
+            await self._app(scope, receive, _truncating(counted, rule.truncate, transport))
+            if transport.is_closing():
+                await _disconnected(receive)
         elif rule.flip is not None:
             await self._app(scope, receive, _flipping(counted, rule.flip))
         elif rule.encode is not None:
@@ -221,11 +187,11 @@ class FaultMiddleware:
         else:
             await rule.response(URL(scope=scope))(scope, receive, counted)
 
-    async def _hold(self, rule: FaultRule, scope: Scope, receive: Receive, send: Send) -> None:
-        request = [await receive()]
+    async def _hold(self, hold: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the request, and hold it before or after it is handled. If its client leaves, it ends."""
+        request, answer = [await receive()], []
         while request[-1].get("more_body"):
             request.append(await receive())
-        answer: list[Message] = []
 
         async def replay() -> Message:
             return request.pop(0) if request else await receive()
@@ -233,39 +199,42 @@ class FaultMiddleware:
         async def collect(message: Message) -> None:
             answer.append(message)
 
-        if rule.hold == "after":
+        if hold == "after":
             await self._app(scope, replay, collect)
-        if not await self._faults.held.wait(rule, scope, receive):
+        faults, released = self._sandbox.faults, asyncio.Event()
+        faults.held[released] = {"method": scope["method"], "path": scope["path"], "hold": hold}
+        leaving = asyncio.ensure_future(_disconnected(receive))
+        leaving.add_done_callback(lambda _: released.set())
+        try:
+            await released.wait()
+        finally:
+            has_left = leaving.done()
+            leaving.cancel()
+            faults.held.pop(released, None)
+        if has_left:
             return
-        if rule.hold == "before":
-            await self._app(scope, replay, collect)
+        if hold == "before":
+            await self._app(scope, replay, send)
         for message in answer:
             await send(message)
 
-    async def _truncate(self, length: int, scope: Scope, receive: Receive, send: Send) -> None:
-        transport: asyncio.Transport = scope["state"]["transport"]
-        left, is_cut = length, False
 
-        async def cut(message: Message) -> None:
-            nonlocal left, is_cut
-            body = message.get("body", b"")
-            if is_cut:
-                return
-            if len(body) <= left:
-                left -= len(body)
-                await send(message)
-                return
-            is_cut = True
+def _truncating(send: Send, length: int, transport: asyncio.Transport) -> Send:
+    """A `send` that closes the connection after `length` bytes of a longer body."""
+    left = length
+
+    async def cut(message: Message) -> None:
+        nonlocal left
+        body = message.get("body", b"")
+        if len(body) <= left and not transport.is_closing():
+            left -= len(body)
+            await send(message)
+        elif not transport.is_closing():
             if left:
                 await send({**message, "body": body[:left], "more_body": True})
-            # An abort discards what has not left this process yet, and there is no event to wait for.
-            while transport.get_write_buffer_size() and not transport.is_closing():  # noqa: ASYNC110
-                await asyncio.sleep(_FLUSH_POLL_SECONDS)
-            transport.abort()
+            transport.close()  # which sends what is in its buffer, unlike an abort
 
-        await self._app(scope, receive, cut)
-        if is_cut:
-            await _disconnected(receive)
+    return cut
 
 
 def _flipping(send: Send, offset: int) -> Send:

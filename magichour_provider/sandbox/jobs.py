@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
+import threading
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -14,29 +15,9 @@ from typing import Any
 
 from magichour_provider.client.pricing import Tier
 from magichour_provider.sandbox.faults import Faults
-from magichour_provider.sandbox.render import Renderer, RenderError, Video
-from magichour_provider.sandbox.schemas import ForcedStatus, JobRequest, SandboxError, Settings
-from magichour_provider.sandbox.storage import (
-    DOWNLOAD_URL_LIFE,
-    UPLOAD_RETENTION,
-    Signer,
-    Upload,
-    download_path,
-    new_id,
-)
-
-_BILLING_PERIOD = timedelta(days=30)
-_NOT_UPLOADED = ("http://", "https://", "saved-items/")
-_REFUNDED = ("error", "canceled")
-_INVALID_KEY_WORDS = ("invalid", "wrong", "bad", "revoked")
-
-
-@dataclass
-class Account:
-    """Tier and credits."""
-
-    tier: Tier
-    credits: int
+from magichour_provider.sandbox.render import RenderError, Video, render
+from magichour_provider.sandbox.schemas import ForcedStatus, JobRequest, SandboxError, Settings, iso
+from magichour_provider.sandbox.storage import DOWNLOAD_URL_LIFE, UPLOAD_RETENTION, Upload, new_id, sign
 
 
 @dataclass
@@ -75,103 +56,72 @@ class Job:
         """The video, if the job is complete and was not deleted."""
         return self.rendered.result() if self.enabled and self.status(now) == "complete" else None
 
-    def error(self) -> dict[str, str]:
-        """`error` of a job that failed."""
-        if self.forced:
-            return {"code": self.forced.code, "message": self.forced.message}
-        error = self.rendered.exception()
-        if isinstance(error, RenderError):
-            return {"code": error.code, "message": error.message}
-        return {"code": "unknown_error", "message": f"The sandbox could not render this: {error!r}"}
-
 
 class Sandbox:
     """An offline Magic Hour: one account, its jobs and files, and the faults that tests ask for."""
 
-    def __init__(self, settings: Settings, utc_now: Callable[[], datetime] | None = None) -> None:
+    def __init__(self, settings: Settings, *, storage_port: int = 0) -> None:
         self.settings = settings
-        self.renderer = Renderer(quick=settings.quick)
-        self.faults = Faults()
-        self._utc_now = utc_now or partial(datetime.now, timezone.utc)
+        self.storage_port = storage_port
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="sandbox-render")
         self._temporary = tempfile.TemporaryDirectory(prefix="magichour-sandbox-")
         self.directory = Path(self._temporary.name)
-        self.uploads: dict[str, Upload] = {}
         self._start()
 
     def _start(self) -> None:
-        self._offset = timedelta()
+        self.offset = timedelta()
         self.behaviour = self.settings.behaviour
-        self.account = Account(self.settings.tier, self.settings.credits)
-        self.signer = Signer()
+        self.tier, self.credits = self.settings.tier, self.settings.credits
+        self.faults = Faults()
+        self.secret = secrets.token_bytes(32)
+        self.uploads: dict[str, Upload] = {}
         self.requests: Counter[tuple[str, str, str, int]] = Counter()
         """Number of requests by origin, method, route and status; status 0 is a dropped connection."""
         self.jobs: dict[str, Job] = {}
+        self._abandoned = threading.Event()
 
     def now(self) -> datetime:
         """The time in UTC, plus the seconds by which it was advanced so that URLs expire and jobs end."""
-        return self._utc_now() + self._offset
-
-    def iso(self, moment: datetime) -> str:
-        """`moment` in Magic Hour's form: ISO 8601 with milliseconds and `Z`."""
-        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-    def advance(self, seconds: float) -> None:
-        """Move the time forward."""
-        self._offset += timedelta(seconds=seconds)
+        return datetime.now(timezone.utc) + self.offset
 
     def reset(self) -> None:
         """Restore the settings; remove all jobs, files, faults and counts."""
-        self._abandon_jobs()
-        self.faults.replace(b"[]")
-        self.faults.held.release()
+        self._abandoned.set()
+        self.faults.release()
         for path in self.directory.iterdir():
             path.unlink(missing_ok=True)
-        self.uploads.clear()
         self._start()
 
     def close(self) -> None:
         """Stop rendering and remove the temporary directory."""
-        self._abandon_jobs()
-        self.renderer.close()
+        self._abandoned.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
         self._temporary.cleanup()
-
-    def _abandon_jobs(self) -> None:
-        for job in self.jobs.values():
-            job.rendered.cancel()
-        self.renderer.abandon()
-
-    def accepts_key(self, authorization: str) -> bool:
-        """Whether the value of an Authorization header has a valid key."""
-        scheme, _, key = authorization.partition(" ")
-        key = key.strip()
-        if scheme.lower() != "bearer" or not key:
-            return False
-        if self.settings.api_keys:
-            return key in self.settings.api_keys
-        return not any(word in key.lower() for word in _INVALID_KEY_WORDS)
 
     def submit(self, request: JobRequest) -> Job:
         """Charge the account and start to render. Raises SandboxError: a missing upload, too few credits."""
         paths = [path for path in (request.image_file_path, request.end_image_file_path) if path]
-        uploaded = [path for path in paths if not path.startswith(_NOT_UPLOADED)]
+        uploaded = [path for path in paths if not path.startswith(("http://", "https://", "saved-items/"))]
         missing = [path for path in uploaded if self.upload(path) is None]
         if missing:
             advice = "Check that the PUT to its upload_url worked"
             raise SandboxError(422, f"The file path {missing[0]} does not exist. {advice}")
         self.settle()
-        if request.credits > self.account.credits:
-            message = f"The job costs {request.credits} credits; you have {self.account.credits}"
+        if request.credits > self.credits:
+            message = f"The job costs {request.credits} credits; you have {self.credits}"
             raise SandboxError(402, message)
         now, job_id = self.now(), new_id()
         rendered: Future[Video] = Future()
+        behaviour, is_quick = self.behaviour, self.settings.quick
         if "nsfw" in f"{request.name} {request.prompt}".lower():
             rendered.set_exception(RenderError("nsfw", "The content may violate our guidelines."))
         else:
-            images = tuple(self.upload(path) for path in paths)
-            numbers = range(1, self.behaviour.downloads_per_job + 1)
+            images = [self.upload(path) for path in paths]
+            numbers = range(1, behaviour.downloads_per_job + 1)
             targets = [self.directory / f"{job_id}-{number}.mp4" for number in numbers]
-            rendered = self.renderer.submit(request, images, targets, self.behaviour)
-        job = Job(job_id, request, now, self.behaviour.render_seconds, rendered)
+            work = partial(render, quick=is_quick, abandoned=self._abandoned)
+            rendered = self._pool.submit(work, request, images, targets, behaviour)
+        job = Job(job_id, request, now, behaviour.render_seconds, rendered)
         self.jobs[job_id] = job
         self._charge(job, now, request.credits, "create")
         return job
@@ -193,54 +143,59 @@ class Sandbox:
         now = self.now()
         status = job.status(now)
         refund = job.credits_charged
-        if refund and status in _REFUNDED:
+        if refund and status in ("error", "canceled"):
             self._charge(job, now, -refund, f"refund: {status}")
         return status
 
     def _charge(self, job: Job, at: datetime, credits: int, reason: str) -> None:
         """Charge credits, or refund negative ones."""
-        self.account.credits -= credits
-        job.charges.append({"at": self.iso(at), "credits": credits, "reason": reason})
+        self.credits -= credits
+        job.charges.append({"at": iso(at), "credits": credits, "reason": reason})
 
     def account_body(self) -> dict[str, Any]:
         """The answer of `GET /v1/account`."""
         self.settle()
         subscription = {
-            "name": self.account.tier.value.capitalize(),
+            "name": self.tier.value.capitalize(),
             "status": "active",
             "price": {"amount": 1900, "currency": "usd"},
             "discount": None,
             "billing_interval": "month",
-            "current_period_end": self.iso(self.now() + _BILLING_PERIOD),
+            "current_period_end": iso(self.now() + timedelta(days=30)),
             "cancel_at_period_end": False,
         }
         return {
             "id": "sandbox-account",
             "email": "sandbox@example.com",
-            "tier": self.account.tier.value,
-            "credits": self.account.credits,
-            "subscription": None if self.account.tier is Tier.FREE else subscription,
+            "tier": self.tier.value,
+            "credits": self.credits,
+            "subscription": None if self.tier is Tier.FREE else subscription,
         }
 
     def project(self, job: Job, storage_url: str) -> dict[str, Any]:
         """The answer of `GET /v1/video-projects/{id}`, with its hidden and deprecated fields."""
         status = self.settled_status(job)
         video = job.rendered.result() if status == "complete" else None
+        error = None
+        if status == "error":
+            cause = job.forced or job.rendered.exception()
+            message = getattr(cause, "message", f"The sandbox could not render this: {cause!r}")
+            error = {"code": getattr(cause, "code", "unknown_error"), "message": message}
         links = []
         if video and job.enabled:
             if job.link_expires_at is None or job.link_expires_at <= self.now():  # the same link until then
                 job.link_expires_at = (self.now() + DOWNLOAD_URL_LIFE).replace(microsecond=0)
-            expires_at = self.iso(job.link_expires_at)
+            expires_at = iso(job.link_expires_at)
             for number in range(1, len(video.files) + 1):
-                path = download_path(job.id, number)
-                query = self.signer.query("GET", path, job.link_expires_at)
+                path = f"/{job.id}/output.mp4" if number == 1 else f"/{job.id}/{number}/output.mp4"
+                query = sign(self.secret, "GET", path, int(job.link_expires_at.timestamp()))
                 links.append({"url": f"{storage_url}{path}?{query}", "expires_at": expires_at})
         return {
             "id": job.id,
             "name": job.request.name,
             "status": status,
             "type": "IMAGE_TO_VIDEO",
-            "created_at": self.iso(job.created_at),
+            "created_at": iso(job.created_at),
             "width": video.width if video else -1,
             "height": video.height if video else -1,
             "enabled": job.enabled,
@@ -249,32 +204,26 @@ class Sandbox:
             "total_frame_cost": job.credits_charged,
             "credits_charged": job.credits_charged,
             "fps": job.request.fps,
-            "error": job.error() if status == "error" else None,
+            "error": error,
             "downloads": links,
             "download": links[0] if links else None,
         }
 
     def state(self) -> dict[str, Any]:
         """Everything that happened, without keys and signatures."""
-        requests = [
-            {"origin": origin, "method": method, "path": path, "status": status, "count": count}
-            for (origin, method, path, status), count in self.requests.items()
-        ]
         return {
             "account": self.account_body(),
             "jobs": [self.job_state(job) for job in self.jobs.values()],
             "uploads": [
-                {
-                    "file_path": upload.file_path,
-                    "bytes": upload.size,
-                    "sha256": upload.sha256,
-                    "put_count": upload.put_count,
-                }
-                for upload in self.uploads.values()
+                {"file_path": path, "bytes": each.size, "sha256": each.sha256, "put_count": each.put_count}
+                for path, each in self.uploads.items()
             ],
-            "requests": requests,
-            "faults": self.faults.remaining(),
-            "held": self.faults.held.entries(),
+            "requests": [
+                {"origin": origin, "method": method, "path": path, "status": status, "count": count}
+                for (origin, method, path, status), count in self.requests.items()
+            ],
+            "faults": [rule.model_dump(exclude_defaults=True) for rule in self.faults.rules],
+            "held": list(self.faults.held.values()),
         }
 
     def job_state(self, job: Job) -> dict[str, Any]:
@@ -292,7 +241,7 @@ class Sandbox:
             "charges": job.charges,
             "polls": job.polls,
             "downloads": job.downloads,
-            "created_at": self.iso(job.created_at),
+            "created_at": iso(job.created_at),
         }
 
     def upload(self, file_path: str) -> Path | None:

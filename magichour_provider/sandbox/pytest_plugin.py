@@ -14,9 +14,6 @@ import pytest
 if TYPE_CHECKING:
     from magichour_provider.sandbox import SandboxServer
 
-RENDER_SECONDS = 0.5
-"""How long a job takes with these fixtures."""
-
 
 @pytest.fixture(scope="session")
 def magichour_sandbox_server() -> Iterator[SandboxServer]:
@@ -29,7 +26,7 @@ def magichour_sandbox_server() -> Iterator[SandboxServer]:
             f"pip install 'airflow-provider-magichour[sandbox]' ({error})",
             pytrace=False,
         )
-    settings = Settings(quick=True, behaviour=Behaviour(render_seconds=RENDER_SECONDS))
+    settings = Settings(quick=True, behaviour=Behaviour(render_seconds=0.5))
     with SandboxServer(settings) as server:
         yield server
 

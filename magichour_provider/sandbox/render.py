@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import zlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,26 +17,16 @@ from PIL import Image, ImageOps
 
 from magichour_provider.sandbox.schemas import Behaviour, JobRequest
 
-Images = Sequence[Path | None]
-"""One or two files; None stands for an image that was not uploaded."""
-
 SHORT_EDGES = {"360p": 360, "480p": 480, "720p": 720, "1080p": 1080, "4k": 2160}
 """Shorter edge of a video in pixels, by resolution."""
 
 _QUICK_LONG_EDGE_PIXELS = 160
-_QUICK_MIN_PIXELS = 48
 _WIDEST_ASPECT = 2.4
 _PAN = 1.15
 """Size of the image in relation to the frame that moves over it."""
 _AUDIO_HZ = 44_100
 _AUDIO_FRAME_SAMPLES = 1024
-_MAX_SHORT_BOX_BYTES = (1 << 32) - 1
-_OPTIONAL_FORMATS = frozenset({".heic", ".heif", ".avif", ".jp2"})
-"""Image formats of Magic Hour that not every build of Pillow can decode."""
-_TIFF_HEADERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""Pillow knows few of the kinds of pixels that a TIFF may have."""
 _TEST_CARD = Image.radial_gradient("L").convert("RGB").resize((1280, 720))
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 class RenderError(Exception):
@@ -58,87 +47,42 @@ class Video:
     height: int
 
 
-class Renderer:
-    """A small thread pool that renders videos. `quick` makes tiny ones."""
-
-    def __init__(self, *, quick: bool, threads: int = 2) -> None:
-        self._quick = quick
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sandbox-render")
-        self._abandoned = threading.Event()
-
-    def submit(
-        self, request: JobRequest, images: Images, targets: Sequence[Path], behaviour: Behaviour
-    ) -> Future[Video]:
-        """Start to render into `targets`, as `behaviour` says. The future raises RenderError."""
-        abandoned = self._abandoned
-
-        def run() -> Video:
-            video = render(
-                request,
-                images,
-                targets[0],
-                quick=self._quick,
-                fragmented=behaviour.video_fragmented,
-                abandoned=abandoned,
-            )
-            for number, target in enumerate(targets[1:], start=2):
-                mark = f"download {number}".encode()
-                shutil.copyfile(targets[0], target)
-                add_free_box(target, 8 + len(mark), mark)
-            for target in targets:
-                if behaviour.video_padding_bytes:
-                    add_free_box(target, behaviour.video_padding_bytes)
-                with target.open("ab") as file:
-                    file.write(behaviour.video_ending.encode())
-            return Video(tuple(targets), video.width, video.height)
-
-        return self._pool.submit(run)
-
-    def abandon(self) -> None:
-        """Give up every video that is being rendered; later ones are not affected."""
-        self._abandoned.set()
-        self._abandoned = threading.Event()
-
-    def close(self) -> None:
-        """Give up every video and end the threads."""
-        self.abandon()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-
 def render(
     request: JobRequest,
-    images: Images,
-    target: Path,
+    images: Sequence[Path | None],
+    targets: Sequence[Path],
+    behaviour: Behaviour,
     *,
     quick: bool,
-    fragmented: bool = False,
-    abandoned: threading.Event | None = None,
+    abandoned: threading.Event,
 ) -> Video:
-    """Load the images and encode the video as `target`. Raises RenderError, also once `abandoned` is set."""
-    short_edge = SHORT_EDGES[request.resolution]
-    longest_edge = _QUICK_LONG_EDGE_PIXELS * 2 if quick else round(short_edge * _WIDEST_ASPECT)
+    """Load the images (None: not uploaded) and encode a video for each of `targets`, as `behaviour` says.
+
+    Raises RenderError, also once `abandoned` is set.
+    """
+    longest_edge = (
+        _QUICK_LONG_EDGE_PIXELS * 2 if quick else round(SHORT_EDGES[request.resolution] * _WIDEST_ASPECT)
+    )
     pictures = [load_image(image, longest_edge) for image in images]
-    width, height = frame_size(pictures[0].size, request.resolution, quick=quick)
-    frames = round(request.end_seconds * request.fps)
-    camera = _pan(pictures, (width, height), frames)
-
-    def frame_at(index: int) -> Image.Image:
-        if abandoned and abandoned.is_set():
-            raise RenderError("unknown_error", "The sandbox gave this video up.")
-        return camera(index)
-
-    unfinished = target.with_suffix(".part")
-    flags = "frag_keyframe+empty_moov+default_base_moof" if fragmented else "faststart"
-    try:
-        with av.open(str(unfinished), "w", format="mp4", options={"movflags": flags}) as container:
-            # The comment differs from video to video, so no two have the same length and bytes.
-            mark = "magichour-sandbox ".ljust(20 + zlib.crc32(str(target).encode()) % 1000, ".")
-            container.metadata["comment"] = mark
-            _encode(container, request, (width, height), frames, frame_at, quick=quick)
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return Video((target,), width, height)
+    size = frame_size(pictures[0].size, request.resolution, quick=quick)
+    stage = (round(size[0] * _PAN), round(size[1] * _PAN))
+    scenes = [ImageOps.fit(picture, stage, Image.Resampling.BICUBIC) for picture in pictures]
+    flags = "frag_keyframe+empty_moov+default_base_moof" if behaviour.video_fragmented else "faststart"
+    with av.open(str(targets[0]), "w", format="mp4", options={"movflags": flags}) as container:
+        # The comment differs from video to video, so no two have the same length and bytes.
+        mark = "magichour-sandbox ".ljust(20 + zlib.crc32(str(targets[0]).encode()) % 1000, ".")
+        container.metadata["comment"] = mark
+        _encode(container, request, scenes, size, quick, abandoned)
+    for number, target in enumerate(targets[1:], start=2):
+        mark = f"download {number}"
+        shutil.copyfile(targets[0], target)
+        add_free_box(target, 8 + len(mark), mark.encode())
+    for target in targets:
+        if behaviour.video_padding_bytes:
+            add_free_box(target, behaviour.video_padding_bytes)
+        with target.open("ab") as file:
+            file.write(behaviour.video_ending.encode())
+    return Video(tuple(targets), *size)
 
 
 def frame_size(image_size: tuple[int, int], resolution: str, *, quick: bool) -> tuple[int, int]:
@@ -146,49 +90,38 @@ def frame_size(image_size: tuple[int, int], resolution: str, *, quick: bool) -> 
     aspect = min(max(image_size) / min(image_size), _WIDEST_ASPECT)
     if quick:
         long_edge = _QUICK_LONG_EDGE_PIXELS
-        short_edge = max(_even(long_edge / aspect), _QUICK_MIN_PIXELS)
+        short_edge = max(round(long_edge / aspect / 2) * 2, 48)
     else:
         short_edge = SHORT_EDGES[resolution]
-        long_edge = _even(short_edge * aspect) - 4
+        long_edge = round(short_edge * aspect / 2) * 2 - 4
     is_portrait = image_size[1] > image_size[0]
     return (short_edge, long_edge) if is_portrait else (long_edge, short_edge)
-
-
-def _even(pixels: float) -> int:
-    return round(pixels / 2) * 2
-
-
-def _pan(images: list[Image.Image], size: tuple[int, int], frames: int) -> Callable[[int], Image.Image]:
-    """The frames by number: from the lower left of the image to its upper right."""
-    stage = (round(size[0] * _PAN), round(size[1] * _PAN))
-    scenes = [ImageOps.fit(image, stage, Image.Resampling.BICUBIC) for image in images]
-
-    def frame_at(index: int) -> Image.Image:
-        progress = index / max(frames - 1, 1)
-        left = round((stage[0] - size[0]) * progress)
-        top = round((stage[1] - size[1]) * (1 - progress))
-        scene = Image.blend(scenes[0], scenes[-1], progress) if len(scenes) > 1 else scenes[0]
-        return scene.crop((left, top, left + size[0], top + size[1]))
-
-    return frame_at
 
 
 def _encode(
     container: OutputContainer,
     request: JobRequest,
+    scenes: Sequence[Image.Image],
     size: tuple[int, int],
-    frames: int,
-    frame_at: Callable[[int], Image.Image],
-    *,
     quick: bool,
+    abandoned: threading.Event,
 ) -> None:
+    """Pan from the lower left of the scenes to their upper right, and fade from the first to the last."""
     cheap = {"preset": "ultrafast", "crf": "32", "threads": "1"}
     good = {"preset": "veryfast", "crf": "21", "threads": "2"}
     video = container.add_stream("libx264", rate=request.fps, options=cheap if quick else good)
     video.width, video.height, video.pix_fmt = *size, "yuv420p"
     sound = container.add_stream("aac", rate=_AUDIO_HZ) if request.audio else None
+    frames = round(request.end_seconds * request.fps)
     for index in range(frames):
-        frame = av.VideoFrame.from_image(frame_at(index))  # type: ignore[no-untyped-call]
+        if abandoned.is_set():
+            raise RenderError("unknown_error", "The sandbox gave this video up.")
+        progress = index / max(frames - 1, 1)
+        scene = Image.blend(scenes[0], scenes[-1], progress) if len(scenes) > 1 else scenes[0]
+        left = round((scene.width - size[0]) * progress)
+        top = round((scene.height - size[1]) * (1 - progress))
+        picture = scene.crop((left, top, left + size[0], top + size[1]))
+        frame = av.VideoFrame.from_image(picture)  # type: ignore[no-untyped-call]
         frame.pts, frame.time_base = index, Fraction(1, request.fps)
         container.mux(video.encode(frame))
     container.mux(video.encode(None))
@@ -205,7 +138,7 @@ def _encode(
 
 def add_free_box(path: Path, size: int, content: bytes = b"") -> None:
     """Append a `free` box of mp4, which players skip: `size` bytes in all, zeros after `content`, sparse."""
-    if size > _MAX_SHORT_BOX_BYTES:
+    if size >= 1 << 32:
         header = (1).to_bytes(4, "big") + b"free" + size.to_bytes(8, "big")
     else:
         header = size.to_bytes(4, "big") + b"free"
@@ -218,7 +151,7 @@ def add_free_box(path: Path, size: int, content: bytes = b"") -> None:
 def load_image(upload: Path | None, longest_edge: int) -> Image.Image:
     """The image, upright and in RGB, decoded no larger than `longest_edge` pixels if its format allows.
 
-    The sandbox is offline: an image that was not uploaded gives `_TEST_CARD`, and so does a HEIC or a TIFF
+    The sandbox is offline: an image that was not uploaded gives a test card, and so does a HEIC or a TIFF
     that this Pillow cannot decode. Raises RenderError.
     """
     if upload is None:
@@ -235,9 +168,7 @@ def load_image(upload: Path | None, longest_edge: int) -> Image.Image:
             ranges = (1, 255) if upright.mode == "F" else (65_535,)
             white = next((each for each in ranges if top <= each), top)
             return gray.point(lambda value: value * (255 / white)).convert("RGB")
-    except _UNREADABLE:
-        with upload.open("rb") as file:
-            is_tiff = file.read(4) in _TIFF_HEADERS
-        if is_tiff or upload.suffix in _OPTIONAL_FORMATS:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        if upload.suffix in (".heic", ".heif", ".avif", ".jp2", ".tif", ".tiff"):
             return _TEST_CARD
         raise RenderError("invalid_image_file", "The image file could not be read.") from None

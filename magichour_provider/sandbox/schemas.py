@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from datetime import datetime
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from magichour_provider.client.pricing import Tier
 
+PREFIX = "/__sandbox__"
+"""The path of the control API."""
 ERROR_CODES: Mapping[int, str] = {
     400: "invalid_request",
     401: "unauthorized",
@@ -33,8 +36,6 @@ class Behaviour(BaseModel):
 
     render_seconds: float = Field(default=2.0, ge=0, allow_inf_nan=False)
     """Seconds from create to the end of a job: the first quarter `queued`, the rest `rendering`."""
-    error_shape: Literal["code", "message"] = "code"
-    """Error bodies: `{"code", "message"}` (since September 2026) or `{"message"}` alone."""
     expired_status: Literal[403, 404] = 403
     """Status of an expired, tampered or unsigned storage URL."""
     deleted: Literal["disabled", "not_found"] = "disabled"
@@ -173,17 +174,6 @@ class UploadUrlsBody(_Body):
     items: list[UploadItem] = Field(min_length=1)
 
 
-_BodyT = TypeVar("_BodyT", bound=_Body)
-
-
-def parse_body(body: type[_BodyT], raw: bytes) -> _BodyT:
-    """Read `raw` as `body`. Raises SandboxError 400 that names every wrong field."""
-    try:
-        return body.model_validate_json(raw or b"null")
-    except ValidationError as error:
-        raise SandboxError(400, validation_message(error)) from None
-
-
 def validation_message(error: ValidationError) -> str:
     """A pydantic error as one line that names each wrong field, as Magic Hour does."""
     return "; ".join(
@@ -191,3 +181,8 @@ def validation_message(error: ValidationError) -> str:
         f"{'.'.join(map(str, each['loc'])) or 'body'} ({each['msg']})"
         for each in error.errors(include_url=False, include_context=False, include_input=False)
     )
+
+
+def iso(moment: datetime) -> str:
+    """`moment`, which is in UTC, in Magic Hour's form: ISO 8601 with milliseconds and `Z`."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

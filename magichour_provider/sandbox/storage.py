@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 from base64 import b64encode
@@ -19,7 +18,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl
 
 from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
@@ -48,72 +47,21 @@ def new_id() -> str:
     return "c" + secrets.token_hex(12)
 
 
-def download_path(project_id: str, number: int = 1) -> str:
-    """Path of a video on the storage origin; as at Magic Hour, every file is named `output.mp4`."""
-    return f"/{project_id}/output.mp4" if number == 1 else f"/{project_id}/{number}/output.mp4"
-
-
-class Signer:
-    """Signs storage paths. The same method, path and expiry give the same URL."""
-
-    def __init__(self) -> None:
-        self._secret = secrets.token_bytes(32)
-
-    def query(self, method: str, path: str, expires_at: datetime) -> str:
-        """The query string with which `method` reaches `path` until `expires_at` (whole seconds)."""
-        expires = str(int(expires_at.timestamp()))
-        return urlencode({"expires": expires, "signature": self._signature(method, path, expires)})
-
-    def allows(self, method: str, path: str, query: Mapping[str, str], now: datetime) -> bool:
-        """Whether `query` is genuine for `method` and `path`, and not expired at `now`."""
-        expires = query.get("expires", "")
-        expected = self._signature(method, path, expires).encode()
-        is_genuine = hmac.compare_digest(expected, query.get("signature", "").encode())
-        return is_genuine and now.timestamp() < int(expires)
-
-    def _signature(self, method: str, path: str, expires: str) -> str:
-        text = "\n".join((method, path, expires)).encode()
-        return hmac.new(self._secret, text, hashlib.sha256).hexdigest()
+def sign(secret: bytes, method: str, path: str, expires: int) -> str:
+    """The query string with which `method` reaches `path` until the Unix time `expires`."""
+    signature = hmac.new(secret, f"{method}\n{path}\n{expires}".encode(), hashlib.sha256).hexdigest()
+    return f"expires={expires}&signature={signature}"
 
 
 @dataclass
 class Upload:
     """A path for one upload. `size` in bytes, `sha256` (hex) and `put_at` are those of the last PUT."""
 
-    file_path: str
     disk_path: Path
     size: int = 0
     sha256: str | None = None
     put_count: int = 0
     put_at: datetime | None = None
-
-
-def checksum_headers(
-    behaviour: Behaviour, path: Path, status: os.stat_result, *, is_whole: bool
-) -> dict[str, str]:
-    """ETag and checksum headers of a file, for a 200 (`is_whole`) or a 206.
-
-    The ETag is the MD5 with `etag-md5`, else it has the form that S3 gives to an upload in parts.
-    `content-md5` (RFC 1864) and `sha-256` (S3) are sent with a 200 only, as by the stores that use them.
-    `goog` (Google Cloud Storage, without its crc32c) and `digest` (RFC 9530) describe the whole file on both.
-    """
-    state = (status.st_ino, status.st_mtime_ns, status.st_size)
-    md5 = _digest("md5", path, *state)
-    kind = behaviour.video_checksum
-    if kind == "etag-md5":
-        return {"ETag": f'"{md5.hex()}"'}
-    headers = {"ETag": f'"{hashlib.md5(md5, usedforsecurity=False).hexdigest()}-1"'}
-    sha256 = _digest("sha256", path, *state) if kind in ("sha-256", "digest") else b""
-    md5_text, sha256_text = b64encode(md5).decode(), b64encode(sha256).decode()
-    if kind == "goog":
-        return {**headers, "x-goog-hash": f"md5={md5_text}"}
-    if kind == "digest":
-        return {**headers, "Repr-Digest": f"sha-256=:{sha256_text}:"}
-    if kind == "content-md5" and is_whole:
-        return {**headers, "Content-MD5": md5_text}
-    if kind == "sha-256" and is_whole:
-        headers |= {"x-amz-checksum-sha256": sha256_text, "x-amz-checksum-type": "FULL_OBJECT"}
-    return headers
 
 
 @lru_cache(maxsize=1024)
@@ -135,7 +83,7 @@ async def put_upload(request: Request) -> Response:
     length = request.headers.get("content-length", "")
     if not length.isdecimal():
         raise SandboxError(411, "You must provide the Content-Length HTTP header", "MissingContentLength")
-    if int(length) > MAX_UPLOAD_BYTES[sandbox.account.tier.value]:
+    if int(length) > MAX_UPLOAD_BYTES[sandbox.tier.value]:
         raise SandboxError(413, "The upload is larger than your plan allows", "EntityTooLarge")
     try:
         body = await request.body()
@@ -191,24 +139,38 @@ def parse_range(header: str, size: int) -> range | None:
 
 
 def _video_answer(path: Path, asked: Mapping[str, str], behaviour: Behaviour) -> StreamingResponse:
-    """Send the file as it is now, however long that takes. `If-Range` matches the strong ETag only."""
-    file = path.open("rb")
-    try:
-        status = os.fstat(file.fileno())
-        etag = checksum_headers(behaviour, path, status, is_whole=False)["ETag"]
-        is_part = behaviour.ranges and "range" in asked and asked.get("if-range", etag) == etag
-        part = parse_range(asked["range"], status.st_size) if is_part else None
-        headers = checksum_headers(behaviour, path, status, is_whole=part is None)
-    except BaseException:
-        file.close()
-        raise
+    """Send the file as it is now, however long that takes. `If-Range` matches the strong ETag only.
+
+    The ETag is the MD5 with `etag-md5`, else it has the form that S3 gives to an upload in parts.
+    `content-md5` (RFC 1864) and `sha-256` (S3) are sent with a 200 only, as by the stores that use them.
+    `goog` (Google Cloud Storage, without its crc32c) and `digest` (RFC 9530) describe the whole file on both.
+    """
+    status, kind = path.stat(), behaviour.video_checksum
+    state = (status.st_ino, status.st_mtime_ns, status.st_size)
+    md5 = _digest("md5", path, *state)
+    sha256 = _digest("sha256", path, *state) if kind in ("sha-256", "digest") else b""
+    md5_text, sha256_text = b64encode(md5).decode(), b64encode(sha256).decode()
+    is_md5 = kind == "etag-md5"
+    etag = f'"{md5.hex()}"' if is_md5 else f'"{hashlib.md5(md5, usedforsecurity=False).hexdigest()}-1"'
+    is_part = behaviour.ranges and "range" in asked and asked.get("if-range", etag) == etag
+    part = parse_range(asked["range"], status.st_size) if is_part else None
     sent = part or range(status.st_size)
-    headers |= {"Content-Length": str(len(sent)), "Last-Modified": formatdate(status.st_mtime, usegmt=True)}
+    headers = {"ETag": etag, "Content-Length": str(len(sent))}
+    headers["Last-Modified"] = formatdate(status.st_mtime, usegmt=True)
     if behaviour.ranges:
         headers["Accept-Ranges"] = "bytes"
     if part:
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{status.st_size}"
-    return StreamingResponse(_read(file, sent), 206 if part else 200, headers, media_type="video/mp4")
+    if kind == "goog":
+        headers["x-goog-hash"] = f"md5={md5_text}"
+    elif kind == "digest":
+        headers["Repr-Digest"] = f"sha-256=:{sha256_text}:"
+    elif kind == "content-md5" and not part:
+        headers["Content-MD5"] = md5_text
+    elif kind == "sha-256" and not part:
+        headers |= {"x-amz-checksum-sha256": sha256_text, "x-amz-checksum-type": "FULL_OBJECT"}
+    content = _read(path.open("rb"), sent)
+    return StreamingResponse(content, 206 if part else 200, headers, media_type="video/mp4")
 
 
 async def _read(file: BinaryIO, part: range) -> AsyncIterator[bytes]:
@@ -224,7 +186,11 @@ def _check_signature(request: Request) -> Sandbox:
     sandbox: Sandbox = request.app.state.sandbox
     if "authorization" in request.headers:
         raise SandboxError(400, "A signed URL takes no Authorization header", "InvalidArgument")
-    if not sandbox.signer.allows(request.method, request.url.path, request.query_params, sandbox.now()):
+    asked = request.query_params.get("expires", "")
+    expires = int(asked) if asked.isdecimal() else 0
+    genuine = dict(parse_qsl(sign(sandbox.secret, request.method, request.url.path, expires)))
+    is_genuine = genuine.items() <= dict(request.query_params).items()
+    if not is_genuine or sandbox.now().timestamp() >= expires:
         if sandbox.behaviour.expired_status == 404:
             raise _no_such_key()
         raise SandboxError(403, "The signature is missing, wrong or expired", "AccessDenied")

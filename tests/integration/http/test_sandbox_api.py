@@ -14,16 +14,11 @@ from hypothesis import strategies as st
 from jsonschema import Draft4Validator
 from openapi_contract import CREATE, UPLOAD_URLS, Exchange, request_schema
 from PIL import Image, UnidentifiedImageError
+from pydantic import ValidationError
 
 from magichour_provider.sandbox import Settings
 from magichour_provider.sandbox.jobs import Sandbox
-from magichour_provider.sandbox.schemas import (
-    CreateBody,
-    JobRequest,
-    SandboxError,
-    UploadUrlsBody,
-    parse_body,
-)
+from magichour_provider.sandbox.schemas import CreateBody, JobRequest, UploadUrlsBody
 
 BALANCE = 12_000
 
@@ -70,6 +65,9 @@ def test_create_is_queued_then_rendering_then_complete(magic):
     assert magic.get(project_id)["status"] == "queued"
     magic.control.advance_clock(260)
     assert magic.get(project_id)["status"] == "rendering"
+    magic.control.set_job(project_id, "paused")
+    magic.control.advance_clock(10_000)
+    assert magic.entry(project_id)["status"] == "paused", "a status that was set stays"
     magic.control.set_job(project_id, "complete")
     job = magic.get(project_id)
     assert (job["status"], job["type"], job["error"]) == ("complete", "IMAGE_TO_VIDEO", None)
@@ -96,10 +94,11 @@ def test_moderation_refunds_even_before_a_poll(magic, where):
     assert [charge["credits"] for charge in magic.entry(project_id)["charges"]] == [240, -240]
 
 
-@pytest.mark.parametrize("render_seconds", range(1, 8))
+@pytest.mark.parametrize("render_seconds", [1, 4, 7])
 def test_status_and_its_refund_are_shown_together_while_time_passes(render_seconds):
     moments = iter(datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=s) for s in range(1000))
-    sandbox = Sandbox(Settings(quick=True), utc_now=lambda: next(moments))
+    sandbox = Sandbox(Settings(quick=True))
+    sandbox.now = lambda: next(moments)
     sandbox.behaviour = sandbox.behaviour.changed({"render_seconds": render_seconds})
     request = JobRequest(
         "a name", "ltx-2.3", "ltx-2.3", "480p", 5, False, 24, 240, "saved-items/a", prompt="nsfw"
@@ -112,7 +111,7 @@ def test_status_and_its_refund_are_shown_together_while_time_passes(render_secon
     sandbox.close()
 
 
-@pytest.mark.parametrize("content", [b"", b"this is not an image", b"\xff\xd8\xff\xe0 half a jpeg"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xe0 half a jpeg"])
 def test_upload_that_is_no_image_fails_as_invalid_image_file(magic, content):
     assert failure(magic, magic.create(magic.upload(content))) == "invalid_image_file"
     assert magic.credits() == BALANCE
@@ -138,15 +137,6 @@ def test_job_ended_by_a_test_is_refunded_once(magic, status):
         assert (job["status"], job["credits_charged"], job["downloads"]) == (status, 0, [])
     assert job["error"] == ({"code": "no_source_face", "message": "No face"} if status == "error" else None)
     assert magic.credits() == BALANCE
-
-
-def test_any_other_status_stays_until_it_is_changed(magic):
-    project_id = magic.create()
-    magic.control.set_job(project_id, "paused")
-    magic.control.advance_clock(10_000)
-    assert magic.entry(project_id)["status"] == "paused"
-    magic.control.set_job(project_id, "complete")
-    assert magic.get(project_id)["status"] == "complete"
 
 
 def test_same_create_twice_is_two_jobs_and_two_charges(magic):
@@ -197,16 +187,12 @@ def test_free_tier_renders_ltx_at_480p_and_nothing_else(magic):
     assert refused(answer, 402, "720p") == "plan_upgrade_required"
 
 
-def test_model_without_a_published_rate_costs_48_a_second(magic):
-    assert magic.try_create(model="wan-3.0").json()["credits_charged"] == 240
-
-
 # What is refused
 
 
 @pytest.mark.parametrize(
     "authorization",
-    ["", "Bearer invalid", "Bearer mhk_WRONG", "Bearer a-bad-key", "Bearer revoked", "Basic abc"],
+    ["", "Bearer mhk_WRONG", "Basic abc"],
 )
 def test_wrong_key_is_401_before_anything_else(magic, authorization):
     headers = {"Authorization": authorization}
@@ -259,8 +245,8 @@ def test_request_bodies_are_accepted_exactly_if_the_openapi_document_allows_them
     model, body = case
     schema = request_schema(CREATE if model is CreateBody else UPLOAD_URLS, strict=False)
     is_valid = Draft4Validator(schema).is_valid(body)
-    with nullcontext() if is_valid else pytest.raises(SandboxError, match="field: "):
-        parse_body(model, json.dumps(body).encode())
+    with nullcontext() if is_valid else pytest.raises(ValidationError):
+        model.model_validate_json(json.dumps(body))
 
 
 @pytest.mark.parametrize(
@@ -301,7 +287,8 @@ def test_combination_that_the_model_does_not_support_is_422(magic, fields, words
 
 def test_unknown_model_is_rendered_if_the_switch_says_so(magic):
     magic.control.behaviour(unknown_model="accept")
-    assert magic.try_create(model="kling-9", end_seconds=2).json()["credits_charged"] == 96
+    for model in ("kling-9", "wan-3.0"):  # neither has a published rate
+        assert magic.try_create(model=model, end_seconds=2).json()["credits_charged"] == 96
 
 
 def test_too_few_credits_is_402_and_nothing_is_charged(magic):
@@ -344,15 +331,3 @@ def test_account_has_tier_credits_and_subscription(magic, tier):
     magic.control.account(tier=tier, credits=7)
     account = magic.api.get("/v1/account").json()
     assert (account["tier"], account["credits"], account["subscription"] is None) == (tier, 7, tier == "free")
-
-
-# The switches for the shape of answers
-
-
-def test_account_endpoint_may_be_missing_and_errors_may_have_a_message_only(magic):
-    magic.api.event_hooks = {"response": []}
-    magic.control.behaviour(account_endpoint=False)
-    refused(magic.api.get("/v1/account"), 404)
-    magic.control.behaviour(error_shape="message")
-    missing, wrong = magic.api.get("/v1/account"), magic.api.post("/v1/image-to-video", json={})
-    assert list(missing.json()) == list(wrong.json()) == ["message"]

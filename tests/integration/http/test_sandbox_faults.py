@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -16,22 +14,25 @@ CREATE_BODY = {"assets": {"image_file_path": "https://example.com/a.png"}, "end_
 VIDEOS = "*/output.mp4"
 
 
-def dropped(magic, path):
-    requests = magic.control.state()["requests"]
-    return [each["count"] for each in requests if (each["path"], each["status"]) == (path, 0)]
-
-
 # Which requests a rule applies to
 
 
-def test_rule_applies_so_many_times_with_its_status_headers_and_body(magic):
-    rule = {"method": "GET", "path": "/v1/account", "times": 2, "status": 429}
-    magic.control.faults([{**rule, "headers": {"Retry-After": "3"}, "body": {"a": 1}}])
+def test_rule_applies_to_its_method_path_and_origin_so_many_times(magic):
+    account = {"method": "GET", "path": "/v1/account", "times": 2, "status": 429}
+    magic.control.faults(
+        [
+            {"method": "DELETE", "path": "*", "status": 500},
+            {**account, "headers": {"Retry-After": "3"}, "body": {"a": 1}},
+            {"path": "*", "origin": "storage", "status": 503},
+        ]
+    )
+    assert magic.api.get("/v1/video-projects/x").status_code == 404
+    assert magic.api.delete("/v1/video-projects/x").status_code == 500
+    assert magic.files.put(magic.upload_target()["upload_url"], content=b"x").status_code == 503
     for _ in range(2):
         answer = magic.api.get("/v1/account")
         assert (answer.status_code, answer.headers["retry-after"], answer.json()) == (429, "3", {"a": 1})
     assert magic.api.get("/v1/account").status_code == 200
-    assert magic.control.state()["faults"] == []
 
 
 def test_rules_apply_in_order_and_those_without_times_until_they_are_cleared(magic):
@@ -43,34 +44,15 @@ def test_rules_apply_in_order_and_those_without_times_until_they_are_cleared(mag
     assert magic.api.get("/v1/video-projects/x").status_code == 404
 
 
-def test_rule_applies_only_to_its_method_path_and_origin(magic):
-    magic.control.faults(
-        [
-            {"method": "DELETE", "path": "*", "status": 500},
-            {"path": "/v1/account", "status": 501},
-            {"path": "*", "origin": "storage", "status": 503},
-        ]
-    )
-    assert magic.api.get("/v1/video-projects/x").status_code == 404
-    assert magic.api.delete("/v1/video-projects/x").status_code == 500
-    assert magic.api.get("/v1/account").status_code == 501
-    assert magic.files.put(magic.upload_target()["upload_url"], content=b"x").status_code == 503
-
-
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
         ({"path": "*"}, "exactly one of"),
         ({"path": "*", "truncate": 5, "flip": 1}, "exactly one of"),
-        ({"path": "*", "flip": -1}, "flip"),
-        ({"path": "*", "redirect": 304}, "redirect"),
-        ({"status": 500}, "path"),
         ({"path": "*", "drop": "during"}, "drop"),
-        ({"path": "*", "status": 99}, "status"),
         ({"path": "*", "status": 500, "times": 0}, "times"),
         ({"path": "*", "delay": 1, "body": "x"}, "status only"),
         ({"path": "*", "status": 500, "colour": "red"}, "colour"),
-        ({"path": "*", "status": 500, "origin": "moon"}, "origin"),
     ],
 )
 def test_wrong_rule_is_refused_and_changes_nothing(magic, rule, words):
@@ -89,11 +71,6 @@ def test_wrong_rule_is_refused_and_changes_nothing(magic, rule, words):
         ({"status": 429}, "application/json", "too_many_requests"),
         ({"status": 502}, "text/html; charset=utf-8", "502"),
         ({"status": 200, "body": "{half"}, "text/plain; charset=utf-8", "{half"),
-        (
-            {"status": 200, "body": "{half", "headers": {"Content-Type": "application/json"}},
-            "application/json",
-            "{half",
-        ),
     ],
 )
 def test_status_has_json_or_a_gateways_html_or_the_text_of_the_rule(magic, rule, content_type, text):
@@ -113,29 +90,16 @@ def test_dropped_create_is_charged_only_if_it_was_handled(magic, when, charges):
     with pytest.raises(httpx.TransportError):
         magic.api.post(CREATE, json=CREATE_BODY)
     assert [job["credits_charged"] for job in magic.control.state()["jobs"]] == charges
-    assert dropped(magic, CREATE) == [1]
+    assert [each["count"] for each in magic.control.state()["requests"] if each["status"] == 0] == [1]
     assert magic.credits() == 12_000 - sum(charges)
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_dropped_connection_is_closed_without_a_byte(magic, when):
-    magic.control.faults([{"path": "*", "drop": when}])
-    address = urlsplit(magic.server.url)
-    with socket.create_connection((address.hostname, address.port), timeout=30) as wire:
-        wire.sendall(b"GET /v1/account HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n\r\n")
-        try:
-            received = wire.recv(1000)
-        except ConnectionResetError:
-            received = b""
-    assert received == b""
 
 
 # truncate
 
 
-@pytest.mark.parametrize("length", [0, 1, 5000, 300_000, 32 << 20])
+@pytest.mark.parametrize("length", [0, 5000, 8 << 20])
 def test_truncated_download_promises_all_and_sends_some_also_to_a_slow_reader(magic, length):
-    magic.control.behaviour(video_padding_bytes=64 << 20)
+    magic.control.behaviour(video_padding_bytes=16 << 20)
     url = magic.complete()["download"]["url"]
     size = int(magic.files.get(url).headers["content-length"])
     magic.control.faults([{"origin": "storage", "path": VIDEOS, "times": 1, "truncate": length}])
@@ -150,26 +114,6 @@ def test_truncated_download_promises_all_and_sends_some_also_to_a_slow_reader(ma
     assert len(magic.files.get(url).content) == size
 
 
-def test_every_download_truncated_gives_the_video_range_by_range(magic):
-    magic.control.behaviour(video_padding_bytes=5 << 20)
-    url = magic.complete()["download"]["url"]
-    whole = magic.files.get(url)
-    magic.control.faults([{"path": VIDEOS, "truncate": 1 << 20}])
-    pieces = []
-    while sum(map(len, pieces)) < len(whole.content):
-        headers = {"Range": f"bytes={sum(map(len, pieces))}-", "If-Range": whole.headers["etag"]}
-        pieces.append(b"")
-        with magic.files.stream("GET", url, headers=headers) as answer:
-            assert answer.status_code == 206
-            try:
-                for chunk in answer.iter_raw():
-                    pieces[-1] += chunk
-            except httpx.TransportError:
-                pass
-    assert [len(piece) for piece in pieces[:-1]] == [1 << 20] * 5
-    assert b"".join(pieces) == whole.content
-
-
 def test_answer_that_is_not_longer_is_complete(magic):
     url = magic.complete()["download"]["url"]
     magic.control.faults([{"path": VIDEOS, "truncate": 100}])
@@ -181,43 +125,30 @@ def test_answer_that_is_not_longer_is_complete(magic):
 # flip
 
 
-def different(one, other):
-    assert len(one) == len(other)
-    return [index for index in range(len(one)) if one[index] != other[index]]
-
-
-@pytest.mark.parametrize("at", [0, (1 << 20) - 1, 1 << 20, (1 << 20) + 5])
-def test_flip_changes_one_bit_and_no_header(magic, at):
-    magic.control.behaviour(video_padding_bytes=2 << 20)
-    url = magic.complete()["download"]["url"]
-    right = magic.files.get(url)
-    magic.control.faults([{"path": VIDEOS, "times": 1, "flip": at}])
-    wrong = magic.files.get(url)
-    assert different(right.content, wrong.content) == [at]
-    assert bin(right.content[at] ^ wrong.content[at]).count("1") == 1
-    for answer in (right, wrong):
-        answer.headers.pop("date")
-    assert wrong.headers == right.headers
-    assert magic.files.get(url).content == right.content
-
-
 @pytest.mark.parametrize(
     ("asked", "wrong"),
     [("bytes=0-1999", [1000]), ("bytes=1000-", [0]), ("bytes=900-1000", [100]), ("bytes=1001-", [])],
 )
-def test_flip_is_at_its_offset_in_the_file_in_any_range(magic, asked, wrong):
+def test_flip_changes_one_bit_at_its_offset_in_the_file_and_no_header(magic, asked, wrong):
     url = magic.complete()["download"]["url"]
     right = magic.files.get(url, headers={"Range": asked})
-    magic.control.faults([{"path": VIDEOS, "flip": 1000}])
+    magic.control.faults([{"path": VIDEOS, "times": 1, "flip": 1000}])
     answer = magic.files.get(url, headers={"Range": asked})
-    assert answer.status_code == 206
-    assert different(right.content, answer.content) == wrong
+    flipped = [
+        at for at, pair in enumerate(zip(right.content, answer.content, strict=True)) if len(set(pair)) > 1
+    ]
+    assert flipped == wrong
+    assert all(right.content[at] ^ answer.content[at] == 1 for at in flipped)
+    for each in (right, answer):
+        each.headers.pop("date")
+    assert (answer.status_code, answer.headers) == (206, right.headers)
+    assert magic.files.get(url, headers={"Range": asked}).content == right.content
 
 
 # redirect, encode and as_range
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", [301, 308])
 def test_redirect_leads_once_to_a_link_that_works(magic, status):
     url = magic.complete()["download"]["url"]
     right = magic.files.get(url)
@@ -243,16 +174,6 @@ def test_encoded_video_has_no_length_range_or_checksum(magic, coding):
     part = magic.files.get(url, headers={"Range": "bytes=5-9", "If-Range": right.headers["etag"]})
     assert (part.status_code, part.content) == (206, right.content[5:10])
     assert "content-encoding" not in part.headers
-
-
-def test_whole_video_may_be_an_unasked_206(magic):
-    url = magic.complete()["download"]["url"]
-    right = magic.files.get(url)
-    magic.control.faults([{"path": VIDEOS, "as_range": "bytes=0-"}])
-    answer = magic.files.get(url)
-    assert (answer.status_code, answer.content) == (206, right.content)
-    assert answer.headers["content-range"] == f"bytes 0-{len(right.content) - 1}/{len(right.content)}"
-    assert magic.files.get(url, headers={"Range": "bytes=5-9"}).content == right.content[5:10]
 
 
 # delay and hold

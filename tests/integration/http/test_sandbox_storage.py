@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import socket
@@ -33,26 +34,14 @@ def get_range(magic, url, asked, **headers):
 # Uploads
 
 
-def test_storage_is_another_origin(magic):
-    assert magic.upload_target()["upload_url"].startswith(magic.server.storage_url + "/api-assets/")
-    assert video_url(magic).startswith(magic.server.storage_url + "/")
-    assert magic.server.storage_url != magic.server.url
-
-
-@pytest.mark.parametrize("headers", [{}, {"Content-Type": "image/jpeg"}, {"Content-Type": "text/plain"}])
-def test_put_takes_any_content_type_and_may_be_repeated(magic, photo, headers):
+def test_put_takes_any_content_type_and_may_be_repeated(magic, photo):
     target = magic.upload_target()
-    for content in (b"first", photo):
+    for content, headers in ((b"first", {}), (photo, {"Content-Type": "text/plain"})):
         answer = magic.files.put(target["upload_url"], content=content, headers=headers)
         assert (answer.status_code, answer.content) == (200, b"")
-    assert magic.control.state()["uploads"] == [
-        {
-            "file_path": target["file_path"],
-            "bytes": len(photo),
-            "sha256": hashlib.sha256(photo).hexdigest(),
-            "put_count": 2,
-        }
-    ]
+    (upload,) = magic.control.state()["uploads"]
+    assert upload.pop("sha256") == hashlib.sha256(photo).hexdigest()
+    assert upload == {"file_path": target["file_path"], "bytes": len(photo), "put_count": 2}
 
 
 def test_put_without_a_length_is_411(magic):
@@ -61,24 +50,29 @@ def test_put_without_a_length_is_411(magic):
     assert magic.control.state()["uploads"][0]["put_count"] == 0
 
 
-def test_put_that_breaks_off_leaves_nothing(magic, wait_until):
-    target = magic.upload_target()
+@contextlib.contextmanager
+def unfinished_put(target, length):
+    """A connection that has sent the first bytes of a PUT."""
     url = urlsplit(target["upload_url"])
     with socket.create_connection((url.hostname, url.port)) as wire:
-        head = f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+        head = f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
         wire.sendall(head.encode() + b"only this")
-    state = wait_until(magic.control.state, lambda state: any(r["status"] == 400 for r in state["requests"]))
-    assert state["uploads"][0].items() >= {"bytes": 0, "sha256": None, "put_count": 0}.items()
-    assert magic.try_create(target["file_path"]).status_code == 422
+        yield wire
 
 
 def test_put_above_the_limit_of_the_tier_is_413(magic):
     magic.control.account(tier="free")
-    url = urlsplit(magic.upload_target()["upload_url"])
-    with socket.create_connection((url.hostname, url.port)) as wire:
-        head = f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: x\r\nContent-Length: 200000001\r\n\r\n"
-        wire.sendall(head.encode())
+    with unfinished_put(magic.upload_target(), 200_000_001) as wire:
         assert wire.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_put_that_breaks_off_leaves_nothing(magic, wait_until):
+    target = magic.upload_target()
+    with unfinished_put(target, 1000):
+        pass
+    state = wait_until(magic.control.state, lambda state: any(r["status"] == 400 for r in state["requests"]))
+    assert state["uploads"][0].items() >= {"bytes": 0, "sha256": None, "put_count": 0}.items()
+    assert magic.try_create(target["file_path"]).status_code == 422
 
 
 # Signatures
@@ -193,7 +187,6 @@ def test_if_range_matches_the_strong_etag_only(magic):
     for other in ('"other"', f"W/{etag}", etag.strip('"'), whole.headers["last-modified"]):
         answer = get_range(magic, url, "bytes=100-", **{"If-Range": other})
         assert (answer.status_code, answer.content) == (200, whole.content), other
-    assert get_range(magic, url, "bytes=9999999-", **{"If-Range": '"other"'}).status_code == 200
 
 
 def test_ranges_are_ignored_if_the_switch_says_so(magic):
@@ -264,7 +257,7 @@ def test_unknown_job_cannot_be_set_and_only_a_complete_video_be_replaced(magic):
 # Large videos, and several of one job
 
 
-@pytest.mark.parametrize("size", [8, 1 << 30, (1 << 32) - 1, 1 << 32, 5 << 30])
+@pytest.mark.parametrize("size", [8, (1 << 32) - 1, 1 << 32])
 def test_padding_of_any_size_needs_no_disk_and_the_video_plays(magic, tmp_path, size):
     path = tmp_path / "video.mp4"
     path.write_bytes(magic.files.get(video_url(magic)).content)
@@ -277,17 +270,15 @@ def test_padding_of_any_size_needs_no_disk_and_the_video_plays(magic, tmp_path, 
 
 
 def test_padded_video_ends_with_a_free_box(magic):
-    for padding in (1, 7, -1, "much"):
-        with pytest.raises(ValueError, match="video_padding_bytes"):
-            magic.control.behaviour(video_padding_bytes=padding)
+    with pytest.raises(ValueError, match="video_padding_bytes"):
+        magic.control.behaviour(video_padding_bytes=7)
     magic.control.behaviour(video_padding_bytes=5 * MIB)
     answer = get_range(magic, video_url(magic), f"bytes=-{5 * MIB}")
     assert answer.content == (5 * MIB).to_bytes(4, "big") + b"free" + bytes(5 * MIB - 8)
 
 
-@pytest.mark.parametrize("padding", [0, MIB])
-def test_job_may_have_several_downloads_each_with_its_own_video_and_link(magic, padding):
-    magic.control.behaviour(downloads_per_job=3, video_padding_bytes=padding)
+def test_job_may_have_several_downloads_each_with_its_own_video_and_link(magic):
+    magic.control.behaviour(downloads_per_job=3, video_padding_bytes=MIB)
     job = magic.complete()
     urls = [link["url"] for link in job["downloads"]]
     answers = [magic.files.get(url) for url in urls]
