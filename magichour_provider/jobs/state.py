@@ -97,10 +97,6 @@ class JobState:
         values = {key: value for key, value in stored.items() if key in known}
         return cls(**{**values, "stage": Stage(values.get("stage"))})
 
-    def as_stored(self) -> dict[str, Any]:
-        """The state as plain JSON."""
-        return {**asdict(self), "stage": self.stage.value}
-
     @property
     def own_credits(self) -> int:
         """Credits of the job, if this task instance has paid for it."""
@@ -406,25 +402,20 @@ class JobStateStore:
                 return False  # it was answered meanwhile
             if new is not None:
                 states[key] = new
+            by_age = sorted(states.values(), key=lambda state: state.at)
+            if len(by_age) > _MAX_JOBS_IN_FILE:
+                log.warning(
+                    "%s holds more than %s jobs: the oldest is forgotten, and its video would be paid for "
+                    "again. Use one file for each video.",
+                    self.where,
+                    _MAX_JOBS_IN_FILE,
+                )
+            jobs = [{**asdict(state), "stage": state.stage.value} for state in by_age[-_MAX_JOBS_IN_FILE:]]
+            stored = None if not jobs else {JOBS_KEY: jobs} if self._is_shared else jobs[0]
             try:
-                self._version = self._backend.write(self._as_stored(states), version)
+                self._version = self._backend.write(stored, version)
             except StateConflictError:
                 states, version = self._load()
             else:
                 self._states = states
                 return True
-
-    def _as_stored(self, states: Mapping[str, JobState]) -> Mapping[str, Any] | None:
-        if not states:
-            return None
-        if not self._is_shared:
-            return next(iter(states.values())).as_stored()
-        by_age = sorted(states.values(), key=lambda state: state.at)
-        if len(by_age) > _MAX_JOBS_IN_FILE:
-            log.warning(
-                "%s holds more than %s jobs: the oldest is forgotten, and its video would be paid for again. "
-                "Use one file for each video.",
-                self.where,
-                _MAX_JOBS_IN_FILE,
-            )
-        return {JOBS_KEY: [state.as_stored() for state in by_age[-_MAX_JOBS_IN_FILE:]]}
