@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from attempts import IMAGE, MODEL
 from mail_server import MailServer
 from ui_stage import stage, ui  # noqa: F401 (fixtures)
 
@@ -24,7 +25,6 @@ from magichour_provider.sensors.video_job import VideoJobSensor
 from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS, AirflowFailException
 
 ROOT = Path(__file__).parents[3]
-IMAGE = "dags_examples/images/grace_hopper.jpg"
 
 
 @pytest.fixture(scope="session")
@@ -43,13 +43,9 @@ def connection(monkeypatch, magichour_sandbox) -> Any:
     """The connection `magichour_default`, to the sandbox."""
 
     def connect(**fields: Any) -> None:
-        fields = {
-            "conn_type": "magichour",
-            "password": magichour_sandbox.api_key,
-            "host": magichour_sandbox.url,
-            **fields,
-        }
-        monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", json.dumps(fields))
+        sandbox = {"conn_type": "magichour", "password": magichour_sandbox.api_key}
+        sandbox["host"] = magichour_sandbox.url
+        monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", json.dumps({**sandbox, **fields}))
 
     connect()
     return connect
@@ -120,6 +116,12 @@ def context() -> dict[str, Any]:
 
 
 @pytest.fixture
+def endless(magichour_sandbox):
+    """Renders do not end by themselves."""
+    magichour_sandbox.control.behaviour(render_seconds=3600)
+
+
+@pytest.fixture
 def printed(capsys) -> Any:
     """What was printed so far, by `on_kill` too, which speaks from a thread."""
 
@@ -173,14 +175,7 @@ def tries(context, monkeypatch):
     def one(*, cleared=False, accepted=True, **options):
         if cleared:
             context["ti"].max_tries += 3
-        options = {
-            "end_seconds": 3,
-            "model": "ltx-2.3",
-            "resolution": "480p",
-            "poll_interval": 0.1,
-            **options,
-        }
-        one.operator = ImageToVideoOperator(task_id="render", **{"image": IMAGE, **options})
+        one.operator = ImageToVideoOperator(task_id="render", **{"image": IMAGE, **MODEL, **options})
         result = one.operator.execute(context)
         if accepted:
             one.succeed()

@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
+from attempts import CREATES, IMAGE, Killed, jobs, killed_while_waiting, raising
 
 from magichour_provider import airflow_internals as compat
 from magichour_provider.exceptions import InvalidResponseError
@@ -14,31 +15,6 @@ from magichour_provider.operators.image_to_video import ImageToVideoOperator
 from magichour_provider.version_compat import AirflowTaskTimeout, TaskDeferred
 
 pytestmark = pytest.mark.usefixtures("connection")
-
-IMAGE = "dags_examples/images/grace_hopper.jpg"
-CREATES = {"method": "POST", "path": "/v1/image-to-video"}
-
-
-class Killed(BaseException):
-    """The process is gone: nothing after this runs."""
-
-
-def jobs(sandbox):
-    return sandbox.control.state()["jobs"]
-
-
-def raising(error):
-    def stop(*args):
-        raise error
-
-    return stop
-
-
-def killed_while_waiting(tries, monkeypatch, **options):
-    with monkeypatch.context() as patch:
-        patch.setattr("magichour_provider.polling.poller.wait_in_worker", raising(Killed()))
-        with pytest.raises(Killed):
-            tries(**options)
 
 
 @pytest.mark.parametrize(
@@ -262,23 +238,6 @@ def test_error_after_the_create_reattaches(tries, magichour_sandbox, monkeypatch
             tries()
     assert tries()["status"] == "complete"
     assert len(jobs(magichour_sandbox)) == 1
-
-
-def test_timeout_reattaches(tries, magichour_sandbox):
-    from magichour_provider.exceptions import WaitTimeoutError
-
-    magichour_sandbox.control.behaviour(render_seconds=600)
-    with pytest.raises(WaitTimeoutError):
-        tries(timeout=3)  # long enough to submit on a busy machine
-    magichour_sandbox.control.set_job(jobs(magichour_sandbox)[0]["id"], "complete")
-    assert tries()["status"] == "complete"
-    assert len(jobs(magichour_sandbox)) == 1
-
-
-def test_no_wait_retry_reattaches_and_clear_submits(tries, magichour_sandbox):
-    first = tries(wait_for_completion=False)
-    assert tries(wait_for_completion=False)["project_id"] == first["project_id"]
-    assert tries(wait_for_completion=False, cleared=True)["project_id"] != first["project_id"]
 
 
 def test_durable_false_writes_no_state(tries, magichour_sandbox):

@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager, nullcontext
 
 import pytest
+from attempts import CREATES, jobs, raising
 
 from magichour_provider import airflow_internals as compat
 from magichour_provider.exceptions import TaskKilledError
@@ -17,12 +18,6 @@ from magichour_provider.operators.image_to_video import ImageToVideoOperator
 from magichour_provider.version_compat import AirflowTaskTimeout
 
 pytestmark = pytest.mark.usefixtures("connection")
-
-CREATES = {"method": "POST", "path": "/v1/image-to-video"}
-
-
-def jobs(sandbox):
-    return sandbox.control.state()["jobs"]
 
 
 @pytest.mark.parametrize(("state", "paid"), [("failed", 0), ("success", 0), ("running", 1), (None, 1)])
@@ -118,10 +113,7 @@ def test_kill_during_the_wait_ends_the_task(tries, magichour_sandbox, monkeypatc
 
 
 def test_silent_airflow_submits_nothing(tries, magichour_sandbox, monkeypatch):
-    def gone(*_, **__):
-        raise ConnectionError("the supervisor is gone")
-
-    monkeypatch.setattr(compat, "task_states", gone)
+    monkeypatch.setattr(compat, "task_states", raising(ConnectionError("the supervisor is gone")))
     with pytest.raises(TaskKilledError):
         tries()
     assert jobs(magichour_sandbox) == []

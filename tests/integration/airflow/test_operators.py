@@ -13,6 +13,7 @@ from unittest.mock import MagicMock
 
 import pytest
 from airflow.sdk import DAG, ObjectStoragePath
+from attempts import CREATES, IMAGE, MODEL, jobs, raising
 
 from magichour_provider import exceptions as errors
 from magichour_provider.jobs.request import VideoRequest
@@ -25,22 +26,9 @@ from magichour_provider.version_compat import AirflowSkipException, AirflowTaskT
 
 pytestmark = pytest.mark.usefixtures("connection")
 
-IMAGE = "dags_examples/images/grace_hopper.jpg"
-CREATES = {"method": "POST", "path": "/v1/image-to-video"}
-POLLS = {"method": "GET", "path": "/v1/video-projects/*"}
-
 
 def render(**options):
-    options = {
-        "task_id": "render",
-        "image": IMAGE,
-        "end_seconds": 3,
-        "model": "ltx-2.3",
-        "resolution": "480p",
-        "poll_interval": 0.1,
-        **options,
-    }
-    return ImageToVideoOperator(**options)
+    return ImageToVideoOperator(**{"task_id": "render", "image": IMAGE, **MODEL, **options})
 
 
 def deferred(operator, context):
@@ -54,26 +42,13 @@ def deferred(operator, context):
 def airflow_alarm(seconds):
     """Airflow's own way to enforce `execution_timeout` in a worker."""
 
-    def time_is_up(*_):
-        raise AirflowTaskTimeout("Timeout")
-
-    old = signal.signal(signal.SIGALRM, time_is_up)
+    old = signal.signal(signal.SIGALRM, raising(AirflowTaskTimeout("Timeout")))
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
-
-
-def jobs(sandbox):
-    return sandbox.control.state()["jobs"]
-
-
-@pytest.fixture
-def endless(magichour_sandbox):
-    """Renders do not end by themselves."""
-    magichour_sandbox.control.behaviour(render_seconds=3600)
 
 
 @pytest.fixture
@@ -129,26 +104,13 @@ class TestImageToVideo:
     def test_the_id_is_pushed_as_soon_as_the_job_exists(self, context, submitted):
         assert context["ti"].pushed == {"project_id": submitted}
 
-    def test_nothing_is_pushed_against_the_users_will(self, context, endless):
-        render(wait_for_completion=False, do_xcom_push=False).execute(context)
-        assert context["ti"].pushed == {}
-
     def test_it_defers_with_ids_and_numbers_only(self, context, endless):
         before = time.time()
         deferral = deferred(render(deferrable=True, timeout=100, prompt="secret prompt"), context)
         path, kwargs = deferral.trigger.serialize()
         assert path == f"{VideoJobTrigger.__module__}.VideoJobTrigger"
-        assert set(kwargs) == {
-            "project_id",
-            "magichour_conn_id",
-            "deadline",
-            "poll_interval",
-            "credits_charged",
-            "submitted",
-            "model",
-            "resolution",
-            "end_seconds",
-        }
+        numbers = {"deadline", "poll_interval", "credits_charged", "submitted", "end_seconds"}
+        assert set(kwargs) == {"project_id", "magichour_conn_id", "model", "resolution"} | numbers
         assert before <= kwargs["submitted"] <= time.time()
         assert before + 100 <= kwargs["deadline"] <= time.time() + 100
         assert "secret" not in json.dumps(kwargs)
@@ -183,10 +145,7 @@ class TestImageToVideo:
     def test_trouble_after_the_create_is_final(
         self, context, endless, magichour_sandbox, monkeypatch, trouble, fails_for_good
     ):
-        def broken(*_):
-            raise trouble
-
-        monkeypatch.setattr("magichour_provider.polling.poller.wait_in_worker", broken)
+        monkeypatch.setattr("magichour_provider.polling.poller.wait_in_worker", raising(trouble))
         with fails_for_good(match="The task is not retried") as failed:
             render().execute(context)
         (job,) = jobs(magichour_sandbox)
@@ -195,11 +154,7 @@ class TestImageToVideo:
 
     @pytest.mark.parametrize(
         "fault",
-        [
-            {"status": 502, "body": "<html>"},
-            {"drop": "after"},
-            {"status": 422, "body": {"message": "no"}},
-        ],
+        [{"status": 502, "body": "<html>"}, {"drop": "after"}, {"status": 422, "body": {"message": "no"}}],
     )
     def test_a_create_that_may_have_been_taken_or_was_refused_is_final(
         self, context, magichour_sandbox, fault, fails_for_good
@@ -216,10 +171,7 @@ class TestImageToVideo:
 
     def test_the_wait_in_a_worker_ends_before_airflows_alarm(self, context, endless, fails_for_good):
         operator = render(execution_timeout=timedelta(seconds=2), durable=False)
-        with (
-            fails_for_good(match="had not ended when the deadline passed"),
-            airflow_alarm(2),
-        ):
+        with fails_for_good(match="had not ended when the deadline passed"), airflow_alarm(2):
             operator.execute(context)
 
     @pytest.mark.parametrize("cut_off", [RuntimeError("disk"), AirflowTaskTimeout("time is up")])
@@ -262,17 +214,9 @@ class TestImageToVideo:
 
 @pytest.mark.parametrize("native", [False, True])
 def test_templates_mean_the_same_as_text_and_as_native_objects(native):
-    templates = {
-        "image": "{{ image }}",
-        "end_seconds": "{{ seconds }}",
-        "end_image": "{{ nothing }}",
-        "prompt": "{{ prompt | tojson }}",
-        "model": "{{ model | tojson }}",
-        "resolution": "{{ nothing | tojson }}",
-        "audio": "{{ audio | tojson }}",
-        "name": "{{ day }}",
-        "max_credits": "{{ limit }}",
-    }
+    templates = {"image": "{{ image }}", "end_seconds": "{{ seconds }}", "end_image": "{{ nothing }}"}
+    templates |= {name: f"{{{{ {name} | tojson }}}}" for name in ("prompt", "model", "audio")}
+    templates |= {"resolution": "{{ nothing | tojson }}", "name": "{{ day }}", "max_credits": "{{ limit }}"}
     values = {"image": "/a.png", "seconds": 5, "nothing": None, "prompt": "Ça va", "model": "kling-3.0"}
     values |= {"audio": True, "day": "20261122", "limit": "200"}
     with DAG("a_dag", schedule=None, render_template_as_native_obj=native):
@@ -304,22 +248,13 @@ class TestDownload:
     def test_arguments_as_templates_make_them(self, context, magichour_sandbox, tmp_path, make, folder):
         job = render().execute(context)
         folder = tmp_path / folder
+        nothings = dict.fromkeys(("file_name", "path_conn_id", "magichour_conn_id"), "None")
         operator = DownloadVideoOperator(
-            task_id="d",
-            project_id=json.dumps(job),
-            path=make(f"{folder}/"),
-            file_name="None",
-            path_conn_id="None",
-            magichour_conn_id="None",
+            task_id="d", project_id=json.dumps(job), path=make(f"{folder}/"), **nothings
         )
         operator.render_template_fields({})
         folder = str(folder).replace("{{ 1.0 }}", "1.0")
         assert operator.execute({})["path"] == f"{folder}/{job['project_id']}.mp4"
-
-    def test_output_of_a_mapped_task_asks_for_a_mapped_download(self, context, tmp_path, fails_for_good):
-        operator = DownloadVideoOperator(task_id="d", project_id=[{"project_id": "cm1"}], path=f"{tmp_path}/")
-        with fails_for_good(match=r"map this task over them, with \.expand\(project_id=\.\.\.\)"):
-            operator.execute(context)
 
     def test_a_running_job_may_be_retried_and_a_failed_one_not(
         self, context, submitted, magichour_sandbox, tmp_path, fails_for_good

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 from airflow.sdk import DAG, TaskGroup
+from attempts import IMAGE, jobs, raising
 
-from magichour_provider.jobs import run_budget as run_budget
+from magichour_provider.jobs import run_budget
 from magichour_provider.jobs.run_budget import RunBudget, XComBudgetStore
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 
-ORDER = {"image": "dags_examples/images/grace_hopper.jpg", "end_seconds": 3}
+ORDER = {"image": IMAGE, "end_seconds": 3}
 LIMIT = {"max_credits_per_run": 100}
-PRICE = 72
 
 
 @pytest.fixture
@@ -40,19 +40,10 @@ def try_it(connection, tries, xcoms):
     return one
 
 
-def jobs(sandbox):
-    return sandbox.control.state()["jobs"]
-
-
 def test_budget_entry_is_written(try_it, xcoms):
     try_it()
-    assert xcoms[run_budget.KEY] == {
-        "task_id": "render",
-        "map_index": -1,
-        "spent": PRICE,
-        "reserved": 0,
-        "waiting": False,
-    }
+    entry = {"task_id": "render", "map_index": -1, "spent": 72, "reserved": 0, "waiting": False}
+    assert xcoms[run_budget.KEY] == entry
 
 
 def test_credits_of_others_count_before_the_upload(try_it, xcoms, magichour_sandbox, fails_for_good):
@@ -80,10 +71,7 @@ def test_job_after_a_clear_counts_beside_the_first(try_it, magichour_sandbox, fa
 
 
 def test_stale_attempt_writes_no_entry(try_it, tries, xcoms, monkeypatch):
-    def refused(store, key, value, *, retention):
-        raise RuntimeError("Task instance not found")
-
-    monkeypatch.setattr(type(tries.store), "set", refused)
+    monkeypatch.setattr(type(tries.store), "set", raising(RuntimeError("Task instance not found")))
     with pytest.raises(RuntimeError):
         try_it()
     assert xcoms == {}

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from attempts import Killed, jobs, killed_while_waiting, raising
 from PIL import Image
 
 from magichour_provider.exceptions import NetworkError, TaskKilledError
@@ -14,21 +15,6 @@ from magichour_provider.jobs.state import JobStateStore
 from magichour_provider.jobs.state_backends import FileBackend
 
 pytestmark = pytest.mark.usefixtures("connection")
-
-
-class Killed(BaseException):
-    """The process is gone: nothing after this runs."""
-
-
-def jobs(sandbox):
-    return sandbox.control.state()["jobs"]
-
-
-def raising(error):
-    def stop(*args, **kwargs):
-        raise error
-
-    return stop
 
 
 @pytest.fixture
@@ -59,13 +45,6 @@ def make_old(path, **changes):
 
 def stored_jobs(path):
     return json.loads(Path(path).read_text())["magichour_jobs"]
-
-
-def killed_while_waiting(render, monkeypatch, **options):
-    with monkeypatch.context() as patch:
-        patch.setattr("magichour_provider.polling.poller.wait_in_worker", raising(Killed()))
-        with pytest.raises(Killed):
-            render(**options)
 
 
 def killed_inside_the_create(render, monkeypatch):
