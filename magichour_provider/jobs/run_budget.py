@@ -42,10 +42,7 @@ KEY = "magichour_credits"
 """Key of the XCom, and of its copy in the task state store."""
 
 _ARGUMENT = "max_credits_per_run"
-_MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.3, 5.0
-
-TaskKey = tuple[str, int]
-"""Task id and map index; -1 for a task that is not mapped."""
+TaskKey = tuple[str, int]  # task id and map index; -1 for a task that is not mapped
 
 
 @dataclass(frozen=True)
@@ -244,8 +241,7 @@ class RunBudget:
         except MagicHourError:
             self._write(reserved=0, waiting=False)
             raise
-        pause = min(_MAX_PAUSE_SECONDS, _MIN_PAUSE_SECONDS * 1.3**waits)
-        self._sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311
+        self._sleep(min(5.0, 0.3 * 1.3**waits) * random.uniform(0.7, 1.3))  # noqa: S311
 
     def _write(self, **changes: Any) -> None:
         changed = replace(self._entry, **changes)

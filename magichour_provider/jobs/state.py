@@ -34,7 +34,7 @@ from magichour_provider.jobs.state_backends import (
     StateBackend,
     StateConflictError,
     TaskStateBackend,
-    unreadable_remedy,
+    build_unreadable_error,
 )
 
 if TYPE_CHECKING:
@@ -327,11 +327,9 @@ class JobStateStore:
         state = self.read()
         for each in self._states.values():
             if each.project_id == project_id:
-                state = self._state = each
-        is_it = state is not None and (
-            state.project_id == project_id or (state.project_id is None and self.is_own(state))
-        )
-        return state if is_it else None
+                self._state = each
+                return each
+        return state if state is not None and state.project_id is None and self.is_own(state) else None
 
     def _claim(self, state: JobState, **changes: Any) -> JobState:
         """The state as this task instance writes it."""
@@ -373,10 +371,8 @@ class JobStateStore:
             found = [] if stored is None else stored.get(JOBS_KEY, [stored])
             states = [JobState.from_stored(each) for each in found]
         except (LookupError, ValueError, TypeError, AttributeError) as error:
-            raise SubmissionUnknownError(
-                f"The job state of an earlier attempt cannot be read ({error!s:.200}).",
-                remedy=unreadable_remedy(self._backend.where),
-            ) from None
+            what = f"The job state of an earlier attempt cannot be read ({error!s:.200})."
+            raise build_unreadable_error(what, self.where) from None
         return {self._key(state): state for state in states}, version
 
     def _key(self, state: JobState) -> str:

@@ -66,9 +66,10 @@ class StateConflictError(MagicHourError):
         super().__init__(f"Another task has changed {where}.")
 
 
-def unreadable_remedy(where: str) -> str:
-    """What to do about a state that cannot be read."""
-    return f"Search the Magic Hour library ({LIBRARY_URL}) for its job. If there is none, remove {where}."
+def build_unreadable_error(what: str, where: str) -> SubmissionUnknownError:
+    """The error of a state that cannot be read."""
+    remedy = f"Search the Magic Hour library ({LIBRARY_URL}) for its job. If there is none, remove {where}."
+    return SubmissionUnknownError(what, remedy=remedy)
 
 
 class TaskStateBackend:
@@ -144,9 +145,7 @@ class FileBackend:
             stored = None
         if isinstance(stored, dict):
             return stored, version
-        raise SubmissionUnknownError(
-            f"The file {self.where} holds no state of this provider.", remedy=unreadable_remedy(self.where)
-        )
+        raise build_unreadable_error(f"The file {self.where} holds no state of this provider.", self.where)
 
     def write(self, stored: Mapping[str, Any] | None, version: Any) -> Any:
         """Replace the file, or remove it."""

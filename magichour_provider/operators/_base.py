@@ -60,15 +60,14 @@ class MagicHourHookMixin:
 class OpenLineageMixin:
     """The three methods that OpenLineage's listener calls; `_lineage` gives what is known by then."""
 
+    _lineage: Callable[[], Any]
+
     def get_openlineage_facets_on_complete(self, task_instance: Any = None) -> Any:
         """Lineage of a task that starts, succeeds or fails."""
         return self._lineage()
 
     get_openlineage_facets_on_start = get_openlineage_facets_on_complete
     get_openlineage_facets_on_failure = get_openlineage_facets_on_complete
-
-    def _lineage(self) -> Any:
-        raise NotImplementedError
 
 
 def set_default_retry_policy(task: BaseOperator) -> None:

@@ -28,6 +28,7 @@ from magichour_provider.operators._base import (
     kill_message,
     log_from_signal_handler,
     map_non_retryable,
+    push_keys,
     reports_failure,
     set_default_retry_policy,
 )
@@ -303,11 +304,10 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         """Leave the job's id where users and the next tasks find it, before anything else."""
         self.linked_project_id = job.id
         self.credits_charged = job.credits_charged
-        if self.do_xcom_push and "ti" in context:
-            try:
-                context["ti"].xcom_push("project_id", job.id)
-            except Exception:  # the job is paid for, and its id is in the job state and the log
-                self.log.exception("The XCom 'project_id' could not be written; continuing.")
+        try:
+            push_keys(self, context, {"project_id": job.id}, "project_id")
+        except Exception:  # the job is paid for, and its id is in the job state and the log
+            self.log.exception("The XCom 'project_id' could not be written; continuing.")
 
     def _finish(self, context: Context, outcome: Outcome, store: JobStateStore) -> dict[str, Any]:
         """Record what the job has cost in the end; return its result, or raise its error."""

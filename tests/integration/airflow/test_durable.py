@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from attempts import CREATES, IMAGE, Killed, jobs, killed_while_waiting, raising
+from attempts import CREATES, IMAGE, Killed, jobs, killed_after_the_create, killed_while_waiting, raising
 
 from magichour_provider import airflow_internals as compat
 from magichour_provider.exceptions import InvalidResponseError
@@ -117,18 +117,7 @@ def test_unreadable_credits_keep_the_job(tries, magichour_sandbox):
 @pytest.fixture
 def killed_in_create(connection, tries, monkeypatch):
     """A first try that was killed after the server had taken the create."""
-    from magichour_provider.client.sync import MagicHourClient
-
-    create = MagicHourClient.create_image_to_video
-
-    def killed_after(client, *arguments):
-        create(client, *arguments)
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MagicHourClient, "create_image_to_video", killed_after)
-        with pytest.raises(Killed):
-            tries()
+    killed_after_the_create(tries, monkeypatch)
 
 
 @pytest.mark.usefixtures("killed_in_create")

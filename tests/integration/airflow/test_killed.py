@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import pytest
-from attempts import CREATES, jobs, raising
+from attempts import CREATES, airflow_alarm, jobs, raising
 
 from magichour_provider import airflow_internals as compat
 from magichour_provider.exceptions import TaskKilledError
@@ -119,38 +119,24 @@ def test_silent_airflow_submits_nothing(tries, magichour_sandbox, monkeypatch):
     assert jobs(magichour_sandbox) == []
 
 
-def test_execution_timeout_in_the_create_keeps_the_job(tries, magichour_sandbox):
-    magichour_sandbox.control.faults([{**CREATES, "delay": 1.0, "times": 1}])
-    with pytest.raises(AirflowTaskTimeout), alarm_once_the_create_is_sent(0.2):
-        tries()
-    (job,) = jobs(magichour_sandbox)
-    assert tries.store[KEY]["project_id"] == job["id"]
-    assert tries()["project_id"] == job["id"]
-    assert len(jobs(magichour_sandbox)) == 1
-
-
-@contextmanager
-def alarm_once_the_create_is_sent(seconds):
-    """Airflow's way to enforce `execution_timeout`; the limit passes while the create is in flight."""
+def test_execution_timeout_in_the_create_keeps_the_job(tries, magichour_sandbox, monkeypatch):
     from magichour_provider.client.sync import MagicHourClient
 
     create = MagicHourClient.create_image_to_video
 
     def alarmed(client, *arguments):
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
         return create(client, *arguments)
 
-    def time_is_up(*_):
-        raise AirflowTaskTimeout("Timeout")
-
-    before = signal.signal(signal.SIGALRM, time_is_up)
-    MagicHourClient.create_image_to_video = alarmed
-    try:
-        yield
-    finally:
-        MagicHourClient.create_image_to_video = create
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    magichour_sandbox.control.faults([{**CREATES, "delay": 1.0, "times": 1}])
+    with monkeypatch.context() as patch, airflow_alarm(0):
+        patch.setattr(MagicHourClient, "create_image_to_video", alarmed)
+        with pytest.raises(AirflowTaskTimeout):
+            tries()
+    (job,) = jobs(magichour_sandbox)
+    assert tries.store[KEY]["project_id"] == job["id"]
+    assert tries()["project_id"] == job["id"]
+    assert len(jobs(magichour_sandbox)) == 1
 
 
 def test_killed_download_leaves_no_temporary_file(tries, context, magichour_sandbox, tmp_path):

@@ -7,11 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-from attempts import Killed, jobs, killed_while_waiting, raising
+from attempts import jobs, killed_after_the_create, killed_while_waiting, raising
 from PIL import Image
 
 from magichour_provider.exceptions import NetworkError, TaskKilledError
-from magichour_provider.jobs.state import JobStateStore
 from magichour_provider.jobs.state_backends import FileBackend
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -47,13 +46,6 @@ def stored_jobs(path):
     return json.loads(Path(path).read_text())["magichour_jobs"]
 
 
-def killed_inside_the_create(render, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(JobStateStore, "write_job", raising(Killed()))
-        with pytest.raises(Killed):
-            render()
-
-
 def test_later_run_reattaches(render, magichour_sandbox):
     first = render()
     assert render() == first
@@ -79,7 +71,7 @@ def test_changed_image_submits_again(render, magichour_sandbox, tmp_path):
 
 
 def test_unknown_outcome_fails_every_run(render, monkeypatch, path, magichour_sandbox, fails_for_good):
-    killed_inside_the_create(render, monkeypatch)
+    killed_after_the_create(render, monkeypatch)
     make_old(path)
     for _ in range(2):
         with fails_for_good("A previous attempt was interrupted at"):
@@ -103,7 +95,7 @@ def test_clear_after_success_submits_again_in_any_run(render, magichour_sandbox,
 def test_clear_of_one_run_is_no_clear_of_another(
     render, monkeypatch, path, magichour_sandbox, fails_for_good
 ):
-    killed_inside_the_create(render, monkeypatch)
+    killed_after_the_create(render, monkeypatch)
     make_old(path, stage="unknown", max_tries=7)
     with fails_for_good("A previous attempt was interrupted at"):
         render()
@@ -113,7 +105,7 @@ def test_clear_of_one_run_is_no_clear_of_another(
 def test_clear_of_an_old_run_reattaches_to_what_a_later_run_has_paid(
     render, context, monkeypatch, magichour_sandbox, fails_for_good
 ):
-    killed_inside_the_create(render, monkeypatch)
+    killed_after_the_create(render, monkeypatch)
     make_old(render.path)
     old = context["ti"].run_id
     with fails_for_good():

@@ -17,20 +17,8 @@ from world import Clock, Killed, MagicHour, Steps, Task, killed
 from magichour_provider.exceptions import APIError, NetworkError, SubmissionUnknownError, TaskKilledError
 from magichour_provider.jobs.state_backends import KEY
 
-FAULTS = [
-    None,
-    None,
-    429,
-    503,
-    402,
-    422,
-    502,
-    "never connected",
-    "lost on the way",
-    "answer lost",
-    "unreadable",
-]
 AMBIGUOUS = {502, "lost on the way", "answer lost", "unreadable"}
+FAULTS = [None, None, 429, 503, 402, 422, "never connected", *sorted(AMBIGUOUS, key=str)]
 RUNS = 3
 
 

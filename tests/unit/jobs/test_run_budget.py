@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -115,18 +116,14 @@ def test_refused_create_gives_its_credits_back():
     budget(store, 2).check(1000)
 
 
-def test_unknown_outcome_counts_as_spent_after_its_task():
+@pytest.mark.parametrize(
+    "error", [SubmissionUnknownError("perhaps"), RuntimeError("Airflow refuses a stale attempt's state")]
+)
+def test_reservation_counts_as_spent_after_an_unknown_outcome_or_a_foreign_error(error):
     store = Entries()
-    with pytest.raises(SubmissionUnknownError), budget(store, 1).reserved(950):
-        raise SubmissionUnknownError("perhaps")
-    store.alive.discard(("render", 1))
-    with pytest.raises(BudgetError):
-        budget(store, 2).check(COST)
-
-
-def test_reservation_of_a_killed_task_counts_as_spent():
-    store = Entries()
-    budget(store, 1).reserved(950).__enter__()
+    with pytest.raises(type(error)), budget(store, 1).reserved(950):
+        raise error
+    assert store.entries[("render", 1)]["reserved"] == 950
     store.alive.discard(("render", 1))
     with pytest.raises(BudgetError), budget(store, 2).reserved(COST):
         pytest.fail("admitted")
@@ -169,14 +166,6 @@ def test_wait_ends_with_the_deadline():
         budget(store, 2, patience=0.05).check(COST)
 
 
-def test_foreign_error_keeps_the_reservation():
-    """Airflow refuses the state of a stale attempt; its entry must not replace that of the new one."""
-    store = Entries()
-    with pytest.raises(RuntimeError), budget(store, 1).reserved(950):
-        raise RuntimeError("Task instance not found")
-    assert store.entries[("render", 1)]["reserved"] == 950
-
-
 def test_task_without_a_limit_writes_its_entry_and_does_not_wait():
     store = Entries()
     store.alive.add(("render", 1))
@@ -210,13 +199,10 @@ def test_no_interleaving_admits_more_than_the_limit(limit, costs, seed):
     """Every read and write of every task may be the next one."""
     store, paid, turn = Entries(), [], Turns(random.Random(seed))
     store.wait = turn.wait
-    threads = [
-        threading.Thread(
-            target=turn.run, args=(render, store, index), kwargs={"limit": limit, "cost": cost, "paid": paid}
-        )
-        for index, cost in enumerate(costs)
-    ]
-    turn.start(threads)
+    one = partial(turn.run, render, store, limit=limit, paid=paid)
+    turn.start(
+        [threading.Thread(target=one, args=(n,), kwargs={"cost": cost}) for n, cost in enumerate(costs)]
+    )
     assert sum(paid) <= limit
     assert len(paid) == len(costs) or sum(costs) > limit, "a task that fits is admitted"
 
