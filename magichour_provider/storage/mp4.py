@@ -233,7 +233,13 @@ def _read_track(trak: memoryview, fragments: _Fragments) -> _Track:
         entries = struct.unpack_from(">I", table, 4)[0]
         for count, delta in struct.iter_unpack(">II", _part(table, 8, entries * 8)):
             frames, frame_time = frames + count, frame_time + count * delta
-    width, height = _pixels(samples, header) if handler == b"vide" else (0, 0)
+    width = height = 0
+    if handler == b"vide":  # the coded size of the first sample entry, else the display size of tkhd
+        descriptions = _find(samples, b"stsd") or b""
+        if len(descriptions) >= 44:
+            width, height = struct.unpack_from(">HH", descriptions, 40)
+        if not (width and height):
+            width, height = struct.unpack_from(">HxxHxx", header, 88 if header[0] == 1 else 76)
     media_bytes, table = fragments.media_bytes[track_id], _find(samples, b"stsz")
     if table is not None:
         each, count = struct.unpack_from(">II", table, 4)
@@ -248,17 +254,6 @@ def _times(header: memoryview) -> tuple[int, int]:
     layout, offset = (">IQ", 20) if header[0] == 1 else (">II", 12)
     timescale, duration = struct.unpack_from(layout, header, offset)
     return timescale, 0 if duration in _UNKNOWN else duration
-
-
-def _pixels(samples: memoryview, header: memoryview) -> tuple[int, int]:
-    """The coded size of the first sample entry, else the display size of tkhd."""
-    descriptions = _find(samples, b"stsd")
-    if descriptions is not None and len(descriptions) >= 44:
-        width, height = struct.unpack_from(">HH", descriptions, 40)
-        if width and height:
-            return width, height
-    width, height = struct.unpack_from(">II", header, 88 if header[0] == 1 else 76)
-    return width >> 16, height >> 16
 
 
 def _boxes(payload: memoryview) -> Iterator[tuple[bytes, memoryview]]:

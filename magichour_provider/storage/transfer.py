@@ -7,7 +7,6 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -23,7 +22,6 @@ from magichour_provider.storage.locations import format_bytes
 from magichour_provider.storage.mp4 import Mp4Scanner
 
 if TYPE_CHECKING:
-    from magichour_provider.client.downloads import DownloadStream
     from magichour_provider.client.models import DownloadUrl
     from magichour_provider.client.sync import MagicHourClient
 
@@ -115,41 +113,35 @@ class ResumableDownload:
     def run(self) -> DownloadHeaders:
         """Fetch every byte, from the first one on. Raises TransferError; what the sink raises."""
         self._headers = None
-        return self._with_retries(self._receive)
+        return self._fetch()
 
     def read_headers(self) -> DownloadHeaders:
         """What the storage says of the file, without fetching it. Raises TransferError."""
+        return self._fetch(headers_only=True)
 
-        def read() -> DownloadHeaders:
-            with self._open() as stream:
-                return stream.headers
-
-        return self._with_retries(read)
-
-    def _with_retries(self, step: Callable[[], DownloadHeaders]) -> DownloadHeaders:
+    def _fetch(self, *, headers_only: bool = False) -> DownloadHeaders:
         while True:
             try:
-                return step()
+                return self._receive(headers_only)
             except DownloadError as error:
                 self._pause_after(error)
             except ConfigurationError as error:  # of the environment's proxy for this storage
                 consequence = TransferError.default_consequence
                 raise ConfigurationError(error.what, consequence=consequence, remedy=error.remedy) from None
 
-    def _open(self, resume_from: ResumePoint | None = None) -> AbstractContextManager[DownloadStream]:
-        if self._url is None:
-            self._url = self._get_url()
-        return self._client.open_download(self._url, resume_from)
-
-    def _receive(self) -> DownloadHeaders:
+    def _receive(self, headers_only: bool) -> DownloadHeaders:
         """Receive what one connection gives: the rest of the file, or all of it if that is not possible."""
         sink, known, resume_from = self._sink, self._headers, None
         if known is not None and 0 < sink.size == known.size:
             return known  # the connection broke after the last byte
         if known is not None and known.validator is not None and sink.size:
             resume_from = ResumePoint(sink.size, known.validator)
-        with self._open(resume_from) as stream:
+        if self._url is None:
+            self._url = self._get_url()
+        with self._client.open_download(self._url, resume_from) as stream:
             headers = stream.headers
+            if headers_only:
+                return headers
             self._progress.total = headers.size
             if known is not None and headers.start:
                 if None not in (headers.size, known.size) and headers.size != known.size:

@@ -82,20 +82,14 @@ def resumable(storage, get_url=lambda: "url"):
     return fetch, sink, pauses
 
 
-@given(content=st.binary(min_size=1, max_size=300), cuts=st.lists(st.integers(0, 300), max_size=4))
-def test_any_cut_pattern_yields_the_same_bytes(content, cuts):
-    storage = Storage(content, cuts)
+@pytest.mark.parametrize("ranges", [True, False])
+@given(content=st.binary(min_size=1, max_size=300), cuts=st.lists(st.integers(0, 300), max_size=3))
+def test_any_cut_pattern_yields_the_same_bytes(ranges, content, cuts):
+    storage = Storage(content, cuts, ranges=ranges)
     fetch, sink, _ = resumable(storage)
     assert fetch.run().size == len(content)
     assert sink.data == content
     assert storage.starts == sorted(storage.starts)
-
-
-@given(content=st.binary(min_size=1, max_size=300), cuts=st.lists(st.integers(0, 300), max_size=3))
-def test_storage_without_ranges_yields_the_same_bytes(content, cuts):
-    fetch, sink, _ = resumable(Storage(content, cuts, ranges=False))
-    fetch.run()
-    assert sink.data == content
 
 
 @given(
@@ -136,28 +130,20 @@ def test_lost_bytes_fail_after_four_restarts():
         fetch.run()
 
 
-def test_expired_url_is_requested_again():
-    def expire():
-        raise LinkExpiredError("expired")
+@pytest.mark.parametrize(
+    ("error", "urls_used", "starts"),
+    [(LinkExpiredError("expired"), 2, [0, 56]), (ResumeNotPossibleError("Another part."), 1, [0, 0])],
+)
+def test_expired_url_is_requested_again_and_impossible_resume_restarts(error, urls_used, starts):
+    def fail():
+        raise error
 
     storage, urls = Storage(b"x" * 100, [50]), []
-    storage.before = [lambda: None, expire]
+    storage.before = [lambda: None, fail]
     fetch, sink, _ = resumable(storage, get_url=lambda: urls.append("url") or "url")
     fetch.run()
     assert sink.data == storage.content
-    assert len(urls) == 2
-
-
-def test_impossible_resume_restarts():
-    def refuse():
-        raise ResumeNotPossibleError("Another part.")
-
-    storage = Storage(b"x" * 100, [50])
-    storage.before = [lambda: None, refuse]
-    fetch, sink, _ = resumable(storage)
-    fetch.run()
-    assert sink.data == storage.content
-    assert storage.starts == [0, 0]
+    assert (len(urls), storage.starts) == (urls_used, starts)
 
 
 def test_part_of_a_file_of_another_size_is_refused():
