@@ -12,10 +12,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from magichour_provider.client.pricing import IMAGE_EXTENSIONS
@@ -86,19 +85,13 @@ class ImageFile:
                 remedy="Make the image smaller or change the plan. A retry cannot help before that.",
             )
 
-    @contextmanager
-    def open(self) -> Iterator[BinaryIO]:
-        """The file, open for reading. Raises ImageError, or NetworkError if the store cannot be reached."""
-        with reading(ImageError, f"Image {self.display}", self.place), open_for_reading(self.place) as handle:
-            yield handle
-
     def iter_chunks(self, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
         """Exactly `size` bytes, in chunks.
 
-        Raises ImageError if the file's length changes; what `open` raises.
+        Raises ImageError, also if the file's length changes; NetworkError if the store cannot be reached.
         """
         left = self.size
-        with self.open() as handle:
+        with reading(ImageError, f"Image {self.display}", self.place), open_for_reading(self.place) as handle:
             while left >= 0 and (chunk := handle.read(chunk_bytes)):
                 left -= len(chunk)
                 if left >= 0:

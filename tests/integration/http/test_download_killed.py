@@ -114,12 +114,7 @@ def order(magic):
 
 
 def sha256_of(path):
-    with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else (hashlib.sha256(file.read()).hexdigest())
-        )
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def parts_in(folder):

@@ -72,12 +72,8 @@ def tiff(order, version, entries):
     end = {"<": b"II", ">": b"MM"}[order]
     if version == 42:
         parts = [struct.pack(f"{order}HHIHxx", tag, 3, 1, value) for tag, value in entries]
-        return (
-            struct.pack(f"{order}2sHI", end, 42, 208)
-            + bytes(200)
-            + struct.pack(f"{order}H", len(parts))
-            + b"".join(parts)
-        )
+        start = struct.pack(f"{order}2sHI", end, 42, 208) + bytes(200)
+        return start + struct.pack(f"{order}H", len(parts)) + b"".join(parts)
     parts = [struct.pack(f"{order}HHQI4x", tag, 4, 1, value) for tag, value in entries]
     start = struct.pack(f"{order}2sHHHQ", end, 43, 8, 0, 216) + bytes(200)
     return start + struct.pack(f"{order}Q", len(parts)) + b"".join(parts)
@@ -127,13 +123,7 @@ IMAGES = {
 def test_image_is_recognised_and_measured_before_rotation(name):
     data = IMAGES[name]
     kind = find_image_format(data[:HEAD_BYTES])
-    expected = {
-        "BigTIFF": "tiff",
-        "JPEG": "jpg",
-        "JPEG 2000": "jp2",
-        "HEIF of a camera": "heic",
-        "HEIF": "heic",
-    }
+    expected = {"BigTIFF": "tiff", "JPEG": "jpg", "JPEG 2000": "jp2", "HEIF": "heic"}
     title = name.split(",")[0]
     assert kind == expected.get(title, title.lower())
     assert read_pixel_size(io.BytesIO(data), kind) == SIZE

@@ -253,11 +253,6 @@ def test_interruption_leaves_the_target_old_or_whole(tmp_path_factory, video, er
     assert len(list(folder.iterdir())) == (found is not None)
 
 
-def test_writing_outside_of_the_block_is_refused(tmp_path):
-    with pytest.raises(RuntimeError):
-        AtomicDownload(resolve_target(f"{tmp_path}/", "p1")).write(b"x")
-
-
 # --- progress
 
 
