@@ -18,7 +18,7 @@ from magichour_provider.client.downloads import (
 )
 from magichour_provider.exceptions import DownloadError, TransferError
 from magichour_provider.storage import download, transfer
-from magichour_provider.storage.download import AtomicDownload, download_video
+from magichour_provider.storage.download import download_video
 from magichour_provider.storage.targets import resolve_target
 from magichour_provider.storage.transfer import Progress, ResumableDownload
 
