@@ -201,28 +201,22 @@ class S3Writer:
         self._client, self._object = place.s3_client()
         self._type = {"ContentType": mimetypes.guess_type(target.path)[0] or "application/octet-stream"}
         self._refuse_existing()
-        self._buffer: list[memoryview] = []
-        self._buffered_bytes = 0
+        self._buffer = bytearray()
         self._upload_id: str | None = None
         self._parts: list[Future[dict[str, Any]]] = []
         self._pool = ThreadPoolExecutor(_PARALLEL_PARTS, "magichour-s3")
 
     def write(self, chunk: bytes) -> None:
         """Write the next bytes."""
-        view = memoryview(chunk)
-        while view:  # all parts but the last have one length, as some stores require
-            taken = view[: PART_BYTES - self._buffered_bytes]
-            self._buffer.append(taken)
-            self._buffered_bytes += len(taken)
-            view = view[len(taken) :]
-            if self._buffered_bytes == PART_BYTES:
-                self._send_part()
+        self._buffer += chunk
+        while len(self._buffer) >= PART_BYTES:  # all but the last have one length, as some stores require
+            self._send_part()
 
     def commit(self) -> None:
         """Send the rest and complete the upload."""
         self._refuse_existing()
         if self._upload_id is None:
-            self._call_if_absent("put_object", **self._type, Body=self._take_buffer())
+            self._call_if_absent("put_object", **self._type, Body=bytes(self._buffer))
         else:
             if self._buffer:
                 self._send_part()
@@ -240,11 +234,6 @@ class S3Writer:
             with suppress(Exception):  # the next download to this name aborts it
                 self._call("abort_multipart_upload", UploadId=self._upload_id)
 
-    def _take_buffer(self) -> bytes:
-        body = b"".join(self._buffer)
-        self._buffer, self._buffered_bytes = [], 0
-        return body
-
     def _send_part(self) -> None:
         if self._upload_id is None:
             self._upload_id = str(self._call("create_multipart_upload", **self._type)["UploadId"])
@@ -254,7 +243,8 @@ class S3Writer:
         for part in self._parts:
             if part.done():
                 part.result()
-        number, body = len(self._parts) + 1, self._take_buffer()
+        number, body = len(self._parts) + 1, bytes(self._buffer[:PART_BYTES])
+        del self._buffer[:PART_BYTES]
 
         def upload() -> dict[str, Any]:
             response = self._call("upload_part", UploadId=self._upload_id, PartNumber=number, Body=body)
