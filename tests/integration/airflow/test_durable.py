@@ -212,13 +212,6 @@ def test_state_of_a_later_version_is_read(tries, magichour_sandbox):
     assert tries()["project_id"] == first["project_id"]
 
 
-def test_unreadable_state_submits_nothing(tries, magichour_sandbox, fails_for_good):
-    tries.store[KEY] = {"stage": "beyond"}
-    with fails_for_good(match="cannot be read"):
-        tries()
-    assert jobs(magichour_sandbox) == []
-
-
 @pytest.mark.parametrize("trouble", [RuntimeError("disk"), AirflowTaskTimeout("time is up")])
 def test_error_after_the_create_reattaches(tries, magichour_sandbox, monkeypatch, trouble):
     with monkeypatch.context() as patch:

@@ -77,13 +77,9 @@ def test_stale_attempt_writes_no_entry(try_it, tries, xcoms, monkeypatch):
     assert xcoms == {}
 
 
-def test_budget_needs_durable(tries, connection, magichour_sandbox, fails_for_good):
-    with DAG("a_dag", schedule=None), fails_for_good(match="needs durable=True"):
+def test_budget_needs_durable_and_a_state_store(tries, connection, magichour_sandbox, fails_for_good):
+    with DAG("a_dag", schedule=None), fails_for_good(match="needs durable=True and the task state store"):
         tries(**LIMIT, durable=False)
-    assert jobs(magichour_sandbox) == []
-
-
-def test_budget_without_a_task_instance_is_refused(connection, magichour_sandbox, fails_for_good):
     with fails_for_good(match="needs durable=True and the task state store"):
         ImageToVideoOperator(task_id="render", **ORDER, **LIMIT).execute({})
     assert jobs(magichour_sandbox) == []
