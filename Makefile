@@ -11,6 +11,8 @@ RELIABILITY := $(addprefix tests/live/test_,kill_points.py late_workers.py user_
   moving_parts.py two_triggerers.py)
 # Another version of Airflow changes nothing for these.
 WITHOUT_AIRFLOW := $(addprefix --ignore=tests/unit/,client polling test_docs.py test_vocabulary.py)
+# What test-oldest and test-next run.
+TESTS ?= tests/unit tests/integration/airflow $(WITHOUT_AIRFLOW)
 VENV := .venv
 WHEEL_VENV := .venv-wheel
 BIN := $(VENV)/bin
@@ -30,7 +32,7 @@ INSTALL += $(addprefix -c ,$(CONSTRAINTS))
 export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
 
 .DEFAULT_GOAL := help
-.PHONY: constraints-check help demo test test-quick test-live test-oldest test-next test-browser screenshots lint typecheck build wheel-check bench bench-downloads reliability models docs constraints clean
+.PHONY: constraints-check help demo test test-quick test-live test-oldest test-next test-browser matrix screenshots lint typecheck build wheel-check bench bench-downloads reliability models docs constraints clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -64,8 +66,9 @@ test-next: ## the same tests on the newest pre-release of the next Airflow (need
 
 .PHONY: test-on
 test-on: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/unit tests/integration/airflow $(WITHOUT_AIRFLOW) \
-	  $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
+	$(BIN)/python -m pytest $(TESTS) $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
+
+matrix: test-oldest test-next test-browser test-live ## every Airflow, browser and live test, in an hour
 
 constraints-check: $(VENV)/.dev ## resolve the package against the constraints of each supported Airflow (needs uv)
 	$(BIN)/python scripts/check_constraints.py

@@ -23,7 +23,7 @@ from magichour_provider.sandbox import Behaviour, SandboxControl, SandboxServer,
 EXAMPLES = Path(__file__).parents[2] / "dags_examples"
 IMAGE = EXAMPLES / "images" / "grace_hopper.jpg"
 API_KEY = "mhk_live_DISTINCTIVE"
-PATIENCE_SECONDS = 150.0
+PATIENCE_SECONDS = 300.0
 """Limit for what a test waits for, on a machine that does a dozen things at once."""
 HELD_SECONDS = 3600.0
 """Render time of a job that ends only when a test completes it."""
