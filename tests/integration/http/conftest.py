@@ -69,9 +69,6 @@ class MagicHour:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def wait(self, project_id: str) -> dict[str, Any]:
-        return until(lambda: self.get(project_id), lambda job: job["status"] in ("complete", "error"))
-
     def complete(self, **fields: Any) -> dict[str, Any]:
         """A job that is complete."""
         project_id = self.create(**fields)

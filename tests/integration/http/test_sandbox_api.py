@@ -74,16 +74,6 @@ def test_create_is_queued_then_rendering_then_complete(magic):
     assert [job["download"]] == job["downloads"]
 
 
-def test_job_completes_when_the_clock_says_so_and_keeps_its_charge(magic):
-    project_id = magic.create(model="kling-3.0", audio=True)
-    magic.control.advance_clock(10)
-    job = magic.wait(project_id)
-    assert job["status"] == "complete"
-    assert job["credits_charged"] == job["total_frame_cost"] == 5 * (48 + 24)
-    assert magic.credits() == BALANCE - 360
-    assert [charge["credits"] for charge in magic.entry(job["id"])["charges"]] == [360]
-
-
 @pytest.mark.parametrize("where", [{"style": {"prompt": "very NSFW"}}, {"name": "nsfw"}])
 def test_moderation_refunds_even_before_a_poll(magic, where):
     project_id = magic.create(**where)
@@ -254,20 +244,17 @@ def test_request_bodies_are_accepted_exactly_if_the_openapi_document_allows_them
     [
         ({"assets": IMAGE}, "Missing required field: end_seconds"),
         ({}, "; Missing required field"),
-        ({"assets": {"image_file_path": ""}, "end_seconds": 5}, "assets.image_file_path"),
         ({"assets": IMAGE, "end_seconds": "5"}, "Invalid value for field: end_seconds"),
         ({"assets": IMAGE, "end_seconds": 5, "model": "kling-9"}, "kling-9"),
         ([], "body"),
+        (b"\xff\xfe", "body"),
     ],
 )
 def test_body_outside_the_schema_is_400_and_names_the_field(magic, body, words):
-    assert refused(magic.api.post("/v1/image-to-video", json=body), 400, words) == "invalid_request"
+    content = body if isinstance(body, bytes) else json.dumps(body)
+    answer = magic.api.post("/v1/image-to-video", content=content)
+    assert refused(answer, 400, words) == "invalid_request"
     assert magic.control.state()["jobs"] == []
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
-def test_body_that_is_not_json_is_400(magic, content):
-    refused(magic.api.post("/v1/image-to-video", content=content), 400)
 
 
 @pytest.mark.parametrize(
@@ -324,10 +311,3 @@ def test_upload_urls_come_in_the_order_of_the_request_or_are_refused_with_the_li
     assert [item["file_path"].rpartition(".")[2] for item in targets] == ["png", "mp4", "mp3", "heic"]
     body = {"items": [{"type": "image", "extension": "gif"}]}
     refused(magic.api.post("/v1/files/upload-urls", json=body), 422, "items.0.extension", "jpeg, jpg")
-
-
-@pytest.mark.parametrize("tier", ["free", "creator", "pro", "business"])
-def test_account_has_tier_credits_and_subscription(magic, tier):
-    magic.control.account(tier=tier, credits=7)
-    account = magic.api.get("/v1/account").json()
-    assert (account["tier"], account["credits"], account["subscription"] is None) == (tier, 7, tier == "free")

@@ -105,16 +105,14 @@ def test_gray_of_any_colour_mode_is_rendered_gray(tmp_path, mode, gray):
     assert all(abs(level - 128) < 12 for level in pixel)
 
 
-@pytest.mark.parametrize(
-    ("resolution", "nominal"), [("360p", 360), ("480p", 480), ("720p", 720), ("1080p", 1080), ("4k", 2160)]
-)
-@pytest.mark.parametrize("shape", [(1600, 900), (900, 1600), (1000, 1000), (4000, 3000), (1, 50), (50, 1)])
+@pytest.mark.parametrize(("resolution", "nominal"), [("360p", 360), ("1080p", 1080), ("4k", 2160)])
+@pytest.mark.parametrize("shape", [(1600, 900), (1000, 1000), (4000, 3000), (1, 50), (50, 1)])
 def test_frame_size_is_even_and_near_the_resolution(resolution, nominal, shape):
     width, height = frame_size(shape, resolution, quick=False)
     assert width % 2 == height % 2 == 0
     assert abs(min(width, height) - nominal) <= 4
     assert (width < height) == (shape[0] < shape[1]) or shape[0] == shape[1]
-    assert max(frame_size((1920, 1080), resolution, quick=True)) == 160
+    assert max(frame_size(shape, resolution, quick=True)) == 160
 
 
 def test_abandoned_video_is_given_up(tmp_path):
