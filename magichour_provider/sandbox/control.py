@@ -80,8 +80,7 @@ class SandboxControl:
         response = self._client.request(method, path, json=body, content=content)
         if response.is_error:
             raise ValueError(f"The sandbox refused this: {response.json()['message']}")
-        answer: dict[str, Any] = response.json()
-        return answer
+        return dict(response.json())
 
 
 class AccountChange(BaseModel, extra="forbid"):
@@ -144,10 +143,10 @@ async def set_job(request: Request) -> JSONResponse:
 async def set_video(request: Request) -> JSONResponse:
     """Replace a job's first video by the body; a running download still gets the old bytes to their end."""
     sandbox: Sandbox = request.app.state.sandbox
-    video = _job(request).video(sandbox.now())
-    if video is None:
+    job = _job(request)
+    if not job.has_video(sandbox.now()):
         raise SandboxError(404, "this job has no video")
-    content, path = await request.body(), video.files[0]
+    content, path = await request.body(), job.files[0]
     unfinished = path.with_suffix(".part")
     await run_sync(unfinished.write_bytes, content)
     unfinished.replace(path)

@@ -15,20 +15,21 @@ from typing import Any
 
 from magichour_provider.client.pricing import Tier
 from magichour_provider.sandbox.faults import Faults
-from magichour_provider.sandbox.render import RenderError, Video, render
+from magichour_provider.sandbox.render import RenderError, render
 from magichour_provider.sandbox.schemas import ForcedStatus, JobRequest, SandboxError, Settings, iso
 from magichour_provider.sandbox.storage import DOWNLOAD_URL_LIFE, UPLOAD_RETENTION, Upload, new_id, sign
 
 
 @dataclass
 class Job:
-    """One job. `rendered` gives its video or raises its RenderError."""
+    """One job. `rendered` gives the size of its videos, which are in `files`, or raises its RenderError."""
 
     id: str
     request: JobRequest
     created_at: datetime
     render_seconds: float
-    rendered: Future[Video]
+    rendered: Future[tuple[int, int]]
+    files: list[Path]
     charges: list[dict[str, Any]] = field(default_factory=list)
     forced: ForcedStatus | None = None
     enabled: bool = True
@@ -52,9 +53,9 @@ class Job:
             return "rendering"
         return "error" if self.rendered.exception() else "complete"
 
-    def video(self, now: datetime) -> Video | None:
-        """The video, if the job is complete and was not deleted."""
-        return self.rendered.result() if self.enabled and self.status(now) == "complete" else None
+    def has_video(self, now: datetime) -> bool:
+        """Whether the job is complete and was not deleted."""
+        return self.enabled and self.status(now) == "complete"
 
 
 class Sandbox:
@@ -111,17 +112,17 @@ class Sandbox:
             message = f"The job costs {request.credits} credits; you have {self.credits}"
             raise SandboxError(402, message)
         now, job_id = self.now(), new_id()
-        rendered: Future[Video] = Future()
+        numbers = range(1, self.behaviour.downloads_per_job + 1)
+        files = [self.directory / f"{job_id}-{number}.mp4" for number in numbers]
+        rendered: Future[tuple[int, int]] = Future()
         behaviour, is_quick = self.behaviour, self.settings.quick
         if "nsfw" in f"{request.name} {request.prompt}".lower():
             rendered.set_exception(RenderError("nsfw", "The content may violate our guidelines."))
         else:
             images = [self.upload(path) for path in paths]
-            numbers = range(1, behaviour.downloads_per_job + 1)
-            targets = [self.directory / f"{job_id}-{number}.mp4" for number in numbers]
             work = partial(render, quick=is_quick, abandoned=self._abandoned)
-            rendered = self._pool.submit(work, request, images, targets, behaviour)
-        job = Job(job_id, request, now, behaviour.render_seconds, rendered)
+            rendered = self._pool.submit(work, request, images, files, behaviour)
+        job = Job(job_id, request, now, behaviour.render_seconds, rendered, files)
         self.jobs[job_id] = job
         self._charge(job, now, request.credits, "create")
         return job
@@ -175,18 +176,18 @@ class Sandbox:
     def project(self, job: Job, storage_url: str) -> dict[str, Any]:
         """The answer of `GET /v1/video-projects/{id}`, with its hidden and deprecated fields."""
         status = self.settled_status(job)
-        video = job.rendered.result() if status == "complete" else None
+        width, height = job.rendered.result() if status == "complete" else (-1, -1)
         error = None
         if status == "error":
             cause = job.forced or job.rendered.exception()
             message = getattr(cause, "message", f"The sandbox could not render this: {cause!r}")
             error = {"code": getattr(cause, "code", "unknown_error"), "message": message}
         links = []
-        if video and job.enabled:
+        if status == "complete" and job.enabled:
             if job.link_expires_at is None or job.link_expires_at <= self.now():  # the same link until then
                 job.link_expires_at = (self.now() + DOWNLOAD_URL_LIFE).replace(microsecond=0)
             expires_at = iso(job.link_expires_at)
-            for number in range(1, len(video.files) + 1):
+            for number in range(1, len(job.files) + 1):
                 path = f"/{job.id}/output.mp4" if number == 1 else f"/{job.id}/{number}/output.mp4"
                 query = sign(self.secret, "GET", path, int(job.link_expires_at.timestamp()))
                 links.append({"url": f"{storage_url}{path}?{query}", "expires_at": expires_at})
@@ -196,8 +197,8 @@ class Sandbox:
             "status": status,
             "type": "IMAGE_TO_VIDEO",
             "created_at": iso(job.created_at),
-            "width": video.width if video else -1,
-            "height": video.height if video else -1,
+            "width": width,
+            "height": height,
             "enabled": job.enabled,
             "start_seconds": 0,
             "end_seconds": job.request.end_seconds,

@@ -6,7 +6,6 @@ import shutil
 import threading
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -38,15 +37,6 @@ class RenderError(Exception):
         super().__init__(f"{code}: {message}")
 
 
-@dataclass(frozen=True)
-class Video:
-    """A rendered video: its size in pixels, and one file for each download of the job."""
-
-    files: tuple[Path, ...]
-    width: int
-    height: int
-
-
 def render(
     request: JobRequest,
     images: Sequence[Path | None],
@@ -55,10 +45,10 @@ def render(
     *,
     quick: bool,
     abandoned: threading.Event,
-) -> Video:
+) -> tuple[int, int]:
     """Load the images (None: not uploaded) and encode a video for each of `targets`, as `behaviour` says.
 
-    Raises RenderError, also once `abandoned` is set.
+    Returns width and height in pixels. Raises RenderError, also once `abandoned` is set.
     """
     longest_edge = (
         _QUICK_LONG_EDGE_PIXELS * 2 if quick else round(SHORT_EDGES[request.resolution] * _WIDEST_ASPECT)
@@ -82,7 +72,7 @@ def render(
             add_free_box(target, behaviour.video_padding_bytes)
         with target.open("ab") as file:
             file.write(behaviour.video_ending.encode())
-    return Video(tuple(targets), *size)
+    return size
 
 
 def frame_size(image_size: tuple[int, int], resolution: str, *, quick: bool) -> tuple[int, int]:

@@ -101,10 +101,9 @@ async def get_video(request: Request) -> Response:
     """Send a video, or the requested range of it. HEAD is refused, as no URL is signed for it."""
     sandbox = _check_signature(request)
     job = sandbox.jobs.get(request.path_params["project_id"])
-    video = job.video(sandbox.now()) if job else None
-    if job is None or video is None:
+    if job is None or not job.has_video(sandbox.now()):
         raise _no_such_key()
-    path = video.files[int(request.path_params.get("number", 1)) - 1]
+    path = job.files[int(request.path_params.get("number", 1)) - 1]
     answer = await run_sync(_video_answer, path, request.headers, sandbox.behaviour)
     job.downloads += 1
     return answer

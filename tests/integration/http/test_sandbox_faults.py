@@ -114,14 +114,6 @@ def test_truncated_download_promises_all_and_sends_some_also_to_a_slow_reader(ma
     assert len(magic.files.get(url).content) == size
 
 
-def test_answer_that_is_not_longer_is_complete(magic):
-    url = magic.complete()["download"]["url"]
-    magic.control.faults([{"path": VIDEOS, "truncate": 100}])
-    for _ in range(2):
-        part = magic.files.get(url, headers={"Range": "bytes=0-99"})
-        assert (part.status_code, len(part.content)) == (206, 100)
-
-
 # flip
 
 
