@@ -86,7 +86,8 @@ class ContactSheetOperator(BaseOperator):
         """Make the sheet and describe it."""
         from magichour_provider.storage.posters import require_pictures
 
-        ti = context["ti"]
+        ti = context.get("ti")
+        dag_id, run_id = (ti.dag_id, ti.run_id) if ti is not None else ("Contact sheet", "")
         with map_non_retryable(self):
             require_pictures()
             from magichour_provider.storage.contact_sheets import make_contact_sheet, parse_videos
@@ -95,7 +96,7 @@ class ContactSheetOperator(BaseOperator):
             if not videos:
                 raise AirflowSkipException("There is no video to show, so there is no contact sheet.")
             # A name that `job_name` made starts with the Dag's id, which the headline shows.
-            prefix = f"{ti.dag_id} "
+            prefix = f"{dag_id} "
             videos = [replace(v, name=None) if (v.name or "").startswith(prefix) else v for v in videos]
             sheet = make_contact_sheet(
                 videos,
@@ -104,8 +105,8 @@ class ContactSheetOperator(BaseOperator):
                 videos_conn_id=self.videos_conn_id,
                 columns=self.columns,
                 frames=self.frames,
-                title=parse_text("title", self.title) or ti.dag_id,
-                subtitle=ti.run_id,
+                title=parse_text("title", self.title) or dag_id,
+                subtitle=run_id,
             )
         push_keys(self, context, sheet, "path")
         self.log.info("Made a contact sheet of %d videos: %s", sheet["videos"], sheet["path"])
