@@ -324,12 +324,11 @@ class JobStateStore:
 
     def _find(self, project_id: str) -> JobState | None:
         """The stored state of a job; else this task's own intent, if its job's id could not be written."""
-        state = self.read()
-        for each in self._states.values():
-            if each.project_id == project_id:
-                self._state = each
-                return each
-        return state if state is not None and state.project_id is None and self.is_own(state) else None
+        found = self.read()
+        if found is not None and (found.project_id is not None or not self.is_own(found)):
+            found = None
+        self._state = next((each for each in self._states.values() if each.project_id == project_id), found)
+        return self._state
 
     def _claim(self, state: JobState, **changes: Any) -> JobState:
         """The state as this task instance writes it."""

@@ -9,7 +9,7 @@ import pytest
 from attempts import CREATES, IMAGE, Killed, jobs, killed_after_the_create, killed_while_waiting, raising
 
 from magichour_provider import airflow_internals as compat
-from magichour_provider.exceptions import InvalidResponseError
+from magichour_provider.exceptions import InvalidResponseError, WaitTimeoutError
 from magichour_provider.jobs.state_backends import KEY, RECOVERED_KEY
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 from magichour_provider.version_compat import AirflowTaskTimeout, TaskDeferred
@@ -220,6 +220,28 @@ def test_error_after_the_create_reattaches(tries, magichour_sandbox, monkeypatch
             tries()
     assert tries()["status"] == "complete"
     assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_unreadable_state_submits_nothing(tries, magichour_sandbox, fails_for_good):
+    tries.store[KEY] = {"stage": "beyond"}
+    with fails_for_good(match="cannot be read"):
+        tries()
+    assert jobs(magichour_sandbox) == []
+
+
+def test_timeout_reattaches(tries, magichour_sandbox):
+    magichour_sandbox.control.behaviour(render_seconds=600)
+    with pytest.raises(WaitTimeoutError):
+        tries(timeout=3)  # long enough to submit on a busy machine
+    magichour_sandbox.control.set_job(jobs(magichour_sandbox)[0]["id"], "complete")
+    assert tries()["status"] == "complete"
+    assert len(jobs(magichour_sandbox)) == 1
+
+
+def test_no_wait_retry_reattaches_and_clear_submits(tries, magichour_sandbox):
+    first = tries(wait_for_completion=False)
+    assert tries(wait_for_completion=False)["project_id"] == first["project_id"]
+    assert tries(wait_for_completion=False, cleared=True)["project_id"] != first["project_id"]
 
 
 def test_durable_false_writes_no_state(tries, magichour_sandbox):
