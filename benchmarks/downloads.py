@@ -189,9 +189,9 @@ def _render(api: str) -> str:
                 image_file_path=target.file_path, end_seconds=3, model="ltx-2.3", resolution="480p"
             )
         )
-        while (link := client.get_video(job.id).download_url) is None:
+        while not (links := client.get_video(job.id).downloads):
             time.sleep(0.2)
-    url = link.url.get_secret_value()
+    url = links[0].url.get_secret_value()
     with httpx.stream("GET", url, timeout=600) as answer:
         for _ in answer.iter_raw():
             pass

@@ -1,33 +1,12 @@
 """The errors of this provider.
 
     MagicHourError
-    ├── ConfigurationError            the connection cannot be used as it is
-    │   └── UndefinedConnectionError  Airflow does not know the connection
-    ├── InvalidRequestError           refused by the provider, before anything was sent
-    │   ├── CatalogError              no known version of the model takes this combination
-    │   ├── BudgetError               more credits than `max_credits` or the account's balance
-    │   └── ImageError                missing, empty, too large, or not an accepted image
-    ├── APIError                      Magic Hour answered with an error status
-    │   ├── AuthenticationError       401
-    │   ├── PaymentRequiredError      402
-    │   ├── NotFoundError             404
-    │   ├── RateLimitError            429
-    │   └── ServerError               5xx, 408, 425
-    ├── NetworkError                  no answer, to a request that cannot have cost anything
-    ├── InvalidResponseError          an answer that does not follow the API's documentation
-    ├── TaskKilledError               the task was stopped
-    ├── SubmissionUnknownError        the create was sent and its result is unknown
-    ├── JobError                      a job exists and has no video
-    │   ├── JobFailedError            status `error` or `canceled`
-    │   │   └── ModerationError       refused by content moderation
-    │   ├── JobDeletedError           `enabled: false`, or 404
-    │   ├── JobNotCompleteError       the video was requested before the job was complete
-    │   └── WaitTimeoutError          the deadline passed; the job is still running
-    ├── TransferError                 the video exists and could not be downloaded
-    │   ├── DownloadError             connection cut, wrong length or checksum, storage in trouble
-    │   ├── NotAVideoError            the bytes are not a complete mp4
-    │   └── DestinationError          the destination cannot be written
-    └── PictureError                  no poster or contact sheet can be made of this video
+    ├── ConfigurationError: UndefinedConnectionError
+    ├── InvalidRequestError: BudgetError, ImageError
+    ├── APIError: AuthenticationError, PaymentRequiredError, NotFoundError, UnavailableError
+    ├── NetworkError, InvalidResponseError, TaskKilledError, SubmissionUnknownError, PictureError
+    ├── JobError: JobFailedError (ModerationError), JobDeletedError, JobNotCompleteError, WaitTimeoutError
+    └── TransferError: DownloadError, NotAVideoError, DestinationError
 
 A message has three sentences: what happened; what it means for the job and the credits; what to do.
 Each class knows the last two, and a `title` for pages. `retryable` says whether another attempt can help.
@@ -35,7 +14,6 @@ Each class knows the last two, and a `title` for pages. `retryable` says whether
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 LIBRARY_URL = "https://magichour.ai/my-library"
@@ -46,6 +24,8 @@ class MagicHourError(Exception):
     """Base of all errors of this provider.
 
     :param what: what happened, in one sentence.
+    :param project_id: the job that the error is about, if there is one.
+    :param code: the API's machine code, if it gave one (`nsfw`, `insufficient_credits`, ...).
     :param consequence: what it means for the job and the credits, instead of `default_consequence`.
     :param remedy: what to do, instead of `default_remedy`.
 
@@ -58,8 +38,18 @@ class MagicHourError(Exception):
     default_remedy: ClassVar[str] = "Another attempt cannot help."
     retry_after: float | None = None
 
-    def __init__(self, what: str, *, consequence: str | None = None, remedy: str | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        project_id: str | None = None,
+        code: str | None = None,
+        consequence: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
         self.what = what
+        self.project_id = project_id
+        self.code = code
         self.consequence = self.default_consequence if consequence is None else consequence
         self.remedy = self.default_remedy if remedy is None else remedy
         super().__init__(" ".join(part for part in (what, self.consequence, self.remedy) if part))
@@ -86,27 +76,14 @@ class InvalidRequestError(MagicHourError):
     default_remedy = "Correct the task's arguments, then clear the task."
 
 
-class CatalogError(InvalidRequestError):
-    """No known version of the model takes this duration, resolution, audio or end image."""
-
-    title = "The model does not take this combination"
-    default_remedy = (
-        "Correct the task's arguments, or pass validate_model='warn' if Magic Hour has changed its models."
-    )
-
-
 class BudgetError(InvalidRequestError):
     """The video costs more credits than the task or the account may spend.
 
-    :param code: `insufficient_credits`, as in the API, if the account's balance is too low; None for a limit.
+    `code` is `insufficient_credits`, as in the API, if the account's balance is too low; None for a limit.
     """
 
     title = "The video costs more than the limit or the balance"
     default_remedy = "Raise the limit, add credits, or choose a shorter video or a cheaper model."
-
-    def __init__(self, what: str, *, code: str | None = None, remedy: str | None = None) -> None:
-        self.code = code
-        super().__init__(what, remedy=remedy)
 
 
 class ImageError(InvalidRequestError):
@@ -120,19 +97,13 @@ class APIError(MagicHourError):
     """Magic Hour answered a request with an error status (docs: api-reference/errors).
 
     :param status: the HTTP status.
-    :param code: the body's machine code, if it has one (`insufficient_credits`, ...).
     :param message: the body's text.
     :param request: method and path.
-    :param project_id: the job that was requested; None if no job exists yet.
     :param retry_after: seconds that the server asked to wait.
     """
 
     title = "Magic Hour refused the request"
     _JOB_CONSEQUENCE: ClassVar[str] = "Job {} and its credits are not affected."
-    _REMEDIES: ClassVar[Mapping[int, str]] = {
-        **dict.fromkeys((400, 422), "Correct the task's arguments, then clear the task."),
-        403: "Change the plan or the key's permissions at Magic Hour, then clear the task.",
-    }
 
     def __init__(
         self,
@@ -145,17 +116,20 @@ class APIError(MagicHourError):
         retry_after: float | None = None,
     ) -> None:
         self.status = status
-        self.code = code
         self.message = message
-        self.request = request
-        self.project_id = project_id
         self.retry_after = retry_after
         label = f"{status} {code}" if code else str(status)
-        remedy = self._REMEDIES.get(status)
-        if status == 404 and project_id is None:
+        remedy = None
+        if status in (400, 422):
+            remedy = "Correct the task's arguments, then clear the task."
+        elif status == 403:
+            remedy = "Change the plan or the key's permissions at Magic Hour, then clear the task."
+        elif status == 404 and project_id is None:
             remedy = "Check the connection's host: Magic Hour's API has this endpoint."
         super().__init__(
             f"Magic Hour answered {request} with {label}: {message.rstrip('.')}.",
+            project_id=project_id,
+            code=code,
             consequence=None if project_id is None else self._JOB_CONSEQUENCE.format(project_id),
             remedy=remedy,
         )
@@ -183,18 +157,10 @@ class NotFoundError(APIError):
     _JOB_CONSEQUENCE = "This account has no job {}; the request cost nothing."
 
 
-class RateLimitError(APIError):
-    """429: too many requests."""
+class UnavailableError(APIError):
+    """429, 408, 425, 5xx: Magic Hour limits the rate of requests, or has a problem."""
 
-    title = "Magic Hour limits the rate of requests"
-    retryable = True
-    default_remedy = "Retry later."
-
-
-class ServerError(APIError):
-    """5xx, 408, 425: Magic Hour, or a server in front of it, has a problem."""
-
-    title = "Magic Hour has a problem"
+    title = "Magic Hour is busy or has a problem"
     retryable = True
     default_remedy = "Retry later."
 
@@ -240,33 +206,20 @@ class SubmissionUnknownError(MagicHourError):
 
 
 class JobError(MagicHourError):
-    """A job exists and has no video.
-
-    :param project_id: the job.
-    """
+    """The job `project_id` exists and has no video."""
 
     title = "The job has no video"
-
-    def __init__(
-        self, what: str, *, project_id: str, consequence: str | None = None, remedy: str | None = None
-    ) -> None:
-        self.project_id = project_id
-        super().__init__(what, consequence=consequence, remedy=remedy)
 
 
 class JobFailedError(JobError):
     """The job ended with status `error`, or a user canceled it in the web app; its credits are refunded.
 
-    :param code: the API's error code, an open set (`nsfw`, `invalid_image_file`, ...), or `canceled`.
+    `code` is the API's, an open set (`nsfw`, `invalid_image_file`, ...), or `canceled`.
     """
 
     title = "The job failed at Magic Hour"
     default_consequence = "The job has ended and its credits are refunded."
     default_remedy = "Correct the cause, then clear the submitting task: the same request would fail again."
-
-    def __init__(self, what: str, *, project_id: str, code: str | None, remedy: str | None = None) -> None:
-        self.code = code
-        super().__init__(what, project_id=project_id, remedy=remedy)
 
 
 class ModerationError(JobFailedError):
@@ -320,12 +273,7 @@ class TransferError(MagicHourError):
     default_remedy = "Retry later."
 
     def __init__(
-        self,
-        what: str,
-        *,
-        consequence: str | None = None,
-        remedy: str | None = None,
-        is_final: bool = False,
+        self, what: str, *, consequence: str | None = None, remedy: str | None = None, is_final: bool = False
     ) -> None:
         if is_final:
             self.retryable = False

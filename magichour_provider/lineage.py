@@ -41,11 +41,8 @@ log = logging.getLogger(__name__)
 
 DatasetName = tuple[str, str]
 """Namespace and name."""
-EventExtra = dict[str, Any]
 
-_NAMESPACES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
-"""The scheme of the specification, if a driver has another one too."""
-_ASCII = string.ascii_letters + string.digits + string.punctuation + " "
+_SAFE_IN_FILE_URI = (string.punctuation + " ").translate(str.maketrans("", "", "%?#"))
 
 # --- OpenLineage
 
@@ -107,12 +104,10 @@ def download_lineage(job: JobReference, result: Mapping[str, Any] | None) -> Any
         name = file_dataset(video["path"])
         if name is None:
             continue
-        known = [field.name for field in attrs.fields(VideoFacet) if field.name in video]
+        known = {field.name: video[field.name] for field in attrs.fields(VideoFacet) if field.name in video}
         size = facet.OutputStatisticsOutputDatasetFacet(size=video["size"], fileCount=1)
-        facets = {
-            "version": dataset_version_dataset.DatasetVersionDatasetFacet(video["sha256"]),
-            "magichour_video": VideoFacet(**{key: video[key] for key in known}),
-        }
+        version = dataset_version_dataset.DatasetVersionDatasetFacet(video["sha256"])
+        facets = {"version": version, "magichour_video": VideoFacet(**known)}
         outputs.append(facet.OutputDataset(*name, facets=facets, outputFacets={"outputStatistics": size}))
     return _operator_lineage(
         [facet.InputDataset(*project_dataset(job.project_id), facets=_project_facets())],
@@ -214,7 +209,8 @@ def file_dataset(path: PathArgument) -> DatasetName | None:
     if isinstance(place, Path):
         return "file", name
     authority, _, key = name.partition("://")[2].partition("/")
-    return f"{_NAMESPACES.get(place.scheme, place.scheme)}://{authority}", key.lstrip("/") or "/"
+    scheme = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}.get(place.scheme, place.scheme)
+    return f"{scheme}://{authority}", key.lstrip("/") or "/"
 
 
 # --- lineage of the hook
@@ -239,7 +235,6 @@ def collect_download(hook: MagicHourHook, project_id: str, result: Mapping[str, 
 
 def _collect(
     hook: MagicHourHook,
-    *,
     inputs: Iterable[DatasetName | None] = (),
     outputs: Iterable[DatasetName | None] = (),
 ) -> None:
@@ -269,7 +264,7 @@ def emit_job_events(context: Context, outlets: Sequence[object], result: Mapping
     emit_events(context, outlets, [job_event_extra(result)])
 
 
-def job_event_extra(result: Mapping[str, Any]) -> EventExtra:
+def job_event_extra(result: Mapping[str, Any]) -> dict[str, Any]:
     """The extra for a job, whose video is still at Magic Hour."""
     return {
         "project_id": result["project_id"],
@@ -304,10 +299,10 @@ def file_uri(path: str) -> str:
 
     Only `%`, `?`, `#` and non-ASCII letters are escaped: most of Airflow does not unescape anything.
     """
-    return path if "://" in path else "file://" + quote(path, safe=_ascii_without("%?#"))
+    return path if "://" in path else "file://" + quote(path, safe=_SAFE_IN_FILE_URI)
 
 
-def emit_events(context: Context, outlets: Sequence[object], extras: Sequence[EventExtra]) -> None:
+def emit_events(context: Context, outlets: Sequence[object], extras: Sequence[dict[str, Any]]) -> None:
     """Give every asset among `outlets` the first of `extras`, and every alias an asset for each of them.
 
     Keys that the user has set stay. Never raises.
@@ -326,11 +321,7 @@ def emit_events(context: Context, outlets: Sequence[object], extras: Sequence[Ev
                 continue
             for extra in extras:
                 # Airflow drops what follows a '#' or a '?', and some databases accept ASCII only.
-                uri = quote(extra["uri"], safe=_ascii_without("?#"))
+                uri = quote(extra["uri"], safe=_SAFE_IN_FILE_URI + "%")
                 event.add(Asset(uri=uri), extra={**extra, **event.extra})
         except Exception:
             log.exception("The asset event of %r does not describe the video.", outlet)
-
-
-def _ascii_without(characters: str) -> str:
-    return _ASCII.translate(str.maketrans("", "", characters))

@@ -39,36 +39,12 @@ T = TypeVar("T")
 REQUEST_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError, OverflowError)
 """What aiohttp raises for a request; ValueError for a URL or a proxy that cannot be used."""
 NEVER_SENT = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ConnectionTimeoutError,
-    aiohttp.ClientHttpProxyError,
-    aiohttp.InvalidURL,
-    UnicodeError,
+    *(aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError),
+    *(aiohttp.InvalidURL, UnicodeError),
 )
 """Errors before the request left: the server certainly did not receive it."""
-_KEEP_ALIVE_SECONDS = 30.0
 _CHUNK_BYTES = 1 << 20
 _MAX_REDIRECTS = 5
-
-
-async def build_session(settings: ClientSettings, *, max_connections: int = 8) -> aiohttp.ClientSession:
-    """A session of the running event loop, with the settings' certificates.
-
-    The certificates are read in a thread, as that takes some 25 ms.
-
-    :param max_connections: how many sockets it opens at most.
-
-    Raises ConfigurationError for certificates or a proxy that cannot be used.
-    """
-    proxy_for(settings, settings.base_url)
-    connector = aiohttp.TCPConnector(
-        limit=max_connections,
-        keepalive_timeout=_KEEP_ALIVE_SECONDS,
-        ssl=await asyncio.to_thread(settings.tls),
-    )
-    return aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
-    )
 
 
 class AsyncMagicHourClient:
@@ -77,7 +53,7 @@ class AsyncMagicHourClient:
     Of a session that keeps connections open a create may raise SubmissionUnknownError needlessly; submit by
     `MagicHourClient`.
 
-    :param session: the aiohttp session to use, as `build_session` makes it.
+    :param session: the aiohttp session to use.
     """
 
     def __init__(self, session: aiohttp.ClientSession, settings: ClientSettings) -> None:
@@ -90,8 +66,19 @@ class AsyncMagicHourClient:
 
     @classmethod
     async def from_settings(cls, settings: ClientSettings, *, max_connections: int = 8) -> Self:
-        """A client with a session of its own."""
-        return cls(await build_session(settings, max_connections=max_connections), settings)
+        """A client with a session of its own. The certificates are read in a thread, which takes 25 ms.
+
+        :param max_connections: how many sockets it opens at most.
+
+        Raises ConfigurationError for certificates or a proxy that cannot be used.
+        """
+        proxy_for(settings, settings.base_url)
+        tls = await asyncio.to_thread(settings.tls)
+        connector = aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=30.0, ssl=tls)
+        session = aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+        )
+        return cls(session, settings)
 
     async def create_upload_targets(self, extensions: Sequence[str]) -> tuple[UploadTarget, ...]:
         """Get one upload URL per image (`POST /v1/files/upload-urls`)."""
@@ -203,12 +190,9 @@ class AsyncMagicHourClient:
             shown: Exception = error
             if isinstance(error, aiohttp.ClientResponseError):
                 shown = OSError(f"{type(error).__name__}, status {error.status}")
+            may_have_arrived = not isinstance(error, NEVER_SENT)
             raise protocol.network_error(
-                request,
-                self._base_url,
-                shown,
-                may_have_arrived=not isinstance(error, NEVER_SENT),
-                proxy=self._proxy,
+                request, self._base_url, shown, may_have_arrived=may_have_arrived, proxy=self._proxy
             ) from None
         return protocol.parse_response(request, body.response(response.status, response.headers))
 

@@ -22,14 +22,12 @@ from urllib.parse import urljoin, urlsplit
 
 from magichour_provider.exceptions import DownloadError
 
-_GONE = frozenset({400, 401, 403, 404, 410})
-"""400 is S3's answer to a URL whose temporary credentials have expired."""
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 _BLOCK_BYTES = 1 << 20
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 _OTHER_CODINGS = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
 _STRONG_ETAG = re.compile(r'"[!#-~]*"')
+_DIGEST_BYTES = {"md5": 16, "sha1": 20, "sha256": 32}
 
 
 class LinkExpiredError(DownloadError):
@@ -38,13 +36,6 @@ class LinkExpiredError(DownloadError):
 
 class ResumeNotPossibleError(DownloadError):
     """The rest of a broken download is not available; the whole file may be."""
-
-
-# ---------------------------------------------------------------------------------------------------
-# Checksums.
-
-_DIGEST_BYTES = {"md5": 16, "sha1": 20, "sha256": 32}
-_MD5_ETAG = re.compile(r'"([0-9a-f]{32})"')
 
 
 @dataclass(frozen=True)
@@ -68,44 +59,29 @@ def parse_checksums(headers: Mapping[str, str], *, is_part: bool) -> tuple[Check
 
     :param is_part: the response's body is a range of the file.
     """
-    found = {*_declared_checksums(headers, is_part)}
-    has_md5_etag = not found and "kms" not in headers.get("x-amz-server-side-encryption", "")
-    match = _MD5_ETAG.fullmatch(headers.get("etag", "")) if has_md5_etag else None
-    if match:
-        found.add(Checksum("md5", match[1], certain=False))
+    named = [("md5", headers.get("x-ms-blob-content-md5", ""))]
+    lists = ["repr-digest", "x-goog-hash"]  # `sha-256=:base64:, md5=base64`
+    if not is_part:  # some storages send the checksum of the range with a range
+        named.append(("md5", headers.get("content-md5", "")))
+        lists.append("digest")
+    if headers.get("x-amz-checksum-type", "FULL_OBJECT").upper() == "FULL_OBJECT":
+        named += [(each, headers.get(f"x-amz-checksum-{each}", "")) for each in ("sha1", "sha256")]
+    for entry in ",".join(headers.get(each, "") for each in lists).split(","):
+        name, _, value = entry.strip().partition("=")
+        algorithm = name.lower().replace("-", "")
+        named.append(("sha1" if algorithm == "sha" else algorithm, value))
+    found = set()
+    for algorithm, value in named:
+        with suppress(ValueError):  # no base64, or not even ASCII
+            digest = base64.b64decode(value.strip().strip(":"), validate=True)
+            if len(digest) == _DIGEST_BYTES.get(algorithm):
+                found.add(Checksum(algorithm, digest.hex()))
+    etag = re.fullmatch(r'"([0-9a-f]{32})"', headers.get("etag", ""))
+    if etag and not found and "kms" not in headers.get("x-amz-server-side-encryption", ""):
+        found.add(Checksum("md5", etag[1], certain=False))
     return tuple(sorted(found, key=lambda checksum: checksum.algorithm))
 
 
-def _declared_checksums(headers: Mapping[str, str], is_part: bool) -> Iterator[Checksum]:
-    if not is_part:  # some storages send the checksum of the range with a range
-        yield from _decode("md5", headers.get("content-md5"))
-        yield from _parse_digest_list(headers.get("digest"))
-    yield from _parse_digest_list(headers.get("repr-digest"))
-    yield from _parse_digest_list(headers.get("x-goog-hash"))
-    yield from _decode("md5", headers.get("x-ms-blob-content-md5"))
-    if headers.get("x-amz-checksum-type", "FULL_OBJECT").upper() == "FULL_OBJECT":
-        for algorithm in ("sha1", "sha256"):
-            yield from _decode(algorithm, headers.get(f"x-amz-checksum-{algorithm}"))
-
-
-def _parse_digest_list(header: str | None) -> Iterator[Checksum]:
-    """`sha-256=:base64:, md5=base64`."""
-    for entry in (header or "").split(","):
-        name, _, value = entry.strip().partition("=")
-        algorithm = name.lower().replace("-", "")
-        yield from _decode("sha1" if algorithm == "sha" else algorithm, value)
-
-
-def _decode(algorithm: str, value: str | None) -> Iterator[Checksum]:
-    try:
-        digest = base64.b64decode((value or "").strip().strip(":"), validate=True)
-    except ValueError:  # no base64, or not even ASCII
-        return
-    if len(digest) == _DIGEST_BYTES.get(algorithm):
-        yield Checksum(algorithm, digest.hex())
-
-
-# ---------------------------------------------------------------------------------------------------
 # Headers, and how to ask for the rest of a file (RFC 9110, 13.1.5 and 14.2).
 
 
@@ -153,7 +129,7 @@ class DownloadHeaders:
 
         Raises LinkExpiredError, ResumeNotPossibleError, or DownloadError for any other failure.
         """
-        if status in _GONE:
+        if status in (400, 401, 403, 404, 410):  # 400: S3, if the URL's temporary credentials have expired
             raise LinkExpiredError(f"The video's download URL is not valid any more ({status}).")
         if status == 416 and resume_from is not None:
             raise ResumeNotPossibleError(
@@ -218,7 +194,7 @@ def redirect_target(status: int, headers: Mapping[str, str], url: str) -> str | 
 
     A redirect from https to http is not followed: on its way the video could be replaced.
     """
-    if status not in _REDIRECTS:
+    if status not in (301, 302, 303, 307, 308):
         return None
     try:
         target = urljoin(url, headers["location"].strip())
@@ -266,7 +242,6 @@ class AsyncDownloadStream:
         return self._received if coding is None else decompress(coding, self._received)
 
 
-# ---------------------------------------------------------------------------------------------------
 # Reading ahead. The synchronous client reads by aiohttp in a thread, twice as fast as by httpx. The calling
 # thread meanwhile hashes and writes, and keeps its signals, by which Airflow ends a task that takes too long.
 

@@ -38,13 +38,6 @@ class JobStatus(str, Enum):
     CANCELED = "canceled"
 
 
-class ErrorCode(str, Enum):
-    """Error codes of failed jobs that the provider treats specially; the set is open."""
-
-    NSFW = "nsfw"
-    CONTENT_POLICY = "content_policy_violation"
-
-
 def _check_http_url(value: Any) -> Any:
     """Accept only absolute http(s) URLs; the error does not show the value."""
     if isinstance(value, str) and not value.startswith(("https://", "http://")):
@@ -53,14 +46,12 @@ def _check_http_url(value: Any) -> Any:
 
 
 def _in_utc(moment: datetime) -> datetime:
-    """A time without a zone is in UTC, as all times of Magic Hour are."""
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
 
 
 Moment = Annotated[datetime, AfterValidator(_in_utc)]
+"""A time; without a zone it is in UTC, as all times of Magic Hour are."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-_STRICT = frozenset({"id", "status", "url"})
-
 SignedUrl = Annotated[SecretStr, BeforeValidator(_check_http_url)]
 """A URL that gives access by itself; no repr, log or dump shows it."""
 
@@ -72,7 +63,7 @@ class _Response(BaseModel):
 class _Lenient(_Response):
     """A response in which only `id`, `status` and `url` must be valid; any other invalid value is dropped.
 
-    The end of a paid job must not be missed because of the format of a date.
+    Neither the id of a paid job nor its end must be missed because of another field.
     """
 
     @field_validator("*", mode="wrap")
@@ -81,7 +72,7 @@ class _Lenient(_Response):
         try:
             return read(value)
         except ValueError:
-            if field.field_name in _STRICT:
+            if field.field_name in ("id", "status", "url"):
                 raise
             return cls.model_fields[str(field.field_name)].get_default()
 
@@ -91,7 +82,6 @@ class UploadTarget(_Response):
 
     upload_url: SignedUrl
     file_path: str
-    expires_at: datetime | None = None
 
 
 class UploadTargets(_Response):
@@ -100,21 +90,11 @@ class UploadTargets(_Response):
     items: tuple[UploadTarget, ...]
 
 
-class CreatedJob(_Response):
+class CreatedJob(_Lenient):
     """Response of `POST /v1/image-to-video`: the job exists and `credits_charged` credits are deducted."""
 
     id: str = Field(pattern=f"^{PROJECT_ID_PATTERN}$")
     credits_charged: int | None = None
-
-    @field_validator("credits_charged", mode="wrap")
-    @classmethod
-    def _drop_invalid_credits(cls, value: Any, read: ValidatorFunctionWrapHandler) -> int | None:
-        """The id of a paid job must not be lost because of an invalid number of credits."""
-        try:
-            credits: int | None = read(value)
-        except ValueError:
-            return None
-        return credits
 
 
 class DownloadUrl(_Lenient):
@@ -161,16 +141,6 @@ class VideoProject(_Lenient):
             return {**data, "downloads": [single] if single else []}
         return data
 
-    @field_validator("enabled", mode="before")
-    @classmethod
-    def _enabled_unless_false(cls, value: Any) -> Any:
-        return True if value is None else value
-
-    @property
-    def download_url(self) -> DownloadUrl | None:
-        """The URL of the first video, or None before the job is complete."""
-        return self.downloads[0] if self.downloads else None
-
 
 class Account(_Response):
     """Tier and spendable credits (`GET /v1/account`)."""
@@ -200,21 +170,9 @@ class ImageToVideoRequest(BaseModel):
 
     def body(self) -> dict[str, Any]:
         """The JSON object to send, without the values that are not given, and without an empty prompt."""
-        assets = {
-            "image_file_path": self.image_file_path,
-            "end_image_file_path": self.end_image_file_path,
-        }
-        body = {
-            "assets": _given(assets),
-            "end_seconds": self.end_seconds,
-            "style": {"prompt": self.prompt} if self.prompt else None,
-            "model": self.model,
-            "resolution": self.resolution,
-            "audio": self.audio,
-            "name": self.name,
-        }
-        return _given(body)
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
+        paths = {"image_file_path", "end_image_file_path"}
+        body = self.model_dump(exclude={*paths, "prompt"}, exclude_none=True)
+        body["assets"] = self.model_dump(include=paths, exclude_none=True)
+        if self.prompt:
+            body["style"] = {"prompt": self.prompt}
+        return body

@@ -15,18 +15,16 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from importlib.resources import files
-from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
-from magichour_provider.exceptions import CatalogError
+from magichour_provider.exceptions import InvalidRequestError
 
 MIN_SECONDS = 1
 MAX_SECONDS = 60
 RESOLUTIONS = ("360p", "480p", "720p", "1080p", "4k")
 DEFAULT_MODEL = "default"
-_ASPECT_RATIO_TOLERANCE = 0.02
 
 
 class Tier(str, Enum):
@@ -38,14 +36,12 @@ class Tier(str, Enum):
     BUSINESS = "business"
 
 
-MAX_UPLOAD_BYTES: Mapping[str, int] = MappingProxyType(
-    {
-        Tier.FREE.value: 200 * 10**6,
-        Tier.CREATOR.value: 2 * 10**9,
-        Tier.PRO.value: 5 * 10**9,
-        Tier.BUSINESS.value: 10 * 10**9,
-    }
-)
+MAX_UPLOAD_BYTES: Mapping[str, int] = {
+    Tier.FREE.value: 200 * 10**6,
+    Tier.CREATOR.value: 2 * 10**9,
+    Tier.PRO.value: 5 * 10**9,
+    Tier.BUSINESS.value: 10 * 10**9,
+}
 """Largest upload by tier, in bytes (docs: integration/inputs-and-outputs)."""
 
 IMAGE_EXTENSIONS = frozenset(
@@ -132,16 +128,28 @@ def closest_model(model: str) -> str | None:
 def validate(request: ModelRequest) -> None:
     """Refuse a combination that no known version of the model takes.
 
-    Raises CatalogError, with the objections of the newest version and what it takes instead. A model that
-    the catalogue does not know passes; see `is_known`.
+    Raises InvalidRequestError, with the objections of the newest version and what it takes instead. A model
+    that the catalogue does not know passes; see `is_known`.
     """
     resolved = _resolve_alias(request)
-    objections = _schema_objections(resolved)
+    if not is_known(resolved.model):
+        return
+    objections = []
+    if not MIN_SECONDS <= resolved.end_seconds <= MAX_SECONDS:
+        objections.append(
+            f"end_seconds {resolved.end_seconds:g} is not between {MIN_SECONDS} and {MAX_SECONDS}"
+        )
+    if resolved.resolution not in (None, *RESOLUTIONS):
+        objections.append(f"resolution {resolved.resolution!r} is none of {', '.join(RESOLUTIONS)}")
     if not objections and resolved.model in MODELS:
         by_version = [_objections(resolved, spec) for spec in MODELS[resolved.model]]
         objections = by_version[-1] if all(by_version) else []
     if objections:
-        raise CatalogError(f"Model {request.model!r} does not take this: {'; '.join(objections)}.")
+        raise InvalidRequestError(
+            f"Model {request.model!r} does not take this: {'; '.join(objections)}.",
+            remedy="Correct the task's arguments, or pass validate_model='warn' if Magic Hour has changed "
+            "its models.",
+        )
 
 
 def default_resolution(tier: str | None) -> str | None:
@@ -182,20 +190,6 @@ def _resolve_alias(request: ModelRequest) -> ModelRequest:
     return request if model is None else replace(request, model=model, audio=True)
 
 
-def _schema_objections(request: ModelRequest) -> list[str]:
-    """What the request schema itself refuses, for any model."""
-    if not is_known(request.model):
-        return []
-    objections = []
-    if not MIN_SECONDS <= request.end_seconds <= MAX_SECONDS:
-        objections.append(
-            f"end_seconds {request.end_seconds:g} is not between {MIN_SECONDS} and {MAX_SECONDS}"
-        )
-    if request.resolution not in (None, *RESOLUTIONS):
-        objections.append(f"resolution {request.resolution!r} is none of {', '.join(RESOLUTIONS)}")
-    return objections
-
-
 def _objections(request: ModelRequest, spec: ModelSpec) -> list[str]:
     objections = []
     if request.end_seconds not in spec.durations:
@@ -214,20 +208,17 @@ def _objections(request: ModelRequest, spec: ModelSpec) -> list[str]:
         elif request.resolution not in (None, *end_image.resolutions):
             objections.append(f"it takes an end image only at {', '.join(end_image.resolutions)}")
     if spec.aspect_ratios and request.image_size:
-        ratio = Fraction(*request.image_size)
+        width, height = request.image_size
         known = [Fraction(each.replace(":", "/")) for each in spec.aspect_ratios]
-        if not any(abs(ratio / each - 1) <= _ASPECT_RATIO_TOLERANCE for each in known):
-            width, height = request.image_size
+        if not any(abs(Fraction(width, height) / each - 1) <= 0.02 for each in known):
             objections.append(f"the image is {width}x{height} pixels, and it takes only 9:16 or 16:9")
     return objections
 
 
 _CATALOG = json.loads(files("magichour_provider.client").joinpath("models.json").read_text("utf-8"))
 
-MODELS: Mapping[str, tuple[ModelSpec, ...]] = MappingProxyType(
-    TypeAdapter(dict[str, tuple[ModelSpec, ...]]).validate_python(_CATALOG["models"])
-)
+MODELS = TypeAdapter(dict[str, tuple[ModelSpec, ...]]).validate_python(_CATALOG["models"])
 """Every known model; its versions from the oldest to the newest."""
 
-AUDIO_ALIASES: Mapping[str, str] = MappingProxyType(_CATALOG["audio_aliases"])
+AUDIO_ALIASES: Mapping[str, str] = _CATALOG["audio_aliases"]
 """Deprecated names that mean the base model with `audio: true`."""

@@ -34,22 +34,16 @@ from magichour_provider.client.settings import mask_proxy
 
 T = TypeVar("T")
 USER_AGENT = f"airflow-provider-magichour/{__version__}"
-_MAX_MESSAGE_CHARS = 500
 _MAX_BODY_BYTES = 4 << 20
-_MIN_SECRET_BYTES = 6
 
 _STATUS_ERRORS: Mapping[int, type[errors.APIError]] = {
     401: errors.AuthenticationError,
     402: errors.PaymentRequiredError,
     404: errors.NotFoundError,
-    408: errors.ServerError,
-    425: errors.ServerError,
-    429: errors.RateLimitError,
+    **dict.fromkeys((408, 425, 429), errors.UnavailableError),
 }
 _CERTAINLY_NOT_CREATED = frozenset({400, 401, 402, 403, 404, 422, 429, 503})
 """Statuses by which the API itself refuses a create. A 408 or 499 comes from a server in front of it."""
-_GATEWAY_STATUSES = frozenset({400, 403, 404})
-"""Statuses that a gateway may answer instead of the API; its body is no JSON then."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +67,7 @@ class BoundedBody:
     def __init__(
         self, timeout_seconds: float, secret: str, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._secret = secret.encode()
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds, self._secret = timeout_seconds, secret.encode()
         self._clock = clock
         self._deadline = clock() + timeout_seconds
         self._body = bytearray()
@@ -89,7 +82,7 @@ class BoundedBody:
     def response(self, status: int, headers: Mapping[str, str]) -> Response:
         """The answer, without the API key."""
         body = bytes(self._body)
-        if len(self._secret) >= _MIN_SECRET_BYTES:  # a shorter one, as of a sandbox, may be part of any word
+        if len(self._secret) >= 6:  # a shorter one, as of a sandbox, may be part of any word
             body = body.replace(self._secret, b"***")
         return Response(status, headers, body)
 
@@ -128,30 +121,23 @@ class Request(Generic[T]):
         return headers if self.json is None else {**headers, "Content-Type": "application/json"}
 
 
-# ---------------------------------------------------------------------------------------------------
-# Requests, one for each operation of the API that the provider uses (docs: api-reference).
+# One function for each operation of the API that the provider uses (docs: api-reference).
 
 
 def create_upload_targets(extensions: Sequence[str]) -> Request[tuple[UploadTarget, ...]]:
     """Get one upload URL per image (`POST /v1/files/upload-urls`, docs: api-reference/files)."""
     items = [{"type": "image", "extension": extension} for extension in extensions]
-    return Request(
-        "POST",
-        "/v1/files/upload-urls",
-        lambda body: UploadTargets.model_validate_json(body).items,
-        json={"items": items},
-    )
+
+    def parse(body: bytes) -> tuple[UploadTarget, ...]:
+        return UploadTargets.model_validate_json(body).items
+
+    return Request("POST", "/v1/files/upload-urls", parse, json={"items": items})
 
 
 def create_image_to_video(request: ImageToVideoRequest) -> Request[CreatedJob]:
     """Submit a job (`POST /v1/image-to-video`). Deducts credits."""
-    return Request(
-        "POST",
-        "/v1/image-to-video",
-        CreatedJob.model_validate_json,
-        json=request.body(),
-        is_create=True,
-    )
+    parse = CreatedJob.model_validate_json
+    return Request("POST", "/v1/image-to-video", parse, json=request.body(), is_create=True)
 
 
 def get_video(project_id: str) -> Request[VideoProject]:
@@ -183,10 +169,6 @@ def _project_path(project_id: str) -> str:
             remedy="Check that the task before this one returned its project_id.",
         )
     return f"/v1/video-projects/{project_id}"
-
-
-# ---------------------------------------------------------------------------------------------------
-# Responses.
 
 
 def parse_response(request: Request[T], response: Response, *, now: datetime | None = None) -> T:
@@ -221,7 +203,7 @@ def error_from_response(
     code, message = explanation.get("code"), explanation.get("message")
     if not isinstance(message, str) or not message:
         message = "no explanation" if content is not None else "no explanation in JSON"
-    message = message[:_MAX_MESSAGE_CHARS]
+    message = message[:500]
     if 300 <= status < 400:
         kind = errors.SubmissionUnknownError if request.is_create else errors.InvalidResponseError
         return kind(f"{request} was redirected ({status}): the connection's host is not the API's.")
@@ -231,13 +213,12 @@ def error_from_response(
             remedy="Put them into the URL of the proxy, then clear the task.",
         )
     if request.is_create and status not in _CERTAINLY_NOT_CREATED:
-        return errors.SubmissionUnknownError(
-            f"Magic Hour answered {request} with {status}: {message.rstrip('.')}."
-        )
-    if status in _GATEWAY_STATUSES and request.project_id is not None and not isinstance(content, dict):
-        return errors.InvalidResponseError(
-            f"{request} was answered with {status}, by a server in front of the API."
-        )
+        what = f"Magic Hour answered {request} with {status}: {message.rstrip('.')}."
+        return errors.SubmissionUnknownError(what)
+    if status in (400, 403, 404) and request.project_id is not None and not isinstance(content, dict):
+        # A gateway may answer instead of the API; its body is no JSON then.
+        what = f"{request} was answered with {status}, by a server in front of the API."
+        return errors.InvalidResponseError(what)
     return api_error(
         status=status,
         code=code if isinstance(code, str) else None,
@@ -248,25 +229,10 @@ def error_from_response(
     )
 
 
-def api_error(
-    *,
-    status: int,
-    code: str | None,
-    message: str,
-    request: str,
-    project_id: str | None = None,
-    retry_after: float | None = None,
-) -> errors.APIError:
-    """The APIError for an HTTP status."""
-    kind = _STATUS_ERRORS.get(status) or (errors.ServerError if status >= 500 else errors.APIError)
-    return kind(
-        status=status,
-        code=code,
-        message=message,
-        request=request,
-        project_id=project_id,
-        retry_after=retry_after,
-    )
+def api_error(*, status: int, **details: Any) -> errors.APIError:
+    """The APIError for an HTTP status, with its other arguments."""
+    kind = _STATUS_ERRORS.get(status) or (errors.UnavailableError if status >= 500 else errors.APIError)
+    return kind(status=status, **details)
 
 
 def parse_retry_after(value: str | None, *, now: datetime | None = None) -> float | None:
@@ -282,10 +248,6 @@ def parse_retry_after(value: str | None, *, now: datetime | None = None) -> floa
         return max(0.0, (moment - (now or datetime.now(timezone.utc))).total_seconds())
     except (TypeError, ValueError):
         return None
-
-
-# ---------------------------------------------------------------------------------------------------
-# Retries. The clients send each request once and raise; their callers ask a policy.
 
 
 @dataclass(frozen=True)
@@ -311,8 +273,8 @@ class RetryPolicy:
             take it: no connection was made, 429, or 503.
         """
         # A create that may have been received raises SubmissionUnknownError, not NetworkError.
-        can_be_resent = isinstance(error, errors.NetworkError | errors.RateLimitError) or (
-            isinstance(error, errors.ServerError) and (not is_create or error.status == 503)
+        can_be_resent = isinstance(error, errors.NetworkError) or (
+            isinstance(error, errors.UnavailableError) and (not is_create or error.status in (429, 503))
         )
         if attempt >= self.max_attempts or not can_be_resent:
             return None
@@ -330,12 +292,10 @@ def network_error(
     :param may_have_arrived: False if no byte of the request was sent, so that the server did not get it.
     :param proxy: URL of the proxy that the request was sent through.
     """
-    reason = str(cause) or type(cause).__name__
-    way = _through(proxy)
+    reason, way = str(cause) or type(cause).__name__, _through(proxy)
     if request.is_create and may_have_arrived:
-        return errors.SubmissionUnknownError(
-            f"{request} was sent to {host}{way} and no answer came ({reason})."
-        )
+        what = f"{request} was sent to {host}{way} and no answer came ({reason})."
+        return errors.SubmissionUnknownError(what)
     checked = "the connection's host" if proxy is None else "the proxy and the connection's host"
     return errors.NetworkError(
         f"{host} gave no answer to {request}{way} ({reason}).",
@@ -343,8 +303,7 @@ def network_error(
     )
 
 
-# ---------------------------------------------------------------------------------------------------
-# Storage. No error contains a signed URL.
+# Errors of storage. None contains a signed URL.
 
 
 def download_broke(error: Exception, proxy: str | None = None) -> errors.DownloadError:

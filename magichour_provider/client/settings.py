@@ -12,16 +12,18 @@ import ssl
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from magichour_provider.exceptions import ConfigurationError
 
-if TYPE_CHECKING:
-    from magichour_provider.client.protocol import RetryPolicy
-
 DEFAULT_BASE_URL = "https://api.magichour.ai"
+
+_TIMEOUT = "For connecting, for sending, and for waiting for the next bytes of an answer."
+_ATTEMPTS = "How often a request is sent at most, if sending it again is safe."
+_POLLS = "How often a triggerer polls at most, all jobs together; empty for no limit."
+_CA_BUNDLE = "File with the certificate authorities to trust; empty uses the usual ones."
 
 
 def _extra(default: Any, type_name: str, label: str, description: str, **limits: float) -> Any:
@@ -37,58 +39,41 @@ def _extra(default: Any, type_name: str, label: str, description: str, **limits:
 class ClientSettings:
     """How to reach Magic Hour. Raises ConfigurationError for values that cannot be used.
 
-    :param timeout: seconds for each of connecting, sending and waiting for the next bytes of an answer.
-    :param max_attempts: how often a request is sent at most, if sending it again is safe.
-    :param requests_per_second: how often the triggerer polls at most, all jobs of the connection together;
-        None for no limit.
-    :param proxy: URL of an HTTP proxy; None uses the environment's.
-    :param verify: False turns certificate checks off.
-    :param ca_bundle: path of a file with the certificate authorities to trust; None uses the usual ones.
+    The optional fields are the connection's extras; their descriptions are those of its form.
     """
 
     api_key: str = field(repr=False)
     base_url: str = DEFAULT_BASE_URL
-    timeout: float = _extra(
-        60,
-        "integer",
-        "Timeout (seconds)",
-        "For connecting, for sending, and for waiting for the next bytes of an answer.",
-        exclusiveMinimum=0,
-        maximum=600,
-    )
-    max_attempts: int = _extra(
-        4,
-        "integer",
-        "Attempts",
-        "How often a request is sent at most, if sending it again is safe.",
-        minimum=1,
-        maximum=10,
-    )
+    timeout: float = _extra(60, "integer", "Timeout (seconds)", _TIMEOUT, exclusiveMinimum=0, maximum=600)
+    max_attempts: int = _extra(4, "integer", "Attempts", _ATTEMPTS, minimum=1, maximum=10)
     requests_per_second: float | None = _extra(
-        None,
-        "number",
-        "Polls per second",
-        "How often a triggerer polls at most, all jobs together; empty for no limit.",
-        exclusiveMinimum=0,
-        maximum=10_000,
+        None, "number", "Polls per second", _POLLS, exclusiveMinimum=0, maximum=10_000
     )
     proxy: str | None = _extra(None, "string", "Proxy", "URL of an HTTP proxy; empty uses the environment's.")
     verify: bool = _extra(
         True, "boolean", "Check certificates", "Leave this on, except against a test server."
     )
-    ca_bundle: str | None = _extra(
-        None,
-        "string",
-        "CA bundle",
-        "File with the certificate authorities to trust; empty uses the usual ones.",
-    )
+    ca_bundle: str | None = _extra(None, "string", "CA bundle", _CA_BUNDLE)
 
     def __post_init__(self) -> None:
+        import httpx
+
         if not self.api_key:
             raise ConfigurationError("The API key is missing.")
         if not (self.api_key.isascii() and self.api_key.isprintable()) or " " in self.api_key:
             raise ConfigurationError("The API key has a character that no API key has, such as a space.")
-        _check_base_url(self.base_url)
+        try:
+            url = httpx.URL(self.base_url)
+        except httpx.InvalidURL:
+            raise ConfigurationError("The host is not a URL.") from None
+        if url.userinfo:
+            raise ConfigurationError("The host has a user name or password, which Magic Hour does not use.")
+        is_http = url.scheme in ("http", "https") and url.host and (url.port is None or 0 < url.port < 65536)
+        if not is_http or re.search(r"\s", self.base_url):
+            raise ConfigurationError(f"The host {self.base_url!r} is not an http(s) URL.")
+        if "?" in self.base_url or "#" in self.base_url:  # the path of each request is appended
+            what = "The host has a query or a fragment: remove it from the first ? or # on."
+            raise ConfigurationError(what)
         if self.proxy is not None:
             _check_proxy(self.proxy, "The extra 'proxy'")
 
@@ -96,13 +81,6 @@ class ClientSettings:
     def form_fields(cls) -> dict[str, dict[str, Any]]:
         """Label, JSON schema and description of each connection extra, by its name."""
         return {each.name: each.metadata["form_field"] for each in fields(cls) if each.metadata}
-
-    @property
-    def retry_policy(self) -> RetryPolicy:
-        """When a request that failed is sent again."""
-        from magichour_provider.client.protocol import RetryPolicy
-
-        return RetryPolicy(max_attempts=self.max_attempts)
 
     def tls(self) -> ssl.SSLContext:
         """How certificates are checked. Takes some 25 ms.
@@ -134,23 +112,6 @@ class ClientSettings:
             ) from None
 
 
-def _check_base_url(base_url: str) -> None:
-    import httpx
-
-    try:
-        url = httpx.URL(base_url)
-    except httpx.InvalidURL:
-        raise ConfigurationError("The host is not a URL.") from None
-    if url.userinfo:
-        raise ConfigurationError("The host has a user name or password, which Magic Hour does not use.")
-    is_port = url.port is None or 0 < url.port < 65536
-    if url.scheme not in ("http", "https") or not url.host or not is_port or re.search(r"\s", base_url):
-        raise ConfigurationError(f"The host {base_url!r} is not an http(s) URL.")
-    if "?" in base_url or "#" in base_url:  # the path of each request is appended
-        raise ConfigurationError("The host has a query or a fragment: remove it from the first ? or # on.")
-
-
-# ---------------------------------------------------------------------------------------------------
 # Proxies. Both clients ask `proxy_for`, so that they read the environment alike.
 
 

@@ -91,16 +91,6 @@ class SendTrace:
             self.may_have_left = True
 
 
-def build_http_client(settings: ClientSettings) -> httpx.Client:
-    """An httpx client with the settings' timeout, certificates and proxy. Takes some 25 ms.
-
-    Raises ConfigurationError for certificates or a proxy that cannot be used.
-    """
-    proxy_for(settings, settings.base_url)
-    timeout = httpx.Timeout(settings.timeout)
-    return httpx.Client(transport=ProxiedTransport(settings), timeout=timeout, trust_env=False)
-
-
 def send_with_retries(
     call: Callable[[], T], policy: RetryPolicy, sleep: Callable[[float], object] = time.sleep
 ) -> T:
@@ -120,7 +110,7 @@ def send_with_retries(
 class MagicHourClient:
     """Synchronous client: one method for each operation, each sent once. Closes `http` when it is closed.
 
-    :param http: the httpx client to use, as `build_http_client` makes it.
+    :param http: the httpx client to use.
     """
 
     def __init__(self, http: httpx.Client, settings: ClientSettings) -> None:
@@ -130,13 +120,19 @@ class MagicHourClient:
 
     @classmethod
     def from_settings(cls, settings: ClientSettings) -> Self:
-        """A client with an httpx client of its own."""
-        return cls(build_http_client(settings), settings)
+        """A client with an httpx client of its own. Takes some 25 ms.
+
+        Raises ConfigurationError for certificates or a proxy that cannot be used.
+        """
+        proxy_for(settings, settings.base_url)
+        timeout = httpx.Timeout(settings.timeout)
+        http = httpx.Client(transport=ProxiedTransport(settings), timeout=timeout, trust_env=False)
+        return cls(http, settings)
 
     @property
     def retry_policy(self) -> RetryPolicy:
-        """The policy that the settings ask for."""
-        return self._settings.retry_policy
+        """When a request that failed is sent again."""
+        return RetryPolicy(max_attempts=self._settings.max_attempts)
 
     def create_upload_targets(self, extensions: Sequence[str]) -> tuple[UploadTarget, ...]:
         """Get one upload URL per image (`POST /v1/files/upload-urls`)."""
@@ -224,12 +220,9 @@ class MagicHourClient:
                         break
         except REQUEST_ERRORS as error:
             is_unsent = isinstance(error, NEVER_SENT) or (trace.has_begun and not trace.may_have_left)
+            proxy = proxy_for(self._settings, self._base_url)
             raise protocol.network_error(
-                request,
-                self._base_url,
-                error,
-                may_have_arrived=not is_unsent,
-                proxy=proxy_for(self._settings, self._base_url),
+                request, self._base_url, error, may_have_arrived=not is_unsent, proxy=proxy
             ) from None
         return protocol.parse_response(request, body.response(response.status_code, response.headers))
 
@@ -237,19 +230,13 @@ class MagicHourClient:
 _is_own_request: ContextVar[bool] = ContextVar("magichour_own_request", default=False)
 
 
-class _OwnRequestFilter(logging.Filter):
-    """Drops the records of httpx and httpcore while a request of ours is sent: they show signed URLs."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not _is_own_request.get()
-
-
 for _logger in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy"):
-    logging.getLogger(_logger).addFilter(_OwnRequestFilter())
+    logging.getLogger(_logger).addFilter(lambda record: not _is_own_request.get())
 
 
 @contextmanager
 def _no_request_log() -> Iterator[None]:
+    """Drop the records of httpx and httpcore meanwhile: they show signed URLs."""
     token = _is_own_request.set(True)
     try:
         yield

@@ -1,10 +1,9 @@
-"""An Airflow connection as `ClientSettings`, and its form for Airflow 3.0 and 3.1."""
+"""An Airflow connection as `ClientSettings`."""
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import fields
 from functools import cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -14,14 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from magichour_provider.client.settings import DEFAULT_BASE_URL, ClientSettings
 from magichour_provider.exceptions import ConfigurationError
-from magichour_provider.get_provider_info import UI_FIELD_BEHAVIOUR
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
 log = logging.getLogger(__name__)
-
-_PYDANTIC_LIMITS = {"minimum": "ge", "exclusiveMinimum": "gt", "maximum": "le"}
 
 
 def settings_from_connection(connection: Connection) -> ClientSettings:
@@ -66,13 +62,13 @@ def _parse_extras(connection: Connection) -> dict[str, Any]:
 @cache
 def _extras_model() -> type[BaseModel]:
     """The extras with their types and limits, as `ClientSettings` declares them."""
-    hints, form = get_type_hints(ClientSettings), ClientSettings.form_fields()
+    hints = get_type_hints(ClientSettings)
+    limit_names = {"minimum": "ge", "exclusiveMinimum": "gt", "maximum": "le"}
     extras: dict[str, Any] = {}
-    for each in fields(ClientSettings):
-        if each.name in form:
-            schema = form[each.name]["schema"]
-            limits = {ours: schema[name] for name, ours in _PYDANTIC_LIMITS.items() if name in schema}
-            extras[each.name] = (hints[each.name], Field(default=each.default, **limits))
+    for name, form_field in ClientSettings.form_fields().items():
+        schema = form_field["schema"]
+        limits = {ours: schema[key] for key, ours in limit_names.items() if key in schema}
+        extras[name] = (hints[name], Field(default=None, **limits))  # unset values are not read
     config = ConfigDict(extra="forbid", hide_input_in_errors=True)
     model: type[BaseModel] = create_model("ConnectionExtras", __config__=config, **extras)
     return model
@@ -102,26 +98,3 @@ def _is_loopback(host: str) -> bool:
         return name == "localhost" or ip_address(name).is_loopback
     except ValueError:
         return False
-
-
-def wtforms_fields() -> dict[str, Any]:
-    """The extras as wtforms fields, for Airflow 3.0 and 3.1; none if wtforms is not installed."""
-    try:
-        from wtforms import BooleanField, FloatField, IntegerField, StringField
-    except ImportError:
-        return {}
-    kinds = {"integer": IntegerField, "number": FloatField, "string": StringField, "boolean": BooleanField}
-    return {
-        name: kinds[field["schema"]["type"][0]](
-            field["label"], description=field["description"], default=field["schema"].get("default")
-        )
-        for name, field in ClientSettings.form_fields().items()
-    }
-
-
-def wtforms_behaviour() -> dict[str, Any]:
-    """Hidden and renamed fields, as Airflow 3.0 and 3.1 spell them; without wtforms `extra` is shown."""
-    behaviour = {key.replace("-", "_"): value for key, value in UI_FIELD_BEHAVIOUR.items()}
-    if not wtforms_fields():
-        behaviour["hidden_fields"] = [name for name in behaviour["hidden_fields"] if name != "extra"]
-    return behaviour

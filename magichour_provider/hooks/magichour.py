@@ -16,9 +16,11 @@ from magichour_provider.client.pricing import (
     default_resolution,
     estimate_credits,
 )
+from magichour_provider.client.settings import ClientSettings
 from magichour_provider.client.sync import MagicHourClient, send_with_retries
 from magichour_provider.exceptions import MagicHourError, NotFoundError, UndefinedConnectionError
-from magichour_provider.hooks.connection import settings_from_connection, wtforms_behaviour, wtforms_fields
+from magichour_provider.get_provider_info import UI_FIELD_BEHAVIOUR
+from magichour_provider.hooks.connection import settings_from_connection
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
 from magichour_provider.storage.locations import given_text
 from magichour_provider.version_compat import AirflowNotFoundException, BaseHook
@@ -59,13 +61,33 @@ class MagicHourHook(BaseHook):
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """The form's extra fields, for Airflow 3.0 and 3.1."""
-        return wtforms_fields()
+        """The form's extra fields, for Airflow 3.0 and 3.1; none if wtforms is not installed."""
+        try:
+            from wtforms import BooleanField, FloatField, IntegerField, StringField
+        except ImportError:
+            return {}
+        kinds = {
+            "integer": IntegerField,
+            "number": FloatField,
+            "string": StringField,
+            "boolean": BooleanField,
+        }
+        return {
+            name: kinds[field["schema"]["type"][0]](
+                field["label"], description=field["description"], default=field["schema"].get("default")
+            )
+            for name, field in ClientSettings.form_fields().items()
+        }
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """What the form hides and renames, for Airflow 3.0 and 3.1."""
-        return wtforms_behaviour()
+        """What the form hides and renames, for Airflow 3.0 and 3.1; without wtforms it shows `extra`."""
+        behaviour: dict[str, Any] = {
+            key.replace("-", "_"): value for key, value in UI_FIELD_BEHAVIOUR.items()
+        }
+        if not cls.get_connection_form_widgets():
+            behaviour["hidden_fields"] = [name for name in behaviour["hidden_fields"] if name != "extra"]
+        return behaviour
 
     def get_conn(self) -> MagicHourClient:
         """Return the synchronous client, which sends each request once. The hook keeps it."""
@@ -76,10 +98,7 @@ class MagicHourHook(BaseHook):
         return self._client
 
     async def get_async_conn(self) -> AsyncMagicHourClient:
-        """Return a new asynchronous client, which the caller closes.
-
-        Reads the connection without blocking.
-        """
+        """Return a new asynchronous client, which the caller closes. Does not block."""
         from magichour_provider.client.aio import AsyncMagicHourClient
 
         return await AsyncMagicHourClient.from_settings(await self.get_settings_async())
@@ -188,12 +207,11 @@ class MagicHourHook(BaseHook):
         project_id = str(result["project_id"])
         try:
             self.delete_video(project_id)
-        except NotFoundError:
-            self.log.info("Job %s does not exist at Magic Hour any more.", project_id)
-        else:
             self.log.info(
                 "Job %s is deleted at Magic Hour. Its saved videos were checked before.", project_id
             )
+        except NotFoundError:
+            self.log.info("Job %s does not exist at Magic Hour any more.", project_id)
 
     def get_account(self) -> Account:
         """Read tier and spendable credits."""
@@ -224,12 +242,9 @@ def _defined(conn_id: str) -> Iterator[None]:
         yield
     except AirflowNotFoundException as error:
         variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+        what = f"Connection {conn_id!r} is not defined."
+        remedy = "Add it: type magichour, password the API key. A retry cannot help before that."
         if os.environ.get(variable):  # Airflow says the same of a value that it cannot parse
-            raise UndefinedConnectionError(
-                f"Connection {conn_id!r} is not defined: Airflow cannot parse the value of {variable}.",
-                remedy="Write it as JSON, or percent-encode the key in the URI: / is %2F, and # is %23.",
-            ) from error
-        raise UndefinedConnectionError(
-            f"Connection {conn_id!r} is not defined.",
-            remedy="Add it: type magichour, password the API key. A retry cannot help before that.",
-        ) from error
+            what = f"Connection {conn_id!r} is not defined: Airflow cannot parse the value of {variable}."
+            remedy = "Write it as JSON, or percent-encode the key in the URI: / is %2F, and # is %23."
+        raise UndefinedConnectionError(what, remedy=remedy) from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from magichour_provider.client import pricing
-from magichour_provider.exceptions import BudgetError, CatalogError, MagicHourError, NotFoundError
+from magichour_provider.exceptions import BudgetError, InvalidRequestError, MagicHourError, NotFoundError
 
 if TYPE_CHECKING:
     from magichour_provider.client.models import ImageToVideoRequest
@@ -37,7 +37,7 @@ class Preflight:
 def check(client: MagicHourClient, request: VideoRequest, images: Images) -> Preflight:
     """Check all that can be checked before anything is sent.
 
-    Raises ImageError, CatalogError or BudgetError; APIError or NetworkError if the account cannot be read.
+    Raises InvalidRequestError; APIError or NetworkError if the account cannot be read.
     """
     from magichour_provider.client.sync import send_with_retries
     from magichour_provider.storage.images import ImageFile
@@ -67,7 +67,7 @@ def check(client: MagicHourClient, request: VideoRequest, images: Images) -> Pre
             log.warning("%sMagic Hour decides.", unknown_model)
         try:
             pricing.validate(model_request)
-        except CatalogError as error:
+        except InvalidRequestError as error:
             if request.validate_model == "error":
                 raise
             log.warning("%s Submitting nevertheless, because validate_model is 'warn'.", error.what)

@@ -13,10 +13,10 @@ from typing import Any
 
 from magichour_provider import exceptions as errors
 from magichour_provider.client import library_url, protocol
-from magichour_provider.client.models import ErrorCode, JobStatus, VideoProject
+from magichour_provider.client.models import JobStatus, VideoProject
 
 _MESSAGE_LIMIT = 500
-_MODERATION = frozenset({ErrorCode.NSFW.value, ErrorCode.CONTENT_POLICY.value})
+_MODERATION = frozenset({"nsfw", "content_policy_violation"})
 
 
 class TerminalStatus(str, Enum):

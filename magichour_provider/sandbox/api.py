@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from magichour_provider.client import pricing
 from magichour_provider.client.pricing import IMAGE_EXTENSIONS, ModelRequest, Tier
-from magichour_provider.exceptions import CatalogError
+from magichour_provider.exceptions import InvalidRequestError
 from magichour_provider.sandbox.jobs import Sandbox
 from magichour_provider.sandbox.schemas import CreateBody, JobRequest, SandboxError, UploadUrlsBody, iso
 from magichour_provider.sandbox.storage import UPLOAD_URL_LIFE, Upload, new_id, sign
@@ -118,12 +118,12 @@ def validate(body: CreateBody, sandbox: Sandbox) -> JobRequest:
         choice = replace(asked, model="ltx-2.5")
         if tier is not Tier.FREE and (asked.resolution == "480p" or asked.end_seconds <= 15):
             preferred = replace(asked, model="seedance-1.5" if asked.resolution == "480p" else "kling-3.0")
-            with suppress(CatalogError):
+            with suppress(InvalidRequestError):
                 pricing.validate(preferred)
                 choice = preferred
     try:
         pricing.validate(choice)
-    except CatalogError as error:
+    except InvalidRequestError as error:
         raise SandboxError(422, error.what) from None
     base = pricing.AUDIO_ALIASES.get(choice.model, choice.model)
     model = RENAMED_MODELS.get(base, base)

@@ -91,7 +91,7 @@ class TestImageToVideo:
         ("options", "error"),
         [
             ({"max_credits": 1}, "BudgetError"),
-            ({"end_seconds": 999}, "CatalogError"),
+            ({"end_seconds": 999}, "InvalidRequestError"),
             ({"image": "/no/such/image.png"}, "ImageError"),
             ({"image": ""}, "InvalidRequestError"),
             ({"image": "data:image/png;base64,iVBORw0KGgo"}, "ImageError"),

@@ -144,7 +144,7 @@ class TestImageToVideo:
     def test_a_create_that_was_not_taken_may_be_retried_by_airflow(self, context, magichour_sandbox):
         fault = {"status": 429, "headers": {"Retry-After": "3600"}}
         magichour_sandbox.control.faults([{**CREATES, **fault}])
-        with pytest.raises(errors.RateLimitError):
+        with pytest.raises(errors.UnavailableError):
             render().execute(context)
 
     def test_the_wait_in_a_worker_ends_before_airflows_alarm(self, context, endless, fails_for_good):

@@ -41,7 +41,7 @@ def refusal(status, retry_after=None):
     [
         *map(refusal, [400, 401, 402, 403, 404, 422]),
         errors.BudgetError("too dear"),
-        errors.CatalogError("no such length"),
+        errors.InvalidRequestError("no such length"),
         errors.ModerationError("refused", project_id="cm1", code="nsfw"),
         errors.SubmissionUnknownError("cut off"),
     ],

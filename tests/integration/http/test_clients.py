@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from magichour_provider import exceptions as errors
 from magichour_provider.client.aio import AsyncMagicHourClient
 from magichour_provider.client.models import ImageToVideoRequest, JobStatus, UploadTarget
+from magichour_provider.client.protocol import RetryPolicy
 from magichour_provider.client.settings import ClientSettings
 from magichour_provider.client.sync import MagicHourClient
 
@@ -118,7 +119,7 @@ def test_async_client_uploads_and_downloads(magichour_sandbox):
             job = await client.create_image_to_video(request)
             while (project := await client.get_video(job.id)).status != JobStatus.COMPLETE:
                 await asyncio.sleep(0.1)
-            async with client.open_download(project.download_url) as stream:
+            async with client.open_download(project.downloads[0]) as stream:
                 return stream.headers.size, b"".join([chunk async for chunk in stream.chunks()])
 
     size, video = asyncio.run(round_trip())
@@ -169,7 +170,7 @@ def test_create_through_a_broken_tunnel_was_never_sent(way):
         )
         with MagicHourClient.from_settings(settings) as client, pytest.raises(errors.NetworkError) as failed:
             client.create_image_to_video(REQUEST)
-    assert settings.retry_policy.delay_seconds(failed.value, 1, is_create=True) is not None
+    assert RetryPolicy().delay_seconds(failed.value, 1, is_create=True) is not None
     assert f"through the proxy http://127.0.0.1:{proxy.port}" in failed.value.what
     assert "PASSWORD" not in str(failed.value)
     assert {request.line.split()[0] for request in proxy.requests} == {"CONNECT"}

@@ -41,7 +41,7 @@ def rendered(hook, magichour_sandbox):
     """The id of a finished job."""
     magichour_sandbox.control.behaviour(render_seconds=0)
     job = hook.create_image_to_video("saved-items/a/b.png", 3, model="ltx-2.3", resolution="480p")
-    while hook.get_video(job.id).download_url is None:
+    while not hook.get_video(job.id).downloads:
         pass
     return job.id
 
@@ -158,7 +158,7 @@ def test_full_disk_is_reported_and_leaves_nothing(hook, magichour_sandbox, tmp_p
     try:
         magichour_sandbox.control.behaviour(render_seconds=0)
         job = hook.create_image_to_video("saved-items/a/b.png", 30, model="ltx-2.3", resolution="480p")
-        while hook.get_video(job.id).download_url is None:
+        while not hook.get_video(job.id).downloads:
             pass
         with pytest.raises(errors.DestinationError, match="space"):
             hook.download(job.id, f"{tmp_path}/")
@@ -184,10 +184,10 @@ def test_no_log_line_shows_key_or_signature(connect, magichour_sandbox, tmp_path
     hook = connect()
     magichour_sandbox.control.behaviour(render_seconds=0)
     job = hook.create_image_to_video(hook.upload(IMAGE), 3, model="ltx-2.3", resolution="480p")
-    while (project := hook.get_video(job.id)).download_url is None:
+    while not (project := hook.get_video(job.id)).downloads:
         pass
     hook.download(job.id, f"{tmp_path}/")
-    signature = project.download_url.url.get_secret_value().partition("?")[2]
+    signature = project.downloads[0].url.get_secret_value().partition("?")[2]
     assert signature
     assert job.id in caplog.text
     assert signature not in caplog.text

@@ -4,7 +4,7 @@ import pytest
 
 from magichour_provider.client import pricing as catalog
 from magichour_provider.client.pricing import ModelRequest, estimate_credits, is_known, validate
-from magichour_provider.exceptions import CatalogError
+from magichour_provider.exceptions import InvalidRequestError
 
 REFERENCE_PAGE = {
     "ltx-2.3": ([*range(1, 11), 15, 20, 25, 30], ["480p", "720p", "1080p"], True),
@@ -79,7 +79,7 @@ def test_documented_combination_is_accepted(model, durations, resolutions, audio
     ],
 )
 def test_combination_of_no_version_is_refused_with_alternatives(choice, objection):
-    with pytest.raises(CatalogError, match="does not take this") as refused:
+    with pytest.raises(InvalidRequestError, match="does not take this") as refused:
         validate(choice)
     assert objection in str(refused.value)
     assert "no credits were spent" in str(refused.value)
@@ -102,7 +102,7 @@ def test_one_version_is_enough(choice):
 
 def test_versions_are_not_combined():
     """3 s were possible until June 2026, audio since: never both."""
-    with pytest.raises(CatalogError):
+    with pytest.raises(InvalidRequestError):
         validate(ModelRequest("seedance", 3, "720p", audio=True))
 
 

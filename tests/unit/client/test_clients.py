@@ -328,7 +328,7 @@ class TestRetries:
         is_create=st.booleans(),
     )
     def test_delay_is_never_above_the_cap(self, attempt, retry_after, is_create):
-        error = errors.RateLimitError(
+        error = errors.UnavailableError(
             status=429, code=None, message="busy", request="GET /", retry_after=retry_after
         )
         policy = RetryPolicy(max_attempts=20, cap_seconds=30)

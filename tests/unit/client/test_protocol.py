@@ -74,9 +74,9 @@ def test_invalid_project_id_is_refused_before_sending(project_id):
         (404, errors.NotFoundError),
         (409, errors.APIError),
         (422, errors.APIError),
-        (429, errors.RateLimitError),
-        (500, errors.ServerError),
-        (503, errors.ServerError),
+        (429, errors.UnavailableError),
+        (500, errors.UnavailableError),
+        (503, errors.UnavailableError),
     ],
 )
 @pytest.mark.parametrize("body", [{"message": "why"}, {"code": "some_code", "message": "why"}])
@@ -89,7 +89,7 @@ def test_error_status_and_both_shapes_of_its_body(status, kind, body):
 
 @pytest.mark.parametrize("body", [b"", b"<html>502</html>", b"[1]", b"null", b'{"message": 5}', b"\xff"])
 def test_error_body_without_json_object(body):
-    with pytest.raises(errors.ServerError, match="502"):
+    with pytest.raises(errors.UnavailableError, match="502"):
         protocol.parse_response(GET, answer(502, body))
 
 
@@ -132,7 +132,7 @@ def test_deeply_nested_body_is_unreadable(body):
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "/v1/account", "data:x", ""])
 def test_download_url_that_is_not_http_is_dropped(url):
     project = protocol.parse_response(GET, answer(200, {**PROJECT, "downloads": [{"url": url}]}))
-    assert project.download_url is None
+    assert project.downloads == ()
     assert project.status is JobStatus.COMPLETE
 
 
@@ -193,7 +193,7 @@ def test_repr_shows_no_signed_url():
 )
 def test_download_url_in_both_shapes(body):
     project = protocol.parse_response(GET, answer(200, body))
-    assert project.download_url.url.get_secret_value() == "https://s/x?sig=SECRET"
+    assert project.downloads[0].url.get_secret_value() == "https://s/x?sig=SECRET"
 
 
 def test_unknown_fields_and_statuses_are_accepted():
