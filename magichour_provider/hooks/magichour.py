@@ -117,7 +117,7 @@ class MagicHourHook(BaseHook):
                 self._with_retries(lambda client: client.create_upload_targets(["png"]))
                 return True, "The API key is good. This API does not tell tier and credits."
         except MagicHourError as error:
-            return False, str(error)
+            return False, str(error).replace(", then clear the task.", ".")
         return True, f"The API key is good: tier {account.tier}, {account.credits} credits."
 
     def upload(self, image: PathArgument, image_conn_id: str | None = None) -> str:

@@ -85,7 +85,7 @@ class Outcome:
                 f"{job} was canceled in Magic Hour's web app.",
                 project_id=project_id,
                 code=JobStatus.CANCELED.value,
-                remedy="Clear the submitting task to submit it again.",
+                remedy="If you clear the submitting task, it submits another job, which is charged again.",
             )
         if self.ending is TerminalStatus.DELETED:
             what = f"{job} was deleted, or belongs to another account."

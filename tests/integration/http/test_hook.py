@@ -81,6 +81,7 @@ def test_api_without_accounts_refuses_a_wrong_key(connect, magichour_sandbox):
     magichour_sandbox.control.behaviour(account_endpoint=False)
     good, why = connect(password="wrong").test_connection()
     assert not good
+    assert "task" not in why
     assert "API key" in why
 
 
