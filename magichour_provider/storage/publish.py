@@ -40,6 +40,7 @@ PART_BYTES = 6 << 20
 """Of an S3 upload: more than the minimum of 5 MiB; 10,000 parts, the maximum, are more than any video."""
 _PARALLEL_PARTS = 3
 _SYNC_EVERY_BYTES = 64 << 20
+_MAX_LOCK_ATTEMPTS = 5
 _ABANDONED_AFTER_SECONDS = 24 * 3600.0
 """Age of a temporary file without a writer, on file systems without locks."""
 _S3_NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
@@ -99,12 +100,14 @@ class LocalWriter:
         self._path = path = _follow_link(path)
         self._check_replaced()
         path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
+        for attempts_left in reversed(range(_MAX_LOCK_ATTEMPTS)):
             self._temporary = path.with_name(temporary_name(path.name))
             self._file = self._temporary.open("xb", buffering=0)
             if _lock(self._file) is not False and self._temporary.exists():  # no cleanup came in between
                 break
-            self._file.close()
+            if attempts_left:  # else this share locks no file, or shows a new one late: do without a lock
+                self._file.close()
+                self._temporary.unlink(missing_ok=True)
         self._unsynced_bytes = 0
         self._sync: Future[None] | None = None
         self._syncer = ThreadPoolExecutor(1, "magichour-sync")

@@ -131,6 +131,24 @@ def test_a_writer_whose_new_file_a_cleaner_takes_begins_another(tmp_path, video,
     assert (tmp_path / "video.mp4").read_bytes() == video
 
 
+@pytest.mark.parametrize("answer", ["always locked", "not shown yet"])
+def test_a_share_that_locks_nothing_or_shows_a_file_late_is_written_to(tmp_path, video, monkeypatch, answer):
+    if answer == "always locked":
+        monkeypatch.setattr("magichour_provider.storage.publish._lock", lambda file: False)
+    else:
+        monkeypatch.setattr(Path, "exists", lambda path: False)
+    made = []
+    monkeypatch.setattr(
+        "magichour_provider.storage.publish.temporary_name",
+        lambda name: made.append(1) or (f"{len(made)}.part" if len(made) < 9 else pytest.fail("no end")),
+    )
+    with AtomicDownload(target_at(tmp_path / "video.mp4")) as download:
+        download.write(video)
+        assert len(list(tmp_path.iterdir())) == 1
+        download.publish(len(video))
+    assert os.listdir(tmp_path) == ["video.mp4"]  # noqa: PTH208
+
+
 def test_in_a_store_without_uploads_of_its_own_the_temporary_object_is_removed(memory_store):
     target = resolve_target("memory://bucket/[a]*/video.mp4", "p1")
     name = temporary_name("video.mp4")
