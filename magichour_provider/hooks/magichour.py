@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic import ValidationError
+
 from magichour_provider.airflow_internals import get_connection_async
 from magichour_provider.client.models import Account, CreatedJob, ImageToVideoRequest, VideoProject
 from magichour_provider.client.pricing import (
@@ -18,10 +20,16 @@ from magichour_provider.client.pricing import (
 )
 from magichour_provider.client.settings import ClientSettings
 from magichour_provider.client.sync import MagicHourClient, send_with_retries
-from magichour_provider.exceptions import MagicHourError, NotFoundError, UndefinedConnectionError
+from magichour_provider.exceptions import (
+    InvalidRequestError,
+    MagicHourError,
+    NotFoundError,
+    UndefinedConnectionError,
+)
 from magichour_provider.get_provider_info import UI_FIELD_BEHAVIOUR
 from magichour_provider.hooks.connection import settings_from_connection
-from magichour_provider.jobs.reference import DEFAULT_CONN_ID
+from magichour_provider.jobs.arguments import parse_number
+from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference
 from magichour_provider.storage.locations import given_text
 from magichour_provider.version_compat import AirflowNotFoundException, BaseHook
 
@@ -139,22 +147,28 @@ class MagicHourHook(BaseHook):
         """
         from magichour_provider.lineage import collect_submission
 
-        request = ImageToVideoRequest(image_file_path=image_file_path, end_seconds=end_seconds, **options)
+        try:
+            request = ImageToVideoRequest(image_file_path=image_file_path, end_seconds=end_seconds, **options)
+        except ValidationError as error:
+            wrong = "; ".join(f"{each['loc'][0]}: {each['msg']}" for each in error.errors())
+            raise InvalidRequestError(f"The request is not valid: {wrong}.") from error
         job = self.get_conn().create_image_to_video(request)
         collect_submission(self, job.id)
         return job
 
-    def get_video(self, project_id: str) -> VideoProject:
-        """Get the state of a job."""
-        return self._with_retries(lambda client: client.get_video(project_id))
+    def get_video(self, project_id: str | Mapping[str, Any]) -> VideoProject:
+        """Get the state of a job, by its id or by what an operator returned."""
+        job_id = JobReference.from_value(project_id).project_id
+        return self._with_retries(lambda client: client.get_video(job_id))
 
-    def delete_video(self, project_id: str) -> None:
+    def delete_video(self, project_id: str | Mapping[str, Any]) -> None:
         """Delete a video at Magic Hour: no cancel, no refund."""
-        self._with_retries(lambda client: client.delete_video(project_id))
+        job_id = JobReference.from_value(project_id).project_id
+        self._with_retries(lambda client: client.delete_video(job_id))
 
     def download(
         self,
-        project_id: str,
+        project_id: str | Mapping[str, Any],
         path: PathArgument,
         *,
         path_conn_id: str | None = None,
@@ -175,17 +189,18 @@ class MagicHourHook(BaseHook):
 
         if poster:
             require_pictures()
+        job_id = JobReference.from_value(project_id).project_id
         result = download_videos(
             self.get_conn(),
-            lambda: require_videos(self.get_video(project_id)),
-            project_id,
+            lambda: require_videos(self.get_video(job_id)),
+            job_id,
             path,
             path_conn_id=path_conn_id,
             if_exists=if_exists,
             file_name=file_name,
             sleep=self._sleep,
         )
-        collect_download(self, project_id, result)
+        collect_download(self, job_id, result)
         conn_id = connection_id(path, path_conn_id)
         if poster:
             videos = [
@@ -203,6 +218,8 @@ class MagicHourHook(BaseHook):
         """
         from magichour_provider.storage.download import verify_download
 
+        if not isinstance(result, Mapping) or not {"project_id", "videos"} <= result.keys():
+            raise InvalidRequestError("result must be what `download` has returned. Nothing was deleted.")
         verify_download(result, path_conn_id)
         project_id = str(result["project_id"])
         try:
@@ -221,9 +238,12 @@ class MagicHourHook(BaseHook):
         self, model: str, end_seconds: float, resolution: str | None = None, *, audio: bool = False
     ) -> int | None:
         """Credits of a video by the list of models; None if the rate is not published."""
+        length = parse_number("end_seconds", end_seconds)
+        if length is None:
+            raise InvalidRequestError("end_seconds is missing: give the video's length in seconds.")
         if resolution is None:
             resolution = default_resolution(self.get_account().tier)
-        return estimate_credits(ModelRequest(model or DEFAULT_MODEL, end_seconds, resolution, audio))
+        return estimate_credits(ModelRequest(model or DEFAULT_MODEL, length, resolution, audio))
 
     def close(self) -> None:
         """Close the client that the hook keeps."""

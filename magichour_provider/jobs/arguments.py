@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence, Set
 from datetime import date, time, timedelta
 from enum import Enum
@@ -22,6 +23,9 @@ from magichour_provider.storage.locations import given_text
 
 if TYPE_CHECKING:
     from magichour_provider.storage.locations import PathArgument
+
+
+_ONE_STRING = re.compile(r"""(["'])((?!\1)[^\\]|\\.)*\1""", re.DOTALL)
 
 
 def parse_text(name: str, value: Any) -> str | None:
@@ -47,7 +51,10 @@ def parse_path(name: str, value: Any) -> PathArgument | None:
     """Read a path or an address; a path object stays one, because only its type can name a folder."""
     if hasattr(value, "joinpath") or hasattr(value, "__fspath__"):
         return cast("PathArgument", value)
-    return given_text(parse_text(name, value))
+    found = unrender(value)
+    if found is not None and not isinstance(found, str):
+        raise InvalidRequestError(f"{name} must be a path, not {describe_type(name, found)}.")
+    return given_text(found)
 
 
 def parse_number(name: str, value: Any) -> float | None:
@@ -116,6 +123,8 @@ def unrender(value: Any) -> Any:
             found = read(text)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             continue
+        if isinstance(found, str) and not _ONE_STRING.fullmatch(text):
+            return value  # 'Stop!' 'Go!' are two strings to a reader, and one to Python
         return unrender(found)
     return value
 

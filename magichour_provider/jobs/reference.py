@@ -44,7 +44,7 @@ class JobReference:
         if isinstance(project_id, int) and not isinstance(project_id, bool):
             project_id = str(project_id)  # an id of digits only, rendered natively
         if not isinstance(project_id, str) or not is_project_id(project_id.strip()):
-            found = "nothing" if given is None else describe_type("project_id", value)
+            found = "nothing" if given is None else describe_type("project_id", given)
             raise InvalidRequestError(
                 f"project_id must be the id of a Magic Hour project, or the output of ImageToVideoOperator, "
                 f"not {found}.",

@@ -90,14 +90,13 @@ def open_images(request: VideoRequest) -> Images:
 def fingerprint(request: VideoRequest, images: Images) -> str:
     """Hash everything that changes the video: images, prompt, model, length, and so on; not the name.
 
-    An image file is identified by its bytes, any other image by its address without the query, because a
-    signature changes with every attempt.
+    An image file is identified by its bytes, any other image by its address without the signature.
     """
     from magichour_provider.storage.images import ImageFile
 
     def content_id(image: RemoteImage | ImageFile | None) -> str | None:
         if not isinstance(image, ImageFile):
-            return image.display if image is not None else None
+            return image.unsigned_address if image is not None else None
         digest = hashlib.sha256()
         for chunk in image.iter_chunks():
             digest.update(chunk)

@@ -16,7 +16,7 @@ from airflow.sdk import BaseOperator
 from magichour_provider.airflow_internals import current_task_state
 from magichour_provider.client import library_url
 from magichour_provider.exceptions import LIBRARY_URL, MagicHourError, TaskKilledError
-from magichour_provider.jobs.arguments import check_choice, require_flag
+from magichour_provider.jobs.arguments import check_choice, parse_id, require_flag
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference, job_name, url_secrets
 from magichour_provider.jobs.request import OnUnknownCost, ValidateModel, VideoRequest
 from magichour_provider.jobs.state import JobStateStore
@@ -320,7 +320,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             RunBudget.from_task(self, context, None, None).set_spent(store.spent)
         error = outcome.error()
         if error is None:
-            model, resolution = given_text(self.model), given_text(self.resolution)
+            model, resolution = parse_id("model", self.model), parse_id("resolution", self.resolution)
             result = JobReference(outcome.project_id, model, resolution).result(outcome)
             return self._succeed(context, store, result)
         if not store.available:

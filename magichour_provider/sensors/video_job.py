@@ -180,6 +180,8 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
         with map_non_retryable(self):
             self._job = JobReference.from_value(self.project_id)
             self.linked_project_id = self._job.project_id
+            if "ti" not in context:
+                self.mode = "poke"  # a unit test does not start the task again
             # In reschedule mode each poke is a process of its own, and the wait began at the first of them.
             first = context["ti"].get_first_reschedule_date(context) if self.reschedule else None
             started = first.timestamp() if first else time.time()

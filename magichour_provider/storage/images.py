@@ -13,6 +13,7 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -27,7 +28,9 @@ from magichour_provider.storage.image_headers import (
 )
 from magichour_provider.storage.locations import (
     Location,
+    LocationError,
     address_of,
+    check_address,
     file_name_at,
     format_bytes,
     open_for_reading,
@@ -47,6 +50,12 @@ UPLOADED_PREFIXES = ("api-assets/", "saved-items/")
 """How a `file_path` at Magic Hour starts."""
 
 _MAX_UPLOAD_ATTEMPTS = 3
+_MAX_URL_CHARS = 2048
+_SIGNATURE = re.compile(
+    r"(x-(amz|goog)-[\w-]+|signature|sig|expires|policy|key-pair-id|token|awsaccesskeyid|googleaccessid)(=|$)",
+    re.IGNORECASE,
+)
+_AZURE = re.compile(r"(s[eipvrts]|spr|sip|srt|sk(oid|tid|t|e|s|v))(=|$)")
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,21 @@ class RemoteImage:
     file_path: str = field(repr=False)
     display: str
     image_size: None = None
+
+    @property
+    def unsigned_address(self) -> str:
+        """The address without the parameters of a signature, which change with every attempt.
+
+        Other parameters can name another image, such as `?versionId=`. The names are those of S3, Google
+        Cloud Storage, CloudFront and, beside a `sig`, the short ones of Azure.
+        """
+        parts = urlsplit(self.file_path)
+        query = sorted(filter(None, parts.query.split("&")))
+        is_azure = any(each.startswith("sig=") for each in query)
+        kept = [
+            each for each in query if not _SIGNATURE.match(each) and not (is_azure and _AZURE.match(each))
+        ]
+        return parts._replace(query="&".join(kept), fragment="").geturl()
 
 
 @dataclass(frozen=True)
@@ -117,14 +141,21 @@ def open_image(image: PathArgument, conn_id: str | None = None) -> RemoteImage |
         if address.startswith(UPLOADED_PREFIXES):
             return RemoteImage(address, address)
         if url_scheme(address) in ("http", "https"):
-            host = re.split(r"[/?#]", address.split("://", 1)[1], maxsplit=1)[0]
-            if "@" in host:
+            check_address(address)
+            parts = urlsplit(address)
+            if "@" in parts.netloc:
                 raise ImageError(
                     f"The URL of image {shown} contains a user name or password.",
                     remedy="Use a signed URL or upload the file. A retry cannot help before that.",
                 )
-            if not urlsplit(address).hostname or re.search(r"\s", host):
-                raise ImageError(f"The URL of image {shown} has no valid host name.")
+            if len(address) > _MAX_URL_CHARS:
+                raise LocationError(f"its URL has more than {_MAX_URL_CHARS:,} characters")
+            if re.search(r"[\x00-\x1f\x7f]", address):
+                raise LocationError("its URL contains a line feed or another control character")
+            if not _is_public_host(parts.hostname or "") or parts.port == 0:  # port raises ValueError
+                raise LocationError(
+                    "its URL has no host on the internet, from which Magic Hour could fetch it"
+                )
             return RemoteImage(address, shown)
         place = parse_location(address, conn_id)
     with reading(ImageError, f"Image {shown}", place):
@@ -172,6 +203,15 @@ def upload_image(client: MagicHourClient, image: RemoteImage | ImageFile) -> str
             log.info("Uploaded %s (%d bytes).", image.display, image.size)
             return target.file_path
     raise AssertionError("unreachable")
+
+
+def _is_public_host(host: str) -> bool:
+    """Whether it is a host on the internet: a complete name or an address, and not of a private network."""
+    try:
+        return ip_address(host).is_global
+    except ValueError:
+        is_name = re.fullmatch(r"([\w-]{1,63}\.)+[\w-]{1,63}\.?", host) is not None
+        return is_name and not re.search(r"\.(localhost|local|internal)\.?$|^[\d.]+$", host)
 
 
 def _file_size(place: Location, shown: str) -> int:

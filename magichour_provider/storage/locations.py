@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import unquote
@@ -44,7 +45,11 @@ S3_SCHEMES = frozenset({"s3", "s3a"})
 PUBLISH_ON_CLOSE_SCHEMES = S3_SCHEMES | {"gs", "gcs", "abfs", "abfss", "az"}
 """Stores that show a file only after it was closed."""
 _KNOWN_SCHEMES = _LOCAL_SCHEMES | _WEB_SCHEMES | _EXTRAS.keys() | {"s3n", "az", "memory"}
-_VERSION = re.compile(r"\?(versionId|generation|snapshot)=([^/&]+)$", re.IGNORECASE)
+_VERSION = re.compile(r"\?(.*&)?(versionId|generation|snapshot)=(.*)", re.IGNORECASE | re.DOTALL)
+_AZURE_HOST = re.compile(r"\.(core\.(windows\.net|(china|usgov)cloudapi\.(cn|net))|fabric\.microsoft\.com)$")
+_BLANKS = " \t\n\r\v\f\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
+_BLANKS += "".join(map(chr, range(0x2000, 0x2010)))
+"""White space, and characters without a width, which a file or a web page leaves at the ends of a text."""
 _MAX_ADDRESS_CHARS = 4096
 _MAX_SHOWN_CHARS = 400
 
@@ -75,6 +80,7 @@ class ObjectPath:
         """The store's fsspec file system, and the path in it. Raises what the driver raises."""
         from airflow.sdk.io import attach
 
+        self._require_connection()
         try:
             filesystem: Any = attach(self.scheme, self.conn_id).fs
         except ValueError as error:
@@ -91,21 +97,29 @@ class ObjectPath:
         """The boto3 client of Airflow's S3Hook, and the arguments that name the object in its methods."""
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
+        self._require_connection()
         bucket, _, key = self.url.split("://", 1)[1].partition("/")
         return S3Hook(aws_conn_id=self.conn_id).get_conn(), {"Bucket": bucket, "Key": key}
+
+    def _require_connection(self) -> None:
+        if self.conn_id and self.scheme in S3_SCHEMES:
+            from magichour_provider.version_compat import BaseHook
+
+            # Without it, Airflow's S3Hook goes to Amazon with the credentials of the machine.
+            BaseHook.get_connection(self.conn_id)
 
 
 Location = Path | ObjectPath
 
 
 def address_of(path: PathArgument) -> str:
-    """The address as text, without white space at its ends. Raises LocationError for another type."""
+    """The address as text, without blanks at its ends. Raises LocationError for another type."""
     if not isinstance(path, str):
         if not isinstance(path, os.PathLike) and not hasattr(path, "joinpath"):
             raise LocationError(f"it is of type {type(path).__name__}, not a path")
         # An ObjectStoragePath is no os.PathLike; the text of an os.DirEntry is not its path.
         path = str(path) if hasattr(path, "joinpath") else os.fsdecode(path)
-    return path.strip()
+    return path.strip(_BLANKS)
 
 
 def url_scheme(path: str) -> str | None:
@@ -124,7 +138,7 @@ def parse_location(path: PathArgument, conn_id: str | None = None) -> Location:
     Raises LocationError for what only looks like an address, and names the form that was probably meant.
     """
     address = address_of(path)
-    _check_address(address)
+    check_address(address)
     scheme = url_scheme(address)
     if scheme is None:
         try:
@@ -140,7 +154,7 @@ def parse_location(path: PathArgument, conn_id: str | None = None) -> Location:
         if authority not in ("", "localhost"):
             raise LocationError("a file:// URL has three slashes before its absolute path")
         return Path(f"/{unquote(key)}")
-    user_info, _, bucket = authority.rpartition("@")
+    user_info, bucket = _split_authority(authority)
     if not bucket:
         hint = f", as in {redact(f'{scheme}://{key}')}" if key else ""
         raise LocationError(f"it must name a bucket{hint}")
@@ -151,7 +165,11 @@ def parse_location(path: PathArgument, conn_id: str | None = None) -> Location:
     if version is not None:
         if scheme not in S3_SCHEMES:
             raise LocationError(f"a version can be selected in S3 only, not in {scheme}://")
-        key = f"{key[: version.start()]}?versionId={version[2]}"
+        if version[1] or re.fullmatch(r"(?!None$)[^/?#&\s]+", version[3]) is None:
+            raise LocationError(
+                "a version is selected by '?versionId=' and one version, at the end and without anything else"
+            )
+        key = f"{key[: version.start()]}?versionId={version[3]}"
     return ObjectPath(scheme, f"{scheme}://{bucket}/{key}", given_text(conn_id) or user_info or None)
 
 
@@ -164,14 +182,24 @@ def parse_writable(path: PathArgument, conn_id: str | None = None) -> Location:
 
 
 def given_text(value: object) -> str | None:
-    """The text, without white space at its ends; None if it is empty, or a rendered `None` or `null`."""
-    text = "" if value is None else str(value).strip()
+    """The text, without blanks at its ends; None if it is empty, or a rendered `None` or `null`."""
+    value = value.value if isinstance(value, Enum) else value
+    text = "" if value is None else str(value).strip(_BLANKS)
     return None if text in ("", "None", "null") else text
 
 
-def _check_address(address: str) -> None:
+def _split_authority(authority: str) -> tuple[str, str]:
+    """The connection id, or nothing, and the bucket; Azure's is `container@account.dfs.core.windows.net`."""
+    user_info, _, bucket = authority.rpartition("@")
+    if _AZURE_HOST.search(bucket) and ":" not in user_info:
+        user_info, _, container = user_info.rpartition("@")
+        bucket = f"{container}@{bucket}" if container else bucket
+    return user_info, bucket
+
+
+def check_address(address: str) -> None:
     """Raise LocationError for what is no address, or was one before it lost a slash."""
-    if address.startswith("data:"):
+    if address[:5].lower() == "data:":
         raise LocationError("a data: URL contains the file itself; write it to a file, and give its path")
     if given_text(address) is None:
         raise LocationError("the path is empty")
@@ -181,9 +209,19 @@ def _check_address(address: str) -> None:
         raise LocationError("it contains a null character")
     if re.match(r"[A-Za-z]:[\\/]|\\\\", address):
         raise LocationError("it is a path of Windows, which this machine does not know")
-    if re.search(r"\{\{.*\}\}|^\$(\w+|\{\w+\})(/|$)", address):
+    if re.search(r"\{\{.*\}\}|%\(\w+\)[sd]|^(?![\w+.-]+://)(.*/)?\$(\w+|\{\w+\})(/|$)", address):
         raise LocationError("it contains a template or a variable that nothing has replaced")
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)(:/?(?!/)|//)(.*)", address, re.DOTALL)
+    missing = re.match(r"(None|null|nan|undefined|<no value>)(/|$)", address)
+    if missing:
+        raise LocationError(f"it starts with {missing[1]!r}, as if a template had found no value")
+    if re.match(r"(?:[\[({]|\w+\()+['\"<].*[\])}>]$", address, re.DOTALL):
+        raise LocationError(
+            "it is the text of a Python object; give the path itself, and map a task over a list"
+        )
+    if address.startswith("arn:"):
+        meant = redact(f"s3://{address.partition(':::')[2] or 'bucket/key'}")
+        raise LocationError(f"it is an ARN, not a URL; probably {meant} is meant")
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)(:/?(?!/)|//|\s+://)(.*)", address, re.DOTALL)
     if match and (match[1].lower() in _KNOWN_SCHEMES or match[2] == ":/"):
         slashes = ":///" if match[1].lower() in _LOCAL_SCHEMES else "://"
         meant = redact(f"{match[1]}{slashes}{match[3].lstrip('/')}")
@@ -233,7 +271,7 @@ def redact(path: object) -> str:
     except LocationError:
         return f"({type(path).__name__})"
     scheme = url_scheme(text)
-    if text.startswith("data:"):
+    if text[:5].lower() == "data:":
         text = f"{text[:40].partition(',')[0]},…"
     elif scheme in _WEB_SCHEMES:
         text = re.split(r"[?#]", text, maxsplit=1)[0]
@@ -241,7 +279,7 @@ def redact(path: object) -> str:
         text = text[: query.start()] + ("" if scheme else "?...")
     if scheme is not None:
         authority, slash, rest = text.split("://", 1)[1].partition("/")
-        text = f"{scheme}://{authority.rpartition('@')[2]}{slash}{rest}"
+        text = f"{scheme}://{_split_authority(authority)[1]}{slash}{rest}"
     if len(text) > _MAX_SHOWN_CHARS:
         text = f"{text[:100]}…{text[-40:]}"
     return text.encode("utf-8", "backslashreplace").decode() or "''"

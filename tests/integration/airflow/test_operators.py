@@ -6,6 +6,7 @@ import copy
 import json
 import time
 from datetime import timedelta
+from enum import Enum
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -23,6 +24,10 @@ from magichour_provider.triggers.video_job import VideoJobTrigger
 from magichour_provider.version_compat import AirflowSkipException, AirflowTaskTimeout, TaskDeferred
 
 pytestmark = pytest.mark.usefixtures("connection")
+
+
+class Model(str, Enum):
+    LTX = "ltx-2.3"
 
 
 def render(**options):
@@ -58,9 +63,11 @@ class TestImageToVideo:
         ti.xcom_push.assert_called_once_with("project_id", job["project_id"])
 
     def test_it_runs_in_a_unit_test_without_a_context(self, magichour_sandbox):
-        job = render().execute({})
-        assert job["status"] == "complete"
-        assert VideoJobSensor(task_id="s", project_id=job).execute({})["status"] == "complete"
+        job = render(model=Model.LTX).execute({})
+        assert (job["status"], job["model"]) == ("complete", "ltx-2.3")
+        for mode in ("poke", "reschedule"):
+            sensor = VideoJobSensor(task_id="s", project_id=job, mode=mode)
+            assert sensor.execute({})["status"] == "complete"
         with pytest.raises(AirflowSkipException):
             ContactSheetOperator(task_id="c", videos=[], path="/tmp/").execute({})
 

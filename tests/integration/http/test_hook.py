@@ -108,11 +108,27 @@ def test_each_step_by_the_hook(hook, tmp_path):
     job = hook.create_image_to_video(file_path, 3, model="ltx-2.3", resolution="480p", prompt="p")
     while hook.get_video(job.id).status != "complete":
         pass
-    video = hook.download(job.id, f"{tmp_path}/")
-    hook.delete_video(job.id)
+    video = hook.download({"project_id": job.id}, f"{tmp_path}/")
+    hook.delete_video(video)
     assert video["path"] == str(tmp_path / f"{job.id}.mp4")
-    assert hook.estimate_credits("ltx-2.3", 3) == 144
+    assert hook.estimate_credits("ltx-2.3", 3) == hook.estimate_credits("ltx-2.3", "3") == 144
     assert hook.get_account().credits == 12000 - 72
+
+
+def test_wrong_value_is_refused_with_what_to_do(hook, magichour_sandbox):
+    for call, says in {
+        lambda: hook.get_video(None): "project_id must be the id",
+        lambda: hook.delete_video([]): "project_id must be the id",
+        lambda: hook.download({}, "/tmp/"): "project_id must be the id",
+        lambda: hook.create_image_to_video("api-assets/x.png", "abc"): "end_seconds: Input should be",
+        lambda: hook.create_image_to_video("api-assets/x.png", 3, foo=1): "foo: Extra inputs",
+        lambda: hook.estimate_credits("ltx-2.3", "abc"): "end_seconds must be",
+        lambda: hook.estimate_credits("ltx-2.3", None): "end_seconds is missing",
+        lambda: hook.delete_after_verify({}): "what `download` has returned",
+    }.items():
+        with pytest.raises(errors.InvalidRequestError, match=says):
+            call()
+    assert magichour_sandbox.control.state()["jobs"] == []
 
 
 def test_async_client_reads_the_connection_without_blocking(hook, magichour_sandbox):

@@ -96,6 +96,10 @@ def test_id_or_path_is_read_in_every_form(value, form):
         ("[1, 2]", "[1, 2]"),
         ('"She smiles" and leaves', '"She smiles" and leaves'),
         (json.dumps("Katze läuft"), "Katze läuft"),
+        (repr("Katz'\n\\läuft"), "Katz'\n\\läuft"),
+        ("'Stop!' 'Go!'", "'Stop!' 'Go!'"),
+        ("('Stop!')", "('Stop!')"),
+        ("'''Stop!'''", "'''Stop!'''"),
     ],
 )
 def test_text_is_what_a_template_would_print(value, text):
@@ -120,7 +124,12 @@ def test_path_object_and_timedelta_are_read():
     [
         (parse_text, {"a": 1}, "not a dict"),
         (parse_text, b"\xff" * 5000, "must be a text"),
-        (parse_path, ["a.png", "b.png"], r"\.expand\(argument=\.\.\.\)"),
+        *[
+            (parse_path, value, r"\.expand\(argument=\.\.\.\)")
+            for value in (["a.png", "b.png"], "['a.png']", '["a.png"]', "[]")
+        ],
+        (parse_path, "{'a': 1}", "must be a path, not a dict"),
+        (parse_path, 20261122, "must be a path, not 20261122"),
         (parse_number, True, "positive number"),
         (parse_number, "nan", "positive number"),
         (parse_number, "1" * 400, "positive number"),
@@ -178,7 +187,7 @@ def test_job_keeps_what_its_submitter_knew():
     [
         *[(each, "not nothing") for each in NOT_GIVEN],
         ([JOB, JOB], r"several values \(list\).*\.expand\(project_id=\.\.\.\)"),
-        (json.dumps([JOB]), "not '"),
+        (json.dumps([JOB]), r"\.expand\(project_id=\.\.\.\)"),
         ({"id": JOB_ID}, "not a dict"),
         (True, "not True"),
         (1.5, "not 1.5"),

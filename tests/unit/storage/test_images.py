@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ from botocore.exceptions import NoCredentialsError
 from PIL import Image
 
 from magichour_provider.client.pricing import MAX_UPLOAD_BYTES
-from magichour_provider.exceptions import ImageError, NetworkError
+from magichour_provider.exceptions import ImageError, InvalidRequestError, NetworkError
+from magichour_provider.jobs.request import VideoRequest, fingerprint, open_images
+from magichour_provider.jobs.state_backends import FileBackend
 from magichour_provider.storage.images import ImageFile, RemoteImage, open_image
 from magichour_provider.version_compat import AirflowNotFoundException
 
@@ -50,11 +54,52 @@ def test_an_image_that_needs_no_upload_passes_unchanged(image: str, display: str
 
 
 @pytest.mark.parametrize(
-    "url", ["https://exa mple/a.png", "https:///a.png", "https://?a.png", "https://[::1/a.png"]
-)
-def test_a_url_without_a_valid_host_is_refused(url: str) -> None:
-    with pytest.raises(ImageError):
-        open_image(url)
+    "url",
+    [
+        "https://exa mple.com/a.png", "https:///a.png", "https://?a.png", "https://[::1/a.png",
+        "https://{{h}}/a.png", "https://example.com/{{ ds }}.png", "https://$H/a.png", "https://None/a.png",
+        "https://a..com/a.png", "https://example.com:abc/a.png", "https://example.com:99999/a.png",
+        "https://example.com/a\nb.png", f"https://example.com/{'a' * 2048}.png",
+        "http://localhost/a.png", "http://127.0.0.1:8080/a.png", "https://[::1]/a.png", "https://10.1.2.3/a.png",
+        "https://minio/a.png", "https://files.internal/a.png",
+    ],
+)  # fmt: skip
+def test_a_url_that_magic_hour_cannot_fetch_is_refused(url: str) -> None:
+    refusal(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "same", "unsigned"),
+    [
+        ("https://a.com/x.png", "HTTPS://a.com/x.png#f", "https://a.com/x.png"),
+        ("https://a.com/x?v=1&X-Amz-Date=1&X-Amz-Signature=1", "https://a.com/x?X-Amz-Date=2&v=1", "https://a.com/x?v=1"),
+        ("https://a.com/x?X-Goog-Date=1", "https://a.com/x?X-Goog-Signature=2", "https://a.com/x"),
+        (
+            "https://a.com/x?Expires=1&Signature=1&Key-Pair-Id=1",
+            "https://a.com/x?Policy=2&Signature=2&Key-Pair-Id=2",
+            "https://a.com/x",
+        ),
+        (
+            "https://a.com/x?sv=1&se=1&sr=b&sp=r&st=1&spr=https&skoid=1&sig=1",
+            "https://a.com/x?sv=2&se=2&sr=b&sp=r&sig=2",
+            "https://a.com/x",
+        ),
+        ("https://a.com/x?se=1&sp=2", "https://a.com/x?sp=2&se=1", "https://a.com/x?se=1&sp=2"),
+        ("https://a.com/" + "x" * 900, "https://a.com/" + "x" * 900, "https://a.com/" + "x" * 900),
+        ("api-assets/a/b.png", "api-assets/a/b.png", "api-assets/a/b.png"),
+    ],
+)  # fmt: skip
+def test_a_web_image_is_known_by_its_address_without_the_signature(
+    url: str, same: str, unsigned: str
+) -> None:
+    requests = [
+        VideoRequest(each, 5) for each in (url, same, f"{url}&versionId=2" if "?" in url else f"{url}?v=2")
+    ]
+    first, again, other = (fingerprint(request, open_images(request)) for request in requests)
+    assert first == again != other
+    parts = {"image": unsigned, "end_image": None, "prompt": None, "model": None, "resolution": None}
+    stored = json.dumps({**parts, "end_seconds": 5, "audio": False}, sort_keys=True)
+    assert first == hashlib.sha256(stored.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -239,6 +284,12 @@ def test_a_missing_driver_names_what_to_install(url: str, remedy: str) -> None:
     error = refusal(url, "conn")
     assert "no driver for" in error.what
     assert remedy in error.remedy
+
+
+def test_an_undefined_connection_is_named_and_the_machine_s_credentials_are_not_used() -> None:
+    for open_place in (open_image, lambda image: FileBackend(image).read()):
+        with pytest.raises(InvalidRequestError, match=r"connection 'stroe'.* is not defined"):
+            open_place("s3://stroe@bucket/a.png")
 
 
 class HttpError(Exception):
