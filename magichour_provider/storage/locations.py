@@ -170,7 +170,7 @@ def parse_location(path: PathArgument, conn_id: str | None = None) -> Location:
                 "a version is selected by '?versionId=' and one version, at the end and without anything else"
             )
         key = f"{key[: version.start()]}?versionId={version[3]}"
-    return ObjectPath(scheme, f"{scheme}://{bucket}/{key}", given_text(conn_id) or user_info or None)
+    return ObjectPath(scheme, f"{scheme}://{bucket}/{key}", given_text(conn_id) or given_text(user_info))
 
 
 def parse_writable(path: PathArgument, conn_id: str | None = None) -> Location:
@@ -211,7 +211,7 @@ def check_address(address: str) -> None:
         raise LocationError("it is a path of Windows, which this machine does not know")
     if re.search(r"\{\{.*\}\}|%\(\w+\)[sd]|^(?![\w+.-]+://)(.*/)?\$(\w+|\{\w+\})(/|$)", address):
         raise LocationError("it contains a template or a variable that nothing has replaced")
-    missing = re.match(r"(None|null|nan|undefined|<no value>)(/|$)", address)
+    missing = re.match(r"(?:[\w+.-]+://)?(None|null|nan|undefined|<no value>)(/|$)", address)
     if missing:
         raise LocationError(f"it starts with {missing[1]!r}, as if a template had found no value")
     if re.match(r"(?:[\[({]|\w+\()+['\"<].*[\])}>]$", address, re.DOTALL):
