@@ -43,8 +43,10 @@ NEVER_SENT = (
     *(aiohttp.InvalidURL, UnicodeError),
 )
 """Errors before the request left: the server certainly did not receive it."""
+_NOT_CONNECTED = [aiohttp.TraceConnectionCreateStartParams]
 _CHUNK_BYTES = 1 << 20
 _MAX_REDIRECTS = 5
+_MAX_HEADER_BYTES = 64 << 10
 
 
 class AsyncMagicHourClient:
@@ -72,11 +74,16 @@ class AsyncMagicHourClient:
 
         Raises ConfigurationError for certificates or a proxy that cannot be used.
         """
-        proxy_for(settings, settings.base_url)
+        has_proxy = proxy_for(settings, settings.base_url) is not None
         tls = await asyncio.to_thread(settings.tls)
         connector = aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=30.0, ssl=tls)
         session = aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            max_line_size=_MAX_HEADER_BYTES,
+            max_field_size=_MAX_HEADER_BYTES,
+            trace_configs=[_trace_connections()] if has_proxy else None,
         )
         return cls(session, settings)
 
@@ -145,7 +152,7 @@ class AsyncMagicHourClient:
                 target = redirected
             finally:
                 response.close()
-        raise DownloadError(f"The video's storage redirects more than {_MAX_REDIRECTS} times.")
+        raise DownloadError(f"The video's storage redirects more than {_MAX_REDIRECTS} times.", is_final=True)
 
     async def aclose(self) -> None:
         """Close the session."""
@@ -171,6 +178,7 @@ class AsyncMagicHourClient:
         )
 
     async def _send(self, request: protocol.Request[T]) -> T:
+        events: list[type] = []
         try:
             async with self._session.request(
                 request.method,
@@ -180,6 +188,7 @@ class AsyncMagicHourClient:
                 proxy=self._proxy,
                 allow_redirects=False,
                 timeout=self._timeout,
+                trace_request_ctx=events,
             ) as response:
                 body = protocol.BoundedBody(self._settings.timeout, self._settings.api_key)
                 async for chunk in response.content.iter_any():
@@ -190,11 +199,27 @@ class AsyncMagicHourClient:
             shown: Exception = error
             if isinstance(error, aiohttp.ClientResponseError):
                 shown = OSError(f"{type(error).__name__}, status {error.status}")
-            may_have_arrived = not isinstance(error, NEVER_SENT)
+            may_have_arrived = events != _NOT_CONNECTED and not isinstance(error, NEVER_SENT)
             raise protocol.network_error(
                 request, self._base_url, shown, may_have_arrived=may_have_arrived, proxy=self._proxy
             ) from None
         return protocol.parse_response(request, body.response(response.status, response.headers))
+
+
+def _trace_connections() -> aiohttp.TraceConfig:
+    """Notes in a request's `trace_request_ctx`, a list, that a connection begins, and that it is there.
+
+    A proxy's tunnel is a part of it. If that breaks, aiohttp raises what it raises if the server breaks off.
+    """
+
+    async def note(_session: aiohttp.ClientSession, context: Any, event: Any) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx.append(type(event))
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_start.append(note)
+    trace.on_connection_create_end.append(note)
+    return trace
 
 
 async def _chunks(response: aiohttp.ClientResponse, proxy: str | None) -> AsyncIterator[bytes]:

@@ -18,13 +18,16 @@ from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from queue import Empty, Queue
 from typing import Any, cast
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from magichour_provider.exceptions import DownloadError
 
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
+_CONTENT_RANGE = re.compile(r"(?i:bytes)[ =]([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 _BLOCK_BYTES = 1 << 20
-_CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
+_GZIP_START = 0x1F
+_LEGAL_IN_URL = "%:/?#[]@!$&'()*+,;=~"
+CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
+"""The content codings that are decoded."""
 _OTHER_CODINGS = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
 _STRONG_ETAG = re.compile(r'"[!#-~]*"')
 _DIGEST_BYTES = {"md5": 16, "sha1": 20, "sha256": 32}
@@ -59,6 +62,8 @@ def parse_checksums(headers: Mapping[str, str], *, is_part: bool) -> tuple[Check
 
     :param is_part: the response's body is a range of the file.
     """
+    if headers.get("x-goog-stored-content-encoding", "identity") != "identity":
+        return ()  # Google Cloud Storage decompresses on the way; the checksums are of what it stores
     named = [("md5", headers.get("x-ms-blob-content-md5", ""))]
     lists = ["repr-digest", "x-goog-hash"]  # `sha-256=:base64:, md5=base64`
     if not is_part:  # some storages send the checksum of the range with a range
@@ -139,7 +144,7 @@ class DownloadHeaders:
             raise DownloadError(f"The video's storage answered with status {status}.")
         is_part, length = status == 206, headers.get("content-length", "")
         start, size = 0, int(length) if re.fullmatch("[0-9]{1,19}", length) else None
-        if is_part:
+        if is_part and (resume_from is not None or "content-range" in headers or size is None):
             start, size = _parse_range(headers, resume_from)
         coding, content_type = _parse_coding(headers), headers.get("content-type")
         if coding is not None and start:
@@ -153,7 +158,7 @@ class DownloadHeaders:
 def _parse_coding(headers: Mapping[str, str]) -> str | None:
     """How the body is compressed. A name that is no coding, such as `utf-8`, changes no byte."""
     names = re.split(r"[\s,]+", headers.get("content-encoding", "").lower())
-    codings = [name for name in names if name in _CODINGS | _OTHER_CODINGS]
+    codings = [name for name in names if name in CODINGS | _OTHER_CODINGS]
     if len(codings) > 1 or not _OTHER_CODINGS.isdisjoint(codings):
         raise DownloadError(
             f"The video's storage compresses it by {', '.join(codings)}, which this provider cannot read.",
@@ -192,30 +197,47 @@ def _parse_validator(headers: Mapping[str, str]) -> str | None:
 def redirect_target(status: int, headers: Mapping[str, str], url: str) -> str | None:
     """Where a redirect leads, from `url`; None for another status. Raises DownloadError for an unusable one.
 
-    A redirect from https to http is not followed: on its way the video could be replaced.
+    Characters that no URL has are escaped. A redirect from https to http is not followed: on its way the
+    video could be replaced.
     """
     if status not in (301, 302, 303, 307, 308):
         return None
     try:
         target = urljoin(url, headers["location"].strip())
-        old, new = urlsplit(url).scheme, urlsplit(target).scheme
+        old, parts = urlsplit(url).scheme, urlsplit(target)
+        new, after_host = parts.scheme, len(f"{parts.scheme}://{parts.netloc}")
     except (KeyError, ValueError):
-        raise DownloadError(f"The video's storage redirects to no URL ({status}).") from None
+        raise DownloadError(f"The video's storage redirects to no URL ({status}).", is_final=True) from None
     if new not in ("http", "https") or (old == "https" and new == "http"):
         raise DownloadError(f"The video's storage redirects from {old} to {new}.", is_final=True)
-    return target
+    return target[:after_host] + quote(target[after_host:], _LEGAL_IN_URL, errors="surrogateescape")
+
+
+def build_decompressor(coding: str, start: bytes) -> Any:
+    """A decompressor of zlib for a body of this coding that starts with these bytes."""
+    # Some servers send `deflate` without the header of zlib (RFC 9110, 8.4.1.2).
+    is_raw = coding == "deflate" and start[0] & 0xF != 8
+    return zlib.decompressobj(-zlib.MAX_WBITS if is_raw else zlib.MAX_WBITS + 32)
 
 
 async def decompress(coding: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Decode a `gzip` or `deflate` body, at most 1 MiB at a time. DownloadError if it is damaged or cut."""
+    """Decode a `gzip` or `deflate` body, at most 1 MiB at a time. DownloadError if it is damaged or cut.
+
+    An mp4 that is only called compressed passes as it is. Bytes after the last member are ignored.
+    """
     decompressor: Any = None
+    is_first, is_plain = True, False
     async for chunk in chunks:
+        is_plain = is_plain or (is_first and chunk[4:8] == b"ftyp")
+        if is_plain:
+            yield chunk
+            continue
         data = chunk
         while data:
             if decompressor is None:  # at the start, and after each member of a gzip file
-                # Some servers send `deflate` without the header of zlib (RFC 9110, 8.4.1.2).
-                is_raw = coding == "deflate" and data[0] & 0xF != 8
-                decompressor = zlib.decompressobj(-zlib.MAX_WBITS if is_raw else zlib.MAX_WBITS + 32)
+                if not is_first and data[0] != _GZIP_START:
+                    return
+                decompressor, is_first = build_decompressor(coding, data), False
             try:
                 while block := decompressor.decompress(data, _BLOCK_BYTES):
                     data = decompressor.unconsumed_tail

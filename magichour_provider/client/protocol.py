@@ -7,11 +7,14 @@ of jobs, so a create that is sent twice is charged twice.
 
 from __future__ import annotations
 
+import codecs
 import json as jsonlib
 import random
 import re
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -22,6 +25,7 @@ from pydantic import ValidationError
 from magichour_provider import __version__
 from magichour_provider import exceptions as errors
 from magichour_provider.client import is_project_id
+from magichour_provider.client.downloads import CODINGS, build_decompressor
 from magichour_provider.client.models import (
     Account,
     CreatedJob,
@@ -80,8 +84,16 @@ class BoundedBody:
         return len(self._body) < _MAX_BODY_BYTES
 
     def response(self, status: int, headers: Mapping[str, str]) -> Response:
-        """The answer, without the API key."""
-        body = bytes(self._body)
+        """The answer, decoded to at most 4 MiB, without a byte order mark and without the API key.
+
+        `identity` was asked for, but some proxies compress, and a paid job's id must not be lost by that.
+        """
+        body, coding = bytes(self._body), headers.get("content-encoding", "").strip().lower()
+        is_json = body.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
+        if body and coding in CODINGS and not is_json:
+            with suppress(zlib.error):  # it is only called so
+                body = build_decompressor(coding, body).decompress(body, _MAX_BODY_BYTES)
+        body = body.removeprefix(codecs.BOM_UTF8)
         if len(self._secret) >= 6:  # a shorter one, as of a sandbox, may be part of any word
             body = body.replace(self._secret, b"***")
         return Response(status, headers, body)

@@ -69,7 +69,7 @@ class ClientSettings:
         if url.userinfo:
             raise ConfigurationError("The host has a user name or password, which Magic Hour does not use.")
         is_http = url.scheme in ("http", "https") and url.host and (url.port is None or 0 < url.port < 65536)
-        if not is_http or re.search(r"\s", self.base_url):
+        if not is_http or re.search(r"\s|//https?:", self.base_url):
             raise ConfigurationError(f"The host {self.base_url!r} is not an http(s) URL.")
         if "?" in self.base_url or "#" in self.base_url:  # the path of each request is appended
             what = "The host has a query or a fragment: remove it from the first ? or # on."
@@ -165,7 +165,13 @@ def _check_proxy(proxy: str, source: str) -> str:
     url, kind = proxy if "://" in proxy else f"http://{proxy}", ""
     try:
         parts = urlsplit(url)
-        if parts.hostname and parts.port != 0 and not re.search(r"[\s\0-\x1f]", url):
+        is_host = parts.hostname and parts.port != 0 and parts.hostname not in ("direct", "http", "https")
+        # An @ after the host: a user name or password has a / or # that is not escaped.
+        if (
+            is_host
+            and "@" not in parts.path + parts.query + parts.fragment
+            and not re.search(r"[\s\0-\x1f]", url)
+        ):
             kind = parts.scheme
         if kind in ("http", "https"):
             httpx.Proxy(url)  # which reads the host name
@@ -180,6 +186,6 @@ def _check_proxy(proxy: str, source: str) -> str:
 
 
 def mask_proxy(proxy: str) -> str:
-    """A proxy's URL without user name and password."""
+    """Scheme, host and port of a proxy's URL."""
     parts = urlsplit(proxy)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -218,8 +218,14 @@ class MagicHourClient:
                 for chunk in response.iter_raw():
                     if not body.feed(chunk):
                         break
-        except REQUEST_ERRORS as error:
-            is_unsent = isinstance(error, NEVER_SENT) or (trace.has_begun and not trace.may_have_left)
+        except MagicHourError:
+            raise
+        except Exception as error:
+            if not (request.is_create or isinstance(error, REQUEST_ERRORS)):
+                raise
+            is_unsent = not trace.may_have_left and (
+                trace.has_begun or self._http.is_closed or isinstance(error, NEVER_SENT)
+            )
             proxy = proxy_for(self._settings, self._base_url)
             raise protocol.network_error(
                 request, self._base_url, error, may_have_arrived=not is_unsent, proxy=proxy

@@ -152,6 +152,7 @@ def read_back(target: Target, algorithms: Iterable[str] = ()) -> VideoDigest | N
     Raises DestinationError, or TransferError (retryable).
     """
     digest = VideoDigest(algorithms)
+    digest.mp4.is_lenient = True  # it was checked when it was saved
     with target.explain_errors():
         try:
             with open_for_reading(target.place) as file:
@@ -218,6 +219,7 @@ def _fetch_verified(fetch: ResumableDownload, file: VideoDigest) -> DownloadHead
         content = file.hexdigest()
         if content in seen and not any(sum.certain for sum in wrong):
             log.info("Two downloads of the video agree, so it is whole.")
+            file.mp4.is_lenient = False  # its checksum does not prove that
             return headers
         seen.add(content)
         log.warning("%s. Downloading it again.", doubt)

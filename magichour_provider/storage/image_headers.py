@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
-HEAD_BYTES = 512
-"""The start of a file that `find_image_format` needs; the whole list of a HEIF's brands is in it."""
+HEAD_BYTES = 4096
+"""The start of a file that `find_image_format` needs: the brands of a HEIF, the first tags of a TIFF."""
 SHOWN_BYTES = 16
 """The most of a file's content that a message ever shows."""
 
@@ -23,6 +23,7 @@ _BOX_BYTES = 64 * 1024
 """Of a HEIF or JPEG 2000 file: the boxes before the pixels are within."""
 _MAX_JPEG_SEGMENTS = 500
 _MAX_TIFF_ENTRIES = 1000
+_SUBFILE_TYPE, _DNG_VERSION = 254, 50706
 _MAX_SIDE_PIXELS = 1_000_000
 
 
@@ -38,16 +39,28 @@ def find_image_format(head: bytes) -> str | None:
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "webp"
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "tiff"
+        return None if _is_camera_raw(head) else "tiff"
     if head.startswith((b"\0\0\0\x0cjP  \r\n\x87\n", _JPEG_2000_STREAM)):
         return "jp2"
     if head.startswith(b"BM") and 12 <= int.from_bytes(head[14:18], "little") <= 256:
         return "bmp"
     if head[4:8] == b"ftyp":
-        brands = head[8:12] + head[16 : int.from_bytes(head[:4], "big")]
+        is_long = head[:4] == b"\0\0\0\1"  # its size has 64 bits
+        start, size = (16, head[8:16]) if is_long else (8, head[:4])
+        brands = head[start : start + 4] + head[start + 8 : int.from_bytes(size, "big")]
         if any(_HEIF_BRANDS.match(brands, start) for start in range(0, len(brands), 4)):
             return "avif" if b"avi" in brands else "heic"
     return None
+
+
+def _is_camera_raw(head: bytes) -> bool:
+    """Whether a TIFF is CR2, DNG, or like NEF and ARW: its first image is a thumbnail, as no picture's is."""
+    order: Literal["little", "big"] = "little" if head[:1] == b"I" else "big"
+    start = int.from_bytes(head[4:8], order)
+    end = start + 2 + 12 * int.from_bytes(head[start : start + 2], order)
+    entries = (head[each : each + 12] for each in range(start + 2, min(end, len(head)), 12))
+    tags = {int.from_bytes(entry[:2], order): int.from_bytes(entry[8:12], order) for entry in entries}
+    return head[8:10] == b"CR" or _DNG_VERSION in tags or tags.get(_SUBFILE_TYPE) == 1
 
 
 def read_pixel_size(file: BinaryIO, image_format: str) -> tuple[int, int] | None:
@@ -183,6 +196,10 @@ def describe_start(head: bytes) -> str:
     quoted = repr(text) if is_text else f"bytes {head[:SHOWN_BYTES].hex()}"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     kind = next((name for starts, name in _STARTS if start.startswith(starts)), None)
+    if head.startswith((b"II*\0", b"MM\0*")) and _is_camera_raw(head):
+        kind = "a camera's raw file"
+    if head[:2] == b"BA" and head[14:16] == b"BM":
+        kind = "an array of bitmaps of OS/2"
     if head[4:8] == b"ftyp":
         kind = f"an mp4 or a kind of HEIF ({head[8:12].decode('latin-1').strip()!r})"
     return f"starts with {quoted}{f': {kind}' if kind else ''}"

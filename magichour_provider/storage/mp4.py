@@ -39,6 +39,9 @@ class Mp4Scanner:
     """Feed it an mp4 in chunks of any size; `finish` checks that it is whole, and describes it.
 
     Both raise NotAVideoError as soon as the bytes cannot be a whole mp4. Messages show at most 16 bytes.
+
+    If `is_lenient`, a whole video is accepted with faults around it: zeros between its boxes, anything after
+    it. That is for bytes whose length and checksum prove that the storage has no others.
     """
 
     def __init__(self) -> None:
@@ -47,7 +50,8 @@ class Mp4Scanner:
         self._box: bytes | None = None
         self._left = 0
         self._to_the_end = False
-        self._is_past_end = False
+        self._is_past_end = self.is_lenient = False
+        self._fault: str | None = None
         self._kept: dict[bytes, bytearray] = {}
         """The payload of `moov`, and of the last `moof`."""
         self._fragments = _Fragments()
@@ -74,14 +78,16 @@ class Mp4Scanner:
         if self._head[4:8] != b"ftyp":
             raise _not_whole(f"it {describe_start(self._head)}, and ends there")
         if self._box in _TOP_LEVEL_BOXES and not self._is_between_boxes:
-            raise _not_whole(f"it ends inside the box {self._box.decode()}, {self._left} bytes short")
+            self._fault = f"it ends inside the box {self._box.decode()}, {self._left} bytes short"
+        if self._fault is not None and (not self.is_lenient or self._box in (b"moov", b"moof")):
+            raise _not_whole(self._fault)
         moov = self._kept.get(b"moov")
         if moov is None:
             raise _not_whole("it has no box moov, which describes the tracks")
         if self._media_bytes is None:
             raise _not_whole("it has no box mdat, which contains the frames")
         try:
-            may_be_cut = self._to_the_end or not self._is_between_boxes
+            may_be_cut = self._to_the_end or self._fault is not None or not self._is_between_boxes
             return _read_moov(memoryview(moov), self._media_bytes if may_be_cut else None, self._fragments)
         except (struct.error, IndexError) as error:
             raise _not_whole("its box moov is damaged") from error
@@ -107,14 +113,19 @@ class Mp4Scanner:
             fault = f"the bytes {kind.hex()} are no type of a box"
         elif 0 < size < len(header):
             fault = f"the box {kind.decode('latin-1')} has the impossible size {size}"
-        if fault is not None:
-            if b"moov" not in self._kept or self._media_bytes is None:
-                raise _not_whole(fault)
-            self._is_past_end = True  # the video is whole before it: some storages append bytes
+        is_second_moov = kind == b"moov" and kind in self._kept
+        if fault is not None or is_second_moov:
+            is_video_over = b"moov" in self._kept and self._media_bytes is not None
+            if is_second_moov or not is_video_over:
+                self._fault = self._fault or fault or "it has two boxes moov"
+                if not self.is_lenient:
+                    raise _not_whole(self._fault)
+            if size == 0 and not is_video_over:
+                self._header = header[4:]  # skips zeros between boxes
+            else:
+                self._is_past_end = True  # some storages append bytes to a whole video
             return taken
         if kind in (b"moov", b"moof"):
-            if kind == b"moov" and kind in self._kept:
-                raise _not_whole("it has two boxes moov")
             if left > MAX_MOOV_BYTES:
                 raise _not_whole(f"its box {kind.decode()} has {left} bytes, which no video needs")
             self._kept[kind] = bytearray()

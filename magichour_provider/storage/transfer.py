@@ -158,6 +158,7 @@ class ResumableDownload:
                         f"The video's download broke {_MAX_RESTARTS} times and could not be resumed."
                     )
                 sink.restart(checksum.algorithm for checksum in headers.checksums)
+                sink.mp4.is_lenient = headers.size is not None and bool(headers.checksums)
                 self._headers = headers
             for chunk in stream.chunks():
                 sink.write(chunk)

@@ -160,16 +160,11 @@ BROKEN_TUNNELS = {
 
 
 @pytest.mark.parametrize("way", BROKEN_TUNNELS)
-def test_create_through_a_broken_tunnel_was_never_sent(way):
+def test_create_through_a_broken_tunnel_was_never_sent(connect, way):
     with answering(BROKEN_TUNNELS[way]) as proxy:
-        settings = ClientSettings(
-            "mhk_KEY",
-            "https://api.example",
-            timeout=0.5,
-            proxy=f"http://me:PASSWORD@127.0.0.1:{proxy.port}",
-        )
-        with MagicHourClient.from_settings(settings) as client, pytest.raises(errors.NetworkError) as failed:
-            client.create_image_to_video(REQUEST)
+        url = f"http://me:PASSWORD@127.0.0.1:{proxy.port}"
+        with pytest.raises(errors.NetworkError) as failed:
+            connect(base_url="https://api.example", timeout=0.5, proxy=url).create_image_to_video(REQUEST)
     assert RetryPolicy().delay_seconds(failed.value, 1, is_create=True) is not None
     assert f"through the proxy http://127.0.0.1:{proxy.port}" in failed.value.what
     assert "PASSWORD" not in str(failed.value)

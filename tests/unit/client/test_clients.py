@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import ssl
+import zlib
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -175,6 +176,36 @@ def test_every_error_of_httpx_has_a_verdict():
 def test_every_error_of_httpx_is_caught():
     verdicts = {kind for kind, verdict in BY_HTTPX.items() if not verdict.startswith("cannot happen")}
     assert all(issubclass(kind, sync.REQUEST_ERRORS) for kind in verdicts)
+
+
+class Raising(httpx.BaseTransport):
+    """Fails as httpcore may: after these events, with this error."""
+
+    def __init__(self, error, *events):
+        self._error, self._events = error, events
+
+    def handle_request(self, request):
+        for event in self._events:
+            request.extensions["trace"](event, {"request": httpcore.Request("POST", "https://api.example/")})
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [RuntimeError(), MemoryError(), TypeError(), UnicodeError(), OSError()])
+def test_what_was_sent_decides_about_any_error_of_a_create(error):
+    for event, kind in (
+        ("connection.connect_tcp.started", errors.NetworkError),
+        ("http11.send_request_headers.started", errors.SubmissionUnknownError),
+    ):
+        client = MagicHourClient(httpx.Client(transport=Raising(error, event)), SETTINGS)
+        with pytest.raises(kind):
+            client.create_image_to_video(REQUEST)
+
+
+def test_create_by_a_closed_client_was_never_sent():
+    client = client_for(pytest.fail)
+    client.close()
+    with pytest.raises(errors.NetworkError, match="closed"):
+        client.create_image_to_video(REQUEST)
 
 
 def test_trace_knows_a_request_from_a_tunnel():
@@ -357,6 +388,26 @@ class TestBoundedBody:
         now[0] = 60.5
         with pytest.raises(TimeoutError):
             body.feed(b"b")
+
+    @pytest.mark.parametrize(
+        ("coding", "wbits"), [("gzip", 31), (" GZIP", 31), ("x-gzip", 31), ("deflate", 15), ("deflate", -15)]
+    )
+    def test_compressed_body_is_decoded_to_at_most_4_mib(self, coding, wbits):
+        def decoded(content):
+            body, compressor = BoundedBody(60, KEY), zlib.compressobj(wbits=wbits)
+            body.feed(compressor.compress(content) + compressor.flush())
+            return body.response(200, {"content-encoding": coding}).body
+
+        assert decoded(b'{"id": "cm1"}') == b'{"id": "cm1"}'
+        assert decoded(KEY.encode()) == b"***"
+        assert len(decoded(bytes(100 << 20))) == 4 << 20
+
+    @pytest.mark.parametrize("coding", ["", "identity", "gzip", "deflate", "br"])
+    @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+    def test_plain_body_is_read_whatever_it_is_called(self, coding, mark):
+        body = BoundedBody(60, KEY)
+        body.feed(mark + b"{}")
+        assert body.response(200, {"content-encoding": coding}).body == b"{}"
 
     @pytest.mark.parametrize(("secret", "shown"), [(KEY, b"a *** b"), ("short", b"a short b")])
     def test_secret_is_replaced(self, secret, shown):

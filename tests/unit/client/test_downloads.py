@@ -180,6 +180,15 @@ class TestResume:
         found = part(resume_from=None, **{"Content-Range": f"bytes 0-999/{total}"})
         assert (found.start, found.size, found.validator) == (0, size, ETAG)
 
+    @pytest.mark.parametrize("unit", ["Bytes ", "BYTES ", "bytes="])
+    def test_unit_of_a_range_is_read_in_each_spelling(self, unit):
+        assert part(**{"Content-Range": f"{unit}100-999/1000"}).start == 100
+
+    def test_whole_file_may_be_called_a_part_without_a_range(self):
+        assert part({"Content-Length": "1000", "ETag": ETAG}, None) == DownloadHeaders(1000, 0, ETAG)
+        with pytest.raises(ResumeNotPossibleError):
+            part({"Content-Length": "1000", "ETag": ETAG}, RESUME)
+
     def test_part_need_not_repeat_the_validator(self):
         only_range = {"Content-Range": PART["Content-Range"]}
         assert part(only_range).start == 100
@@ -209,6 +218,9 @@ class TestRedirects:
             ("b", "https://storage.example/a/b"),
             ("//other.example/b", "https://other.example/b"),
             (" ?x=1 ", "https://storage.example/a/output.mp4?x=1"),
+            ("/a b?x=%20ä#c", "https://storage.example/a%20b?x=%20%C3%A4#c"),
+            ('/\udce4\\"', "https://storage.example/%E4%5C%22"),
+            ("//müller.example/b", "https://müller.example/b"),
         ],
     )
     def test_target(self, status, location, target):
@@ -219,20 +231,20 @@ class TestRedirects:
         assert redirect_target(status, {"location": "/b"}, SIGNED) is None
 
     @pytest.mark.parametrize(
-        ("url", "location", "is_final"),
+        ("url", "location"),
         [
-            (SIGNED, None, False),
-            (SIGNED, "https://[::1", False),
-            (SIGNED, "http://other.example/?SECRET", True),
-            (SIGNED, "file:///etc/passwd", True),
-            (SIGNED, "data:video/mp4,SECRET", True),
-            ("http://s/", "ftp://other.example/", True),
+            (SIGNED, None),
+            (SIGNED, "https://[::1"),
+            (SIGNED, "http://other.example/?SECRET"),
+            (SIGNED, "file:///etc/passwd"),
+            (SIGNED, "data:video/mp4,SECRET"),
+            ("http://s/", "ftp://other.example/"),
         ],
     )
-    def test_unusable_target(self, url, location, is_final):
+    def test_unusable_target(self, url, location):
         with pytest.raises(DownloadError, match="redirects") as refused:
             redirect_target(302, {} if location is None else {"location": location}, url)
-        assert refused.value.retryable is not is_final
+        assert not refused.value.retryable
         assert "SECRET" not in str(refused.value)
 
     def test_http_may_lead_to_https(self):
@@ -271,6 +283,16 @@ class TestCodings:
         for wrong in (body[:-1], body[:10], body[:20] + b"x" * 50, b"\0" * 30):
             with pytest.raises(DownloadError, match=coding):
                 decode(coding, wrong)
+
+    @pytest.mark.parametrize("coding", ["gzip", "deflate"])
+    @pytest.mark.parametrize("rest", [bytes(16), b"\n", b"<html>"])
+    def test_bytes_after_the_last_member_are_ignored(self, coding, rest):
+        assert b"".join(decode(coding, encode(coding, b"a video") + rest, 3)) == b"a video"
+
+    @pytest.mark.parametrize("coding", ["gzip", "deflate"])
+    def test_mp4_that_is_only_called_compressed_passes_as_it_is(self, coding):
+        content = b"\0\0\0\x18ftypisom" * 99
+        assert b"".join(decode(coding, content)) == content
 
     def test_blocks_are_small_however_well_they_compress(self):
         blocks = decode("gzip", encode("gzip", bytes(20 << 20)), 1 << 20)
@@ -323,7 +345,13 @@ class TestChecksums:
             ({"digest": f"SHA-256={based('sha256')}"}, (SHA256,)),
             ({"digest": f"sha={based('sha1')}"}, (SHA1,)),
             ({"repr-digest": f"sha-256=:{based('sha256')}:, sha-512=:AAAA:"}, (SHA256,)),
-            ({"x-goog-hash": f"crc32c=AAAAAA==, md5={based('md5')}"}, (MD5,)),
+            (
+                {
+                    "x-goog-hash": f"crc32c=AAAAAA==, md5={based('md5')}",
+                    "x-goog-stored-content-encoding": "identity",
+                },
+                (MD5,),
+            ),
             ({"x-ms-blob-content-md5": based("md5")}, (MD5,)),
             ({"x-amz-checksum-sha256": based("sha256")}, (SHA256,)),
             ({"x-amz-checksum-sha1": based("sha1"), "x-amz-checksum-type": "full_object"}, (SHA1,)),
@@ -353,6 +381,8 @@ class TestChecksums:
             {"digest": "caf\xe9=\xe9\xe8,,=,md5"},
             {"repr-digest": "sha-256"},
             {"x-goog-hash": ""},
+            {"x-goog-hash": f"md5={based('md5')}", "x-goog-stored-content-encoding": "gzip"},
+            {"etag": f'"{hexed("md5")}"', "x-goog-stored-content-encoding": "gzip"},
         ],
     )
     def test_other_values_are_ignored(self, headers):

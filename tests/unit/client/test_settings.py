@@ -47,7 +47,9 @@ def test_invalid_api_key_is_refused_and_not_shown(key):
     assert not key or key not in str(refused.value)
 
 
-@pytest.mark.parametrize("base_url", ["ftp://host", "host", "", "https://[::1", "https://a\r\nb"])
+@pytest.mark.parametrize(
+    "base_url", ["ftp://host", "host", "", "https://[::1", "https://a\r\nb", "https://http:/a"]
+)
 def test_base_url_must_be_http(base_url):
     with pytest.raises(ConfigurationError, match="host"):
         ClientSettings("key", base_url)
@@ -155,6 +157,7 @@ def test_no_proxy(no_proxy, host, is_direct, environment):
 
 
 UNUSABLE = ["socks5://u:hush@p:1", "socks5h://p:1", "socks://p:1", "ftp://p", "http://", "http://p:port"]
+UNUSABLE += ["direct", "DIRECT", "http:/p:1", "http://u:12/hush@p:1", "http://u?hush@p", "u:1#hush@p:1"]
 UNUSABLE += ["http://[::1", "http://p :1", "://p", f"http://{'x' * 64}.\u00fc", "http://p:0"]
 
 

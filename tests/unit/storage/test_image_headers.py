@@ -116,6 +116,7 @@ IMAGES = {
     "HEIC, grid": heif(b"heicmif1heic", *GRID),
     "HEIF, camera": heif(b"mif1heix", ispe(*SIZE)),
     "HEIF, brand in the list": heif(b"abcdisommif1", ispe(*SIZE)),
+    "HEIC, size of 64 bits": struct.pack(">I4sQ", 1, b"ftyp", 32) + heif(b"heicmif1heic", ispe(*SIZE))[8:],
 }
 
 
@@ -146,6 +147,26 @@ def test_image_that_cannot_be_measured_is_an_image(data):
     kind = find_image_format(data[:HEAD_BYTES])
     assert kind is not None
     assert read_pixel_size(io.BytesIO(data), kind) is None
+
+
+def raw(order, *tags):
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags)
+    return struct.pack(f"{order}2sHIH", b"II" if order == "<" else b"MM", 42, 8, len(tags)) + entries
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"II*\0\x10\0\0\0CR\2\0", "a camera's raw file"),
+        (raw(">", (254, 1), *TAGS[1:]), "a camera's raw file"),
+        (raw("<", (254, 1), *TAGS[1:]), "a camera's raw file"),
+        (raw("<", *TAGS, *[(number, 0) for number in range(300, 360)], (50706, 1)), "a camera's raw file"),
+        (b"BA\x28\0\0\0" + bytes(8) + bmp(12), "an array of bitmaps of OS/2"),
+    ],
+)
+def test_what_magic_hour_does_not_take_is_named(data, kind):
+    assert find_image_format(data[:HEAD_BYTES]) is None
+    assert describe_start(data[:HEAD_BYTES]).endswith(kind)
 
 
 @given(start=st.sampled_from(sorted(IMAGES)), kept=st.integers(0, 700), rest=st.binary(max_size=200))

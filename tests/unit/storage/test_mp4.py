@@ -23,8 +23,9 @@ SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 VIDEOS = st.sampled_from([WHOLE, FASTSTART])
 
 
-def scan(data, cuts=()):
+def scan(data, cuts=(), *, is_lenient=False):
     scanner, start = Mp4Scanner(), 0
+    scanner.is_lenient = is_lenient
     for end in [*sorted(cuts), len(data)]:
         scanner.feed(data[start:end])
         start = end
@@ -100,6 +101,38 @@ def test_bytes_after_the_last_box_are_ignored_and_known(data, ending, cuts):
 @pytest.mark.parametrize("kind", [b"free", b"mfra", b"moof", b"mdat", b"udta", b"uuid"])
 def test_box_that_is_cut_after_the_video_is_refused(kind):
     assert "1 bytes short" in refusal(WHOLE + box(kind, bytes(100))[:-1])
+
+
+def start_of_box(size, kind):
+    return struct.pack(">I4s", size, kind) + bytes(20)
+
+
+MORE = [WHOLE, WHOLE[:700], FASTSTART[:700], FRAGMENTED[:-9], box(b"moov"), start_of_box(500, b"udta")]
+MORE += [start_of_box(500, b"mdat"), start_of_box(MAX_MOOV_BYTES - 1, b"moov")]
+
+
+@pytest.mark.parametrize("more", MORE, ids=len)
+def test_anything_may_follow_a_video_of_confirmed_bytes(more):
+    for data in (WHOLE, FASTSTART, FRAGMENTED):
+        refusal(data + more)
+        for cuts in ((), range(0, len(data), 97)):
+            assert scan(data + more, cuts, is_lenient=True) == scan(data)
+
+
+@pytest.mark.parametrize("count", [4, 8, 12, 4096])
+def test_zeros_may_stand_between_the_boxes_of_confirmed_bytes(count):
+    for data in (WHOLE, FASTSTART):
+        spaced = bytes(count).join(data[start : start + size] for _, start, size in boxes_of(data))
+        refusal(spaced)
+        assert scan(spaced, range(0, len(spaced), 97), is_lenient=True) == scan(data)
+
+
+@given(data=st.sampled_from([WHOLE, FASTSTART]), at=st.floats(0, 1, exclude_max=True))
+@SLOW
+def test_confirmed_bytes_without_the_whole_video_are_refused(data, at):
+    last = max(start + size for kind, start, size in boxes_of(data) if kind in ("moov", "mdat"))
+    with pytest.raises(NotAVideoError):
+        scan(data[: int(at * last)], is_lenient=True)
 
 
 @given(more=st.binary(min_size=1, max_size=40))

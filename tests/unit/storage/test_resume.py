@@ -19,6 +19,7 @@ from magichour_provider.client.downloads import (
 from magichour_provider.exceptions import DownloadError, TransferError
 from magichour_provider.storage import download, transfer
 from magichour_provider.storage.download import download_video
+from magichour_provider.storage.mp4 import Mp4Scanner
 from magichour_provider.storage.targets import resolve_target
 from magichour_provider.storage.transfer import Progress, ResumableDownload
 
@@ -30,7 +31,7 @@ class Sink:
     """Keeps the bytes."""
 
     def __init__(self):
-        self.data = b""
+        self.data, self.mp4 = b"", Mp4Scanner()
 
     @property
     def size(self):
