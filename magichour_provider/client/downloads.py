@@ -204,12 +204,13 @@ def redirect_target(status: int, headers: Mapping[str, str], url: str) -> str | 
         return None
     try:
         target = urljoin(url, headers["location"].strip())
-        old, parts = urlsplit(url).scheme, urlsplit(target)
-        new, after_host = parts.scheme, len(f"{parts.scheme}://{parts.netloc}")
+        parts = urlsplit(target)
+        old, new, _ = urlsplit(url).scheme, parts.scheme, parts.port  # a port too large is a ValueError
     except (KeyError, ValueError):
         raise DownloadError(f"The video's storage redirects to no URL ({status}).", is_final=True) from None
     if new not in ("http", "https") or (old == "https" and new == "http"):
         raise DownloadError(f"The video's storage redirects from {old} to {new}.", is_final=True)
+    after_host = len(f"{new}://{parts.netloc}")
     return target[:after_host] + quote(target[after_host:], _LEGAL_IN_URL, errors="surrogateescape")
 
 

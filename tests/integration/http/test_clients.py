@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 
 import pytest
 from pydantic import SecretStr
@@ -193,6 +194,13 @@ def test_create_that_left_is_perhaps_received(connect, answer, by_proxy):
         way = {"base_url": "http://api.example", "proxy": url} if by_proxy else {"base_url": url}
         with pytest.raises(errors.SubmissionUnknownError):
             connect(timeout=0.5, **way).create_image_to_video(REQUEST)
+
+
+def test_compressed_answer_of_a_create_keeps_the_id(connect):
+    body = gzip.compress(b'\xef\xbb\xbf{"id": "cm1", "credits_charged": 5}')
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + body) as server:
+        job = connect(base_url=f"http://127.0.0.1:{server.port}").create_image_to_video(REQUEST)
+    assert (job.id, job.credits_charged) == ("cm1", 5)
 
 
 def test_dead_proxy_is_named(connect):

@@ -235,6 +235,7 @@ class TestRedirects:
         [
             (SIGNED, None),
             (SIGNED, "https://[::1"),
+            (SIGNED, "https://other.example:99999/"),
             (SIGNED, "http://other.example/?SECRET"),
             (SIGNED, "file:///etc/passwd"),
             (SIGNED, "data:video/mp4,SECRET"),
