@@ -52,7 +52,9 @@ UPLOADED_PREFIXES = ("api-assets/", "saved-items/")
 _MAX_UPLOAD_ATTEMPTS = 3
 _MAX_URL_CHARS = 2048
 _SIGNATURE = re.compile(
-    r"(x-(amz|goog)-[\w-]+|signature|sig|expires|policy|key-pair-id|token|awsaccesskeyid|googleaccessid)(=|$)",
+    r"(x-(amz|goog|oss|obs|tos|cos)-(?!process)[\w-]+|q-(sign|ak|key|header|url)[\w-]*|sig|exp|expir(y|es(_at)?)"
+    r"|[\w-]*(signature|token|hmac|accesskeyid|accessid)\w*|policy|key-pair-id|auth(_key|orization)?|jwt|verify"
+    r"|hdnts|hdnea)(=|$)",
     re.IGNORECASE,
 )
 _AZURE = re.compile(r"(s[eipvrts]|spr|sip|srt|sk(oid|tid|t|e|s|v))(=|$)")
@@ -73,8 +75,8 @@ class RemoteImage:
     def unsigned_address(self) -> str:
         """The address without the parameters of a signature, which change with every attempt.
 
-        Other parameters can name another image, such as `?versionId=`. The names are those of S3, Google
-        Cloud Storage, CloudFront and, beside a `sig`, the short ones of Azure.
+        Other parameters can name another image, such as `?versionId=`. The names are those of the usual
+        stores and networks and, beside a `sig`, the short ones of Azure.
         """
         parts = urlsplit(self.file_path)
         query = sorted(filter(None, parts.query.split("&")))

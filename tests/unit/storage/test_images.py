@@ -73,6 +73,11 @@ def test_a_url_that_magic_hour_cannot_fetch_is_refused(url: str) -> None:
     [
         ("https://a.com/x.png", "HTTPS://a.com/x.png#f", "https://a.com/x.png"),
         ("https://a.com/x?v=1&X-Amz-Date=1&X-Amz-Signature=1", "https://a.com/x?X-Amz-Date=2&v=1", "https://a.com/x?v=1"),
+        (
+            "https://a.com/x?x-oss-date=1&x-oss-process=image&q-sign-time=1&q-signature=1&auth_key=1&access_token=1",
+            "https://a.com/x?x-oss-process=image&hdnts=exp=1~hmac=1&OSSAccessKeyId=1&exp=2&expires_at=2&verify=1",
+            "https://a.com/x?x-oss-process=image",
+        ),
         ("https://a.com/x?X-Goog-Date=1", "https://a.com/x?X-Goog-Signature=2", "https://a.com/x"),
         (
             "https://a.com/x?Expires=1&Signature=1&Key-Pair-Id=1",
