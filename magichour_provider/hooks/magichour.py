@@ -35,7 +35,6 @@ from magichour_provider.version_compat import AirflowNotFoundException, BaseHook
 
 if TYPE_CHECKING:
     from magichour_provider.client.aio import AsyncMagicHourClient
-    from magichour_provider.client.settings import ClientSettings
     from magichour_provider.storage.locations import PathArgument
     from magichour_provider.storage.targets import IfExists
 

@@ -204,22 +204,27 @@ class S3Writer:
         self._client, self._object = place.s3_client()
         self._type = {"ContentType": mimetypes.guess_type(target.path)[0] or "application/octet-stream"}
         self._refuse_existing()
-        self._buffer = bytearray()
+        self._buffer: list[memoryview] = []
+        self._buffered_bytes = 0
         self._upload_id: str | None = None
         self._parts: list[Future[dict[str, Any]]] = []
         self._pool = ThreadPoolExecutor(_PARALLEL_PARTS, "magichour-s3")
 
     def write(self, chunk: bytes) -> None:
         """Write the next bytes."""
-        self._buffer += chunk
-        while len(self._buffer) >= PART_BYTES:  # all but the last have one length, as some stores require
-            self._send_part()
+        view = memoryview(chunk)
+        while view:  # all parts but the last have one length, as some stores require
+            self._buffer.append(view[: PART_BYTES - self._buffered_bytes])
+            self._buffered_bytes += len(self._buffer[-1])
+            view = view[len(self._buffer[-1]) :]
+            if self._buffered_bytes == PART_BYTES:
+                self._send_part()
 
     def commit(self) -> None:
         """Send the rest and complete the upload."""
         self._refuse_existing()
         if self._upload_id is None:
-            self._call_if_absent("put_object", **self._type, Body=bytes(self._buffer))
+            self._call_if_absent("put_object", **self._type, Body=b"".join(self._buffer))
         else:
             if self._buffer:
                 self._send_part()
@@ -246,8 +251,8 @@ class S3Writer:
         for part in self._parts:
             if part.done():
                 part.result()
-        number, body = len(self._parts) + 1, bytes(self._buffer[:PART_BYTES])
-        del self._buffer[:PART_BYTES]
+        number, body = len(self._parts) + 1, b"".join(self._buffer)
+        self._buffer, self._buffered_bytes = [], 0
 
         def upload() -> dict[str, Any]:
             response = self._call("upload_part", UploadId=self._upload_id, PartNumber=number, Body=body)

@@ -26,6 +26,13 @@ from magichour_provider.version_compat import AirflowSkipException, AirflowTaskT
 pytestmark = pytest.mark.usefixtures("connection")
 
 
+def object_storage_path(path):
+    try:
+        return ObjectStoragePath(f"file://{path}")
+    except TypeError:
+        pytest.skip("Airflow 3.0 cannot create one with the current universal-pathlib")
+
+
 class Model(str, Enum):
     LTX = "ltx-2.3"
 
@@ -84,7 +91,7 @@ class TestImageToVideo:
             assert render(**{name: nothing}).execute(context)[name] is None
 
     def test_images_may_be_path_objects(self, context, magichour_sandbox):
-        image = ObjectStoragePath(f"file://{Path(IMAGE).absolute()}")
+        image = object_storage_path(Path(IMAGE).absolute())
         render(image=Path(IMAGE), end_image=image, wait_for_completion=False).execute(context)
         assert len(magichour_sandbox.control.state()["uploads"]) == 2
 
@@ -226,7 +233,7 @@ class TestDownload:
         ("make", "folder"),
         [
             (Path, "new"),
-            (lambda folder: ObjectStoragePath(f"file://{folder}"), "v1.0"),
+            (object_storage_path, "v1.0"),
             (json.dumps, "v{{ 1.0 }}"),
         ],
     )

@@ -12,11 +12,12 @@ import pytest
 from airflow import __version__ as airflow_version
 from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 from airflow.providers_manager import ProvidersManager
-from airflow.sdk import BaseHook, BaseOperator
+from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger
 from packaging.version import Version
 
 from magichour_provider.get_provider_info import get_provider_info
+from magichour_provider.version_compat import BaseHook
 
 pytestmark = pytest.mark.filterwarnings("ignore:ProvidersManager.hooks is deprecated")
 
