@@ -137,7 +137,7 @@ def _describe_file(result: Mapping[str, Any]) -> MediaInfo:
 
 
 def explain(failure: Mapping[str, Any]) -> Failure:
-    """Read the error that a task pushed, with title and remedy of its class in `exceptions`."""
+    """Read the error that a task pushed, with the title of its class; its own remedy stays in the message."""
     if not failure:
         return UNKNOWN_FAILURE
     error = getattr(exceptions, str(failure.get("error")), None)
@@ -149,10 +149,12 @@ def explain(failure: Mapping[str, Any]) -> Failure:
         credits_sentence = f"The job was charged {charged:,} credits."
     elif charged == 0 and failure.get("project_id") and "refunded" not in message:
         credits_sentence = "The credits of the job were refunded."
+    what = message.removesuffix(error.default_remedy).strip()
+    remedy = error.default_remedy if what != message else None
     return Failure(
         title=error.title,
-        message=message.removesuffix(error.default_remedy).strip() or message,
-        remedy=_DELETED_REMEDY if error is JobDeletedError else error.default_remedy,
+        message=what or message,
+        remedy=_DELETED_REMEDY if error is JobDeletedError else remedy,
         code=as_text(failure.get("code")),
         credits=credits_sentence,
     )

@@ -76,6 +76,9 @@ def test_error_is_explained_by_its_class():
     timeout = exceptions.WaitTimeoutError("Job x had not ended.", project_id="x")
     assert explain(describe(timeout, credits_charged=1200)).credits == "The job was charged 1,200 credits."
     assert explain(describe(exceptions.ConfigurationError("No key."))).credits is None
+    own = explain(describe(exceptions.ConfigurationError("No key.", remedy="Add one.")))
+    assert own.message.endswith("Add one.")
+    assert own.remedy is None, "that of the class would be a second one"
 
 
 def test_unknown_error_is_explained_by_its_message():
