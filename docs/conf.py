@@ -43,7 +43,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(?!magichour_provider\.).*"),  # other projects, and names that a signature shortens
     ("py:.*", r".*\.(_\w+|T)(\.\w+)?"),  # private names
     ("py:.*", r"magichour_provider\.client\.(downloads|protocol)\..*"),  # used by documented modules only
-    ("py:.*", r"magichour_provider\.sandbox\.(jobs|schemas)\..*"),
+    ("py:.*", r"magichour_provider\.sandbox\.(faults|jobs|schemas)\..*"),
     ("py:.*", r"magichour_provider\.storage\.locations\..*"),
 ]
 
