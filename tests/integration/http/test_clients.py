@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 
 import pytest
 from pydantic import SecretStr
@@ -143,6 +144,9 @@ def answering(*answers):
             request.sock.recv(1)
         else:
             request.sock.sendall(answer)
+            request.sock.shutdown(socket.SHUT_WR)
+            while request.sock.recv(65536):  # to close with unread bytes would reset the connection
+                pass
 
     return RawStorage(handle)
 
