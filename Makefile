@@ -97,7 +97,7 @@ install-wheel:
 
 bench: ## cost of waiting beside published triggers, in half an hour: docs/performance.md (BENCH_ARGS=--short: a quarter)
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/.bench
-	.venv-bench/bin/python benchmarks/bench.py $(BENCH_ARGS)
+	env -u PYTHONDONTWRITEBYTECODE .venv-bench/bin/python benchmarks/bench.py $(BENCH_ARGS)
 
 bench-downloads: $(VENV)/.dev ## speed of downloads beside aiohttp and boto3: docs/download-performance.md
 	$(BIN)/python benchmarks/downloads.py $(BENCH_ARGS)
