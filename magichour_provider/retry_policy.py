@@ -18,13 +18,13 @@ LONGEST_DELAY = timedelta(days=1)
 
 
 class MagicHourRetryPolicy(ExceptionRetryPolicy):
-    """No retry where none can help; where Magic Hour gave a `Retry-After`, a retry after that time.
+    """No retry if none can help. If Magic Hour gave a `Retry-After`, a retry after that time.
 
     Anything else follows the task's `retries` and `retry_delay`. A policy can only shorten: it never grants
     more than the task's `retries` (Airflow's AIP-105).
 
     :param rules: rules of your own; the first that matches wins, before ours.
-    :param default: what to do where neither your rules nor ours say anything.
+    :param default: what to do if neither your rules nor ours say anything.
     """
 
     def __init__(self, rules: Sequence[RetryRule] = (), default: RetryAction = RetryAction.DEFAULT) -> None:

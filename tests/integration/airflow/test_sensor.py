@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
-from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 
 import pytest
 from airflow.exceptions import AirflowRescheduleException
+from attempts import IMAGE, MODEL, airflow_alarm
 
 from magichour_provider import exceptions as errors
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
@@ -19,7 +18,6 @@ from magichour_provider.version_compat import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
-    AirflowTaskTimeout,
     TaskDeferred,
 )
 
@@ -27,9 +25,7 @@ pytestmark = pytest.mark.usefixtures("connection")
 
 
 def submit(context, **options):
-    options = {"end_seconds": 3, "model": "ltx-2.3", "resolution": "480p", "poll_interval": 0.1, **options}
-    image = "dags_examples/images/grace_hopper.jpg"
-    return ImageToVideoOperator(task_id="submit", image=image, **options).execute(context)
+    return ImageToVideoOperator(task_id="submit", image=IMAGE, **{**MODEL, **options}).execute(context)
 
 
 def sensor(project_id, **options):
@@ -40,22 +36,6 @@ def deferred(operator, context):
     with pytest.raises(TaskDeferred) as raised:
         operator.execute(context)
     return raised.value
-
-
-@contextmanager
-def airflow_alarm(seconds):
-    """Airflow's own way to enforce `execution_timeout` in a worker."""
-
-    def time_out(*_):
-        raise AirflowTaskTimeout("Timeout")
-
-    old = signal.signal(signal.SIGALRM, time_out)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
 
 
 @pytest.fixture
