@@ -23,7 +23,7 @@ saved connection that has none (airflow#73298).
 
 _NAME = "Magic Hour"
 _CONFIG = {
-    "description": "The pages of Magic Hour in Airflow's UI; the API server reads this when it starts.",
+    "description": "The pages of Magic Hour in Airflow's UI, and the folders of the workers.",
     "options": {
         "ui_enabled": {
             "description": "Whether the pages are shown.",
@@ -41,6 +41,17 @@ _CONFIG = {
             "version_added": "0.2.0",
             "type": "string",
             "example": "/data/videos/{dag_id}/, s3://aws_default@videos/{dag_id}/",
+            "default": "",
+        },
+        "shared_folders": {
+            "description": (
+                "Local folders that all workers share, separated by commas. If the executor runs tasks on "
+                "several machines, a local state_path, and a local path with delete_remote, must be below "
+                "one of them."
+            ),
+            "version_added": "0.2.0",
+            "type": "string",
+            "example": "/mnt/shared/videos",
             "default": "",
         },
     },

@@ -185,9 +185,12 @@ class MagicHourHook(BaseHook):
         from magichour_provider.storage.download import download_videos
         from magichour_provider.storage.locations import connection_id
         from magichour_provider.storage.posters import make_poster, require_pictures
+        from magichour_provider.storage.targets import require_shared_target
 
         if poster:
             require_pictures()
+        if delete_remote:
+            require_shared_target(path, path_conn_id)
         job_id = JobReference.from_value(project_id).project_id
         result = download_videos(
             self.get_conn(),

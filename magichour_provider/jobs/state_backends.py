@@ -36,6 +36,7 @@ from magichour_provider.storage.locations import (
     file_name_at,
     parse_writable,
     redact,
+    require_shared,
     s3_error_code,
     sync_to_disk,
 )
@@ -128,8 +129,10 @@ class FileBackend:
         self._warned = False
         try:
             self._place = parse_writable(path, conn_id)
+            require_shared(self._place)
         except LocationError as error:
-            raise InvalidRequestError(f"state_path {self.where} cannot be used: {error}.") from error
+            what = f"state_path {self.where} cannot be used: {error}."
+            raise InvalidRequestError(what, remedy=error.remedy) from error
         if not file_name_at(self._place) or address_of(path).endswith("/"):
             raise InvalidRequestError(f"state_path {self.where} names a folder: name a file in it.")
 

@@ -30,7 +30,7 @@ from magichour_provider.operators._base import (
     set_default_retry_policy,
 )
 from magichour_provider.storage.locations import connection_id
-from magichour_provider.storage.targets import IfExists
+from magichour_provider.storage.targets import IfExists, require_shared_target
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -58,11 +58,11 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
         refuse anything else), `overwrite` or `fail`.
     :param poster: also make a poster, a JPEG of one frame beside the video (extra `pictures`).
     :param delete_remote: delete the project at Magic Hour after every video was read back and checked. It
-        cannot be restored.
+        cannot be restored. A local `path` must then be shared by all workers (`[magichour] shared_folders`).
     :param magichour_conn_id: the connection for Magic Hour.
     :return: `path`, `size` in bytes, `sha256`, `content_type`, `project_id`, `duration` in seconds, `width`
-        and `height` in pixels, `fps`, `poster` (its path, or None), and `videos`: the same of each video of
-        the job.
+        and `height` in pixels, `fps`, `poster` (its path, or None), `hostname` (the worker with the local
+        file, or None), and `videos`: the same of each video of the job.
     """
 
     template_fields: Sequence[str] = ("project_id", "path", "file_name", "path_conn_id", "magichour_conn_id")
@@ -115,6 +115,8 @@ class DownloadVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
             if path is None:
                 raise DestinationError("No target was given: the path is empty.")
             path_conn_id = parse_id("path_conn_id", self.path_conn_id)
+            if self.delete_remote:
+                require_shared_target(path, path_conn_id)
             arguments: dict[str, Any] = {
                 "path": path,
                 "path_conn_id": path_conn_id,

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any, cast
 
-from magichour_provider.exceptions import InvalidRequestError, MagicHourError
+from magichour_provider.exceptions import InvalidRequestError, MagicHourError, PictureError
 from magichour_provider.jobs.arguments import unrender
 from magichour_provider.storage.drawing import SEPARATOR, Cell, SheetPlan, draw_sheet, plan_sheet
 from magichour_provider.storage.frames import Frames, read_frames
-from magichour_provider.storage.locations import address_of, redact
+from magichour_provider.storage.locations import address_of, get_hostname, redact
 from magichour_provider.storage.posters import encode_picture, picture_target
 from magichour_provider.storage.publish import publish_bytes
 
@@ -39,6 +39,8 @@ class ListedVideo:
     height: int | None = None
     credits: int | None = None
     model: str | None = None
+    hostname: str | None = None
+    """The worker that saved it to its own disk, or to one that others share."""
 
     @property
     def label(self) -> str:
@@ -82,6 +84,7 @@ def parse_videos(videos: object, jobs: object = None) -> list[ListedVideo]:
                     height=_whole(video, "height"),
                     credits=_whole(job, "credits_charged") if credits is None else credits,
                     model=_text(video, "model") or _text(job, "model"),
+                    hostname=_text(video, "hostname"),
                 ),
             )
     return list(found.values())
@@ -173,6 +176,14 @@ def _read(video: ListedVideo, plan: SheetPlan, conn_id: str | None) -> Frames | 
     try:
         return read_frames(video.path, moments, within=within, conn_id=conn_id)
     except MagicHourError as error:
+        is_missing = isinstance(error.__cause__, FileNotFoundError)
+        if is_missing and video.hostname not in (None, here := get_hostname()):
+            what = (
+                f"Worker {video.hostname} saved {redact(video.path)}. This worker ({here}) has no such file."
+            )
+            error = PictureError(
+                what, remedy="Save videos to object storage, or to a disk that workers share."
+            )
         log.warning("A video is missing on the contact sheet. %s", error)
         return error
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magichour_provider.exceptions import (
@@ -22,7 +23,7 @@ from magichour_provider.exceptions import (
     NotFoundError,
     TransferError,
 )
-from magichour_provider.storage.locations import open_for_reading
+from magichour_provider.storage.locations import get_hostname, open_for_reading
 from magichour_provider.storage.publish import Writer, open_writer, remove_temporary_files
 from magichour_provider.storage.targets import IfExists, Target, resolve_target
 from magichour_provider.storage.transfer import ResumableDownload, SavedVideo, Sleep, VideoDigest
@@ -67,6 +68,7 @@ def download_videos(
 
     def result() -> dict[str, Any]:
         more = {"content_type": "video/mp4", "project_id": project_id, "poster": None}
+        more["hostname"] = get_hostname() if isinstance(first.place, Path) else None
         videos = [
             {**asdict(video), "duration": video.duration or None, "fps": video.fps or None, **more}
             for video in saved

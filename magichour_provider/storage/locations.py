@@ -59,6 +59,17 @@ _MAX_SHOWN_CHARS = 400
 class LocationError(ValueError):
     """An address, or a template of a file name, that cannot be used; the text says why."""
 
+    remedy: str | None = None
+
+
+class NotSharedError(LocationError):
+    """A path on the disk of one machine, for a file that tasks on other machines must find."""
+
+    remedy = (
+        "Use object storage. If all workers share the folder, the deployment can say so: [magichour] "
+        "shared_folders."
+    )
+
 
 @dataclass(frozen=True)
 class ObjectPath:
@@ -228,6 +239,38 @@ def check_address(address: str) -> None:
         raise LocationError(f"it lacks the '{slashes}' of a URL; probably {meant} is meant")
 
 
+def require_shared(place: Location) -> None:
+    """Raise NotSharedError unless every task finds the same file at `place`.
+
+    They do in an object store, below a folder of `[magichour] shared_folders`, and if all tasks run on one
+    machine.
+    """
+    executors = executors_of_several_machines() if isinstance(place, Path) else ""
+    if not isinstance(place, Path) or not executors:
+        return
+    from magichour_provider.version_compat import conf
+
+    folders = str(conf.get("magichour", "shared_folders", fallback="") or "").split(",")
+    shared = [os.path.realpath(folder.strip()) for folder in folders if folder.strip()]
+    if not any(Path(os.path.realpath(place)).is_relative_to(folder) for folder in shared):
+        raise NotSharedError(
+            f"tasks run on several machines ({executors}), and this path is on the disk of one of them"
+        )
+
+
+def executors_of_several_machines() -> str:
+    """The executors that run tasks on other machines than the scheduler's; empty if there is none."""
+    from magichour_provider.version_compat import conf
+
+    # A pod's own configuration names the LocalExecutor, which runs its one task.
+    for variable in ("AIRFLOW_IS_K8S_EXECUTOR_POD", "AIRFLOW_IS_EXECUTOR_CONTAINER"):
+        if os.environ.get(variable):
+            return "a container for each task"
+    # `LocalExecutor`, `alias:module.Class`, `team=CeleryExecutor`, and lists of them.
+    names = re.findall(r"\w+(?=\s*(?:[,;]|$))", str(conf.get("core", "executor", fallback="LocalExecutor")))
+    return ", ".join(dict.fromkeys(name for name in names if name != "LocalExecutor"))
+
+
 def file_name_at(place: Location) -> str:
     """The last part of the path; empty for a bucket."""
     return place.name if isinstance(place, Path) else place.url.rpartition("/")[2]
@@ -308,6 +351,13 @@ def format_bytes(size: float) -> str:
     return f"{size:.2f} GB"
 
 
+def get_hostname() -> str:
+    """This machine's name, as Airflow shows it for task instances."""
+    from airflow.utils import net
+
+    return str(net.get_hostname())  # type: ignore[no-untyped-call]
+
+
 # --- errors
 
 _CANNOT_HELP = "A retry cannot help before that."
@@ -374,9 +424,13 @@ def classify_error(error: Exception, place: Location | None = None) -> Diagnosis
     Errors that are not known to be permanent are temporary.
     """
     if isinstance(error, LocationError):
-        return Diagnosis(str(error).rstrip("."), True)
+        return Diagnosis(str(error).rstrip("."), True, error.remedy)
     if isinstance(error, OSError):
         number = next((usual for kind, usual in _ERRNOS_OF_TYPES if isinstance(error, kind)), error.errno)
+        if number == errno.ENOENT and isinstance(place, Path) and executors_of_several_machines():
+            cause = f"this machine ({get_hostname()}) has no such file or folder"
+            remedy = "Check the path. If another worker wrote the file to its own disk, use object storage."
+            return Diagnosis(cause, True, f"{remedy} {_CANNOT_HELP}")
         if number in _ERRNOS:
             cause, remedy = _ERRNOS[number]
             return Diagnosis(cause, True, f"{remedy} {_CANNOT_HELP}")

@@ -24,6 +24,7 @@ from magichour_provider.storage.locations import (
     join,
     parse_writable,
     redact,
+    require_shared,
     write_error,
 )
 
@@ -114,6 +115,21 @@ def resolve_target(
         return Target.from_location(ObjectPath(place.scheme, f"{folder}/{numbered}", place.conn_id))
     except Exception as error:
         raise write_error(error, redact(path), place) from error
+
+
+def require_shared_target(path: PathArgument, conn_id: str | None = None) -> None:
+    """Raise DestinationError if only one machine would have the videos at `path`.
+
+    With `delete_remote` that would be the only copy, and other tasks, or a later pod, could not read it.
+    """
+    try:
+        require_shared(parse_writable(path, conn_id))
+    except LocationError as error:
+        raise DestinationError(
+            f"{redact(path)} cannot be used with delete_remote: {error}.",
+            consequence="Nothing was downloaded or deleted.",
+            remedy=error.remedy,
+        ) from error
 
 
 def video_file_name(

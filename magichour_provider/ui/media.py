@@ -32,10 +32,11 @@ from magichour_provider.exceptions import (
 )
 from magichour_provider.hooks.connection import settings_from_connection
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
-from magichour_provider.storage.locations import file_name_at, redact
+from magichour_provider.storage.locations import file_name_at, get_hostname, redact
 from magichour_provider.ui.media_files import (
     AllowedFile,
     MediaError,
+    MediaMissingError,
     MediaRefusedError,
     OpenFile,
     authorize,
@@ -178,7 +179,15 @@ def open_file(row: TaskRow, *, poster: bool = False) -> OpenFile:
     path = as_text(picture) if poster else row.video_path
     if path is None:
         raise MediaRefusedError(f"This task has written no {'poster' if poster else 'video'}.")
-    return open_media(_authorize(row, path), "poster" if poster else "video")
+    try:
+        return open_media(_authorize(row, path), "poster" if poster else "video")
+    except MediaMissingError:
+        hostname = as_text(row.result.get("hostname"))
+        if hostname in (None, get_hostname()):
+            raise
+        raise MediaMissingError(
+            f"The file was saved by worker {hostname}. Airflow's API server has no such file."
+        ) from None
 
 
 def file_player(row: TaskRow) -> Player | None:

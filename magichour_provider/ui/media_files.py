@@ -54,6 +54,10 @@ class MediaRefusedError(MediaError):
     """The file may not be shown, or does not exist."""
 
 
+class MediaMissingError(MediaRefusedError):
+    """The file does not exist on this machine."""
+
+
 class MediaUnavailableError(MediaError):
     """Its file system or object store does not answer now; it may answer later."""
 
@@ -271,7 +275,9 @@ def open_media(file: AllowedFile, kind: Kind = "video") -> OpenFile:
 
 def _media_error(error: Exception, location: Location) -> MediaError:
     diagnosis = classify_error(error, location)
-    kind = MediaRefusedError if diagnosis.permanent else MediaUnavailableError
+    kind: type[MediaError] = MediaRefusedError if diagnosis.permanent else MediaUnavailableError
+    if isinstance(error, FileNotFoundError):
+        kind = MediaMissingError
     return kind(f"Airflow's API server cannot read the file: {diagnosis.cause}.")
 
 

@@ -201,6 +201,13 @@ def test_deleted_video_is_not_advised_to_be_rendered_again(ui, answer):
     assert "again" not in refusal
 
 
+def test_file_that_another_worker_saved_is_named_as_that(ui):
+    ui.video.unlink()
+    ui.forge("download", hostname="w1")
+    page = words(ui.get("task", "download"))
+    assert "The file was saved by worker w1. Airflow's API server has no such file." in page
+
+
 def test_page_without_magic_hour_is_shown(ui):
     ui.set_roots("")
     broken = {"conn_type": "magichour", "host": "http://127.0.0.1:9", "password": "a-key-of-ours"}
