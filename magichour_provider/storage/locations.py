@@ -135,7 +135,7 @@ def address_of(path: PathArgument) -> str:
 
 def url_scheme(path: str) -> str | None:
     """The URL scheme of `path` in lower case; None if it is not a URL."""
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", path)
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]{0,40})://", path)
     return match[1].lower() if match else None
 
 

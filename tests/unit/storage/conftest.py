@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import airflow  # noqa: F401  its import replaces the handlers by which a test captures logs
 import av
 import pytest
 
