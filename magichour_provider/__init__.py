@@ -13,6 +13,7 @@ __version__ = "0.2.0"
 __all__ = [
     "ContactSheetOperator",
     "DownloadVideoOperator",
+    "ImageToVideoBatchOperator",
     "ImageToVideoOperator",
     "MagicHourError",
     "MagicHourHook",
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from magichour_provider.operators.contact_sheet import ContactSheetOperator
     from magichour_provider.operators.download import DownloadVideoOperator
     from magichour_provider.operators.image_to_video import ImageToVideoOperator
+    from magichour_provider.operators.image_to_video_batch import ImageToVideoBatchOperator
     from magichour_provider.sensors.video_job import VideoJobSensor
     from magichour_provider.triggers.video_job import VideoJobTrigger
 
 _HOMES = {
     "ContactSheetOperator": "operators.contact_sheet",
     "DownloadVideoOperator": "operators.download",
+    "ImageToVideoBatchOperator": "operators.image_to_video_batch",
     "ImageToVideoOperator": "operators.image_to_video",
     "MagicHourError": "exceptions",
     "MagicHourHook": "hooks.magichour",

@@ -82,12 +82,19 @@ def _xcoms() -> Any:
 
 
 def get_xcom(ti: Any, task_id: str, key: str) -> Any:
-    """The XCom of an unmapped task in the same run; None if there is none.
+    """The XCom of an unmapped task in the same run, or of `ti` itself; None if there is none.
 
-    `map_index=-1` is needed in the triggerer: without it Airflow sends `GetXComSequenceSlice`, which the
+    A map index is needed in the triggerer: without it Airflow sends `GetXComSequenceSlice`, which the
     triggerer of 3.3 never answers.
     """
-    return _xcoms().get_one(key=key, dag_id=ti.dag_id, task_id=task_id, run_id=ti.run_id, map_index=-1)
+    map_index = getattr(ti, "map_index", None) if task_id == getattr(ti, "task_id", None) else -1
+    return _xcoms().get_one(
+        key=key,
+        dag_id=ti.dag_id,
+        task_id=task_id,
+        run_id=ti.run_id,
+        map_index=-1 if map_index is None else map_index,
+    )
 
 
 def all_xcoms(key: str, dag_id: str, run_id: str, task_id: str) -> list[Any]:
@@ -96,11 +103,13 @@ def all_xcoms(key: str, dag_id: str, run_id: str, task_id: str) -> list[Any]:
 
 
 def push_xcom(ti: Any, key: str, value: Any) -> None:
-    """Store an XCom of an unmapped task, also from the triggerer.
+    """Store an XCom of a task, also from the triggerer.
 
     Instead of `TaskSuccessEvent(xcoms=...)`, which encodes its values twice (3.3).
     """
-    _xcoms().set(key=key, value=value, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id)
+    map_index = -1 if ti.map_index is None else ti.map_index
+    address = {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": map_index}
+    _xcoms().set(key=key, value=value, **address)
 
 
 def push_link(ti: Any, link: BaseOperatorLink, url: str) -> None:

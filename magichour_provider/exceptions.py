@@ -4,7 +4,7 @@
     ├── ConfigurationError: UndefinedConnectionError
     ├── InvalidRequestError: BudgetError, ImageError
     ├── APIError: AuthenticationError, PaymentRequiredError, NotFoundError, UnavailableError
-    ├── NetworkError, InvalidResponseError, TaskKilledError, SubmissionUnknownError, PictureError
+    ├── NetworkError, InvalidResponseError, TaskKilledError, SubmissionUnknownError, PictureError, BatchError
     ├── JobError: JobFailedError (ModerationError), JobDeletedError, JobNotCompleteError, WaitTimeoutError
     └── TransferError: DownloadError, NotAVideoError, DestinationError
 
@@ -203,6 +203,18 @@ class SubmissionUnknownError(MagicHourError):
         f"Search the Magic Hour library ({LIBRARY_URL}) for the job before you submit again: "
         "a second submission may be charged a second time."
     )
+
+
+class BatchError(MagicHourError):
+    """A part of a batch has no video. `retryable`: another attempt can help some of its items."""
+
+    title = "A part of the batch has no video"
+    default_consequence = "The other videos are complete, and no failed job is charged."
+    default_remedy = "Read the result manifest, correct its failed items, then clear this task."
+
+    def __init__(self, what: str, *, retryable: bool) -> None:
+        super().__init__(what)
+        self.retryable = retryable
 
 
 class JobError(MagicHourError):

@@ -81,9 +81,14 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": _modules("hooks.magichour"),
-        "operators": _modules("operators.image_to_video", "operators.download", "operators.contact_sheet"),
+        "operators": _modules(
+            "operators.image_to_video",
+            "operators.image_to_video_batch",
+            "operators.download",
+            "operators.contact_sheet",
+        ),
         "sensors": _modules("sensors.video_job"),
-        "triggers": _modules("triggers.video_job", "triggers.video_sensor"),
+        "triggers": _modules("triggers.video_job", "triggers.video_sensor", "triggers.video_batch"),
         "asset-uris": [
             {
                 "schemes": ["magichour"],

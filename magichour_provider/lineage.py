@@ -119,6 +119,26 @@ def download_lineage(job: JobReference, result: Mapping[str, Any] | None) -> Any
     )
 
 
+def batch_lineage(items: object, summary: Mapping[str, Any] | None) -> Any | None:
+    """Manifest of the items in, manifest of the results out; None without the OpenLineage provider.
+
+    :param items: a manifest's address, or a list; `summary`: what the operator returns, None before the end.
+    """
+    if not _has_openlineage():
+        return None
+    from airflow.providers.common.compat.openlineage import facet
+
+    source = file_dataset(items) if isinstance(items, str) else None
+    result = file_dataset(summary["manifest"]) if summary is not None else None
+    credits = summary["credits_charged"] if summary is not None else None
+    return _operator_lineage(
+        [facet.InputDataset(*source)] if source else [],
+        [facet.OutputDataset(*result)] if result else [],
+        None,
+        credits=credits,
+    )
+
+
 def _has_openlineage() -> bool:
     try:
         return find_spec("airflow.providers.openlineage") is not None
@@ -292,6 +312,11 @@ def emit_video_events(
         for video in result["videos"]
     ]
     emit_events(context, outlets, extras)
+
+
+def emit_batch_event(context: Context, outlets: Sequence[object], summary: Mapping[str, Any]) -> None:
+    """Describe a batch in the event of every outlet; `summary` is what its operator returns."""
+    emit_events(context, outlets, [{"uri": file_uri(summary["manifest"]), **summary}])
 
 
 def file_uri(path: str) -> str:

@@ -13,7 +13,7 @@ from magichour_provider.client import pricing
 from magichour_provider.exceptions import BudgetError, InvalidRequestError, MagicHourError, NotFoundError
 
 if TYPE_CHECKING:
-    from magichour_provider.client.models import ImageToVideoRequest
+    from magichour_provider.client.models import Account, ImageToVideoRequest
     from magichour_provider.client.sync import MagicHourClient
     from magichour_provider.jobs.request import Images, VideoRequest
 
@@ -27,26 +27,30 @@ class Preflight:
     :param cost: credits by the catalogue; None if they are not known.
     :param reserved: credits that the video counts for until it is submitted.
     :param balance: the account's credits; None if the API does not tell.
+    :param warnings: what is doubtful and was let through.
     """
 
     cost: int | None
     reserved: int
     balance: int | None
+    warnings: tuple[str, ...] = ()
 
 
-def check(client: MagicHourClient, request: VideoRequest, images: Images) -> Preflight:
-    """Check all that can be checked before anything is sent.
-
-    Raises InvalidRequestError; APIError or NetworkError if the account cannot be read.
-    """
+def read_account(client: MagicHourClient) -> Account | None:
+    """Tier and credits; None if the API does not tell them. Raises APIError or NetworkError."""
     from magichour_provider.client.sync import send_with_retries
-    from magichour_provider.storage.images import ImageFile
 
     try:
-        account = send_with_retries(client.get_account, client.retry_policy)
+        return send_with_retries(client.get_account, client.retry_policy)
     except NotFoundError:
-        account = None
         log.info("This API does not tell the account's tier and credits: they are not checked beforehand.")
+        return None
+
+
+def check(account: Account | None, request: VideoRequest, images: Images) -> Preflight:
+    """Check all that can be checked before anything is sent. Sends nothing. Raises InvalidRequestError."""
+    from magichour_provider.storage.images import ImageFile
+
     tier = account.tier if account is not None else None
     max_bytes = pricing.MAX_UPLOAD_BYTES.get(tier) if tier is not None else None
     for image in images:
@@ -62,15 +66,16 @@ def check(client: MagicHourClient, request: VideoRequest, images: Images) -> Pre
         image_size=images[0].image_size,
     )
     unknown_model = _describe_unknown_model(model_request.model)
+    warnings = []
     if request.validate_model != "off":
         if unknown_model:
-            log.warning("%sMagic Hour decides.", unknown_model)
+            warnings.append(f"{unknown_model}Magic Hour decides.")
         try:
             pricing.validate(model_request)
         except InvalidRequestError as error:
             if request.validate_model == "error":
                 raise
-            log.warning("%s Submitting nevertheless, because validate_model is 'warn'.", error.what)
+            warnings.append(f"{error.what} Submitting nevertheless, because validate_model is 'warn'.")
     resolution = request.resolution or pricing.default_resolution(tier)
     cost = pricing.estimate_credits(replace(model_request, resolution=resolution))
     _check_limits(request, cost, unknown_model)
@@ -83,7 +88,7 @@ def check(client: MagicHourClient, request: VideoRequest, images: Images) -> Pre
             remedy="Add credits at Magic Hour, or choose a shorter video or a cheaper model.",
         )
     reserved = cost if cost is not None else request.max_credits or 0
-    return Preflight(cost, reserved, account.credits if account is not None else None)
+    return Preflight(cost, reserved, account.credits if account is not None else None, tuple(warnings))
 
 
 def upload_images(client: MagicHourClient, request: VideoRequest, images: Images) -> ImageToVideoRequest:
@@ -115,13 +120,10 @@ def get_balance(client: MagicHourClient) -> int | None:
 def _check_limits(request: VideoRequest, cost: int | None, unknown_model: str) -> None:
     limits = {"max_credits": request.max_credits, "max_credits_per_run": request.max_credits_per_run}
     if cost is not None:
-        log.info("The video will cost %s credits by the catalogue.", cost)
         for name, limit in limits.items():
             if limit is not None and cost > limit:
                 raise BudgetError(f"The video costs {cost} credits, and {name} is {limit}.")
-    elif (request.on_unknown_cost or ("fail" if any(limits.values()) else "allow")) == "allow":
-        log.info("The cost of the video is not known before it is submitted.")
-    else:
+    elif (request.on_unknown_cost or ("fail" if any(limits.values()) else "allow")) == "fail":
         raise BudgetError(
             f"{unknown_model}The cost of this video is not published, and a video of unknown cost is refused "
             f"here (max_credits={request.max_credits}, max_credits_per_run={request.max_credits_per_run}, "

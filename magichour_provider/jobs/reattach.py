@@ -83,7 +83,7 @@ def reattach(
         reason = f"The request has changed since job {state.project_id} was submitted."
     else:
         cancellation.job = CreatedJob(id=state.project_id, credits_charged=state.credits_charged)
-        project, ended = _poll(client, state.project_id)
+        project, ended = poll_job(client, state.project_id)
         store.set_credits(project.credits_charged if project is not None else None)
         error = ended.error() if ended is not None else None
         if project is not None and error is None:
@@ -138,7 +138,7 @@ def _attach_recovered(state: JobState, store: JobStateStore, client: MagicHourCl
     found = store.recovered_job_id()
     if found is None:
         return state
-    project, ended = _poll(client, found) if is_project_id(found) else (None, None)
+    project, ended = poll_job(client, found) if is_project_id(found) else (None, None)
     if project is None or (ended is not None and ended.ending is TerminalStatus.DELETED):
         raise SubmissionUnknownError(
             f"{found!r:.80}, stored in {store.where} under {RECOVERED_KEY!r}, is not the id of a job of this "
@@ -148,8 +148,11 @@ def _attach_recovered(state: JobState, store: JobStateStore, client: MagicHourCl
     return store.attach_recovered(state, found, project.credits_charged)
 
 
-def _poll(client: MagicHourClient, project_id: str) -> tuple[VideoProject | None, Outcome | None]:
-    """The job, None if there is no such job; and how it ended, None while it runs."""
+def poll_job(client: MagicHourClient, project_id: str) -> tuple[VideoProject | None, Outcome | None]:
+    """The job, None if there is no such job; and how it ended, None while it runs.
+
+    Raises APIError or NetworkError if Magic Hour does not tell.
+    """
     try:
         project = send_with_retries(lambda: get_video(client, project_id), client.retry_policy)
     except NotFoundError:

@@ -112,8 +112,8 @@ class TaskStateBackend:
         self._store.delete(RECOVERED_KEY)
 
 
-class FileBackend:
-    """A small JSON file, on a disk or in an object store, replaced as a whole, and only if no other task has.
+class StateFile:
+    """A file on a disk or in an object store, replaced as a whole, and only if no other task has changed it.
 
     Local: under an exclusive lock (`flock` on a file beside it), and compared with what was read. S3: by
     `If-None-Match` and `If-Match`. Other stores: compared before the write, which two writers at the same
@@ -122,81 +122,68 @@ class FileBackend:
     Methods raise NetworkError if a retry may help, InvalidRequestError if none can.
     """
 
-    is_shared = True
-
-    def __init__(self, path: PathArgument, conn_id: str | None = None) -> None:
+    def __init__(
+        self, path: PathArgument, conn_id: str | None = None, max_bytes: int = _MAX_FILE_BYTES
+    ) -> None:
         self.where = redact(path)
         self._warned = False
+        self._max_bytes = max_bytes
         try:
-            self._place = parse_writable(path, conn_id)
-            require_shared(self._place)
+            self.place = parse_writable(path, conn_id)
+            require_shared(self.place)
         except LocationError as error:
             what = f"state_path {self.where} cannot be used: {error}."
             raise InvalidRequestError(what, remedy=error.remedy) from error
-        if not file_name_at(self._place) or address_of(path).endswith("/"):
+        if not file_name_at(self.place) or address_of(path).endswith("/"):
             raise InvalidRequestError(f"state_path {self.where} names a folder: name a file in it.")
 
-    def read(self) -> tuple[Mapping[str, Any] | None, Any]:
-        """What is in the file. Raises SubmissionUnknownError if it is no state of this provider."""
-        with self._explained("read"):
+    def read_bytes(self) -> tuple[bytes | None, Any]:
+        """The content, None if there is no file; and its version."""
+        with self.explained("read"):
             content, version = self._get()
-        if content is None:
-            return None, version
-        try:
-            stored = json.loads(content) if len(content) <= _MAX_FILE_BYTES else None
-        except (ValueError, RecursionError):
-            stored = None
-        if isinstance(stored, dict):
-            return stored, version
-        raise build_unreadable_error(f"The file {self.where} holds no state of this provider.", self.where)
+        if content is not None and len(content) > self._max_bytes:
+            raise build_unreadable_error(f"{self.where} holds no state of this provider.", self.where)
+        return content, version
 
-    def write(self, stored: Mapping[str, Any] | None, version: Any) -> Any:
-        """Replace the file, or remove it."""
-        content = None if stored is None else json.dumps(stored, indent=2).encode()
-        with self._explained("written"):
-            if isinstance(self._place, Path):
-                return self._write_local(self._place, content, version)
-            if self._place.scheme in S3_SCHEMES:
-                return self._write_s3(self._place, content, version)
-            self._warn_unconditional()
+    def write_bytes(self, content: bytes | None, version: Any) -> Any:
+        """Replace the file, or remove it; the new version. Raises StateConflictError."""
+        with self.explained("written"):
+            if isinstance(self.place, Path):
+                return self._write_local(self.place, content, version)
+            if self.place.scheme in S3_SCHEMES:
+                return self._write_s3(self.place, content or b"", version)
+            self.warn_unconditional()
             if self._get()[0] != version:
                 raise StateConflictError(self.where)
-            filesystem, path = self._place.connect()
+            filesystem, path = self.place.connect()
             if content is not None:
                 filesystem.pipe_file(path, content)
             elif filesystem.exists(path):
                 filesystem.rm_file(path)
             return content
 
-    def recovered_job_id(self) -> Any:
-        """What a user has written under RECOVERED_KEY."""
-        return (self.read()[0] or {}).get(RECOVERED_KEY)
-
-    def forget_recovered_job_id(self) -> None:
-        """Nothing to do: each write drops the id."""
-
     def _get(self) -> tuple[bytes | None, Any]:
-        if isinstance(self._place, Path):
-            if self._place.exists() and not (self._place.is_file() or self._place.is_dir()):
+        if isinstance(self.place, Path):
+            if self.place.exists() and not (self.place.is_file() or self.place.is_dir()):
                 raise LocationError("it is no regular file")  # reading a pipe would never end
             try:
-                with self._place.open("rb") as file:
-                    content: bytes | None = file.read(_MAX_FILE_BYTES + 1)
+                with self.place.open("rb") as file:
+                    content: bytes | None = file.read(self._max_bytes + 1)
             except FileNotFoundError:
                 content = None
             return content, content
-        if self._place.scheme in S3_SCHEMES:
-            client, address = self._place.s3_client()
+        if self.place.scheme in S3_SCHEMES:
+            client, address = self.place.s3_client()
             try:
                 answer = client.get_object(**address)
             except Exception as error:
                 if s3_error_code(error) in ("NoSuchKey", "404"):
                     return None, None
                 raise
-            return answer["Body"].read(_MAX_FILE_BYTES + 1), answer["ETag"]
-        filesystem, path = self._place.connect()
+            return answer["Body"].read(self._max_bytes + 1), answer["ETag"]
+        filesystem, path = self.place.connect()
         try:
-            content = bytes(filesystem.cat_file(path, end=_MAX_FILE_BYTES + 1))
+            content = bytes(filesystem.cat_file(path, end=self._max_bytes + 1))
         except FileNotFoundError:
             content = None
         return content, content
@@ -210,7 +197,7 @@ class FileBackend:
             except OSError as error:
                 if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
                     raise
-                self._warn_unconditional()
+                self.warn_unconditional()
             if self._get()[0] != version:
                 raise StateConflictError(self.where)
             if content is None:
@@ -229,10 +216,8 @@ class FileBackend:
                 os.close(folder)
         return content
 
-    def _write_s3(self, place: ObjectPath, content: bytes | None, etag: str | None) -> str | None:
+    def _write_s3(self, place: ObjectPath, content: bytes, etag: str | None) -> str | None:
         client, address = place.s3_client()
-        if content is None:  # S3's conditional delete is young; another request's state may be new
-            content = json.dumps({JOBS_KEY: []}).encode()
         body = {"Body": content, "ContentType": "application/json"}
         condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
         try:
@@ -244,13 +229,14 @@ class FileBackend:
             if code not in ("NotImplemented", "InvalidArgument", "InvalidRequest"):
                 raise
             # A store that resembles S3 and does not know the condition.
-            self._warn_unconditional()
+            self.warn_unconditional()
             if self._get()[1] != etag:
                 raise StateConflictError(self.where) from None
             answer = client.put_object(**address, **body)
         return str(answer["ETag"])
 
-    def _warn_unconditional(self) -> None:
+    def warn_unconditional(self) -> None:
+        """Warn once that two writers at the same moment are not kept apart."""
         if not self._warned:
             self._warned = True
             log.warning(
@@ -260,19 +246,52 @@ class FileBackend:
             )
 
     @contextmanager
-    def _explained(self, done: str) -> Iterator[None]:
+    def explained(self, done: str) -> Iterator[None]:
+        """Raise NetworkError or InvalidRequestError for errors of the place. `done`: `read` or `written`."""
         try:
             yield
-        except StateConflictError:
+        except MagicHourError:
             raise
         except Exception as error:
-            diagnosis = classify_error(error, self._place)
+            diagnosis = classify_error(error, self.place)
             kind = InvalidRequestError if diagnosis.permanent else NetworkError
             raise kind(
                 f"The job state {self.where} cannot be {done}: {diagnosis.cause}.",
                 consequence="This attempt has paid nothing.",
                 remedy=diagnosis.remedy if diagnosis.permanent else None,
             ) from error
+
+
+class FileBackend(StateFile):
+    """A small JSON file."""
+
+    is_shared = True
+
+    def read(self) -> tuple[Mapping[str, Any] | None, Any]:
+        """What is in the file. Raises SubmissionUnknownError if it is no state of this provider."""
+        content, version = self.read_bytes()
+        if content is None:
+            return None, version
+        try:
+            stored = json.loads(content)
+        except (ValueError, RecursionError):
+            stored = None
+        if isinstance(stored, dict):
+            return stored, version
+        raise build_unreadable_error(f"The file {self.where} holds no state of this provider.", self.where)
+
+    def write(self, stored: Mapping[str, Any] | None, version: Any) -> Any:
+        """Replace the file, or remove it."""
+        if stored is None and isinstance(self.place, ObjectPath) and self.place.scheme in S3_SCHEMES:
+            stored = {JOBS_KEY: []}  # S3's conditional delete is young; another request's state may be new
+        return self.write_bytes(None if stored is None else json.dumps(stored, indent=2).encode(), version)
+
+    def recovered_job_id(self) -> Any:
+        """What a user has written under RECOVERED_KEY."""
+        return (self.read()[0] or {}).get(RECOVERED_KEY)
+
+    def forget_recovered_job_id(self) -> None:
+        """Nothing to do: each write drops the id."""
 
 
 StateBackend = TaskStateBackend | FileBackend

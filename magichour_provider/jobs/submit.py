@@ -23,7 +23,7 @@ from magichour_provider.airflow_internals import is_terminal
 from magichour_provider.client import library_url
 from magichour_provider.client.models import CreatedJob, JobStatus, VideoProject
 from magichour_provider.exceptions import ImageError, MagicHourError, SubmissionUnknownError, TaskKilledError
-from magichour_provider.jobs.preflight import Preflight, check, get_balance, upload_images
+from magichour_provider.jobs.preflight import Preflight, check, get_balance, read_account, upload_images
 from magichour_provider.jobs.reattach import read_settled, reattach, unknown_outcome
 from magichour_provider.jobs.request import VideoRequest, fingerprint, open_images
 from magichour_provider.jobs.state import JobStateStore
@@ -138,7 +138,11 @@ def submit(
             if image_error is not None:
                 raise image_error
             images = images or open_images(request)
-            preflight = check(client, request, images)
+            preflight = check(read_account(client), request, images)
+            cost = "an unknown number of" if preflight.cost is None else preflight.cost
+            log.info("The video will cost %s credits by the catalogue.", cost)
+            for warning in preflight.warnings:
+                log.warning("%s", warning)
             budget.check(preflight.reserved)
             body = upload_images(client, request, images)
 

@@ -61,6 +61,7 @@ class Poller:
     :param quiet_until: epoch seconds before which the wait neither polls nor ends.
     :param poll_immediately: whether no pause precedes the first poll.
     :param has_polled: whether the job was polled for this wait before, in another process.
+    :param logs_status: whether each new status is logged.
 
     `status` and `credits_charged` are the job's at the last poll; `unfinished_at` is the time of the last
     poll that saw it unfinished. After a failed poll the next one comes `not_before` that time.
@@ -75,6 +76,7 @@ class Poller:
     quiet_until: float = 0.0
     poll_immediately: bool = False
     has_polled: bool = False
+    logs_status: bool = True
     intervals: PollIntervals = process_intervals
     status: str | None = None
     credits_charged: int | None = None
@@ -121,7 +123,8 @@ class Poller:
         status = status_text(project)
         if status != self.status:
             self.status = status
-            log.info("Job %s is %s.", self.project_id, status)
+            if self.logs_status:
+                log.info("Job %s is %s.", self.project_id, status)
             if not isinstance(project.status, JobStatus):
                 log.warning(
                     "Job %s has the status %r, which this provider does not know. Polling continues until "

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -29,6 +29,7 @@ from magichour_provider.storage.image_headers import (
 from magichour_provider.storage.locations import (
     Location,
     LocationError,
+    ObjectPath,
     address_of,
     check_address,
     file_name_at,
@@ -50,6 +51,8 @@ UPLOADED_PREFIXES = ("api-assets/", "saved-items/")
 """How a `file_path` at Magic Hour starts."""
 
 _MAX_UPLOAD_ATTEMPTS = 3
+_VERSION_KEYS = ("generation", "ETag", "etag")
+"""What tells versions of an object apart in the listings of Google Cloud Storage, S3 and Azure."""
 _MAX_URL_CHARS = 2048
 _SIGNATURE = re.compile(
     r"(x-(amz|goog|oss|obs|tos|cos)-(?!process)[\w-]+|q-(sign|ak|key|header|url)[\w-]*|sig|exp|expir(y|es(_at)?)"
@@ -205,6 +208,48 @@ def upload_image(client: MagicHourClient, image: RemoteImage | ImageFile) -> str
             log.info("Uploaded %s (%d bytes).", image.display, image.size)
             return target.file_path
     raise AssertionError("unreachable")
+
+
+def stamp_images(images: Iterable[tuple[str, str | None]]) -> dict[tuple[str, str | None], str | None]:
+    """What tells that each image (address and connection) is unchanged, without reading it.
+
+    On a disk size, times and number of the file; in a store its version or ETag, by one listing of each
+    folder. None if nothing tells, or if the image cannot be found.
+    """
+    images = list(images)
+    stamps: dict[tuple[str, str | None], str | None] = dict.fromkeys(images)
+    in_stores: dict[tuple[str, str | None], list[tuple[tuple[str, str | None], ObjectPath]]] = {}
+    for image in images:
+        address, conn_id = image
+        try:
+            if address.startswith(UPLOADED_PREFIXES) or url_scheme(address) in ("http", "https"):
+                stamps[image] = RemoteImage(address, "").unsigned_address
+                continue
+            place = parse_location(address, conn_id)
+            if isinstance(place, Path):
+                found = place.stat()
+                stamps[image] = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
+            elif place.has_version:
+                stamps[image] = place.url
+            else:
+                folder = place.url.rpartition("/")[0], place.conn_id
+                in_stores.setdefault(folder, []).append((image, place))
+        except (OSError, ValueError):
+            continue
+    for wanted in in_stores.values():
+        try:
+            filesystem, first = wanted[0][1].connect()
+            listed = filesystem.ls(first.rpartition("/")[0], detail=True)
+        except Exception as error:
+            log.debug("The images could not be listed.", exc_info=error)
+            continue
+        versions = {
+            entry["name"]: next((str(entry[key]) for key in _VERSION_KEYS if entry.get(key)), None)
+            for entry in listed
+        }
+        for image, place in wanted:
+            stamps[image] = versions.get(str(filesystem._strip_protocol(place.url)))
+    return stamps
 
 
 def _is_public_host(host: str) -> bool:

@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from magichour_provider.exceptions import (
     DestinationError,
-    ImageError,
+    InvalidRequestError,
     MagicHourError,
     NetworkError,
     PictureError,
@@ -452,7 +452,7 @@ def short_error(error: BaseException) -> str:
 
 @contextmanager
 def reading(
-    kind: type[ImageError] | type[PictureError], subject: str, place: Location | None = None
+    kind: type[InvalidRequestError] | type[PictureError], subject: str, place: Location | None = None
 ) -> Iterator[None]:
     """Raise `kind` for the errors of an address or its place, or NetworkError if a retry can help.
 

@@ -100,14 +100,16 @@ class VideoJobTrigger(BaseTrigger):
         quiet_seconds: float = 0.0,
         poll_immediately: bool = False,
         grace_seconds: float = TIMEOUT_GRACE_SECONDS,
+        logs_status: bool = True,
     ) -> Outcome:
         """Wait until the job has ended or the deadline has passed.
 
         :param quiet_seconds: time in which the wait neither polls nor ends.
         :param poll_immediately: whether no pause precedes the first poll.
         :param grace_seconds: how long the last poll may take after the deadline.
+        :param logs_status: whether each new status of the job is logged.
         """
-        await _import_async()
+        await import_async()
         from magichour_provider.hooks.magichour import MagicHourHook
         from magichour_provider.polling.poller import Poller
         from magichour_provider.polling.scheduler import get_scheduler
@@ -122,6 +124,7 @@ class VideoJobTrigger(BaseTrigger):
             kind=JobKind(self.model, self.resolution, self.end_seconds),
             quiet_until=now + quiet_seconds,
             poll_immediately=poll_immediately,
+            logs_status=logs_status,
         )
         hook = MagicHourHook(self.magichour_conn_id)
         scheduler = get_scheduler(self.magichour_conn_id, hook.get_settings_async, triggerer_stats())
@@ -161,7 +164,7 @@ class VideoJobTrigger(BaseTrigger):
             log.info("This task no longer waits for job %s, which has ended.", self.project_id)
 
 
-async def _import_async() -> None:
+async def import_async() -> None:
     """Import the HTTP client in a thread: that takes half a second, too long for the event loop.
 
     Triggers that find the import under way check again at moments of their own: thousands that continue in

@@ -140,7 +140,7 @@ real = video_job._import
 video_job._import = lambda: (imports.append(threading.current_thread()), real())
 
 async def first(number):
-    await video_job._import_async()
+    await video_job.import_async()
     steps.append(asyncio.get_running_loop().time())
 
 async def main():

@@ -10,7 +10,7 @@ from PIL import Image
 from magichour_provider import exceptions as errors
 from magichour_provider.client.settings import ClientSettings
 from magichour_provider.client.sync import MagicHourClient
-from magichour_provider.jobs.preflight import check, upload_images
+from magichour_provider.jobs.preflight import check, read_account, upload_images
 from magichour_provider.jobs.request import VideoRequest, fingerprint, open_images
 
 IMAGE = "dags_examples/images/grace_hopper.jpg"
@@ -26,7 +26,7 @@ def client(magichour_sandbox):
 
 def submit(client, order):
     images = open_images(order)
-    check(client, order, images)
+    check(read_account(client), order, images)
     return client.create_image_to_video(upload_images(client, order, images))
 
 

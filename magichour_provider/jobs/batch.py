@@ -1,0 +1,702 @@
+"""The items of a batch, and the way of each from a manifest to a video that is paid for once.
+
+| the state of an item says | this attempt |
+|---|---|
+| nothing; another fingerprint; a create that was refused for now | submits |
+| a create of unknown outcome | reports it, and submits only if the task is cleared after that |
+| a job that was submitted | re-attaches |
+| a job that failed | submits again if that can help: see `Batch._may_retry` |
+| a video, whose file is there | nothing: no upload and no request |
+| a video, whose file is not there | downloads it again |
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
+from dataclasses import dataclass, replace
+from itertools import repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magichour_provider.client.models import CreatedJob
+from magichour_provider.exceptions import (
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    InvalidRequestError,
+    MagicHourError,
+    ModerationError,
+    NetworkError,
+    PaymentRequiredError,
+    SubmissionUnknownError,
+    TaskKilledError,
+    UnavailableError,
+)
+from magichour_provider.jobs.arguments import parse_id
+from magichour_provider.jobs.batch_state import CREATES_AT_ONCE, BatchState, ItemStage, ItemState
+from magichour_provider.jobs.preflight import check, read_account, upload_images
+from magichour_provider.jobs.reattach import poll_job
+from magichour_provider.jobs.request import VideoRequest, fingerprint, open_images
+from magichour_provider.polling.outcome import require_videos
+from magichour_provider.polling.poller import get_video
+from magichour_provider.storage.download import download_videos
+from magichour_provider.storage.images import RemoteImage, stamp_images
+from magichour_provider.storage.locations import Location, LocationError, join
+from magichour_provider.storage.manifest import Manifest
+from magichour_provider.storage.targets import Target, safe_id
+
+if TYPE_CHECKING:
+    from magichour_provider.client.models import ImageToVideoRequest
+    from magichour_provider.client.sync import MagicHourClient
+    from magichour_provider.jobs.request import Images
+    from magichour_provider.jobs.submit import Cancellation, DeferredTimeout
+    from magichour_provider.storage.locations import PathArgument
+
+log = logging.getLogger(__name__)
+
+REQUEST_FIELDS = ("end_image", "prompt", "model", "resolution", "end_seconds", "audio", "name")
+ITEM_FIELDS = ("key", "image", *REQUEST_FIELDS)
+
+_UPLOADS_AHEAD = 16
+"""Items whose images are uploaded before their turn."""
+_CHECK_EVERY_SECONDS = 2.0
+"""How often Airflow is asked whether a user has marked the task."""
+_TRANSFERS_AT_ONCE = 8
+_MAX_SHOWN_FAULTS = 20
+_MAX_KEY_CHARS = 120
+_PROGRESS_EVERY_SECONDS = 10.0
+_LONGEST_PAUSE_SECONDS = 5.0
+"""For which a worker waits after a 429; for more the task is deferred."""
+_FIRST_DEFERRAL_SECONDS, _LONGEST_DEFERRAL_SECONDS = 15.0, 300.0
+_FATAL = (AuthenticationError, ConfigurationError, TaskKilledError)
+"""Errors of the account or the task, not of one item."""
+_NOT_OPENED: Images = (RemoteImage("", ""), None)
+
+
+@dataclass(frozen=True)
+class BatchItem:
+    """One video of a batch. `where` is its place in the manifest, `key` what it is known by in later runs."""
+
+    where: str
+    key: str
+    request: VideoRequest
+
+    @property
+    def file_name(self) -> str:
+        """The name of its video."""
+        return f"{safe_id(self.key)}.mp4"
+
+
+def read_items(
+    source: Iterable[Any] | PathArgument, conn_id: str | None, defaults: Mapping[str, Any]
+) -> tuple[list[BatchItem], list[str]]:
+    """The items of a list or a manifest, and every fault, with its line.
+
+    :param defaults: the fields of `VideoRequest` for items that do not have their own.
+
+    Raises InvalidRequestError if there is no manifest to read, NetworkError if a retry may help.
+    """
+    manifest = Manifest(source, conn_id)
+    items: list[BatchItem] = []
+    places: dict[str, str] = {}
+    faults = list(manifest.faults)
+    for row in manifest.rows:
+        try:
+            items.append(item := _read_item(row.where, row.values, manifest, defaults))
+        except (InvalidRequestError, LocationError) as error:
+            faults.append(f"{row.where}: {getattr(error, 'what', error)}")
+            continue
+        name = item.file_name.lower()  # some disks do not tell A from a
+        if name in places:
+            faults.append(f"{row.where}: its key {item.key!r} is that of {places[name]}, too.")
+        places.setdefault(name, row.where)
+    if not items and not faults:
+        log.info("The manifest has no items.")
+    return items, faults
+
+
+def _read_item(
+    where: str, values: Mapping[str, Any], manifest: Manifest, defaults: Mapping[str, Any]
+) -> BatchItem:
+    for name in values:
+        if name not in ITEM_FIELDS:
+            near = difflib.get_close_matches(name, ITEM_FIELDS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f". Known are {', '.join(ITEM_FIELDS)}."
+            raise InvalidRequestError(f"{name!r} is no field of an item{hint}")
+    given = {name: value for name, value in values.items() if value not in (None, "")}
+    for name in ("image", "end_image"):
+        if isinstance(given.get(name), str):
+            given[name] = manifest.address(given[name])
+    fields = {**defaults, **{name: given[name] for name in ("image", *REQUEST_FIELDS) if name in given}}
+    request = VideoRequest.from_arguments(**{"image": None, **fields})
+    stem = request.image.partition("?")[0].rstrip("/").rpartition("/")[2].rpartition(".")
+    key = parse_id("key", given.get("key")) or stem[0] or stem[2]
+    if not key or len(key) > _MAX_KEY_CHARS or not key.isprintable():
+        raise InvalidRequestError(
+            f"its key {key!r:.140} must have 1 to {_MAX_KEY_CHARS} printable characters."
+        )
+    return BatchItem(where, key, replace(request, name=request.name or key))
+
+
+def faults_error(faults: list[str], count: int) -> InvalidRequestError:
+    """The error of a batch with faults; the log has all of them."""
+    for fault in faults:
+        log.error("%s", fault)
+    shown = "; ".join(fault.rstrip(".") for fault in faults[:_MAX_SHOWN_FAULTS])
+    more = (
+        f"; and {len(faults) - _MAX_SHOWN_FAULTS} more, see the log"
+        if len(faults) > _MAX_SHOWN_FAULTS
+        else ""
+    )
+    return InvalidRequestError(
+        f"{len(faults)} faults in {count} items: {shown}{more}.",
+        remedy="Correct these items, then clear this task.",
+    )
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What a batch will cost by the catalogue, in credits. `unknown`: items whose rate is not published."""
+
+    items: int
+    to_submit: int
+    changed: int
+    estimate: int
+    unknown: int
+    balance: int | None
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """An item that needs only its create."""
+
+    item: BatchItem
+    state: ItemState
+    body: ImageToVideoRequest
+
+
+class Batch:
+    """One attempt at a batch. `state` must be read before; it must be opened for `submit` and `download`.
+
+    :param folder: where the videos go; None: they stay at Magic Hour. `conn_id`: the connection of its store.
+    :param max_jobs: jobs that may run at a time.
+    :param max_credits: what this run may spend; None: no limit.
+    :param pause_seconds: how long the last pass had to wait because Magic Hour refused a create for now.
+    """
+
+    def __init__(
+        self,
+        items: list[BatchItem],
+        state: BatchState,
+        client: MagicHourClient,
+        *,
+        folder: Location | None = None,
+        conn_id: str | None = None,
+        max_jobs: float = math.inf,
+        max_credits: int | None = None,
+        pause_seconds: float = 0.0,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self.items = {item.key: item for item in items}
+        self.max_jobs, self.max_credits = max_jobs, max_credits
+        self.to_submit: deque[BatchItem] = deque()
+        self.outstanding: dict[str, ItemState] = {}
+        self.is_budget_reached = False
+        self.pause_seconds = pause_seconds
+        self.learned_limit: int | None = None
+        self.changed = 0
+        self._refusals = 0
+        self._state, self._client = state, client
+        self._folder, self._conn_id = folder, conn_id
+        self._files: dict[str, int] = {}
+        self._clock, self._sleep = clock, sleep
+        self._images: dict[str, Images] = {}
+        self._stamps: dict[str, str | None] = {}
+        self._costs: dict[str, int] = {}
+        self._reserved: dict[str, int] = {}
+        self._ahead: deque[tuple[BatchItem, Future[_Ready]]] = deque()
+        self._fetches: dict[Future[ItemState | None], str] = {}
+        self._transfers = ThreadPoolExecutor(_TRANSFERS_AT_ONCE, "magichour-transfer")
+        self._creates = ThreadPoolExecutor(CREATES_AT_ONCE, "magichour-create")
+        self._started = self._logged_at = clock()
+
+    def close(self) -> None:
+        """Start nothing more; what runs ends by itself."""
+        for pool in (self._transfers, self._creates):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    # What is to be done ---------------------------------------------------------------------------
+
+    def plan(self, *, is_resumed: bool = False) -> None:
+        """Sort the items by what they need. `is_resumed`: the state is this attempt's own: it is trusted."""
+        self.to_submit.clear()
+        self.outstanding.clear()
+        if not is_resumed:
+            self._stamps = self._stamp(self.items.values())
+            self._files = self._list_files()
+        for item in self.items.values():
+            before = self._state.items.get(item.key)
+            if before is None or before.stage is ItemStage.OPEN:
+                self.to_submit.append(item)
+            elif before.project_id is None and before.stage is not ItemStage.FAILED:
+                if before.stage is ItemStage.UNKNOWN and self._state.is_cleared(before):
+                    log.warning(
+                        "The create of %r has an unknown outcome, and the task was cleared.", item.key
+                    )
+                    self.to_submit.append(item)
+            elif before.fingerprint and not is_resumed and not self._is_same(item, before):
+                self.changed += 1
+                log.info("Item %r has changed since job %s: submitting again.", item.key, before.project_id)
+                self.to_submit.append(item)
+            elif before.stage is ItemStage.SUBMITTED:
+                if not (is_resumed and before.error):
+                    self.outstanding[item.key] = _without_error(before)
+            elif before.stage is ItemStage.FAILED:
+                if self._may_retry(before):
+                    self.to_submit.append(item)
+            elif not is_resumed and not self._has_file(item, before):
+                self.outstanding[item.key] = replace(before, stage=ItemStage.SUBMITTED)
+        if self._state.is_open:
+            items = self._state.items
+            self._state.write([job for key, job in self.outstanding.items() if job != items[key]])
+        if is_resumed:
+            self._stamps = self._stamp(self.to_submit)
+
+    def check(self, *, is_resumed: bool = False) -> tuple[Bill, list[str]]:
+        """Check every item that would be submitted, and add up what they cost. Sends no request that costs.
+
+        :param is_resumed: the images were checked before, and are checked again when they are uploaded.
+
+        Returns the bill, and the faults with their lines. Raises NetworkError or APIError.
+        """
+        account = read_account(self._client) if self.to_submit else None
+        faults: list[str] = []
+        warnings: Counter[str] = Counter()
+        estimate = unknown = 0
+        items = list(self.to_submit)
+        opened = repeat(_NOT_OPENED) if is_resumed else self._transfers.map(_check_images, items)
+        for item, checked in zip(items, opened):  # noqa: B905
+            try:
+                if isinstance(checked, InvalidRequestError):
+                    raise checked
+                if not is_resumed:
+                    self._images[item.key] = checked
+                unlimited = account and account.model_copy(update={"credits": 1 << 62})
+                preflight = check(unlimited, item.request, checked)
+            except InvalidRequestError as error:
+                faults.append(f"{item.where}: {error.what}")
+                continue
+            warnings.update(preflight.warnings)
+            unknown += preflight.cost is None
+            estimate += preflight.reserved
+            self._costs[item.key] = preflight.reserved
+        for warning, count in () if is_resumed else warnings.items():
+            log.warning("%s (%d items)", warning, count)
+        balance = account.credits if account is not None else None
+        return Bill(len(self.items), len(items), self.changed, estimate, unknown, balance), faults
+
+    def _stamp(self, items: Iterable[BatchItem]) -> dict[str, str | None]:
+        """What tells an unchanged item without its image being read; None if nothing does."""
+        items = list(items)
+        stamps = stamp_images(
+            {(each, item.request.image_conn_id) for item in items for each in _images_of(item.request)}
+        )
+        made: dict[str, str | None] = {}
+        for item in items:
+            request = item.request
+            parts = [stamps[each, request.image_conn_id] for each in _images_of(request)]
+            values = [getattr(request, name) for name in REQUEST_FIELDS if name != "name"]
+            text = json.dumps([request.image, *values, *parts], default=str)
+            made[item.key] = None if None in parts else hashlib.sha256(text.encode()).hexdigest()
+        return made
+
+    def _is_same(self, item: BatchItem, before: ItemState) -> bool:
+        stamp = self._stamps.get(item.key)
+        if stamp is not None and stamp == before.stamp:
+            return True
+        try:
+            images = open_images(item.request)
+            return fingerprint(item.request, images) == before.fingerprint
+        except InvalidRequestError as error:  # the job that was paid with the image is not lost
+            log.warning("Item %r: %s Its earlier job counts.", item.key, error.what)
+            return True
+
+    def _may_retry(self, before: ItemState) -> bool:
+        """Whether a failed item is tried again.
+
+        After a Clear; by another run, unless moderation refused it; by a retry, if its error can pass.
+        """
+        if self._state.is_cleared(before):
+            return True
+        if before.by != self._state.task:
+            return before.error != ModerationError.__name__
+        return before.retryable and before.attempt < self._state.attempt
+
+    def _has_file(self, item: BatchItem, before: ItemState) -> bool:
+        if self._folder is None:
+            return True
+        path = Target.from_location(join(self._folder, item.file_name)).path
+        return before.path == path and self._files.get(item.file_name) == before.size
+
+    def _list_files(self) -> dict[str, int]:
+        """Names and sizes of the files in the folder, by one listing."""
+        if self._folder is None or not any(self._state.items.get(key) for key in self.items):
+            return {}
+        with Target.from_location(self._folder).explain_errors():
+            try:
+                if isinstance(self._folder, Path):
+                    return {each.name: each.stat().st_size for each in os.scandir(self._folder)}
+                filesystem, path = self._folder.connect()
+                listed = filesystem.ls(path, detail=True)
+            except FileNotFoundError:
+                return {}
+        return {str(each["name"]).rpartition("/")[2]: each["size"] for each in listed}
+
+    # Submitting -----------------------------------------------------------------------------------
+
+    def submit(self, cancellation: Cancellation, timeout: DeferredTimeout) -> None:
+        """Submit until nothing is left, no slot is free, the budget is reached, or Magic Hour refuses.
+
+        The intents of a group are in the state before the first of its creates. The images of later items are
+        uploaded meanwhile. Raises errors of the account, of the state, and TaskKilledError.
+        """
+        checked_at = -math.inf
+        while True:
+            self._prepare_ahead()
+            group = [self._ahead.popleft() for _ in range(min(self._state.group_items, len(self._ahead)))]
+            if not group:
+                return
+            found = [self._prepared(item, made) for item, made in group]
+            ready = {each.item.key: each for each in found if each is not None}
+            if cancellation.cancelled or self._clock() - checked_at >= _CHECK_EVERY_SECONDS:
+                cancellation.raise_if_cancelled()  # it asks Airflow
+                checked_at = self._clock()
+            timeout.hold()
+            intents = [self._state.intend(each.state) for each in ready.values()]
+            try:
+                self._state.write(intents, at_once=True)
+            except NetworkError:  # it may be written nevertheless; nothing is sent
+                self._state.write([replace(each, stage=ItemStage.OPEN) for each in intents])
+                raise
+            sent = {
+                self._creates.submit(self._send, each.body, cancellation): key for key, each in ready.items()
+            }
+            refused = []
+            for future in as_completed(sent):
+                error = self._record(ready[sent[future]].item, future.result())
+                if error is not None:
+                    refused.append(error)
+            timeout.release()
+            self.collect()
+            for error in refused:
+                if isinstance(error, _FATAL):
+                    raise error
+            if refused and self._must_stop(refused):
+                break
+        for item, _ in reversed(self._ahead):
+            self._reserved.pop(item.key, None)
+            self.to_submit.appendleft(item)
+        self._ahead.clear()
+
+    def _prepare_ahead(self) -> None:
+        """Take the next items that slots and budget allow, and upload their images in the background."""
+        spent = self._state.spent() + sum(self._reserved.values()) if self.max_credits is not None else 0
+        while self.to_submit and len(self._ahead) < max(_UPLOADS_AHEAD, self._state.group_items):
+            if len(self.outstanding) + len(self._reserved) >= self.max_jobs:
+                return
+            cost = self._costs.get(self.to_submit[0].key, 0)
+            spent += cost
+            if self.max_credits is not None and spent > self.max_credits:
+                self._reach_budget(f"max_credits is {self.max_credits}")
+                return
+            item = self.to_submit.popleft()
+            self._reserved[item.key] = cost
+            self._ahead.append((item, self._transfers.submit(self._prepare, item)))
+
+    def _prepare(self, item: BatchItem) -> _Ready:
+        """Read and upload the images of an item, at no cost."""
+        images = self._images.get(item.key) or open_images(item.request)
+        state = ItemState(
+            item.key,
+            ItemStage.INTENT,
+            fingerprint=fingerprint(item.request, images),
+            name=item.request.name,
+            cost=self._costs.get(item.key) or None,
+        )
+        return _Ready(item, state, upload_images(self._client, item.request, images))
+
+    def _prepared(self, item: BatchItem, made: Future[_Ready]) -> _Ready | None:
+        try:
+            ready = made.result()
+        except _FATAL:
+            raise
+        except MagicHourError as error:
+            self._reserved.pop(item.key, None)
+            log.warning("Item %r: %s", item.key, error.what)
+            failed = replace(
+                self._state.intend(ItemState(item.key, ItemStage.INTENT)), stage=ItemStage.FAILED
+            )
+            self._state.write([_with_error(failed, error)])
+            return None
+        self._images.pop(item.key, None)
+        return replace(ready, state=replace(ready.state, stamp=self._stamps.get(item.key)))
+
+    def _send(self, body: ImageToVideoRequest, cancellation: Cancellation) -> CreatedJob | MagicHourError:
+        """Send one create, once. What is refused for now gets a new intent later."""
+        if cancellation.cancelled or not self._state.may_create():
+            return TaskKilledError("This task was killed before it submitted the job.")
+        try:
+            return self._client.create_image_to_video(body)
+        except MagicHourError as error:
+            return error
+        except Exception as error:
+            what = f"The create was interrupted ({type(error).__name__}) after it may have been sent."
+            return SubmissionUnknownError(what)
+
+    def _record(self, item: BatchItem, answer: CreatedJob | MagicHourError) -> MagicHourError | None:
+        """Record what became of a create; its error, if the item goes back into the queue."""
+        self._reserved.pop(item.key, None)
+        intent = self._state.items[item.key]
+        if isinstance(answer, CreatedJob):
+            self._refusals, self.pause_seconds = 0, 0.0
+            log.info(
+                "Item %r: job %s is submitted for %s credits.", item.key, answer.id, answer.credits_charged
+            )
+            job = replace(
+                intent,
+                stage=ItemStage.SUBMITTED,
+                project_id=answer.id,
+                credits_charged=answer.credits_charged,
+            )
+            self.outstanding[item.key] = job
+            self._write_paid(job)
+            return None
+        if isinstance(answer, SubmissionUnknownError):
+            log.error("Item %r: %s", item.key, answer.what)
+            self._state.write([_with_error(replace(intent, stage=ItemStage.UNKNOWN), answer)])
+            return None
+        goes_back = isinstance(answer, (*_FATAL, NetworkError, UnavailableError, PaymentRequiredError))
+        if goes_back:
+            self._state.write([replace(intent, stage=ItemStage.OPEN)])
+            self.to_submit.appendleft(item)
+            return answer
+        log.warning("Item %r: %s", item.key, answer.what)
+        self._state.write([_with_error(replace(intent, stage=ItemStage.FAILED, cost=None), answer)])
+        return None
+
+    def _write_paid(self, job: ItemState) -> None:
+        """A store that fails is no reason to give up a paid job: it is written again with the next ones."""
+        try:
+            self._state.write([job])
+        except TaskKilledError:
+            raise
+        except MagicHourError as error:
+            message = "Job %s of item %r could not be recorded. %s"
+            log.exception(message, job.project_id, job.key, error.what)
+
+    def _must_stop(self, refused: list[MagicHourError]) -> bool:
+        """Whether to submit no more for now; after a short pause if Magic Hour asks for one."""
+        for error in refused:
+            if isinstance(error, PaymentRequiredError):
+                self._reach_budget(error.what)
+                return True
+        self._refusals += 1
+        error = refused[0]
+        pause = self._client.retry_policy.delay_seconds(error, self._refusals, is_create=True)
+        if pause is not None and pause <= _LONGEST_PAUSE_SECONDS:
+            log.info("%s Trying again in %.1f s.", error.what, pause)
+            self._sleep(pause)
+            return False
+        longest = min(_LONGEST_DEFERRAL_SECONDS, max(_FIRST_DEFERRAL_SECONDS, 2 * self.pause_seconds))
+        self.pause_seconds = max(error.retry_after or 0.0, longest)
+        if isinstance(error, APIError) and error.status == 429 and self.outstanding:
+            self.max_jobs = self.learned_limit = len(self.outstanding)
+        log.warning("%s No more jobs are submitted for %.0f s.", error.what, self.pause_seconds)
+        return True
+
+    def _reach_budget(self, why: str) -> None:
+        if not self.is_budget_reached:
+            self.is_budget_reached = True
+            log.warning("%d items are not submitted: %s", len(self.to_submit), why)
+
+    def _give_back(self, ahead: Mapping[BatchItem, Future[_Ready]]) -> None:
+        for item in reversed(list(ahead)):
+            self._reserved.pop(item.key, None)
+            self.to_submit.appendleft(item)
+
+    # Downloading ----------------------------------------------------------------------------------
+
+    def download(self, project_ids: Iterable[str] | None) -> None:
+        """Download, in the background, the videos of jobs that have ended; None: of all that may have."""
+        ended = None if project_ids is None else set(project_ids)
+        for key, job in self.outstanding.items():
+            if ended is None or job.project_id in ended:
+                self._fetches[self._transfers.submit(self._fetch, self.items[key], job)] = key
+
+    def collect(self, *, wait_for_all: bool = False) -> None:
+        """Record the downloads that have ended. Raises the errors of the account and of the state."""
+        while self._fetches:
+            done, _ = wait(self._fetches, 1.0 if wait_for_all else 0.0, FIRST_COMPLETED)
+            for future in done:
+                key, found = self._fetches.pop(future), future.result()
+                if found is None:
+                    continue  # it still runs
+                del self.outstanding[key]
+                if found.error:
+                    log.warning("Item %r: %s", key, found.message)
+                self._write_paid(found)
+            self.log_progress()
+            if not wait_for_all:
+                break
+
+    def _fetch(self, item: BatchItem, job: ItemState) -> ItemState | None:
+        """The state of a job that has ended, with its video; None if it still runs."""
+        project_id = str(job.project_id)
+        try:
+            project, outcome = poll_job(self._client, project_id)
+            if outcome is None:
+                return None
+            if outcome.credits_charged is not None:
+                job = replace(job, credits_charged=outcome.credits_charged)
+            error = outcome.error()
+            if error is not None or project is None:
+                return _with_error(replace(job, stage=ItemStage.FAILED), error or MagicHourError("No job."))
+            done = replace(_without_error(job), stage=ItemStage.DONE, replaces=False)
+            if self._folder is None:
+                return done
+            answers = iter([project])
+            target = Target.from_location(join(self._folder, item.file_name))
+            saved = download_videos(
+                self._client,
+                lambda: require_videos(next(answers, None) or get_video(self._client, project_id)),
+                project_id,
+                target.path,
+                path_conn_id=self._conn_id,
+                if_exists="overwrite" if job.replaces else "skip",
+            )
+        except _FATAL:
+            raise
+        except MagicHourError as error:
+            return _with_error(job, error)
+        return replace(done, **{name: saved[name] for name in ("path", "size", "sha256")})
+
+    # What became of it ----------------------------------------------------------------------------
+
+    def log_progress(self) -> None:
+        """Log how far the batch has come, at most every ten seconds."""
+        if self._clock() - self._logged_at >= _PROGRESS_EVERY_SECONDS:
+            self._logged_at = self._clock()
+            counts = self.counts()
+            log.info(
+                "Batch: %d of %d videos complete, %d rendering or downloading, %d to submit, %d failed, "
+                "%d credits.",
+                counts["complete"],
+                counts["items"],
+                len(self.outstanding),
+                len(self.to_submit) + len(self._reserved),
+                counts["failed"] + counts["refused"] + counts["unknown"],
+                self._state.spent(),
+            )
+
+    def status(self, key: str) -> str:
+        """`complete`, `failed`, `refused` by moderation, `unknown`, `submitted` or `not_submitted`."""
+        state = self._state.items.get(key)
+        if state is None or state.stage is ItemStage.OPEN:
+            return "not_submitted"
+        if state.stage is ItemStage.DONE:
+            return "complete"
+        if state.stage is ItemStage.FAILED:
+            return "refused" if state.error == ModerationError.__name__ else "failed"
+        if state.stage is ItemStage.SUBMITTED:
+            return "failed" if state.error and key not in self.outstanding else "submitted"
+        return "unknown"
+
+    def counts(self) -> dict[str, int]:
+        """Items by their status; `unchanged` of the complete ones needed nothing from this task."""
+        found = Counter(map(self.status, self.items))
+        names = ("complete", "failed", "refused", "unknown", "submitted", "not_submitted")
+        states = (self._state.items.get(key) for key in self.items)
+        unchanged = sum(
+            each is not None and each.stage is ItemStage.DONE and each.by != self._state.task
+            for each in states
+        )
+        return {"items": len(self.items), **{name: found[name] for name in names}, "unchanged": unchanged}
+
+    def results(self) -> Iterable[dict[str, Any]]:
+        """The entries of the result manifest, in the order of the items."""
+        for key in self.items:
+            state = self._state.items.get(key) or ItemState(key, ItemStage.OPEN)
+            status = self.status(key)
+            is_known = status != "not_submitted"
+            failed = status in ("failed", "refused", "unknown")
+            yield {
+                "key": key,
+                "status": status,
+                "project_id": state.project_id if is_known else None,
+                "name": self.items[key].request.name,
+                "credits": state.credits_charged if is_known else None,
+                "path": state.path if status == "complete" else None,
+                "size": state.size if status == "complete" else None,
+                "sha256": state.sha256 if status == "complete" else None,
+                "error": state.error if failed else None,
+                "code": state.code if failed else None,
+                "message": state.message if failed else None,
+            }
+
+    def report_unknown(self) -> list[str]:
+        """Mark the creates of unknown outcome as reported: a Clear from now on is the user's answer."""
+        unknown = [key for key in self.items if self.status(key) == "unknown"]
+        interrupted = SubmissionUnknownError("An attempt was interrupted while it submitted this job.")
+        states = [replace(self._state.items[key], stage=ItemStage.UNKNOWN) for key in unknown]
+        self._state.write(
+            [each if each.error else _with_error(each, interrupted) for each in states], at_once=True
+        )
+        return unknown
+
+    def spent(self) -> int:
+        """Credits that this run has spent on the batch."""
+        return self._state.spent()
+
+    def credits_left(self) -> float:
+        """What `max_credits` leaves to this run."""
+        return math.inf if self.max_credits is None else self.max_credits - self._state.spent()
+
+    def can_retry(self) -> bool:
+        """Whether another attempt can help a failed item."""
+        states = [self._state.items[key] for key in self.items if self.status(key) == "failed"]
+        return any(state.retryable for state in states)
+
+
+def _check_images(item: BatchItem) -> Images | InvalidRequestError:
+    try:
+        return open_images(item.request)
+    except InvalidRequestError as error:
+        return error
+
+
+def _images_of(request: VideoRequest) -> list[str]:
+    return [request.image] if request.end_image is None else [request.image, request.end_image]
+
+
+def _without_error(state: ItemState) -> ItemState:
+    return replace(state, error=None, code=None, message=None, retryable=False)
+
+
+def _with_error(state: ItemState, error: MagicHourError) -> ItemState:
+    return replace(
+        state,
+        error=type(error).__name__,
+        code=error.code,
+        message=error.what[:500],
+        retryable=error.retryable,
+    )

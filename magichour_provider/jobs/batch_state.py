@@ -1,0 +1,446 @@
+"""The state of a batch: one JSONL file, in which the last line of a key says what became of its item.
+
+A line is written before the create of an item (`intent`), after its answer, and at its end. The lines of a
+group of items are written together. A line without a job id, whose create may have been sent, is an unknown
+outcome.
+
+On a disk, lines are appended under an exclusive lock that ends with the process, so a new attempt need not
+wait for a killed one. An object store cannot append: there the file is replaced as a whole, only if no other
+task has changed it, and holds a lease that its writer renews. So of two tasks with one state only one can
+pay: the other waits, then fails.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime, timezone
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magichour_provider.exceptions import MagicHourError, TaskKilledError
+from magichour_provider.jobs.state_backends import (
+    RECOVERED_KEY,
+    StateConflictError,
+    StateFile,
+    build_unreadable_error,
+)
+from magichour_provider.storage.locations import sync_to_disk
+
+if TYPE_CHECKING:
+    from io import FileIO
+
+    from magichour_provider.storage.locations import PathArgument
+
+log = logging.getLogger(__name__)
+
+CREATE_SECONDS = 70.0
+"""A create ends within 65 seconds: it is sent only if the lease lasts longer."""
+LEASE_SECONDS = 300.0
+CREATES_AT_ONCE = 2
+"""On a disk, a kill leaves so many creates of unknown outcome at most: their intents are written alone."""
+_MIN_STORE_GROUP, _MAX_STORE_WRITES = 5, 200
+"""An object store gets the intents of a group by one write: a kill may leave as many creates unknown."""
+_WAIT_SECONDS = 60.0
+"""How long a task waits for another one with the same state."""
+_WRITE_EVERY_ITEMS, _WRITE_EVERY_SECONDS = 25, 60.0
+"""To an object store: lines that can wait are written together."""
+_MAX_FILE_BYTES = 256 << 20
+
+
+class ItemStage(str, Enum):
+    """How far an item has come. `open`: nothing is paid. `unknown`: an intent whose outcome nobody knows."""
+
+    OPEN = "open"
+    INTENT = "intent"
+    UNKNOWN = "unknown"
+    SUBMITTED = "submitted"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class ItemState:
+    """One item: ids, numbers and hashes.
+
+    :param fingerprint: hash of everything that changes the video.
+    :param stamp: hash by which an unchanged item is recognised without reading its image; None: there is
+        none.
+    :param at: when the create was about to be sent, ISO 8601.
+    :param run: Dag and run that paid for the job.
+    :param by: the task instance that wrote this, with its `attempt` and `max_tries`. A Clear changes the
+        latter.
+    :param spent: credits of earlier jobs of this item in the same run that were not refunded.
+    :param replaces: the file at the item's path is the video of an earlier version of the item.
+    :param error: the class of the error, with Magic Hour's `code` and the `message`; None: there is none.
+    :param retryable: whether another attempt can help.
+    """
+
+    key: str
+    stage: ItemStage
+    fingerprint: str = ""
+    stamp: str | None = None
+    at: str = ""
+    run: str = ""
+    by: str = ""
+    attempt: int = 1
+    max_tries: int = 0
+    name: str | None = None
+    cost: int | None = None
+    spent: int = 0
+    project_id: str | None = None
+    credits_charged: int | None = None
+    replaces: bool = False
+    path: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    error: str | None = None
+    code: str | None = None
+    message: str | None = None
+    retryable: bool = False
+
+    @property
+    def credits(self) -> int:
+        """Credits of the job: what was charged; if that is not known, what it costs by the catalogue."""
+        if self.stage is ItemStage.OPEN:
+            return 0
+        return (self.cost or 0) if self.credits_charged is None else self.credits_charged
+
+    def line(self) -> str:
+        """One line of JSON, without the values that are the default."""
+        values = asdict(self)
+        kept = {each.name: values[each.name] for each in fields(self) if values[each.name] != each.default}
+        return json.dumps({**kept, "stage": self.stage.value}) + "\n"
+
+
+class BatchInUseError(MagicHourError):
+    """Another task is working with the state of this batch."""
+
+    title = "Another task is working on this batch"
+    retryable = True
+    default_remedy = "Let one task at a time work on it (max_active_runs=1), and clear this one after that."
+
+
+class BatchState:
+    """The states of all items of a batch, by their keys, in `items`.
+
+    :param ti: the running task instance.
+    """
+
+    def __init__(
+        self,
+        path: PathArgument,
+        conn_id: str | None = None,
+        ti: Any = None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        index = getattr(ti, "map_index", None)
+        self.run = f"{getattr(ti, 'dag_id', None)}/{getattr(ti, 'run_id', None)}"
+        mapped = f"[{index}]" if isinstance(index, int) and index >= 0 else ""
+        self.task = f"{self.run}/{getattr(ti, 'task_id', None)}{mapped}"
+        self.attempt = int(getattr(ti, "try_number", 1) or 1)
+        self.max_tries = int(getattr(ti, "max_tries", 0) or 0)
+        self.items: dict[str, ItemState] = {}
+        self._unsaved: dict[str, ItemState] = {}
+        self._file = StateFile(path, conn_id, _MAX_FILE_BYTES)
+        self.where, self.place = self._file.where, self._file.place
+        self._clock, self._sleep = clock, sleep
+        self._log: _LocalLog | _StoreLog | None = None
+
+    def read(self) -> None:
+        """Read the states, without the right to write. Raises SubmissionUnknownError for another file."""
+        content, _ = self._file.read_bytes()
+        self.items, _ = _parse(content or b"", self.where)
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Read the states, and hold the right to write until the end of the block.
+
+        Raises BatchInUseError; NetworkError, or InvalidRequestError if no retry can help.
+        """
+        kind = _LocalLog if isinstance(self._file.place, Path) else _StoreLog
+        self._log = kind(self._file, self.task, self.attempt, self._clock, self._sleep)
+        try:
+            self.items = self._log.open()
+            yield
+        finally:
+            self._log.close()
+            self._log = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this task may write."""
+        return self._log is not None
+
+    @property
+    def group_items(self) -> int:
+        """How many intents are written together, before their creates."""
+        if isinstance(self.place, Path):
+            return CREATES_AT_ONCE
+        return max(_MIN_STORE_GROUP, len(self.items) // _MAX_STORE_WRITES)
+
+    def write(self, states: Iterable[ItemState], *, at_once: bool = False) -> None:
+        """Write states in the name of this attempt.
+
+        :param at_once: an intent: nothing may be sent before the store has it. Other lines may wait for more.
+
+        Raises TaskKilledError if another task works with this state; NetworkError or InvalidRequestError.
+        """
+        assert self._log is not None  # noqa: S101
+        mine: dict[str, Any] = {"by": self.task, "attempt": self.attempt, "max_tries": self.max_tries}
+        lines = self._unsaved | {state.key: replace(state, **mine) for state in states}
+        try:
+            completed = self._log.write(lines, at_once=at_once)
+        except MagicHourError:
+            if not at_once:
+                self._unsaved, self.items = lines, self.items | lines
+            raise
+        self._unsaved = {}
+        self.items.update(lines | completed)
+
+    def intend(self, state: ItemState) -> ItemState:
+        """The intent to submit an item. `state`: its key, fingerprint, stamp, name and cost."""
+        before = self.items.get(state.key)
+        spent = before.spent + before.credits if before is not None and before.run == self.run else 0
+        had_video = before is not None and (before.stage is ItemStage.DONE or before.replaces)
+        at = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="seconds")
+        return replace(state, stage=ItemStage.INTENT, at=at, run=self.run, spent=spent, replaces=had_video)
+
+    def may_create(self) -> bool:
+        """Whether a create that is sent now ends before another task may take this state."""
+        return self._log is not None and self._log.lasts(CREATE_SECONDS)
+
+    def is_cleared(self, state: ItemState) -> bool:
+        """Whether a user has cleared the task since it wrote this; see `JobStateStore.cleared_since`."""
+        return state.by == self.task and state.max_tries != self.max_tries
+
+    def spent(self) -> int:
+        """Credits that this run has spent on the batch, by what is known."""
+        return sum(state.spent + state.credits for state in self.items.values() if state.run == self.run)
+
+
+def _parse(content: bytes, where: str) -> tuple[dict[str, ItemState], Mapping[str, Any]]:
+    """The last state of each key, and the lease; a last line without an end was never written as a whole."""
+    items: dict[str, ItemState] = {}
+    lease: Mapping[str, Any] = {}
+    known = {each.name for each in fields(ItemState)}
+    *whole, rest = content.split(b"\n")
+    if rest and rest[:2] != b'{"'[: len(rest)]:
+        whole.append(rest)  # no line of ours that a kill has cut: the file is another one
+    for number, line in enumerate(whole, 1):
+        try:
+            values = json.loads(line) if line.strip() else {}
+            if "lease" in values:
+                lease = values["lease"]
+            elif RECOVERED_KEY in values:  # by a user
+                found = str(values[RECOVERED_KEY]).strip()
+                items[values["key"]] = replace(
+                    items[values["key"]],
+                    stage=ItemStage.SUBMITTED,
+                    project_id=found,
+                    error=None,
+                    message=None,
+                )
+            elif values:
+                state = {name: value for name, value in values.items() if name in known}
+                items[values["key"]] = ItemState(**{**state, "stage": ItemStage(values["stage"])})
+        except (LookupError, ValueError, TypeError, RecursionError):
+            raise build_unreadable_error(f"Line {number} of {where} is no state of a batch.", where) from None
+    return items, lease
+
+
+class _LocalLog:
+    """On a disk: lines are appended. They survive a kill at once, and a power cut if they were `at_once`."""
+
+    def __init__(
+        self,
+        file: StateFile,
+        owner: str,
+        attempt: int,
+        clock: Callable[[], float],
+        sleep: Callable[[float], object],
+    ) -> None:
+        assert isinstance(file.place, Path)  # noqa: S101
+        self._state_file, self._path, self._sleep = file, file.place, sleep
+        self._file: FileIO | None = None
+
+    def open(self) -> dict[str, ItemState]:
+        with self._state_file.explained("read"):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a+b", buffering=0)
+            self._lock(self._file)
+            size = os.fstat(self._file.fileno()).st_size
+            content = os.pread(self._file.fileno(), size, 0) if size <= _MAX_FILE_BYTES else b"\0\n"
+        items, _ = _parse(content, self._state_file.where)
+        with self._state_file.explained("written"):
+            whole = content.rfind(b"\n") + 1
+            if whole < size:  # the last line of a killed task
+                self._file.truncate(whole)
+            folder = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                sync_to_disk(folder)
+            finally:
+                os.close(folder)
+        return items
+
+    def write(self, lines: Mapping[str, ItemState], *, at_once: bool) -> dict[str, ItemState]:
+        assert self._file is not None  # noqa: S101
+        content = "".join(state.line() for state in lines.values()).encode()
+        with self._state_file.explained("written"):
+            before = os.fstat(self._file.fileno()).st_size
+            try:
+                view = memoryview(content)
+                while view:
+                    view = view[self._file.write(view) :]
+                if at_once:
+                    sync_to_disk(self._file.fileno())
+            except BaseException:
+                self._file.truncate(before)  # half a line would hide the next one
+                raise
+        return {}
+
+    def lasts(self, _seconds: float) -> bool:
+        return True
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _lock(self, file: FileIO) -> None:
+        waited = 0.0
+        while True:
+            try:
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if waited >= _WAIT_SECONDS:
+                    raise BatchInUseError(f"Another task is writing {self._state_file.where}.") from None
+            except OSError:  # a share without locks
+                return self._state_file.warn_unconditional()
+            if waited == 0:
+                log.info("Another task is writing %s; waiting for it.", self._state_file.where)
+            self._sleep(1.0)
+            waited += 1.0
+
+
+class _StoreLog:
+    """In an object store: the whole file is replaced, if no other task has changed it; with a lease."""
+
+    def __init__(
+        self,
+        file: StateFile,
+        owner: str,
+        attempt: int,
+        clock: Callable[[], float],
+        sleep: Callable[[float], object],
+    ) -> None:
+        self._file, self._owner, self._attempt = file, owner, attempt
+        self._clock, self._sleep = clock, sleep
+        self._lines: dict[str, str] = {}
+        self._waiting: dict[str, ItemState] = {}
+        self._version: Any = None
+        self._until = 0.0
+        self._written_at = 0.0
+        self._is_lost = False
+
+    def open(self) -> dict[str, ItemState]:
+        began = self._clock()
+        while True:
+            content, self._version = self._file.read_bytes()
+            items, lease = _parse(content or b"", self._file.where)
+            now = self._clock()
+            is_own = lease.get("owner") == self._owner and lease.get("attempt", 0) <= self._attempt
+            if lease.get("until", 0.0) > now and not is_own:
+                if now - began >= _WAIT_SECONDS:
+                    raise BatchInUseError(f"Task {lease.get('owner')} is writing {self._file.where}.")
+                if now == began:
+                    log.info("Task %s is writing %s; waiting.", lease.get("owner"), self._file.where)
+                self._sleep(2.0)
+                continue
+            self._lines = {key: state.line() for key, state in items.items()}
+            try:
+                self._flush(now + LEASE_SECONDS)
+            except StateConflictError:
+                continue
+            return items
+
+    def write(self, lines: Mapping[str, ItemState], *, at_once: bool) -> dict[str, ItemState]:
+        """Write now, or with later lines; returns the states that another attempt has completed."""
+        self._waiting |= lines
+        is_due = self._clock() - self._written_at >= _WRITE_EVERY_SECONDS
+        if not (at_once or is_due or len(self._waiting) >= _WRITE_EVERY_ITEMS):
+            return {}
+        completed: dict[str, ItemState] = {}
+        while True:
+            try:
+                self._flush(self._clock() + LEASE_SECONDS)
+            except StateConflictError as conflict:
+                content, self._version = self._file.read_bytes()
+                theirs, lease = _parse(content or b"", self._file.where)
+                if (lease.get("owner"), lease.get("attempt")) != (self._owner, self._attempt):
+                    self._is_lost = True
+                    raise TaskKilledError(f"{conflict.what} This attempt may not submit any more.") from None
+            else:
+                return completed
+            # An earlier attempt has left the ids of its jobs here, or the driver has sent a write twice.
+            ours, _ = _parse("".join(self._lines.values()).encode(), self._file.where)
+            ours |= self._waiting
+            for key, state in theirs.items():
+                mine = ours.get(key, state)
+                if state.project_id is not None and mine.project_id is None and mine.at == state.at:
+                    completed[key] = self._waiting[key] = state
+
+    def lasts(self, seconds: float) -> bool:
+        return not self._is_lost and self._clock() + seconds < self._until
+
+    def close(self) -> None:
+        """Give the lease back; a kill leaves it, and the next attempt of the same task takes it."""
+        if self._is_lost:
+            self._hand_over()
+            return
+        try:
+            if self._until:
+                self._flush(0.0)
+        except StateConflictError:
+            self._hand_over()
+        except MagicHourError:
+            log.exception("The last changes of %s could not be written.", self._file.where)
+
+    def _flush(self, until: float) -> None:
+        lines = self._lines | {key: state.line() for key, state in self._waiting.items()}
+        lease = {"owner": self._owner, "attempt": self._attempt, "until": until}
+        content = "".join([json.dumps({"lease": lease}), "\n", *lines.values()]).encode()
+        self._version = self._file.write_bytes(content, self._version)
+        self._lines, self._until, self._written_at = lines, until, self._clock()
+        self._waiting = {}
+
+    def _hand_over(self) -> None:
+        """Write the ids of paid jobs into the state of the task that has taken it."""
+        paid = {key: state for key, state in self._waiting.items() if state.project_id is not None}
+        self._waiting = {}
+        for _ in range(20 if paid else 0):
+            try:
+                content, version = self._file.read_bytes()
+                items, lease = _parse(content or b"", self._file.where)
+                for key, state in paid.items():
+                    theirs = items.get(key)
+                    if theirs is None or theirs.project_id is None:
+                        items[key] = state
+                lines = [json.dumps({"lease": lease}), "\n", *(each.line() for each in items.values())]
+                self._file.write_bytes("".join(lines).encode(), version)
+            except StateConflictError:
+                self._sleep(0.5)
+            except MagicHourError:
+                break
+            else:
+                return
+        if paid:
+            ids = ", ".join(f"{key}: {state.project_id}" for key, state in paid.items())
+            log.error("These paid jobs could not be recorded in %s: %s", self._file.where, ids)

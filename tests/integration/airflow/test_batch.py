@@ -1,0 +1,330 @@
+"""Batches against the sandbox: worker and trigger in turn, with kills, and the same under `dag.test()`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from attempts import IMAGE, Killed, jobs
+
+from magichour_provider.exceptions import (
+    SubmissionUnknownError,
+)
+from magichour_provider.operators import image_to_video_batch
+from magichour_provider.operators.image_to_video_batch import ImageToVideoBatchOperator
+from magichour_provider.triggers import video_batch
+from magichour_provider.version_compat import AirflowFailException, TaskDeferred
+
+CREATES = {"method": "POST", "path": "/v1/image-to-video"}
+CREDITS = 72
+
+
+def catalogue(count, start=0):
+    return [{"key": f"item-{n}", "image": IMAGE, "prompt": f"video {n}"} for n in range(start, start + count)]
+
+
+class Batches:
+    """One task instance after another, attempt by attempt; a resumed task is a new object, as in Airflow."""
+
+    def __init__(self, sandbox, folder):
+        self.sandbox, self.folder = sandbox, folder
+        self.xcoms = {}
+        self.run("first")
+
+    def run(self, run_id):
+        self.ti = SimpleNamespace(
+            dag_id="dag", task_id="render", run_id=run_id, map_index=-1, try_number=0, max_tries=2
+        )
+        self.ti.xcom_push = lambda key, value: self.xcoms.__setitem__(key, json.loads(json.dumps(value)))
+
+    def clear(self):
+        self.ti.max_tries = self.ti.try_number + 2
+
+    def attempt(self, items, **options):
+        """One more attempt, through all its deferrals; what it returns or raises."""
+        self.ti.try_number += 1
+        self.xcoms.clear()
+        self.passes = 0
+        values = {"path": str(self.folder), "model": "ltx-2.3", "resolution": "480p", "end_seconds": 3}
+        arguments = {"items": items, **values, "poll_interval": 0.2, "download_delay": 5, **options}
+        event = None
+        while True:
+            self.passes += 1
+            operator = self.operator = ImageToVideoBatchOperator(task_id="render", **arguments)
+            context = {"ti": self.ti}
+            try:
+                return operator.execute_complete(context, event) if event else operator.execute(context)
+            except TaskDeferred as deferred:
+                trigger = deferred.trigger
+            event = asyncio.run(self._event(trigger))
+
+    async def _event(self, trigger):
+        event = await anext(trigger.run())
+        return json.loads(json.dumps(event.payload))
+
+    def manifest(self):
+        return [json.loads(line) for line in (self.folder / "manifest.jsonl").read_text().splitlines()]
+
+    def statuses(self):
+        return dict(Counter(entry["status"] for entry in self.manifest()))
+
+    def charged(self):
+        return Counter(job["name"] for job in jobs(self.sandbox) if job["credits_charged"])
+
+    def requests(self):
+        return sum(each["count"] for each in self.sandbox.control.state()["requests"])
+
+
+@pytest.fixture
+def batches(connection, magichour_sandbox, tmp_path, monkeypatch):
+    magichour_sandbox.control.account(credits=1_000_000)
+    magichour_sandbox.control.behaviour(render_seconds=0.2)
+    batches = Batches(magichour_sandbox, tmp_path / "videos")
+    for module in (video_batch, image_to_video_batch):
+        monkeypatch.setattr(module, "get_xcom", lambda ti, task_id, key: batches.xcoms.get(key))
+    monkeypatch.setattr(video_batch, "push_xcom", lambda ti, key, value: batches.ti.xcom_push(key, value))
+    monkeypatch.setattr(video_batch, "min_deferral_seconds", lambda: 0.0)
+    return batches
+
+
+def test_batch_makes_each_video_once_and_tomorrow_only_the_new_ones(batches):
+    summary = batches.attempt(catalogue(30))
+    assert summary["complete"] == summary["items"] == 30
+    assert summary["credits_charged"] == 30 * CREDITS
+    for entry in batches.manifest():
+        assert Path(entry["path"]).name == f"{entry['key']}.mp4"
+        assert Path(entry["path"]).stat().st_size == entry["size"]
+    assert batches.charged() == {f"item-{n}": 1 for n in range(30)}
+    before = batches.requests()
+    batches.run("tomorrow")
+    summary = batches.attempt(catalogue(30))
+    assert (summary["unchanged"], summary["credits_charged"]) == (30, 0)
+    assert batches.requests() == before, "no request for what is unchanged"
+    summary = batches.attempt(catalogue(32))
+    assert (summary["unchanged"], summary["credits_charged"]) == (30, 2 * CREDITS)
+    assert sum(batches.charged().values()) == 32
+
+
+def test_changed_item_is_submitted_again_and_replaces_its_video(batches):
+    batches.attempt(catalogue(3))
+    (old,) = [entry for entry in batches.manifest() if entry["key"] == "item-1"]
+    items = catalogue(3)
+    items[1]["prompt"] = "something else"
+    batches.run("tomorrow")
+    summary = batches.attempt(items)
+    assert (summary["unchanged"], summary["credits_charged"]) == (2, CREDITS)
+    (new,) = [entry for entry in batches.manifest() if entry["key"] == "item-1"]
+    assert new["project_id"] != old["project_id"]
+    assert new["path"] == old["path"]
+    assert Path(new["path"]).stat().st_size == new["size"]
+
+
+def test_video_that_is_gone_is_downloaded_again_at_no_cost(batches):
+    batches.attempt(catalogue(3))
+    (batches.folder / "item-1.mp4").unlink()
+    batches.run("tomorrow")
+    summary = batches.attempt(catalogue(3))
+    assert (summary["complete"], summary["credits_charged"]) == (3, 0)
+    assert (batches.folder / "item-1.mp4").exists()
+    assert sum(batches.charged().values()) == 3
+
+
+def test_every_fault_is_named_with_its_line_before_anything_is_spent(batches, tmp_path, fails_for_good):
+    (tmp_path / "empty.png").touch()
+    lines = [
+        f'{{"key": "good", "image": "{Path(IMAGE).absolute()}"}}',
+        "{broken",
+        '{"key": "typo", "image": "a.png", "promt": "x"}',
+        '{"key": "empty", "image": "empty.png"}',
+        '{"key": "missing", "image": "nowhere.png"}',
+        f'{{"key": "good", "image": "{Path(IMAGE).absolute()}"}}',
+        f'{{"key": "long", "image": "{Path(IMAGE).absolute()}", "end_seconds": 59}}',
+        '{"key": "none"}',
+        "[1]",
+        f'{{"key": "word", "image": "{Path(IMAGE).absolute()}", "end_seconds": "soon"}}',
+    ]
+    path = tmp_path / "catalogue.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    with fails_for_good("9 faults") as raised:
+        batches.attempt(str(path))
+    for number in range(2, 11):
+        assert f"line {number}: " in str(raised.value)
+    assert "did you mean 'prompt'" in str(raised.value)
+    assert batches.charged() == {}
+    assert not batches.sandbox.control.state()["uploads"]
+
+
+def test_dry_run_returns_the_bill_and_spends_nothing(batches):
+    bill = batches.attempt(catalogue(5), dry_run=True)
+    assert (bill["to_submit"], bill["estimate"], bill["unknown_cost"]) == (5, 5 * CREDITS, 0)
+    assert bill["balance"] == 1_000_000
+    assert batches.charged() == {}
+    assert not batches.folder.exists()
+
+
+def test_budget_stops_or_refuses(batches, fails_for_good):
+    with fails_for_good("costs 360 credits, and 200 of max_credits"):
+        batches.attempt(catalogue(5), max_credits=200)
+    assert batches.charged() == {}
+    summary = batches.attempt(catalogue(5), max_credits=200, on_budget_reached="stop")
+    assert (summary["complete"], summary["not_submitted"], summary["credits_charged"]) == (2, 3, 2 * CREDITS)
+    summary = batches.attempt(catalogue(5), max_credits=200, on_budget_reached="stop")
+    assert summary["credits_charged"] == 2 * CREDITS, "the credits of the run count, not those of an attempt"
+    batches.run("tomorrow")
+    assert batches.attempt(catalogue(5), max_credits=200, on_budget_reached="stop")["complete"] == 4
+
+
+def test_small_balance_stops_or_refuses(batches, fails_for_good):
+    batches.sandbox.control.account(credits=150)
+    with fails_for_good("the account has 150"):
+        batches.attempt(catalogue(5))
+    summary = batches.attempt(catalogue(5), on_budget_reached="stop")
+    assert (summary["complete"], summary["not_submitted"]) == (2, 3)
+
+
+def test_refused_and_failed_items_leave_the_rest(batches, fails_for_good):
+    items = catalogue(6)
+    items[2]["prompt"] = "nsfw"
+    with fails_for_good("1 of 6 videos failed, 1 of them by moderation"):
+        batches.attempt(items)
+    assert batches.statuses() == {"complete": 5, "refused": 1}
+    assert batches.xcoms["magichour_batch"]["refused"] == 1
+    batches.run("tomorrow")
+    creates = len(jobs(batches.sandbox))
+    assert batches.attempt(items, max_failures=0.5)["refused"] == 1
+    assert len(jobs(batches.sandbox)) == creates, "a refused item is not submitted again, unless it changes"
+    items[2]["prompt"] = "a walk"
+    assert batches.attempt(items)["complete"] == 6
+
+
+def test_storm_of_429_delays_the_batch(batches, monkeypatch):
+    monkeypatch.setattr("magichour_provider.jobs.batch._FIRST_DEFERRAL_SECONDS", 0.5)
+    batches.sandbox.control.faults([{**CREATES, "status": 429, "times": 30}])
+    summary = batches.attempt(catalogue(20))
+    assert (summary["complete"], summary["unknown"]) == (20, 0)
+    assert sum(batches.charged().values()) == 20
+    assert batches.passes > 2
+
+
+def test_key_that_expires_in_the_middle(batches, connection, fails_for_good):
+    sent = []
+
+    def expire(*_):
+        sent.append(1)
+        if len(sent) == 12:
+            batches.sandbox.control.faults([{"path": "/v1/*", "status": 401}])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("magichour_provider.jobs.batch.Batch._write_paid", _then(expire))
+        with fails_for_good("401"):
+            batches.attempt(catalogue(60))
+    paid = sum(batches.charged().values())
+    assert 12 <= paid < 60
+    batches.sandbox.control.faults([])
+    batches.clear()
+    assert batches.attempt(catalogue(60))["complete"] == 60
+    assert batches.charged() == {f"item-{n}": 1 for n in range(60)}
+
+
+def _then(after):
+    from magichour_provider.jobs.batch import Batch
+
+    original = Batch._write_paid
+
+    def wrapped(self, job):
+        original(self, job)
+        after(job)
+
+    return wrapped
+
+
+def test_unknown_outcome_is_listed_and_never_submitted_again_until_a_clear(batches, fails_for_good):
+    batches.sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
+    with fails_for_good("1 creates of the batch have an unknown outcome"):
+        batches.attempt(catalogue(6))
+    assert batches.statuses() == {"complete": 5, "unknown": 1}
+    assert sum(batches.charged().values()) == 6
+    with fails_for_good("unknown outcome"):
+        batches.attempt(catalogue(6))
+    assert sum(batches.charged().values()) == 6
+    batches.clear()
+    assert batches.attempt(catalogue(6))["complete"] == 6
+    assert sum(batches.charged().values()) == 7
+
+
+def test_recovered_job_is_used(batches, fails_for_good):
+    batches.sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
+    with fails_for_good("unknown outcome"):
+        batches.attempt(catalogue(4))
+    (lost,) = [entry["key"] for entry in batches.manifest() if entry["status"] == "unknown"]
+    (found,) = [job["id"] for job in jobs(batches.sandbox) if job["name"] == lost]
+    with (batches.folder / "magichour_batch.jsonl").open("a") as state:
+        state.write(json.dumps({"key": lost, "magichour_recovered_job_id": found}) + "\n")
+    assert batches.attempt(catalogue(4))["complete"] == 4
+    assert sum(batches.charged().values()) == 4
+
+
+POINTS = (
+    "jobs.batch.Batch._prepare",
+    "jobs.batch_state.BatchState.write",
+    "client.sync.MagicHourClient.create_image_to_video",
+    "jobs.batch.Batch._write_paid",
+    "jobs.batch.download_videos",
+    "storage.manifest.publish_bytes",
+    "operators.image_to_video_batch.ImageToVideoBatchOperator._build_trigger",
+)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_attempts_pay_nothing_twice(batches, monkeypatch, point, after):
+    """Kill the first attempts at the first, fourth and ninth call of a function, in its thread."""
+    module, _, name = f"magichour_provider.{point}".rpartition(".")
+    from pydoc import locate
+
+    owner = locate(module)
+    original = getattr(owner, name)
+    for number in (1, 4, 9):
+        calls = []
+
+        def killing(*arguments, calls=calls, number=number, **options):
+            calls.append(1)
+            if len(calls) == number and not after:
+                raise Killed
+            result = original(*arguments, **options)
+            if len(calls) == number and after:
+                raise Killed
+            return result
+
+        with monkeypatch.context() as patch, suppress(Killed, AirflowFailException, SubmissionUnknownError):
+            patch.setattr(owner, name, killing)
+            batches.attempt(catalogue(12))
+    with suppress(AirflowFailException, SubmissionUnknownError):
+        batches.attempt(catalogue(12))
+    assert max(batches.charged().values()) == 1
+    by_key = {entry["key"]: entry for entry in batches.manifest()}
+    ids = {job["name"]: job["id"] for job in jobs(batches.sandbox)}
+    for key, entry in by_key.items():
+        assert entry["status"] in ("complete", "unknown")
+        if entry["status"] == "complete":
+            assert entry["project_id"] == ids[key]
+            assert Path(entry["path"]).stat().st_size == entry["size"]
+    unknown = sum(entry["status"] == "unknown" for entry in by_key.values())
+    in_doubt = 3 * 2 if "create" in point or "write" in point.lower() else 0
+    assert unknown <= in_doubt
+
+
+def test_second_task_at_the_same_moment_is_refused(batches, monkeypatch):
+    from magichour_provider.jobs.batch_state import BatchInUseError, BatchState
+
+    monkeypatch.setattr("magichour_provider.jobs.batch_state._WAIT_SECONDS", 0.0)
+    other = BatchState(str(batches.folder / "magichour_batch.jsonl"))
+    with other.opened(), pytest.raises(BatchInUseError, match="Another task is writing"):
+        batches.attempt(catalogue(2))
+    assert batches.charged() == {}
+    assert batches.attempt(catalogue(2))["complete"] == 2

@@ -1,0 +1,274 @@
+"""Each version of an item is charged at most once: a state machine of attempts, kills, faults and Clears.
+
+The same rules hold for a state on a disk and for one in an object store.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from concurrent.futures import Future
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import ClassVar
+from unittest import mock
+
+import httpx
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from world import AlwaysRunning, Clock, Killed, MagicHour, Steps, killed
+
+from magichour_provider.client.settings import ClientSettings
+from magichour_provider.client.sync import MagicHourClient
+from magichour_provider.exceptions import MagicHourError
+from magichour_provider.jobs import batch as batch_module
+from magichour_provider.jobs import batch_state
+from magichour_provider.jobs.batch import Batch, read_items
+from magichour_provider.jobs.batch_state import BatchState
+from magichour_provider.jobs.state_backends import StateConflictError, StateFile
+from magichour_provider.jobs.submit import DeferredTimeout
+from magichour_provider.storage.locations import ObjectPath
+
+AMBIGUOUS = {502, "lost on the way", "answer lost", "unreadable"}
+FAULTS = [None, None, None, 429, 503, 402, 422, "never connected", *sorted(AMBIGUOUS, key=str)]
+ITEMS = 5
+
+
+class SameThread:
+    """An executor that runs each call at once, so that every step has its place."""
+
+    def __init__(self, *_):
+        pass
+
+    def submit(self, function, *arguments):
+        future = Future()
+        try:
+            future.set_result(function(*arguments))
+        except MagicHourError as error:
+            future.set_exception(error)
+        return future
+
+    def map(self, function, *iterables):
+        return list(map(function, *iterables))
+
+    def shutdown(self, **_):
+        pass
+
+
+class Runs:
+    """Runs of one task, attempt by attempt, each with the same state file."""
+
+    def __init__(self, magic, clock, path):
+        self.magic, self.clock, self.path = magic, clock, path
+        self.numbers = itertools.count()
+        self.new_run()
+
+    def new_run(self):
+        self.ti = SimpleNamespace(
+            dag_id="dag", run_id=f"run_{next(self.numbers)}", task_id="render", try_number=0, max_tries=2
+        )
+
+    def clear(self):
+        self.ti.max_tries = self.ti.try_number + 3
+
+    def attempt(self, versions, steps, *, ti=None, sleep=None, max_credits=None):
+        """One attempt without its waits: take in what has ended, submit, report; the items' statuses."""
+        ti = ti or self.ti
+        ti.try_number += 1
+        sleep = sleep or self.clock.sleep
+        rows = [
+            {"key": str(n), "image": "https://example.com/a.png", "prompt": f"{n}.{version}"}
+            for n, version in enumerate(versions)
+        ]
+        defaults = {"end_seconds": 3, "model": "ltx-2.3", "resolution": "480p"}
+        items, faults = read_items(rows, None, defaults)
+        assert not faults
+        http = httpx.Client(transport=httpx.MockTransport(lambda sent: steps(lambda: self.magic(sent))))
+        client = MagicHourClient(http, ClientSettings("a-key"))
+        state = BatchState(self.path, None, ti, self.clock, sleep)
+        batch = Batch(items, state, client, max_credits=max_credits, clock=self.clock, sleep=sleep)
+        with state.opened(), stepping(state._log, steps):
+            batch.plan()
+            batch.check()
+            batch.download(None)
+            batch.submit(AlwaysRunning({}, float("inf")), DeferredTimeout())
+            batch.collect(wait_for_all=True)
+            batch.report_unknown()
+        return {key: batch.status(key) for key in batch.items}
+
+
+class stepping:
+    """Each write of a state log is a step; a killed process does not give its lease back."""
+
+    def __init__(self, log, steps):
+        write, close = log.write, log.close
+        log.write = lambda *arguments, **options: steps(lambda: write(*arguments, **options))
+        self.log, self.close = log, close
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is Killed and hasattr(self.log, "_until"):
+            self.log.close = lambda: None
+
+
+class MemoryFile:
+    """A `StateFile` in a store with conditional writes: contents and their versions by address."""
+
+    contents: ClassVar = {}
+
+    def __init__(self, path, _conn_id, _max_bytes):
+        self.where, self.place = path, ObjectPath("s3", path)
+
+    def read_bytes(self):
+        return self.contents.get(self.where, (None, 0))
+
+    def write_bytes(self, content, version):
+        if self.read_bytes()[1] != version:
+            raise StateConflictError(self.where)
+        self.contents[self.where] = content, version + 1
+        return version + 1
+
+
+class BatchPaidOnce(RuleBasedStateMachine):
+    """A batch whose items change. `excused`: jobs that a user has given up, by a Clear or by a change."""
+
+    address, file = "{folder}/state.jsonl", StateFile
+
+    @initialize()
+    def begin(self):
+        self.magic, self.clock = MagicHour(), Clock()
+        self.folder = tempfile.TemporaryDirectory()
+        self.runs = Runs(self.magic, self.clock, self.address.format(folder=self.folder.name))
+        self.versions = [0] * ITEMS
+        self.excused = set()
+        self.statuses = {}
+        self.patches = [
+            mock.patch.object(batch_module, "ThreadPoolExecutor", SameThread),
+            mock.patch.object(batch_module, "poll_job", self.poll),
+            mock.patch.object(batch_state, "StateFile", self.file),
+        ]
+        MemoryFile.contents.clear()
+        for patch in self.patches:
+            patch.start()
+
+    def teardown(self):
+        for patch in getattr(self, "patches", ()):
+            patch.stop()
+        if hasattr(self, "folder"):
+            self.folder.cleanup()
+
+    def poll(self, client, project_id):
+        from magichour_provider.polling.outcome import from_project
+
+        project = client.get_video(project_id)
+        return project, from_project(project)
+
+    def live(self):
+        jobs = self.magic.jobs.values()
+        return {
+            job["id"]: job["prompt"]
+            for job in jobs
+            if job["status"] not in ("error", "canceled") and job["enabled"] and job["id"] not in self.excused
+        }
+
+    @rule(
+        faults=st.lists(st.sampled_from(FAULTS), max_size=6),
+        at=st.none() | st.integers(0, 40),
+        after=st.booleans(),
+        max_credits=st.none() | st.sampled_from([100, 200]),
+    )
+    def attempt(self, faults, at, after, max_credits):
+        self.magic.faults = list(faults)
+        before = len(self.magic.jobs)
+        self.statuses = {}
+        try:
+            self.statuses = self.runs.attempt(self.versions, Steps(at, after=after), max_credits=max_credits)
+        except (Killed, MagicHourError):
+            return
+        finally:
+            if max_credits is not None:
+                assert len(self.magic.jobs) - before <= max_credits // 72
+
+    @rule(
+        faults=st.lists(st.sampled_from(FAULTS), max_size=3),
+        at=st.integers(0, 30),
+        after=st.booleans(),
+    )
+    def two_attempts_at_once(self, faults, at, after):
+        """A whole attempt of another run between two steps of this one; it is killed if it must wait."""
+        self.magic.faults = list(faults)
+        other = SimpleNamespace(dag_id="dag", run_id="other", task_id="render", try_number=0, max_tries=2)
+
+        def intrude():
+            with suppress(Killed, MagicHourError):
+                self.runs.attempt(self.versions, Steps(), ti=other, sleep=killed)
+
+        with suppress(Killed, MagicHourError):
+            self.runs.attempt(self.versions, Steps(at, after=after, event=intrude))
+        self.statuses = {}
+
+    @rule(number=st.integers(0, ITEMS - 1))
+    def change(self, number):
+        prompt = f"{number}.{self.versions[number]}"
+        self.excused |= {job_id for job_id, given in self.live().items() if given == prompt}
+        self.versions[number] += 1
+        self.statuses = {}
+
+    @precondition(lambda self: self.statuses)
+    @rule()
+    def clear(self):
+        unknown = {
+            f"{key}.{self.versions[int(key)]}" for key, what in self.statuses.items() if what == "unknown"
+        }
+        self.excused |= {job_id for job_id, prompt in self.live().items() if prompt in unknown}
+        self.runs.clear()
+        self.statuses = {}
+
+    @rule()
+    def next_day(self):
+        self.runs.new_run()
+
+    @precondition(lambda self: self.live())
+    @rule(data=st.data(), status=st.sampled_from(["error", "canceled", "deleted", "complete"]))
+    def job_ends(self, data, status):
+        self.magic.end(data.draw(st.sampled_from(sorted(self.live()))), status)
+
+    @rule(seconds=st.sampled_from([10, 130, 4000]))
+    def time_passes(self, seconds):
+        self.clock.now += seconds
+
+    @invariant()
+    def charged_at_most_once(self):
+        if hasattr(self, "magic"):
+            prompts = list(self.live().values())
+            assert len(prompts) == len(set(prompts)), self.magic.jobs
+
+    @invariant()
+    def every_paid_job_is_known_or_reported(self):
+        for key, status in getattr(self, "statuses", {}).items():
+            prompt = f"{key}.{self.versions[int(key)]}"
+            if prompt in self.live().values():
+                assert status in ("submitted", "complete", "unknown"), (key, status)
+
+
+SETTINGS = settings(
+    max_examples=60,
+    stateful_step_count=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+
+
+class BatchPaidOnceInStore(BatchPaidOnce):
+    """The state is in an object store."""
+
+    address, file = "s3://states/state.jsonl", MemoryFile
+
+
+TestStore = BatchPaidOnceInStore.TestCase
+TestStore.settings = SETTINGS
+TestDisk = BatchPaidOnce.TestCase
+TestDisk.settings = SETTINGS
