@@ -33,6 +33,7 @@ FORM = INFO["connection-types"][0]
 OURS = {name: getattr(magichour_provider, name) for name in magichour_provider.__all__}
 HOWTOS = {
     "operators/image_to_video.md": OURS["ImageToVideoOperator"],
+    "operators/image_to_video_batch.md": OURS["ImageToVideoBatchOperator"],
     "operators/download.md": OURS["DownloadVideoOperator"],
     "operators/contact_sheet.md": OURS["ContactSheetOperator"],
     "sensors/video_job.md": OURS["VideoJobSensor"],
