@@ -89,9 +89,10 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
         render.
     :param poll_interval: seconds between polls of a job; None: adaptive.
     :param validate_model: what to do if no known version of a model takes an item: `error`, `warn` or `off`.
-    :return: `items`, `complete`, `unchanged` (complete before this task), `failed`, `refused` (by moderation),
-        `unknown`, `submitted`, `not_submitted`, `credits_charged` by this run, `manifest` and `state`. A dry run
-        returns `items`, `to_submit`, `changed`, `estimate` in credits, `unknown_cost` and `balance`.
+    :return: `items`, `complete`, `unchanged` (complete before this task), `failed`, `refused` (by
+        moderation), `unknown`, `submitted`, `not_submitted`, `credits_charged` by this run, `manifest` and
+        `state`. A dry run returns `items`, `to_submit`, `changed`, `estimate` in credits, `unknown_cost` and
+        `balance`.
     """
 
     template_fields: Sequence[str] = (

@@ -26,6 +26,7 @@ SMALL_ON_PURPOSE = {"ui/access.py"}
 
 OPERATORS = [
     "operators.image_to_video",
+    "operators.image_to_video_batch",
     "operators.download",
     "operators.contact_sheet",
     "sensors.video_job",

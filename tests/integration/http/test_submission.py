@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 
 import pytest
 from PIL import Image
@@ -24,9 +25,12 @@ def client(magichour_sandbox):
         yield client
 
 
+log = logging.getLogger(__name__)
+
+
 def submit(client, order):
     images = open_images(order)
-    check(read_account(client), order, images)
+    log.warning("%s", check(read_account(client), order, images).warnings)
     return client.create_image_to_video(upload_images(client, order, images))
 
 
