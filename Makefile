@@ -11,8 +11,12 @@ RELIABILITY := $(addprefix tests/live/test_,kill_points.py late_workers.py user_
   moving_parts.py two_triggerers.py)
 # Another version of Airflow changes nothing for these.
 WITHOUT_AIRFLOW := $(addprefix --ignore=tests/unit/,client polling test_docs.py test_vocabulary.py)
-# What test-oldest and test-next run.
+# What a version of Airflow is tested with, and the seconds that each of the two may take.
+VERSIONS := 3.0 3.1 3.2 3.3 3.4
 TESTS ?= tests/unit tests/integration/airflow $(WITHOUT_AIRFLOW)
+LIVE_TESTS ?= tests/live/test_pipelines.py
+TEST_SECONDS ?= 3600
+MATRIX := $(addprefix test-on-,$(VERSIONS)) test-auth test-mysql test-browser test-live
 VENV := .venv
 WHEEL_VENV := .venv-wheel
 BIN := $(VENV)/bin
@@ -32,7 +36,7 @@ INSTALL += $(addprefix -c ,$(CONSTRAINTS))
 export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
 
 .DEFAULT_GOAL := help
-.PHONY: constraints-check help demo test test-quick test-live test-oldest test-next test-browser matrix screenshots lint typecheck build wheel-check bench bench-downloads reliability models docs constraints clean
+.PHONY: constraints-check test-auth test-mysql help demo test test-quick test-live test-oldest test-next test-browser matrix screenshots lint typecheck build wheel-check bench bench-downloads reliability models docs constraints clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -58,17 +62,34 @@ test-browser: $(VENV)/.dev ## pages and connection form in Debian's chromium (CH
 screenshots: $(VENV)/.dev ## take the documentation's screenshots with chromium
 	$(BIN)/python scripts/screenshots.py
 
-test-oldest: ## the tests of Airflow without a live one, on the oldest supported Airflow
-	@$(MAKE) --no-print-directory test-on VENV=.venv-oldest CONSTRAINTS=constraints-airflow-3.0.txt
+test-oldest: test-on-3.0 ## the tests of Airflow on its oldest supported version (make test-on-3.2: on that one)
 
-test-next: ## the same tests on the newest pre-release of the next Airflow (needs Python 3.11 or later)
-	@$(MAKE) --no-print-directory test-on VENV=.venv-next CONSTRAINTS=constraints-airflow-3.4.txt
+test-next: test-on-3.4 ## the same tests on the newest pre-release of the next Airflow (needs Python 3.11 or later)
 
-.PHONY: test-on
+.PHONY: test-on test-versions
+test-on-%:
+	@$(MAKE) --no-print-directory test-on $(if $(wildcard constraints-airflow-$*.txt),VENV=.venv-$* \
+	  CONSTRAINTS=constraints-airflow-$*.txt)
+
 test-on: $(VENV)/.dev
-	$(BIN)/python -m pytest $(TESTS) $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
+	timeout $(TEST_SECONDS) $(BIN)/python -m pytest $(TESTS) $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
+	$(if $(LIVE_TESTS),timeout $(TEST_SECONDS) $(BIN)/python -m pytest $(LIVE_TESTS))
 
-matrix: test-oldest test-next test-browser test-live ## every Airflow, browser and live test, in an hour
+test-versions: $(addprefix test-on-,$(VERSIONS)) ## the tests of Airflow on every supported version and the next one
+
+test-auth: ## the rights of FAB's and Keycloak's users on the pages
+	@$(MAKE) --no-print-directory VENV=.venv-matrix .venv-matrix/.matrix
+	.venv-matrix/bin/python -m pytest tests/integration/airflow/test_ui_auth_managers.py $(PYTEST_ARGS)
+
+test-mysql: ## the pages with MySQL as Airflow's database (on Debian; installs the headers of its client)
+	@$(MAKE) --no-print-directory VENV=.venv-matrix .venv-matrix/.mysql
+	sh scripts/unpack_mysql.sh .venv-matrix/mysql
+	.venv-matrix/bin/python scripts/mysql_server.py .venv-matrix/mysql .venv-matrix/bin/python -m pytest \
+	  $(addprefix tests/integration/airflow/,test_ui.py test_ui_tables.py) $(PYTEST_ARGS)
+
+matrix: ## every Airflow, database, auth manager, browser and live test; ends with the failed targets
+	@failed=; for target in $(MATRIX); do $(MAKE) $$target || failed="$$failed $$target"; done; \
+	  test -z "$$failed" || { echo "Failed:$$failed" >&2; exit 1; }
 
 constraints-check: $(VENV)/.dev ## resolve the package against the constraints of each supported Airflow (needs uv)
 	$(BIN)/python scripts/check_constraints.py
@@ -110,11 +131,11 @@ docs: $(VENV)/.docs ## the documentation site, into docs/_build/html
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-constraints: ## renew the three constraints files (needs uv)
+constraints: ## renew the constraints files (needs uv)
 	sh scripts/renew_constraints.sh
 
 clean: ## remove the environment, the demo's files and everything built
-	rm -rf $(VENV) .venv-oldest .venv-next .venv-bench $(WHEEL_VENV) .demo dist docs/_build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(addprefix .venv-,$(VERSIONS)) .venv-bench $(WHEEL_VENV) .demo dist docs/_build .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made:
@@ -139,6 +160,17 @@ ifeq ($(UV),)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 endif
 	@$(INSTALL) -e '.[$(EXTRAS),fonts]' --group dev
+	@touch $@
+
+$(VENV)/.matrix: $(VENV)/.dev
+	@echo "Installing other auth managers into $(VENV) ..."
+	@$(INSTALL) -e '.[$(EXTRAS)]' --group dev --group matrix
+	@touch $@
+
+# mysqlclient is built when it is installed.
+$(VENV)/.mysql: $(VENV)/.matrix
+	@pkg-config --exists mysqlclient || apt-get install --yes default-libmysqlclient-dev gcc pkg-config
+	@$(INSTALL) -e '.[$(EXTRAS)]' --group dev --group matrix --group mysql
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.dev

@@ -47,8 +47,11 @@ class AirflowRest:
     # -- Airflow itself
 
     def health(self) -> Json:
-        """`GET /monitor/health`: status and latest heartbeat of each part."""
+        """`GET /monitor/health`: status and latest heartbeat of each part; the execution API answers, too."""
         answer: Json = self._client.get("/api/v2/monitor/health").raise_for_status().json()
+        # The first request builds all routes of the execution API. With 3.4 that takes half a minute on a
+        # busy machine. A task gives up before that, and loses an attempt.
+        self._client.get("/execution/health").raise_for_status()
         return answer
 
     def import_errors(self) -> dict[str, str]:

@@ -179,7 +179,7 @@ class LiveAirflow(AirflowRest):
         waiting: list[str] = list(self.processes)
 
         def is_healthy() -> bool:
-            self._check_alive()
+            self.check_alive()
             waiting[:] = self._unhealthy()
             return not waiting
 
@@ -205,7 +205,8 @@ class LiveAirflow(AirflowRest):
         command = [self._python, "-m", "airflow", *arguments]
         return processes.start(command, env=self.env, log=self._log_of(name), cwd=self.home)
 
-    def _check_alive(self) -> None:
+    def check_alive(self) -> None:
+        """Raise LiveAirflowError, with the end of its log, if a part has ended by itself."""
         for name, child in self.processes.items():
             if (code := child.poll()) is not None:
                 raise LiveAirflowError(f"{name} ended with code {code}.\n{self._log_tail(name)}")

@@ -12,7 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import airflow
 import psutil
+import pytest
 from airflow_rest import FINISHED_RUN, Json
 from live_airflow import LiveAirflow
 from processes import wait_until
@@ -34,6 +36,10 @@ CREATE = {"path": "/v1/image-to-video", "method": "POST"}
 POLL = {"path": "/v1/video-projects/*", "method": "GET"}
 
 SYNCHRONOUS, DEFERRABLE, MAPPED = "synchronous", "deferrable", "mapped, deferrable"
+SCHEDULER_DIES = [
+    pytest.mark.skip(reason="the scheduler of Airflow 3.4.0b2 dies as it gives up a task without heartbeat")
+] * (airflow.__version__ == "3.4.0b2")
+"""It sends a callback first, which closes its session, so the attempt is not archived: UniqueViolation."""
 _AIRFLOW_ERROR = "AirflowRuntimeError"
 """Raised in a task that Airflow does not let write any more."""
 _RUNNING = ("queued", "rendering")
@@ -53,8 +59,13 @@ class Run:
     """Those of a sandbox that only this run uses."""
 
     def until(self, condition: Callable[[], Any], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait for a condition; TimeoutError names it."""
-        if not wait_until(lambda: bool(condition()), timeout=seconds, every=0.3):
+        """Wait for a condition; TimeoutError names it. LiveAirflowError if a part of Airflow dies."""
+
+        def is_so() -> bool:
+            self.airflow.check_alive()
+            return bool(condition())
+
+        if not wait_until(is_so, timeout=seconds, every=0.3):
             raise TimeoutError(f"{self.run_id}: not within {seconds:g} s: {what}; tasks: {self.ends()}")
 
     def until_held(self, count: int = 1) -> None:
@@ -67,6 +78,7 @@ class Run:
         """Wait until the task is in this state, and in no final one before it; the task instance."""
         task_id = task_id or self.task_id
         where = (self.dag_id, self.run_id, task_id, state)
+        self.airflow.check_alive()
         return self.airflow.wait_for_task_state(*where, timeout=PATIENCE_SECONDS)
 
     def until_counts(self, **counts: int) -> None:

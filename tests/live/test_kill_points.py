@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from report import KILLED
-from runs import CREATE, DEFERRABLE, MAPPED, POLL, PUT, SYNCHRONOUS, UPLOAD
+from runs import CREATE, DEFERRABLE, MAPPED, POLL, PUT, SCHEDULER_DIES, SYNCHRONOUS, UPLOAD
 
 DAGS = {SYNCHRONOUS: "breaking_synchronous", DEFERRABLE: "breaking_deferrable", MAPPED: "breaking_mapped"}
 RECOVERED_KEY = "magichour_recovered_job_id"
@@ -130,7 +130,9 @@ KILLS = [
 
 
 def params(kills):
-    return [pytest.param(kill, id=kill.id) for kill in kills]
+    return [
+        pytest.param(kill, id=kill.id, marks=SCHEDULER_DIES if kill.with_supervisor else ()) for kill in kills
+    ]
 
 
 @pytest.mark.parametrize("scenario", params([kill for kill in KILLS if kill.point.is_known]))

@@ -111,6 +111,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 @every_page
 def test_make_commands_and_files_exist(path):
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+    targets |= {f"test-on-{path.stem.rpartition('-')[2]}" for path in ROOT.glob("constraints-airflow-*.txt")}
     variables = {*re.findall(r"^([A-Z_]+) \?=", MAKEFILE, re.MULTILINE), "LIVE"}
     code = [*re.findall(r"`([^`\n]+)`", TEXTS[path]), *blocks(TEXTS[path], "bash", "console")]
     for line in [line for text in code for line in text.splitlines() if line.startswith("make ")]:

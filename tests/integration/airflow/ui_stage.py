@@ -16,23 +16,33 @@ USERS = {"alice": "ADMIN", "bob": "VIEWER", "mallory": "VIEWER"}
 @pytest.fixture(scope="module")
 def stage(dag_runner, magichour_sandbox_server, tmp_path_factory):
     """One run of the Dag `pages` for the tests of a file. Mallory may not read this Dag."""
+    folder = tmp_path_factory.mktemp("pages")
+    users = ",".join(f"{name}:{role}" for name, role in USERS.items())
+    settings = {
+        "AIRFLOW__CORE__AUTH_MANAGER": "browser_auth.SomeDagsAuthManager",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": users,
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords"),
+        "LIVE_AIRFLOW_READABLE_DAGS": json.dumps({"mallory": ["another"]}),
+    }
+    with staged(dag_runner, magichour_sandbox_server, folder, settings) as stage:
+        yield stage
+
+
+@contextmanager
+def staged(dag_runner, sandbox, folder, settings):
+    """Run the Dag `pages`, and serve Airflow's application with the auth manager of these settings."""
     from airflow.api_fastapi.app import create_app, purge_cached_app
 
-    folder = tmp_path_factory.mktemp("pages")
-    magichour_sandbox_server.control.reset()
+    sandbox.control.reset()
+    connection = {"conn_type": "magichour", "host": sandbox.url, "password": sandbox.api_key}
     with pytest.MonkeyPatch.context() as patch:
-        users = ",".join(f"{name}:{role}" for name, role in USERS.items())
-        connection = {"conn_type": "magichour", "host": magichour_sandbox_server.url}
-        connection["password"] = magichour_sandbox_server.api_key
-        patch.setenv("AIRFLOW__CORE__AUTH_MANAGER", "browser_auth.SomeDagsAuthManager")
-        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", users)
-        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", str(folder / "passwords"))
-        patch.setenv("LIVE_AIRFLOW_READABLE_DAGS", json.dumps({"mallory": ["another"]}))
+        for name, value in settings.items():
+            patch.setenv(name, value)
         patch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", json.dumps(connection))
         run = dag_runner("tests/pages.py", folder=str(folder / "videos"))
         purge_cached_app()
         run_id = run.tasks["render"][0].run_id
-        yield Stage(create_app(apps="core"), run_id, folder / "videos", magichour_sandbox_server)
+        yield Stage(create_app(apps="core"), run_id, folder / "videos", sandbox)
         purge_cached_app()
 
 
@@ -71,15 +81,18 @@ class Stage:
     def set_roots(self, setting):
         self.patch.setenv("AIRFLOW__MAGICHOUR__UI_VIDEO_ROOTS", setting)
 
-    def get(self, path, task=None, *, user="alice", headers=None, method="GET", **query):
+    def cookies_of(self, user):
+        """The cookies of a user's browser."""
         from airflow.api_fastapi.app import get_auth_manager
         from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+        account = SimpleAuthManagerUser(username=user, role=USERS[user])
+        return {"_token": get_auth_manager().generate_jwt(account)}
+
+    def get(self, path, task=None, *, user="alice", headers=None, method="GET", **query):
         from fastapi.testclient import TestClient
 
-        cookies = {}
-        if user is not None:
-            account = SimpleAuthManagerUser(username=user, role=USERS[user])
-            cookies = {"_token": get_auth_manager().generate_jwt(account)}
+        cookies = {} if user is None else self.cookies_of(user)
         if task is not None:
             query = {"dag_id": "pages", "run_id": self.run_id, "task_id": task, **query}
         client = TestClient(self.app, cookies=cookies, follow_redirects=False, raise_server_exceptions=False)
