@@ -328,3 +328,17 @@ def test_second_task_at_the_same_moment_is_refused(batches, monkeypatch):
         batches.attempt(catalogue(2))
     assert batches.charged() == {}
     assert batches.attempt(catalogue(2))["complete"] == 2
+
+
+def test_batch_of_200_in_a_dag(run_dag, magichour_sandbox, tmp_path):
+    """With Airflow's own XComs and event; the manifest is CSV."""
+    magichour_sandbox.control.account(credits=1_000_000)
+    items, videos = tmp_path / "catalogue.csv", tmp_path / "videos"
+    rows = [f'item-{n};{Path(IMAGE).absolute()};"video; {n}"' for n in range(200)]
+    items.write_text("\n".join(["key;image;prompt", *rows]))
+    run = run_dag("tests/batch.py", catalogue=str(items), folder=str(videos))
+    assert run.state == "success"
+    entries = [json.loads(line) for line in (videos / "manifest.jsonl").read_text().splitlines()]
+    assert Counter(entry["status"] for entry in entries) == {"complete": 200}
+    assert all(Path(entry["path"]).stat().st_size == entry["size"] for entry in entries)
+    assert Counter(job["name"] for job in jobs(magichour_sandbox)) == {f"item-{n}": 1 for n in range(200)}

@@ -1,0 +1,149 @@
+"""A thousand videos in one task, at a hundred times speed, while Airflow's parts are killed.
+
+`BATCH_VIDEOS` and `BATCH_SEED` choose another size and other moments.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from airflow_rest import FINISHED_RUN
+from processes import wait_until
+from runs import API_KEY, CREATE, IMAGE
+
+from magichour_provider.sandbox import Behaviour, SandboxServer, Settings
+
+VIDEOS = int(os.environ.get("BATCH_VIDEOS", "1000"))
+KILLS = ["task"] * 4 + ["triggerer"] * 2 + ["scheduler"]
+DAG_ID = "live_batch"
+RENDER_SECONDS = 0.6
+"""A hundredth of a minute, the usual time of a video."""
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    behaviour = Behaviour(render_seconds=RENDER_SECONDS)
+    settings = Settings(api_keys=(API_KEY,), credits=100_000_000, quick=True, behaviour=behaviour)
+    with SandboxServer(settings) as server:
+        yield server
+
+
+class LiveBatch:
+    """The runs of the Dag over one folder."""
+
+    def __init__(self, airflow, sandbox, folder):
+        self.airflow, self.sandbox, self.folder = airflow, sandbox, folder
+        self.catalogue, self.videos = folder / "catalogue.jsonl", folder / "videos"
+        connection = {"connection_id": "batch", "conn_type": "magichour", "host": sandbox.url}
+        airflow.request("POST", "/connections", json={**connection, "password": API_KEY})
+
+    def write_items(self, count):
+        lines = [{"key": f"item-{n}", "image": str(IMAGE), "prompt": f"video {n}"} for n in range(count)]
+        self.catalogue.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def start(self, run_id):
+        conf = {"catalogue": str(self.catalogue), "folder": str(self.videos)}
+        self.airflow.trigger(DAG_ID, conf, run_id=run_id)
+
+    def state(self, run_id):
+        return str(self.airflow.run(DAG_ID, run_id)["state"])
+
+    def wait(self, run_id, seconds=1200):
+        assert wait_until(lambda: self.state(run_id) in FINISHED_RUN, timeout=seconds, every=1.0)
+        return self.state(run_id)
+
+    def task(self, run_id):
+        return self.airflow.task_instance(DAG_ID, run_id, "render")
+
+    def kill_task(self, run_id):
+        """SIGKILL for the task's process; False if none runs."""
+        task = self.task(run_id)
+        if task["state"] != "running" or not task["pid"]:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(task["pid"], signal.SIGKILL)
+            return True
+        return False
+
+    def charged(self):
+        jobs = self.sandbox.control.state()["jobs"]
+        return Counter(job["name"] for job in jobs if job["credits_charged"])
+
+    def entries(self):
+        return [json.loads(line) for line in (self.videos / "manifest.jsonl").read_text().splitlines()]
+
+    def recover_unknown(self):
+        """What the task's error asks a user to do: search for the jobs, and add their ids to the state."""
+        jobs = {job["name"]: job["id"] for job in self.sandbox.control.state()["jobs"]}
+        unknown = [entry["key"] for entry in self.entries() if entry["status"] == "unknown"]
+        with (self.videos / "magichour_batch.jsonl").open("a") as state:
+            for key in unknown:
+                if key in jobs:
+                    line = {"key": key, "magichour_recovered_job_id": jobs[key]}
+                    state.write(json.dumps(line) + "\n")
+        return unknown
+
+    def requests(self):
+        return sum(each["count"] for each in self.sandbox.control.state()["requests"])
+
+
+def test_thousand_videos_survive_seven_kills(parts, sandbox, tmp_path):
+    chance = random.Random(int(os.environ.get("BATCH_SEED", "7")))
+    batch = LiveBatch(parts, sandbox, tmp_path)
+    batch.write_items(VIDEOS)
+    began = time.monotonic()
+    batch.start("first")
+    kills = KILLS.copy()
+    chance.shuffle(kills)
+    done = []
+    sandbox.control.faults([{**CREATE, "status": 429, "times": 40}])
+    while kills and batch.state("first") not in FINISHED_RUN:
+        time.sleep(chance.uniform(1.0, 8.0))
+        what = kills.pop()
+        if what == "task":
+            if not batch.kill_task("first"):
+                kills.insert(0, what)
+                continue
+        else:
+            parts.kill(what)
+            time.sleep(chance.uniform(0.0, 2.0))
+            parts.restart(what)
+        done.append((what, len(sandbox.control.state()["jobs"])))
+    state = batch.wait("first")
+    seconds = time.monotonic() - began
+    unknown = []
+    if state != "success":
+        unknown = batch.recover_unknown()
+        assert unknown, "only creates of unknown outcome may fail the task"
+        parts.clear(DAG_ID, "first", None)
+        state = batch.wait("first")
+    print(f"\n{VIDEOS} videos, {seconds:.0f} s; kills (and jobs by then): {done}; unknown: {unknown}")
+    print(f"attempts: {batch.task('first')['try_number']}; requests: {batch.requests()}")
+    assert state == "success"
+    assert batch.charged() == {f"item-{n}": 1 for n in range(VIDEOS)}
+    entries = batch.entries()
+    assert Counter(entry["status"] for entry in entries) == {"complete": VIDEOS}
+    for entry in entries:
+        content = Path(entry["path"]).read_bytes()
+        assert (len(content), sha256(content).hexdigest()) == (entry["size"], entry["sha256"])
+    ids = {job["name"]: job["id"] for job in sandbox.control.state()["jobs"] if job["credits_charged"]}
+    assert {entry["key"]: entry["project_id"] for entry in entries} == ids
+
+    batch.write_items(VIDEOS + 10)
+    before = batch.requests()
+    uploads = len(sandbox.control.state()["uploads"])
+    batch.start("tomorrow")
+    assert batch.wait("tomorrow") == "success"
+    assert sum(batch.charged().values()) == VIDEOS + 10
+    assert len(sandbox.control.state()["uploads"]) == uploads + 10
+    print(f"tomorrow's run with 10 new items: {batch.requests() - before} requests")
+    assert batch.requests() - before < 10 * 12
