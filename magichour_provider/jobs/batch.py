@@ -187,7 +187,7 @@ class _Ready:
 class Batch:
     """One attempt at a batch. `state` must be read before; it must be opened for `submit` and `download`.
 
-    :param folder: where the videos go; None: they stay at Magic Hour. `conn_id`: the connection of its store.
+    :param folder: where the videos go; None: they stay at Magic Hour.
     :param max_jobs: jobs that may run at a time.
     :param max_credits: what this run may spend; None: no limit.
     :param pause_seconds: how long the last pass had to wait because Magic Hour refused a create for now.
@@ -200,7 +200,6 @@ class Batch:
         client: MagicHourClient,
         *,
         folder: Location | None = None,
-        conn_id: str | None = None,
         max_jobs: float = math.inf,
         max_credits: int | None = None,
         pause_seconds: float = 0.0,
@@ -217,7 +216,7 @@ class Batch:
         self.changed = 0
         self._refusals = 0
         self._state, self._client = state, client
-        self._folder, self._conn_id = folder, conn_id
+        self._folder = folder
         self._files: dict[str, int] = {}
         self._clock, self._sleep = clock, sleep
         self._images: dict[str, Images] = {}
@@ -581,7 +580,7 @@ class Batch:
                 lambda: require_videos(next(answers, None) or get_video(self._client, project_id)),
                 project_id,
                 target.path,
-                path_conn_id=self._conn_id,
+                path_conn_id=getattr(self._folder, "conn_id", None),
                 if_exists="overwrite" if job.replaces else "skip",
             )
         except _FATAL:

@@ -205,7 +205,6 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
                 state,
                 self.hook.get_conn(),
                 folder=folder,
-                conn_id=parse_id("path_conn_id", self.path_conn_id),
                 max_jobs=self._max_jobs(event),
                 max_credits=parse_whole_number("max_credits", self.max_credits),
                 pause_seconds=event["pause_seconds"] if event is not None else 0.0,

@@ -74,6 +74,11 @@ class LiveBatch:
             return True
         return False
 
+    def progress(self):
+        """The share of the lines that the state will have."""
+        state = self.videos / "magichour_batch.jsonl"
+        return state.read_bytes().count(b"\n") / (3 * VIDEOS) if state.exists() else 0.0
+
     def charged(self):
         jobs = self.sandbox.control.state()["jobs"]
         return Counter(job["name"] for job in jobs if job["credits_charged"])
@@ -102,22 +107,25 @@ def test_thousand_videos_survive_seven_kills(parts, sandbox, tmp_path):
     batch.write_items(VIDEOS)
     began = time.monotonic()
     batch.start("first")
-    kills = KILLS.copy()
-    chance.shuffle(kills)
+    events = [*KILLS, "storm"]
+    chance.shuffle(events)
+    moments = sorted(chance.uniform(0.02, 0.95) for _ in events)
     done = []
-    sandbox.control.faults([{**CREATE, "status": 429, "times": 40}])
-    while kills and batch.state("first") not in FINISHED_RUN:
-        time.sleep(chance.uniform(1.0, 8.0))
-        what = kills.pop()
-        if what == "task":
-            if not batch.kill_task("first"):
-                kills.insert(0, what)
-                continue
+    for what, moment in zip(events, moments, strict=True):
+        # Each item has three lines in the state: its intent, its job, and its video.
+        assert wait_until(
+            lambda: batch.progress() >= moment or batch.state("first") in FINISHED_RUN,  # noqa: B023
+            timeout=600,
+            every=0.2,
+        )
+        if what == "storm":
+            sandbox.control.faults([{**CREATE, "status": 429, "times": 30}])
+        elif what == "task":
+            assert wait_until(lambda: batch.kill_task("first"), timeout=300, every=0.2)
         else:
             parts.kill(what)
-            time.sleep(chance.uniform(0.0, 2.0))
             parts.restart(what)
-        done.append((what, len(sandbox.control.state()["jobs"])))
+        done.append((what, f"{moment:.0%}"))
     state = batch.wait("first")
     seconds = time.monotonic() - began
     unknown = []
@@ -126,7 +134,7 @@ def test_thousand_videos_survive_seven_kills(parts, sandbox, tmp_path):
         assert unknown, "only creates of unknown outcome may fail the task"
         parts.clear(DAG_ID, "first", None)
         state = batch.wait("first")
-    print(f"\n{VIDEOS} videos, {seconds:.0f} s; kills (and jobs by then): {done}; unknown: {unknown}")
+    print(f"\n{VIDEOS} videos, {seconds:.0f} s; killed at: {done}; unknown: {unknown}")
     print(f"attempts: {batch.task('first')['try_number']}; requests: {batch.requests()}")
     assert state == "success"
     assert batch.charged() == {f"item-{n}": 1 for n in range(VIDEOS)}

@@ -11,10 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 from attempts import IMAGE, Killed, jobs
+from s3_server import s3_server
 
 from magichour_provider.exceptions import (
     SubmissionUnknownError,
 )
+from magichour_provider.jobs.batch import Batch
+from magichour_provider.jobs.batch_state import _StoreLog
 from magichour_provider.operators import image_to_video_batch
 from magichour_provider.operators.image_to_video_batch import ImageToVideoBatchOperator
 from magichour_provider.triggers import video_batch
@@ -232,8 +235,6 @@ def test_key_that_expires_in_the_middle(batches, connection, fails_for_good):
 
 
 def _then(after):
-    from magichour_provider.jobs.batch import Batch
-
     original = Batch._write_paid
 
     def wrapped(self, job):
@@ -328,6 +329,56 @@ def test_second_task_at_the_same_moment_is_refused(batches, monkeypatch):
         batches.attempt(catalogue(2))
     assert batches.charged() == {}
     assert batches.attempt(catalogue(2))["complete"] == 2
+
+
+def test_batch_in_object_storage_with_bounded_writes(batches, monkeypatch, tmp_path):
+    """Images, manifest, state and videos are in S3; the first attempt is killed while it submits."""
+    from magichour_provider.jobs.state_backends import StateFile
+
+    writes = []
+    write = StateFile.write_bytes
+    monkeypatch.setattr(StateFile, "write_bytes", lambda *given: (writes.append(1), write(*given))[1])
+    with s3_server(tmp_path / "s3.log") as s3:
+        monkeypatch.setenv("AIRFLOW_CONN_S3", json.dumps(s3.connection))
+        store = s3.client()
+        store.create_bucket(Bucket="shop")
+        for number in range(40):
+            store.upload_file(IMAGE, "shop", f"images/{number}.jpg")
+        lines = [json.dumps({"image": f"{number}.jpg"}) for number in range(40)]
+        store.put_object(Bucket="shop", Key="images/list.jsonl", Body="\n".join(lines).encode())
+        options = {"path": "s3://s3@shop/videos", "timeout": 600}
+        with monkeypatch.context() as patch, suppress(Killed):
+            patch.setattr(Batch, "_write_paid", _then(_killed_at(12)))
+            patch.setattr(_StoreLog, "close", lambda _: None)  # a killed process gives no lease back
+            batches.attempt("s3://s3@shop/images/list.jsonl", **options)
+        with suppress(AirflowFailException, SubmissionUnknownError):
+            batches.attempt("s3://s3@shop/images/list.jsonl", **options)
+        entries = store.get_object(Bucket="shop", Key="videos/manifest.jsonl")["Body"].read().splitlines()
+        found = Counter(json.loads(line)["status"] for line in entries)
+        assert max(batches.charged().values()) == 1
+        assert found["unknown"] <= 5
+        assert found["complete"] == 40 - found["unknown"]
+        listed = store.list_objects_v2(Bucket="shop", Prefix="videos/")["Contents"]
+        assert sum(each["Key"].endswith(".mp4") for each in listed) == found["complete"]
+        assert len(writes) <= 30
+        batches.clear()
+        batches.attempt("s3://s3@shop/images/list.jsonl", **options)
+        batches.run("tomorrow")
+        before = batches.requests()
+        summary = batches.attempt("s3://s3@shop/images/list.jsonl", **options)
+        assert (summary["unchanged"], summary["credits_charged"]) == (40, 0)
+        assert batches.requests() == before
+
+
+def _killed_at(number):
+    calls = []
+
+    def kill(_):
+        calls.append(1)
+        if len(calls) == number:
+            raise Killed
+
+    return kill
 
 
 def test_batch_of_200_in_a_dag(run_dag, magichour_sandbox, tmp_path):
