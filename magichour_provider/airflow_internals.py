@@ -164,6 +164,16 @@ async def get_connection_async(conn_id: str) -> Connection:
     return await sync_to_async(BaseHook.get_connection)(conn_id)
 
 
+async def read_variable(key: str) -> str | None:
+    """A Variable of Airflow's own database, in the triggerer (3.1 to 3.4); None if there is none.
+
+    `Variable.get` asks each secrets backend first, which may cost money if it is done every second.
+    """
+    from airflow.sdk.execution_time.secrets.execution_api import ExecutionAPISecretsBackend
+
+    return await ExecutionAPISecretsBackend().aget_variable(key)
+
+
 def min_deferral_seconds() -> float:
     """Seconds after a deferral in which a trigger must not fire (airflow#71580, airflow#72716).
 
@@ -212,8 +222,8 @@ def detach_dag(ti: Any) -> Any:
     return SimpleNamespace(**{name: getattr(ti, name) for name in names})
 
 
-def triggerer_stats() -> Any:
-    """Airflow's `Stats` for code that runs in a triggerer.
+def core_stats() -> Any:
+    """Airflow's `Stats` for code that runs in a triggerer or an API server.
 
     The core's, not the SDK's: the triggerer sets up only the core's (3.0 to 3.4).
     """
@@ -246,6 +256,13 @@ def provider_plugins_are_loaded() -> bool:
     from airflow import settings
 
     return not settings.LAZY_LOAD_PROVIDERS
+
+
+def register_asset_change(session: Any, asset: Any, extra: dict[str, Any]) -> None:
+    """Give an asset (a row of `AssetModel`) an event, as `POST /assets/events` does (3.1 to 3.4)."""
+    from airflow.assets.manager import asset_manager
+
+    asset_manager.register_asset_change(asset=asset, extra=extra, session=session)
 
 
 def task_state_rows() -> Any | None:

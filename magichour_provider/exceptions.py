@@ -4,7 +4,8 @@
     ├── ConfigurationError: UndefinedConnectionError
     ├── InvalidRequestError: BudgetError, ImageError
     ├── APIError: AuthenticationError, PaymentRequiredError, NotFoundError, UnavailableError
-    ├── NetworkError, InvalidResponseError, TaskKilledError, SubmissionUnknownError, PictureError, BatchError
+    ├── NetworkError, InvalidResponseError, WebhookError, TaskKilledError, SubmissionUnknownError
+    ├── PictureError, BatchError
     ├── JobError: JobFailedError (ModerationError), JobDeletedError, JobNotCompleteError, WaitTimeoutError
     └── TransferError: DownloadError, NotAVideoError, DestinationError
 
@@ -317,3 +318,17 @@ class PictureError(MagicHourError):
     title = "The picture could not be made"
     default_consequence = "The video itself is unchanged, and no credits were spent."
     default_remedy = "Check the video, then clear the task."
+
+
+class WebhookError(MagicHourError):
+    """A webhook was refused. The message is always the same; `code` says why, for logs and metrics.
+
+    `code`: `signature`, `timestamp` or `body`.
+    """
+
+    title = "The webhook was refused"
+    default_consequence = "It has no effect on jobs and credits."
+    default_remedy = "If it is genuine, Magic Hour sends it again."
+
+    def __init__(self, code: str) -> None:
+        super().__init__("The webhook was refused.", code=code)

@@ -23,16 +23,19 @@ DEFAULT_BASE_URL = "https://api.magichour.ai"
 _TIMEOUT = "For connecting, for sending, and for waiting for the next bytes of an answer."
 _ATTEMPTS = "How often a request is sent at most, if sending it again is safe."
 _POLLS = "How often a triggerer polls at most, all jobs together; empty for no limit."
+_WEBHOOK = "Of Magic Hour's webhook for this Airflow; two, with a blank between them, while you change it."
 _CA_BUNDLE = "File with the certificate authorities to trust; empty uses the usual ones."
 
 
-def _extra(default: Any, type_name: str, label: str, description: str, **limits: float) -> Any:
-    """A connection extra: its default, JSON type and limits, and how the connection form shows it."""
-    schema: dict[str, Any] = {"type": [type_name, "null"], **limits}
+def _extra(default: Any, type_name: str, label: str, description: str, **more: float | str) -> Any:
+    """A connection extra: its default, JSON type, limits and format, and how the connection form shows it."""
+    schema: dict[str, Any] = {"type": [type_name, "null"], **more}
     if default is not None:
         schema["default"] = default
     form_field = {"label": label, "schema": schema, "description": description}
-    return field(default=default, repr=label != "Proxy", metadata={"form_field": form_field})
+    return field(
+        default=default, repr=label not in ("Proxy", "Webhook secret"), metadata={"form_field": form_field}
+    )
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class ClientSettings:
         True, "boolean", "Check certificates", "Leave this on, except against a test server."
     )
     ca_bundle: str | None = _extra(None, "string", "CA bundle", _CA_BUNDLE)
+    webhook_secret: str | None = _extra(None, "string", "Webhook secret", _WEBHOOK, format="password")
 
     def __post_init__(self) -> None:
         import httpx

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
@@ -30,6 +31,7 @@ from magichour_provider.get_provider_info import UI_FIELD_BEHAVIOUR
 from magichour_provider.hooks.connection import settings_from_connection
 from magichour_provider.jobs.arguments import parse_number
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference
+from magichour_provider.polling.webhooks import Mailbox, mailbox_key
 from magichour_provider.storage.locations import given_text
 from magichour_provider.version_compat import AirflowNotFoundException, BaseHook
 
@@ -125,7 +127,22 @@ class MagicHourHook(BaseHook):
                 return True, "The API key is good. This API does not tell tier and credits."
         except MagicHourError as error:
             return False, str(error).replace(", then clear the task.", ".")
-        return True, f"The API key is good: tier {account.tier}, {account.credits} credits."
+        return True, f"The API key is good: tier {account.tier}, {account.credits} credits.{self._webhooks()}"
+
+    def _webhooks(self) -> str:
+        """A sentence for the connection's test about its webhooks; empty if it has no webhook secret."""
+        if not settings_from_connection(self.get_connection(self.magichour_conn_id)).webhook_secret:
+            return ""
+        from airflow.sdk import Variable
+
+        try:
+            mailbox = Mailbox.from_text(Variable.get(mailbox_key(self.magichour_conn_id), default=None))
+        except Exception as error:
+            return f" Whether webhooks were received cannot be read ({type(error).__name__})."
+        if mailbox.received_at is None:
+            return " No webhook was received yet."
+        at = datetime.fromtimestamp(mailbox.received_at, timezone.utc).isoformat(timespec="seconds")
+        return f" The last webhook was received at {at}."
 
     def upload(self, image: PathArgument, image_conn_id: str | None = None) -> str:
         """Upload an image and return its `file_path`, which is valid for seven days and for many jobs.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus, urlsplit
@@ -24,12 +25,21 @@ DEFAULT_CONN_ID = "magichour_default"
 
 @dataclass(frozen=True)
 class JobReference:
-    """A job by its id, with what its submitter knew of it."""
+    """A job by its id, with what its submitter knew of it. `created_at`: ISO 8601."""
 
     project_id: str
     model: str | None = None
     resolution: str | None = None
     credits_charged: int | None = None
+    created_at: str | None = None
+
+    @property
+    def submitted(self) -> float | None:
+        """When the job was submitted, in epoch seconds; None if it is not known."""
+        try:
+            return datetime.fromisoformat(self.created_at or "").timestamp()
+        except ValueError:
+            return None
 
     @classmethod
     def from_value(cls, value: object) -> JobReference:
@@ -39,8 +49,8 @@ class JobReference:
         """
         given = unrender(value)
         fields = given if isinstance(given, Mapping) else {"project_id": given}
-        names = ("project_id", "model", "resolution", "credits_charged")
-        project_id, model, resolution, credits = map(fields.get, names)
+        names = ("project_id", "model", "resolution", "credits_charged", "created_at")
+        project_id, model, resolution, credits, created_at = map(fields.get, names)
         if isinstance(project_id, int) and not isinstance(project_id, bool):
             project_id = str(project_id)  # an id of digits only, rendered natively
         if not isinstance(project_id, str) or not is_project_id(project_id.strip()):
@@ -56,6 +66,7 @@ class JobReference:
             model if isinstance(model, str) else None,
             resolution if isinstance(resolution, str) else None,
             credits if isinstance(credits, int) and not isinstance(credits, bool) else None,
+            created_at if isinstance(created_at, str) else None,
         )
 
     def result(self, job: Outcome | VideoProject) -> dict[str, Any]:
@@ -68,6 +79,7 @@ class JobReference:
             "resolution": self.resolution,
             "end_seconds": job.end_seconds,
             "credits_charged": job.credits_charged,
+            "created_at": job.created_at.isoformat() if job.created_at is not None else self.created_at,
             "url": library_url(self.project_id),
         }
 

@@ -44,6 +44,10 @@ ERROR_KEY = "magichour_error"
 """Key of the XCom, and of its copy in the task state store."""
 
 
+NOTICED_BY_KEY = "magichour_noticed_by"
+"""Key of the XCom of a task whose job's end was noticed by a webhook."""
+
+
 class MagicHourHookMixin:
     """An operator with a connection to Magic Hour."""
 
@@ -100,6 +104,12 @@ def push_keys(task: Any, context: Context, result: Mapping[str, Any], *keys: str
     """Push parts of the result as XComs of their own, so that `task.output["path"]` works."""
     for key in keys if task.do_xcom_push and "ti" in context else ():
         context["ti"].xcom_push(key, result[key])
+
+
+def push_noticed_by(task: Any, context: Context, noticed_by: str) -> None:
+    """Push how the job's end was noticed, for the task's tab, if it was by a webhook."""
+    if noticed_by == "webhook":
+        push_keys(task, context, {NOTICED_BY_KEY: noticed_by}, NOTICED_BY_KEY)
 
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])

@@ -29,6 +29,7 @@ from magichour_provider.operators._base import (
     log_from_signal_handler,
     map_non_retryable,
     push_keys,
+    push_noticed_by,
     reports_failure,
     set_default_retry_policy,
 )
@@ -93,7 +94,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
     :param validate_model: what to do if no known version of the model takes this request: `error`,
         `warn` (submit nevertheless) or `off`.
     :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`,
-        `url`.
+        `created_at` (ISO 8601), `url`.
     """
 
     template_fields: Sequence[str] = (
@@ -236,6 +237,7 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
 
         outcome = Outcome.from_event(event)
         self.linked_project_id = outcome.project_id
+        push_noticed_by(self, context, outcome.noticed_by)
         return self._finish(context, outcome, self._state_store(context))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:

@@ -29,6 +29,8 @@ _GAP_RATIO, _GROUP_MARGIN = 2.0, 1.2
 """A duration so many times the one before it begins a group; a job that lasted so many times the longest
 duration of a group belongs to the next one."""
 _MAX_KINDS = 128
+FRESH_JOB_SECONDS = 15.0
+"""A wait that begins within this time after the submission follows its job from the start."""
 
 ALARM_MARGIN_SECONDS = 5.0
 """A wait in a worker ends so much before `execution_timeout`, whose alarm would not name the job."""

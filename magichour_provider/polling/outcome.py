@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
@@ -46,6 +47,7 @@ class Outcome:
     :param error_status: HTTP status if the API refused the poll (`TerminalStatus.REFUSED`); None if the
         connection cannot be used.
     :param error_code: the API's code for a failed job or a refused request.
+    :param noticed_by: `webhook` or `poll`.
     """
 
     ending: TerminalStatus
@@ -54,13 +56,16 @@ class Outcome:
     name: str | None = None
     end_seconds: float | None = None
     credits_charged: int | None = None
+    created_at: datetime | None = None
     error_status: int | None = None
     error_code: str | None = None
     error_message: str | None = None
+    noticed_by: str = "poll"
 
     def as_event(self) -> dict[str, Any]:
         """The payload of the trigger's one event: plain JSON."""
-        return {**asdict(self), "ending": self.ending.value}
+        created_at = None if self.created_at is None else self.created_at.isoformat()
+        return {**asdict(self), "ending": self.ending.value, "created_at": created_at}
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> Outcome:
@@ -68,7 +73,8 @@ class Outcome:
         if "ending" not in event or "project_id" not in event:
             raise ValueError("The event that resumed this task is not one of VideoJobTrigger.")
         known = {field.name: event[field.name] for field in fields(cls) if field.name in event}
-        return cls(**{**known, "ending": TerminalStatus(event["ending"])})
+        created_at = known.get("created_at") and datetime.fromisoformat(known["created_at"])
+        return cls(**{**known, "ending": TerminalStatus(event["ending"]), "created_at": created_at or None})
 
     def error(self) -> errors.MagicHourError | None:
         """The error that this ending stands for; None if the video is ready."""
@@ -123,6 +129,7 @@ def from_project(project: VideoProject) -> Outcome | None:
         name=project.name,
         end_seconds=project.end_seconds,
         credits_charged=project.credits_charged,
+        created_at=project.created_at,
         error_code=project.error.code if project.error else None,
         error_message=(project.error.message or "")[:_MESSAGE_LIMIT] or None if project.error else None,
     )

@@ -39,6 +39,8 @@ class Job:
 
     :param due: when to poll, by the clock of the event loop; infinite during a poll.
     :param not_found: how many polls in a row did not find the job.
+    :param is_postponed: whether its next poll was put off once, because webhooks come.
+    :param webhook_at: epoch seconds at which a webhook reported the job's end.
     """
 
     project_id: str
@@ -46,6 +48,8 @@ class Job:
     due: float = math.inf
     is_polled: bool = False
     not_found: int = 0
+    is_postponed: bool = False
+    webhook_at: float | None = None
 
     def seconds_to_next_poll(self, now: float) -> float:
         """Pause until the next poll, from `now` (epoch seconds): the shortest that a wait asks for."""

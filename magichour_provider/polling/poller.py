@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from magichour_provider.client.models import JobStatus, VideoProject
 from magichour_provider.exceptions import MagicHourError, NotFoundError
 from magichour_provider.polling.intervals import (
+    FRESH_JOB_SECONDS,
     MIN_INTERVAL_SECONDS,
     UNKNOWN_KIND,
     JobKind,
@@ -42,8 +43,6 @@ _WARN_AGAIN_SECONDS = 300.0
 _CLOCK_SKEW_SECONDS = 5.0
 _QUIET_SPREAD_SECONDS = 3.0
 """Polls that a quiet time has held back are spread over this time."""
-_FRESH_JOB_SECONDS = 15.0
-"""A wait that begins within this time after the submission follows its job from the start."""
 _UNKNOWN_AGE_SECONDS = (1.0, 4.0)
 """Pause before the first poll of a job of unknown age."""
 
@@ -104,7 +103,7 @@ class Poller:
             pause = random.uniform(*_UNKNOWN_AGE_SECONDS)  # noqa: S311
         else:
             pause = self.intervals.next_poll(self.kind, max(0.0, now - self._age_counts_from))
-            if is_first and self.started - self._age_counts_from > _FRESH_JOB_SECONDS:
+            if is_first and self.started - self._age_counts_from > FRESH_JOB_SECONDS:
                 pause *= random.random()  # noqa: S311
             else:
                 jitter = min(_JITTER * pause, _MAX_JITTER_SECONDS)
@@ -115,6 +114,15 @@ class Poller:
             spread = min(_QUIET_SPREAD_SECONDS, self.poll_interval or _QUIET_SPREAD_SECONDS)
             next_poll = self.quiet_until + random.random() * spread  # noqa: S311
         return max(0.0, max(min(next_poll, self.deadline), self.quiet_until) - now)
+
+    def can_rely_on_webhook(self, now: float, seconds: float) -> bool:
+        """Whether the next poll may come `seconds` later, because a webhook would tell the job's end sooner.
+
+        Not if the user has chosen the interval, after a failed poll, or if the job may have ended before.
+        """
+        is_fresh = self.submitted is not None and self.started - self.submitted <= FRESH_JOB_SECONDS
+        is_seen = self.has_polled or (is_fresh and not self.poll_immediately)
+        return is_seen and self.poll_interval is None and not self._failures and now + seconds < self.deadline
 
     def on_status(self, project: VideoProject, now: float) -> Outcome | None:
         """Process a poll's answer, and learn from it; an Outcome ends the wait."""
@@ -178,7 +186,7 @@ class Poller:
         """Have the job's duration learned, if this wait sees the job from its start."""
         if self.submitted is None or self.poll_interval is not None or self.kind.end_seconds is None:
             return
-        if self.started - self.submitted <= _FRESH_JOB_SECONDS:
+        if self.started - self.submitted <= FRESH_JOB_SECONDS:
             self.intervals.follow(self.kind, self)
 
 

@@ -17,7 +17,9 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import Context, copy_context
+from dataclasses import replace
 from typing import Any
 
 from magichour_provider.client.aio import AsyncMagicHourClient
@@ -29,6 +31,13 @@ from magichour_provider.polling.outcome import Outcome, TerminalStatus
 from magichour_provider.polling.poll_queue import Job, PollQueue, Subscriber
 from magichour_provider.polling.poller import NOT_FOUND_RETRY_SECONDS, Poller
 from magichour_provider.polling.rate_limit import MAX_CONCURRENCY, ConcurrencyLimit, RateLimiter
+from magichour_provider.polling.webhooks import (
+    CHECK_SECONDS,
+    NET_SECONDS,
+    Mailbox,
+    ReadMailbox,
+    WebhookWatch,
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +46,7 @@ _START_INTERVAL_SECONDS = 0.1
 _WARN_AGAIN_SECONDS = 60.0
 _MAINTENANCE_SECONDS = 5.0
 """Between two reports of metrics and updates of the concurrency limit."""
+_MAILBOX_TIMEOUT_SECONDS = 10.0
 _REREAD_EVERY = 4
 """The connection is read again at every fourth maintenance: every 20 s."""
 
@@ -49,6 +59,8 @@ class PollScheduler:
     :param on_idle: called when the last wait has ended; the scheduler is not used after that.
     :param build: makes the client.
     :param clock: epoch seconds.
+    :param read_mailbox: reads what webhooks have reported on this connection; None: only polls do.
+    :param watch: what is known of the webhooks of this connection.
     """
 
     def __init__(
@@ -59,6 +71,8 @@ class PollScheduler:
         on_idle: Callable[[], object] = lambda: None,
         build: BuildClient = AsyncMagicHourClient.from_settings,
         clock: Callable[[], float] = time.time,
+        read_mailbox: ReadMailbox | None = None,
+        watch: WebhookWatch | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
@@ -68,7 +82,7 @@ class PollScheduler:
         # Since the last report. Magic Hour does not tell when a job ended, so a lag is the time from the last
         # poll that saw the job unfinished to the one that saw its end, in seconds.
         self._counts: Counter[str] = Counter()
-        self._completion_lags: list[float] = []
+        self._completion_lags: list[tuple[float, str]] = []
         self._queue = PollQueue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._polls_under_way = 0
@@ -79,6 +93,9 @@ class PollScheduler:
         self._maintenances = 0
         self._maintained_at = (self._loop.time(), time.thread_time())
         self._maintenance = self._loop.call_later(_MAINTENANCE_SECONDS, self._maintain, context=self._no_task)
+        self._watch = watch or WebhookWatch()
+        if read_mailbox is not None:
+            self._no_task.run(self._run, self._watch_webhooks(read_mailbox))
 
     async def wait(self, poller: Poller, grace_seconds: float = TIMEOUT_GRACE_SECONDS) -> Outcome:
         """Poll from time to time until the job has ended or the deadline has passed.
@@ -92,6 +109,8 @@ class PollScheduler:
         expiry = self._loop.call_later(latest - now, subscriber.time_out)
         try:
             self._schedule(job, poller.seconds_to_next_poll(now))
+            if (webhook_at := self._watch.mailbox.ended.get(job.project_id)) is not None:
+                self._wake(job, webhook_at)
             return await subscriber.outcome
         finally:
             expiry.cancel()
@@ -145,6 +164,10 @@ class PollScheduler:
             job = self._queue.pop_due(now + _START_INTERVAL_SECONDS / 2)
             if job is None:
                 break
+            if self._can_postpone(job):
+                job.is_postponed, job.is_polled = True, False
+                self._queue.push(job, now + NET_SECONDS)
+                continue
             self._limiter.acquire(now)
             self._polls_under_way += 1
             self._run(self._poll(job))
@@ -162,7 +185,7 @@ class PollScheduler:
     # A poll and its answer --------------------------------------------------------------------------
 
     async def _poll(self, job: Job) -> None:
-        began, began_at = self._loop.time(), self._clock()
+        began, began_at, webhook_at = self._loop.time(), self._clock(), job.webhook_at
         self._counts["polls"] += 1
         try:
             self._on_status(job, await self._client.get_video(job.project_id), self._clock())
@@ -170,9 +193,9 @@ class PollScheduler:
             self._on_error(job, error, self._clock())
         finally:
             self._polls_under_way -= 1
-            job.is_polled = False
+            job.is_polled = job.is_postponed = False
         # Counted from the start of the poll: else the time for the answer would stretch every interval.
-        pause = job.seconds_to_next_poll(began_at)
+        pause = 0.0 if job.webhook_at != webhook_at else job.seconds_to_next_poll(began_at)
         due = max(
             began + pause, self._loop.time() + max(min(pause, MIN_INTERVAL_SECONDS), _START_INTERVAL_SECONDS)
         )
@@ -182,10 +205,17 @@ class PollScheduler:
     def _on_status(self, job: Job, project: VideoProject, now: float) -> None:
         self._limiter.answered(self._loop.time())
         job.not_found = 0
+        noticed_by = "poll" if job.webhook_at is None else "webhook"
         for each in job.ready(now):
+            if job.webhook_at is not None:  # the job's end is known more exactly than by polls
+                each.poller.unfinished_at = max(each.poller.unfinished_at, min(job.webhook_at, now))
             outcome = each.context.run(each.poller.on_status, project, now)
             if outcome is not None and outcome.ending is not TerminalStatus.TIMEOUT:
-                self._completion_lags.append(now - each.poller.unfinished_at)
+                self._completion_lags.append((now - each.poller.unfinished_at, noticed_by))
+                outcome = replace(outcome, noticed_by=noticed_by)
+                has_webhook = outcome.ending in (TerminalStatus.COMPLETE, TerminalStatus.FAILED)
+                if job.is_postponed and job.webhook_at is None and has_webhook:
+                    self._resume_polling()
             each.resolve(outcome)
 
     def _on_error(self, job: Job, error: Exception, now: float) -> None:
@@ -207,6 +237,48 @@ class PollScheduler:
         job.not_found = 0
         for each in job.ready(now):
             each.resolve(each.context.run(each.poller.on_error, error, now))
+
+    # Webhooks ---------------------------------------------------------------------------------------
+
+    async def _watch_webhooks(self, read_mailbox: ReadMailbox) -> None:
+        """Poll the jobs at once whose end a webhook has reported."""
+        with suppress(Exception):  # the first poll reports it
+            await self._client.refresh()
+        while True:
+            settings = self._client.settings
+            try:
+                if settings is not None and settings.webhook_secret:
+                    stored = await asyncio.wait_for(read_mailbox(), _MAILBOX_TIMEOUT_SECONDS)
+                    mailbox = Mailbox.from_text(stored)
+                    for project_id in self._watch.update(mailbox):
+                        if (job := self._queue.jobs.get(project_id)) is not None:
+                            self._wake(job, mailbox.ended[project_id])
+            except Exception as error:
+                log.debug("The mailbox of the webhooks could not be read.", exc_info=error)
+            await asyncio.sleep(CHECK_SECONDS)
+
+    def _wake(self, job: Job, webhook_at: float) -> None:
+        """Poll a job as soon as its waits may end: a webhook has reported its end."""
+        job.webhook_at, job.is_postponed = webhook_at, False
+        quiet_until = max(each.poller.quiet_until for each in job.subscribers)
+        self._schedule(job, max(0.0, quiet_until - self._clock()))
+
+    def _can_postpone(self, job: Job) -> bool:
+        """Whether a poll that is due can be put off, because a webhook would report the job's end sooner."""
+        settings, now = self._client.settings, self._clock()
+        if settings is None or not settings.webhook_secret or self._watch.is_failing:
+            return False
+        if job.is_postponed or job.webhook_at is not None or job.not_found:
+            return False
+        return all(each.poller.can_rely_on_webhook(now, NET_SECONDS) for each in job.subscribers)
+
+    def _resume_polling(self) -> None:
+        """Poll at the ordinary pace again: a job has ended without a webhook."""
+        self._watch.is_failing = True
+        log.warning("No webhook reported the end of a job. All jobs are polled as usual until one comes.")
+        for job in self._queue.jobs.values():
+            if job.is_postponed and not job.is_polled:
+                self._queue.push(job, self._loop.time())
 
     # Maintenance ------------------------------------------------------------------------------------
 
@@ -236,8 +308,9 @@ class PollScheduler:
             try:
                 for name, count in counts.items():
                     stats.incr(f"magichour.{name}", count, tags=tags)
-                for seconds in lags:
-                    stats.timing("magichour.completion_lag", seconds * 1000, tags=tags)
+                for seconds, noticed_by in lags:
+                    lag_tags = {**tags, "noticed_by": noticed_by}
+                    stats.timing("magichour.completion_lag", seconds * 1000, tags=lag_tags)
                 stats.gauge("magichour.jobs_waiting", waiting, tags=tags)
             except Exception as error:
                 log.debug("The metrics could not be reported.", exc_info=error)
@@ -263,16 +336,27 @@ class PollScheduler:
 
 
 _closings: set[asyncio.Task[None]] = set()
+_watches: dict[str, WebhookWatch] = {}
 _schedulers: dict[tuple[asyncio.AbstractEventLoop, str], PollScheduler] = {}
 
 
-def get_scheduler(conn_id: str, read_settings: ReadSettings, stats: Any | None = None) -> PollScheduler:
+def get_scheduler(
+    conn_id: str,
+    read_settings: ReadSettings,
+    stats: Any | None = None,
+    read_mailbox: ReadMailbox | None = None,
+) -> PollScheduler:
     """The running event loop's scheduler for a connection. Use it before the next `await`."""
     key = asyncio.get_running_loop(), conn_id
     if key not in _schedulers:
         for old in [each for each in _schedulers if each[0].is_closed()]:
             del _schedulers[old]
         _schedulers[key] = PollScheduler(
-            read_settings, stats, {"conn_id": conn_id}, on_idle=lambda: _schedulers.pop(key, None)
+            read_settings,
+            stats,
+            {"conn_id": conn_id},
+            on_idle=lambda: _schedulers.pop(key, None),
+            read_mailbox=read_mailbox,
+            watch=_watches.setdefault(conn_id, WebhookWatch()),
         )
     return _schedulers[key]

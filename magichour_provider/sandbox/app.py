@@ -19,6 +19,7 @@ from magichour_provider.sandbox.control import SandboxControl
 from magichour_provider.sandbox.faults import AbortableProtocol, FaultMiddleware, Origin
 from magichour_provider.sandbox.jobs import Sandbox
 from magichour_provider.sandbox.schemas import PREFIX, SandboxError, Settings, validation_message
+from magichour_provider.sandbox.webhooks import send_webhooks
 
 
 def make_app(sandbox: Sandbox, origin: Origin) -> FaultMiddleware:
@@ -97,8 +98,10 @@ class SandboxServer:
         self._servers = [uvicorn.Server(uvicorn.Config(app, **options)) for app in apps]
 
         async def serve() -> None:
+            webhooks = asyncio.create_task(send_webhooks(self._sandbox, self.storage_url))
             pairs = zip(self._servers, sockets, strict=True)
             await asyncio.gather(*(server.serve([listening]) for server, listening in pairs))
+            webhooks.cancel()
 
         self._thread = threading.Thread(
             target=lambda: asyncio.run(serve()), name="magichour-sandbox", daemon=True

@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(ValueError):
             value = json.loads(value)
         switches[key] = value
+    if arguments.webhook:
+        switches["webhook_url"], switches["webhook_secret"] = arguments.webhook
     try:
         behaviour = Behaviour.model_validate(switches)
     except ValidationError as error:
@@ -80,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tier", choices=[tier.value for tier in Tier], default="creator", help="(default: creator)")
     add("--credits", type=int, default=12_000, help="credits of the account (default: 12000)")
     add("--behaviour", action="append", default=[], metavar="KEY=VALUE", help="set a switch; repeatable")
+    add("--webhook", nargs=2, metavar=("URL", "SECRET"), help="send signed webhooks to this URL")
     return parser
 
 

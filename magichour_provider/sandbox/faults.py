@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from starlette.datastructures import URL, Headers, QueryParams
@@ -24,9 +24,20 @@ from magichour_provider.sandbox.schemas import ERROR_CODES, PREFIX
 if TYPE_CHECKING:
     from magichour_provider.sandbox.jobs import Sandbox
 
-Origin = Literal["api", "storage"]
+Origin = Literal["api", "storage", "webhook"]
 
-FAULT_KINDS = ("status", "redirect", "encode", "as_range", "delay", "drop", "truncate", "flip", "hold")
+FAULT_KINDS = (
+    "status",
+    "redirect",
+    "encode",
+    "as_range",
+    "delay",
+    "drop",
+    "truncate",
+    "flip",
+    "hold",
+    "webhook",
+)
 
 _REDIRECTED = "redirected"
 """The parameter in the query of an address to which a `redirect` rule led."""
@@ -39,7 +50,7 @@ class FaultRule(BaseModel):
 
     method: str = "*"
     path: str
-    """Glob over the path without the query, such as `/v1/video-projects/*`."""
+    """Glob over the path without the query, such as `/v1/video-projects/*`; of a webhook over its type."""
     origin: Origin | None = None
     times: int | None = Field(default=None, ge=1)
     """Number of requests that the rule applies to; null: all."""
@@ -67,6 +78,9 @@ class FaultRule(BaseModel):
     hold: Literal["before", "after"] | None = None
     """Hold the request, before or after it is handled, until `release`. If the client disconnects from a
     request that is held before it is handled, it is never handled."""
+
+    webhook: Literal["never", "twice", "wrong_signature", "old_timestamp"] | None = None
+    """What happens to a webhook; `path` is its type. A late one has a `delay`; origin is `webhook`."""
 
     @model_validator(mode="after")
     def _is_one_fault(self) -> FaultRule:
@@ -99,7 +113,7 @@ class Faults:
         self.rules: list[FaultRule] = []
         self.held: dict[asyncio.Event, dict[str, str]] = {}
 
-    def take(self, origin: Origin, scope: Scope) -> FaultRule | None:
+    def take(self, origin: Origin, scope: Mapping[str, Any]) -> FaultRule | None:
         """The first rule for this request; it then applies one time less."""
         is_redirected = _REDIRECTED in QueryParams(scope["query_string"])
         for rule in self.rules:

@@ -36,6 +36,8 @@ class Job:
     polls: int = 0
     downloads: int = 0
     link_expires_at: datetime | None = None
+    events: list[str] = field(default_factory=list)
+    """Types of the webhooks that were sent, or are being sent."""
 
     @property
     def credits_charged(self) -> int:
@@ -79,6 +81,8 @@ class Sandbox:
         self.requests: Counter[tuple[str, str, str, int]] = Counter()
         """Number of requests by origin, method, route and status; status 0 is a dropped connection."""
         self.jobs: dict[str, Job] = {}
+        self.deliveries: list[dict[str, Any]] = []
+        """Webhooks that were posted: type, project id, and the status of the answer; 0 is none."""
         self._abandoned = threading.Event()
 
     def now(self) -> datetime:
@@ -225,6 +229,7 @@ class Sandbox:
             ],
             "faults": [rule.model_dump(exclude_defaults=True) for rule in self.faults.rules],
             "held": list(self.faults.held.values()),
+            "webhooks": self.deliveries,
         }
 
     def job_state(self, job: Job) -> dict[str, Any]:

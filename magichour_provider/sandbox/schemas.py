@@ -57,6 +57,10 @@ class Behaviour(BaseModel):
     """Text after the last box of videos created from now on; length and checksum include it."""
     downloads_per_job: int = Field(default=1, ge=1, le=100)
     """Number of different videos that each job created from now on has."""
+    webhook_url: str | None = Field(default=None, pattern="^https?://")
+    """Where webhooks are posted, for jobs that start or end from now on; null: nowhere."""
+    webhook_secret: str | None = Field(default=None, repr=False)
+    """What they are signed with."""
 
     def changed(self, switches: Mapping[str, Any]) -> Behaviour:
         """A copy with `switches` set. Raises pydantic's ValidationError."""

@@ -31,6 +31,7 @@ from magichour_provider.operators._base import (
     log_from_signal_handler,
     map_non_retryable,
     push_keys,
+    push_noticed_by,
     reports_failure,
     set_default_retry_policy,
 )
@@ -117,8 +118,8 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
     :param timeout: seconds, or a timedelta, until the wait ends with `AirflowSensorTimeout`. With
         `execution_timeout`, the earlier of both.
     :param deferrable: wait in the triggerer; default from `[operators] default_deferrable`.
-    :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`, `url`.
-        `project_id` is an XCom of its own, too: `sensor.output["project_id"]`.
+    :return: `project_id`, `status`, `name`, `model`, `resolution`, `end_seconds`, `credits_charged`,
+        `created_at` (ISO 8601), `url`. `project_id` is an XCom of its own, too.
     """
 
     template_fields: Sequence[str] = ("project_id", "magichour_conn_id")
@@ -194,6 +195,7 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
                 deadline=deadline,
                 started=started,
                 poll_interval=self.poll_interval,
+                submitted=self._job.submitted,
                 kind=JobKind(self._job.model, self._job.resolution),
                 has_polled=first is not None,
             )
@@ -240,6 +242,7 @@ class VideoJobSensor(MagicHourHookMixin, BaseSensorOperator):
         self._job = JobReference.from_value(self.project_id)
         self.linked_project_id = outcome.project_id
         self.credits_charged = outcome.credits_charged
+        push_noticed_by(self, context, outcome.noticed_by)
         # Airflow turns every AirflowException of a resumed sensor into a skip (airflow#71255).
         may_skip = self.soft_fail or self.never_fail
         with nullcontext() if may_skip else map_non_retryable(self):

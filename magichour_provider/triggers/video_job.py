@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from magichour_provider.airflow_internals import min_deferral_seconds, task_state, triggerer_stats
+from magichour_provider.airflow_internals import core_stats, min_deferral_seconds, read_variable, task_state
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
 from magichour_provider.operators._base import kill_message
 from magichour_provider.polling.intervals import (
@@ -24,6 +25,7 @@ from magichour_provider.polling.intervals import (
     TRIGGER_TIMEOUT_MARGIN_SECONDS,
     JobKind,
 )
+from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS
 
 if TYPE_CHECKING:
     from magichour_provider.polling.outcome import Outcome
@@ -113,6 +115,7 @@ class VideoJobTrigger(BaseTrigger):
         from magichour_provider.hooks.magichour import MagicHourHook
         from magichour_provider.polling.poller import Poller
         from magichour_provider.polling.scheduler import get_scheduler
+        from magichour_provider.polling.webhooks import mailbox_key
 
         now = time.time()
         poller = Poller(
@@ -127,7 +130,11 @@ class VideoJobTrigger(BaseTrigger):
             logs_status=logs_status,
         )
         hook = MagicHourHook(self.magichour_conn_id)
-        scheduler = get_scheduler(self.magichour_conn_id, hook.get_settings_async, triggerer_stats())
+        # The pages' application, which receives webhooks, needs Airflow 3.1.
+        read_mailbox = (
+            partial(read_variable, mailbox_key(hook.magichour_conn_id)) if AIRFLOW_V_3_1_PLUS else None
+        )
+        scheduler = get_scheduler(self.magichour_conn_id, hook.get_settings_async, core_stats(), read_mailbox)
         outcome = await scheduler.wait(poller, grace_seconds)
         self.credits_charged = self.credits_charged or poller.credits_charged
         return outcome

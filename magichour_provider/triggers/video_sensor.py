@@ -21,7 +21,8 @@ from magichour_provider.client import library_url
 from magichour_provider.exceptions import InvalidRequestError
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID, JobReference
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.operators._base import ERROR_KEY
+from magichour_provider.operators._base import ERROR_KEY, NOTICED_BY_KEY
+from magichour_provider.polling.intervals import FRESH_JOB_SECONDS
 from magichour_provider.triggers.video_job import VideoJobTrigger
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class VideoSensorTrigger(VideoJobTrigger):
         except InvalidRequestError:
             return self._fall_back(f"task {self.upstream_task_id} returned no project id")
         self.project_id, self.model, self.resolution = job.project_id, job.model, job.resolution
+        self.submitted = job.submitted
         end_seconds = given.get("end_seconds") if isinstance(given, Mapping) else None
         self.end_seconds = float(end_seconds) if isinstance(end_seconds, (int, float)) else None
         until = datetime.fromtimestamp(self.deadline, timezone.utc).isoformat(timespec="seconds")
@@ -115,8 +117,9 @@ class VideoSensorTrigger(VideoJobTrigger):
         pushing_link = asyncio.create_task(self._push_link()) if is_first_start else None
         try:
             # No worker can still be busy with a deferral, so no quiet time is needed.
-            outcome = await self.wait_for(job.project_id, self.deadline, poll_immediately=is_first_start)
-            if outcome.ending == "complete" and await self._store(job.result(outcome)):
+            may_have_ended = is_first_start and time.time() - (job.submitted or 0) > FRESH_JOB_SECONDS
+            outcome = await self.wait_for(job.project_id, self.deadline, poll_immediately=may_have_ended)
+            if outcome.ending == "complete" and await self._store(job.result(outcome), outcome.noticed_by):
                 await (pushing_link or self._push_link())
                 log.info("Job %s is complete; this sensor ends in the triggerer.", job.project_id)
                 return TaskSuccessEvent()
@@ -132,11 +135,13 @@ class VideoSensorTrigger(VideoJobTrigger):
         except Exception as error:
             log.warning("The link to %s could not be stored (%s).", url, type(error).__name__)
 
-    async def _store(self, result: Mapping[str, Any]) -> bool:
+    async def _store(self, result: Mapping[str, Any], noticed_by: str) -> bool:
         """Store the result; False if that failed, and a worker must do it."""
 
         def replace_result(ti: Any) -> None:
-            delete_xcoms(ti, ERROR_KEY)
+            delete_xcoms(ti, ERROR_KEY, NOTICED_BY_KEY)
+            if noticed_by == "webhook":
+                push_xcom(ti, NOTICED_BY_KEY, noticed_by)
             push_xcom(ti, "project_id", result["project_id"])
             push_xcom(ti, "return_value", result)
 

@@ -3,8 +3,9 @@
     GET /            the gallery                         GET /task        the tab of a task instance
     GET /video       a video's bytes, or a redirect      GET /poster      its poster, or a contact sheet
     GET /balances    a fragment of the gallery           GET /static/...
+    POST /webhooks/{connection id}    Magic Hour's webhooks, without a user
 
-No route changes anything. Each response is made for one user and may not be cached.
+No page changes anything. Each is made for one user and may not be cached.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from magichour_provider.ui.media_files import MediaError, MediaUnavailableError
 from magichour_provider.ui.queries import TaskRow
 from magichour_provider.ui.task_page import build_task_page
 from magichour_provider.ui.view_models import FILTERS, TaskKey
+from magichour_provider.ui.webhooks import WebhookReceiver
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ def make_app() -> FastAPI:
     app.add_api_route("/task", _in_thread(_task), response_class=HTMLResponse)
     app.add_api_route("/video", _in_thread(_video), methods=["GET", "HEAD"])
     app.add_api_route("/poster", _in_thread(_poster), methods=["GET", "HEAD"])
+    app.add_api_route("/webhooks/{conn_id}", WebhookReceiver().receive, methods=["POST"])
     for error in (StarletteHTTPException, RequestValidationError, MediaError, Exception):
         app.add_exception_handler(error, _error_page)
     return app

@@ -35,7 +35,7 @@ from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.jobs.reference import JobReference
 from magichour_provider.jobs.state_backends import KEY as STATE_KEY
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.operators._base import ERROR_KEY
+from magichour_provider.operators._base import ERROR_KEY, NOTICED_BY_KEY
 from magichour_provider.storage.locations import given_text
 from magichour_provider.ui.view_models import Charge, TaskKey
 
@@ -47,7 +47,7 @@ RESULT_KEY, PROJECT_ID = "return_value", "project_id"
 LINK_KEY = VideoProjectLink().xcom_key
 IN_PROGRESS, SUCCESS, FAILED = "in progress", "success", "failed"
 
-_XCOM_KEYS = (RESULT_KEY, PROJECT_ID, ERROR_KEY, LINK_KEY)
+_XCOM_KEYS = (RESULT_KEY, PROJECT_ID, ERROR_KEY, LINK_KEY, NOTICED_BY_KEY)
 _CONTACT_SHEET = "ContactSheetOperator"
 _OPERATORS = {"ImageToVideoOperator", "VideoJobSensor", "DownloadVideoOperator", _CONTACT_SHEET}
 _CONN_FIELD = "magichour_conn_id"

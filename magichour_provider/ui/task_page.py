@@ -10,7 +10,7 @@ from magichour_provider import exceptions
 from magichour_provider.client import library_url
 from magichour_provider.client.models import JobStatus
 from magichour_provider.exceptions import JobDeletedError, MagicHourError, NotFoundError
-from magichour_provider.operators._base import describe_error
+from magichour_provider.operators._base import NOTICED_BY_KEY, describe_error
 from magichour_provider.polling.outcome import from_project, status_text
 from magichour_provider.storage.locations import redact
 from magichour_provider.ui import media
@@ -120,6 +120,7 @@ def _stored_page(rows: Sequence[TaskRow]) -> TaskPage:
         project_id=row.project_id,
         library_url=library_url(row.project_id) if row.project_id else None,
         failure=explain(row.failure) if row.state == "failed" or row.failure else None,
+        noticed_by=next(filter(None, (as_text(row.xcoms.get(NOTICED_BY_KEY)) for row in rows)), None),
         refresh_seconds=None if row.state in STATES[SUCCESS] | STATES[FAILED] else _REFRESH_SECONDS,
     )
 

@@ -92,6 +92,7 @@ class TaskPage:
     image: str | None = None
     credits_charged: int | None = None
     submitted_at: datetime | None = None
+    noticed_by: str | None = None
     project_id: str | None = None
     library_url: str | None = None
     player: Player | None = None

@@ -6,7 +6,13 @@ import pytest
 from airflow.providers_manager import ProvidersManager
 from airflow.sdk import Asset
 
-from magichour_provider.assets import convert_asset_to_openlineage, create_asset, project_uri, sanitize_uri
+from magichour_provider.assets import (
+    convert_asset_to_openlineage,
+    create_asset,
+    project_uri,
+    sanitize_uri,
+    videos_uri,
+)
 
 PROJECT = "cmB4rTx0z~A_9.-"
 URI = f"magichour://projects/{PROJECT}"
@@ -38,17 +44,26 @@ def test_other_spellings_mean_the_same_project(written):
         "magichour://projects/two/parts",
         "magichour://projects/a%2Fb",
         "magichour://projects/..",
-        "magichour://videos/abc",
+        "magichour://videos/two/parts",
+        "magichour://videos?a=1",
+        "magichour://images/abc",
         "magichour:///projects/abc",
         "magichour://api.magichour.ai/projects/abc",
         f"{URI}?videoId=2",
     ],
 )
-def test_what_names_no_project_is_refused_and_the_form_is_reported(uri):
+def test_what_names_no_asset_is_refused_and_the_forms_are_reported(uri):
     with pytest.raises(
-        ValueError, match=r"names no project .*: its assets are magichour://projects/<project id>"
+        ValueError, match=r"names no asset .*: its assets are magichour://videos, .*<project id>"
     ):
         Asset(uri)
+
+
+@pytest.mark.parametrize("dag_id", [None, "nightly", "a.b-c_d", "größe", "a b"])
+def test_airflow_takes_the_uri_of_videos_as_it_is(dag_id):
+    asset = Asset(videos_uri(dag_id))
+    assert asset.uri == asset.normalized_uri == videos_uri(dag_id)
+    assert Asset("MagicHour://Videos/").uri == videos_uri()
 
 
 @pytest.mark.parametrize("project_id", ["", "None", "a/b", "../x", "a b", "é"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from enum import Enum
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -59,6 +59,8 @@ class TestImageToVideo:
         result = render(wait_for_completion=False).execute(context)
         (job,) = jobs(magichour_sandbox)
         url = f"https://magichour.ai/my-library?videoId={job['id']}"
+        created_at = datetime.fromisoformat(result.pop("created_at"))
+        assert abs(datetime.now(timezone.utc) - created_at) < timedelta(minutes=5)
         assert result == {
             **{"project_id": job["id"], "status": "queued", "name": "a_dag a_task a_run", "url": url},
             **{"model": "ltx-2.3", "resolution": "480p", "end_seconds": 3, "credits_charged": 72},
