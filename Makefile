@@ -5,6 +5,7 @@ PYTHON ?= python3
 EXTRAS ?= sandbox
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+DRIFT_ARGS ?=
 # Two processes, each with its own AIRFLOW_HOME, database and sandbox; the tests of a file stay together.
 SIDE_BY_SIDE := -n 2 --dist loadfile
 RELIABILITY := $(addprefix tests/live/test_,kill_points.py late_workers.py user_actions.py run_budget.py \
@@ -36,7 +37,7 @@ INSTALL += $(addprefix -c ,$(CONSTRAINTS))
 export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
 
 .DEFAULT_GOAL := help
-.PHONY: constraints-check test-auth test-mysql help demo test test-quick test-live test-oldest test-next test-browser matrix screenshots lint typecheck build wheel-check bench bench-downloads reliability models docs constraints clean
+.PHONY: constraints-check test-auth test-mysql help demo test test-quick test-live test-oldest test-next test-browser matrix screenshots lint typecheck build wheel-check bench bench-downloads reliability models docs constraints drift clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -133,6 +134,9 @@ docs: $(VENV)/.docs ## the documentation site, into docs/_build/html
 
 constraints: ## renew the constraints files (needs uv)
 	sh scripts/renew_constraints.sh
+
+drift: $(VENV)/.dev ## what Magic Hour's newest SDK and the newest Airflow changed for this package (DRIFT_ARGS=--pre)
+	@$(BIN)/python scripts/check_drift.py $(DRIFT_ARGS)
 
 clean: ## remove the environment, the demo's files and everything built
 	rm -rf $(VENV) $(addprefix .venv-,$(VERSIONS)) .venv-bench $(WHEEL_VENV) .demo dist docs/_build .mypy_cache .pytest_cache .ruff_cache

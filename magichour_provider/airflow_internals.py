@@ -17,6 +17,7 @@ from magichour_provider.version_compat import BaseHook, conf
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, BaseOperatorLink, Connection, Context
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +215,8 @@ def detach_dag(ti: Any) -> Any:
 
     Airflow keeps one copy of the Dag for each trigger, 2 KiB for each of its tasks.
     """
-    context = getattr(ti, "_cached_template_context", None)
+    with_templates: RuntimeTaskInstance = ti
+    context = getattr(with_templates, "_cached_template_context", None)
     if context is not None:
         context.clear()
         ti.task = None
