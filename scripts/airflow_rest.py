@@ -162,10 +162,12 @@ class AirflowRest:
         *,
         only_failed: bool = False,
         downstream: bool = False,
+        **options: Any,
     ) -> list[Json]:
         """Clear tasks of a run, so that they run again; the task instances that were cleared.
 
-        `task_ids` None means all tasks; `(task_id, map_index)` means one of a mapped task.
+        `task_ids` None means all tasks; `(task_id, map_index)` means one of a mapped task. `options`: more
+        fields of the request, such as `keep_task_state` of Airflow 3.4.
         """
         body = {
             "dry_run": False,
@@ -173,6 +175,7 @@ class AirflowRest:
             "only_failed": only_failed,
             "reset_dag_runs": True,
             "include_downstream": downstream,
+            **options,
         }
         if task_ids is not None:
             body["task_ids"] = [task if isinstance(task, str) else list(task) for task in task_ids]

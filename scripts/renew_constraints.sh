@@ -25,7 +25,8 @@ resolve constraints-airflow-3.0.txt "the oldest supported Airflow" 3.10 "--group
     fastapi==0.116.1 starlette==0.47.3 cadwyn==5.4.3 pydantic==2.11.7 \
     apache-airflow-providers-common-compat==1.7.3 aiohttp==3.12.15 yarl==1.20.1
 # What Airflow's published constraints pin.
-resolve constraints-airflow-3.1.txt "Airflow 3.1" 3.10 "--group dev" apache-airflow==3.1.8 sqlalchemy==1.4.54
-resolve constraints-airflow-3.2.txt "Airflow 3.2" 3.10 "--group dev" apache-airflow==3.2.2
+resolve constraints-airflow-3.1.txt "Airflow 3.1" 3.10 "--group dev" apache-airflow==3.1.8 sqlalchemy==1.4.54 \
+    pydantic==2.12.5
+resolve constraints-airflow-3.2.txt "Airflow 3.2" 3.10 "--group dev" apache-airflow==3.2.2 pydantic==2.13.4
 # Airflow 3.4 needs Python 3.11.
 resolve constraints-airflow-3.4.txt "a pre-release of the next Airflow" 3.11 "--group dev" apache-airflow==3.4.0b2

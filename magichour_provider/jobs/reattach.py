@@ -125,8 +125,8 @@ def unknown_outcome(
     remedy = (
         "This task is not retried, because a second create could be charged again. Wait a minute and search "
         f"the Magic Hour library ({LIBRARY_URL}) for this name. If the job exists, store its id in "
-        f"{store.where} under {RECOVERED_KEY!r} and clear the task: it re-attaches. If it does not exist, "
-        "clear the task: it submits again."
+        f"{store.where} under {RECOVERED_KEY!r} and clear the task{store.how_to_clear}: it re-attaches. "
+        "If it does not exist, clear the task: it submits again."
     )
     error = SubmissionUnknownError(what, remedy=remedy if store.available else None)
     store.mark_unknown(error)

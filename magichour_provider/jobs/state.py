@@ -36,6 +36,7 @@ from magichour_provider.jobs.state_backends import (
     TaskStateBackend,
     build_unreadable_error,
 )
+from magichour_provider.version_compat import AIRFLOW_V_3_4_PLUS
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -119,6 +120,7 @@ class JobStateStore:
         self._is_shared = backend is not None and backend.is_shared
         self.available = backend is not None
         self.where = "nowhere" if backend is None else backend.where
+        self.how_to_clear = "" if backend is None else backend.how_to_clear
         self._clock = clock
         self._run = f"{getattr(ti, 'dag_id', None)}/{getattr(ti, 'run_id', None)}"
         self._task = task_id if not isinstance(index, int) or index < 0 else f"{task_id}[{index}]"
@@ -147,7 +149,10 @@ class JobStateStore:
         if path is not None:
             return cls(FileBackend(path, parse_id("state_conn_id", state_conn_id)), ti)
         if durable and store is not None:
-            return cls(TaskStateBackend(store, int(getattr(ti, "try_number", 1) or 1)), ti)
+            names = (getattr(ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index"))
+            copied_for = "/".join(map(str, names)) if AIRFLOW_V_3_4_PLUS else None
+            attempt = int(getattr(ti, "try_number", 1) or 1)
+            return cls(TaskStateBackend(store, attempt, copied_for=copied_for), ti)
         reason = "durable is False" if not durable else "this Airflow has no task state store"
         log.info("A retry cannot re-attach to the job of this attempt, because %s.", reason)
         return cls(None, ti)

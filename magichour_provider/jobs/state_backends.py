@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -76,16 +77,31 @@ def build_unreadable_error(what: str, where: str) -> SubmissionUnknownError:
 class TaskStateBackend:
     """Airflow's task state store. Without versions: only the last attempt of one task instance may write.
 
+    From Airflow 3.4 a Clear empties the store. So the state of a job with which the task has not succeeded is
+    in an Airflow variable, too, written after the store, which refuses an attempt that Airflow has given up.
+
     `where`: the place, for a user. `is_shared`: whether other task instances find the states too.
+    `how_to_clear`: what a user must choose for a Clear that keeps the store.
+
+    :param copied_for: the task instance, for the name of the variable; None: no copy is needed.
     """
 
     where = "this task's state store"
     is_shared = False
 
-    def __init__(self, store: Any, try_number: int, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        store: Any,
+        try_number: int,
+        sleep: Callable[[float], None] = time.sleep,
+        copied_for: str | None = None,
+    ) -> None:
         self._store = store
         self._try_number = try_number
         self._sleep = sleep
+        self._copied_for = copied_for
+        self._variable = f"{KEY}_{hashlib.sha256((copied_for or '').encode()).hexdigest()[:40]}"
+        self.how_to_clear = " with 'Keep task state and resume'" if copied_for else ""
 
     def read(self) -> tuple[Mapping[str, Any] | None, None]:
         """What is stored. Airflow's client takes any 404 for "nothing", so a later attempt reads again."""
@@ -94,6 +110,10 @@ class TaskStateBackend:
             if stored is None:
                 self._sleep(pause_seconds)
                 stored = self._store.get(KEY)
+        if stored is None and self._copied_for and self._try_number > 1:
+            from airflow.sdk import Variable
+
+            stored = Variable.get(self._variable, default=None, deserialize_json=True)
         return stored, None
 
     def write(self, stored: Mapping[str, Any] | None, version: Any) -> None:
@@ -102,6 +122,23 @@ class TaskStateBackend:
             self._store.delete(KEY)
         else:
             self._store.set(KEY, dict(stored), retention=NEVER_EXPIRE)
+        if self._copied_for:
+            self._write_copy(stored)
+
+    def _write_copy(self, stored: Mapping[str, Any] | None) -> None:
+        from airflow.sdk import Variable
+
+        stage = "done" if stored is None else stored["stage"]
+        try:
+            if stage == "done":  # from now on a Clear means a new video
+                Variable.delete(self._variable)
+            else:
+                text = f"Job state of {self._copied_for}, for a Clear; removed when the task succeeds."
+                Variable.set(self._variable, dict(stored or {}), text, serialize_json=True)
+        except Exception:
+            if stage == "intent":  # nothing is paid for yet
+                raise
+            log.warning("The copy of the job state in a variable was not written.", exc_info=True)
 
     def recovered_job_id(self) -> Any:
         """What a user has stored under RECOVERED_KEY."""
@@ -266,6 +303,7 @@ class FileBackend(StateFile):
     """A small JSON file."""
 
     is_shared = True
+    how_to_clear = ""
 
     def read(self) -> tuple[Mapping[str, Any] | None, Any]:
         """What is in the file. Raises SubmissionUnknownError if it is no state of this provider."""

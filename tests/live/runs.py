@@ -21,6 +21,7 @@ from processes import wait_until
 from report import Row
 
 from magichour_provider.sandbox import Behaviour, SandboxControl, SandboxServer, Settings
+from magichour_provider.version_compat import AIRFLOW_V_3_4_PLUS
 
 EXAMPLES = Path(__file__).parents[2] / "dags_examples"
 IMAGE = EXAMPLES / "images" / "grace_hopper.jpg"
@@ -140,8 +141,10 @@ class Run:
     def mark(self, state: str, task_id: str | None = None, map_index: int = -1) -> None:
         self.airflow.set_state(self.dag_id, self.run_id, task_id or self.task_id, state, map_index)
 
-    def clear(self, *task_ids: str) -> None:
-        self.airflow.clear(self.dag_id, self.run_id, task_ids or None)
+    def clear(self, *task_ids: str, keeps_state: bool = False) -> None:
+        """Clear tasks; from 3.4 that empties the task state store unless the user keeps it."""
+        options = {"keep_task_state": True} if keeps_state and AIRFLOW_V_3_4_PLUS else {}
+        self.airflow.clear(self.dag_id, self.run_id, task_ids or None, **options)
 
     def store(self, key: str, value: str) -> None:
         self.airflow.request("PUT", f"{self._task_path}/state-store/{key}", json={"value": value})

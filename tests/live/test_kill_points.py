@@ -110,7 +110,7 @@ class Kill:
     def _clear(self, run):
         if self.is_recovered:
             run.store(RECOVERED_KEY, run.only_job()["id"])
-        run.clear()
+        run.clear(keeps_state=self.is_recovered)
         run.finish()
         if self.is_recovered:
             return run.row(f"{self.what}; then a user stores the job's id and clears the task", self.mode)

@@ -9,6 +9,8 @@ import pytest
 from report import USER_ACTIONS
 from runs import CREATE, DEFERRABLE, PUT, SYNCHRONOUS
 
+from magichour_provider.version_compat import AIRFLOW_V_3_4_PLUS
+
 UPLOADING = "during the upload"
 IN_TIME = "during the create; the response comes within 5 seconds"
 TOO_LATE = "during the create; the response does not come within 5 seconds"
@@ -123,7 +125,8 @@ ACTIONS = [
     Action("marked failed", DEFERRED, DEFERRABLE, (REPORTED, REATTACHED)),
     Action("marked success", DEFERRED, DEFERRABLE, (MARKED_SUCCESS, REATTACHED)),
     Action("cleared", UPLOADING, DEFERRABLE, (SUBMITTED,)),
-    Action("cleared", IN_TIME, DEFERRABLE, (UNKNOWN,)),  # Airflow stores nothing for a cleared attempt
+    # Before 3.4 Airflow stores nothing for a cleared attempt.
+    Action("cleared", IN_TIME, DEFERRABLE, (REATTACHED if AIRFLOW_V_3_4_PLUS else UNKNOWN,)),
     Action("cleared", TOO_LATE, DEFERRABLE, (UNKNOWN._replace(unnamed=1),)),
     Action("cleared", WAITING, SYNCHRONOUS, (REATTACHED,)),
     Action("cleared", DEFERRED, DEFERRABLE, (REATTACHED,)),

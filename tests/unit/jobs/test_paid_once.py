@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from world import Clock, Killed, MagicHour, Steps, Task, killed
+from world import Clock, Killed, MagicHour, Steps, Task, Variables, killed
 
 from magichour_provider.exceptions import APIError, NetworkError, SubmissionUnknownError, TaskKilledError
 from magichour_provider.jobs.state_backends import KEY
@@ -26,14 +27,18 @@ class PaidOnce(RuleBasedStateMachine):
     """Tasks that want one video. `excused`: jobs that a user has given up by a Clear."""
 
     with_file = False
+    with_variables = False
 
     @initialize()
     def begin(self):
+        variables = Variables() if self.with_variables else None
+        self.patch = patch("airflow.sdk.Variable", variables)
+        self.patch.start()
         self.magic, self.clock = MagicHour(), Clock()
         self.folder = tempfile.TemporaryDirectory()
         path = Path(self.folder.name) / "cat.json" if self.with_file else None
         self.tasks = [
-            Task(self.magic, self.clock, path=path, run=f"run_{number}")
+            Task(self.magic, self.clock, path=path, run=f"run_{number}", variables=variables)
             for number in range(RUNS if self.with_file else 1)
         ]
         self.excused = set()
@@ -45,6 +50,7 @@ class PaidOnce(RuleBasedStateMachine):
     def teardown(self):
         if hasattr(self, "folder"):
             self.folder.cleanup()
+            self.patch.stop()
 
     def live(self):
         return {job["id"] for job in self.magic.jobs.values() if self.costs(job)} - self.excused
@@ -134,6 +140,12 @@ class PaidOnce(RuleBasedStateMachine):
             assert len(self.live()) <= 1, self.magic.jobs
 
 
+class PaidOnceByVariable(PaidOnce):
+    """A Clear empties the task state store (Airflow 3.4)."""
+
+    with_variables = True
+
+
 class PaidOnceByFile(PaidOnce):
     """Three runs share one file."""
 
@@ -164,5 +176,7 @@ SETTINGS = settings(
 )
 TestTaskStateStore = PaidOnce.TestCase
 TestTaskStateStore.settings = SETTINGS
+TestTaskStateStoreThatAClearEmpties = PaidOnceByVariable.TestCase
+TestTaskStateStoreThatAClearEmpties.settings = SETTINGS
 TestFile = PaidOnceByFile.TestCase
 TestFile.settings = SETTINGS

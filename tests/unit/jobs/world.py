@@ -125,12 +125,28 @@ class Store(dict):
         self.pop(key, None)
 
 
+class Variables(dict):
+    """Airflow's variables; each write is a step of the attempt."""
+
+    steps = staticmethod(lambda call: call())
+
+    def get(self, key, default=None, deserialize_json=False):
+        return super().get(key, default)
+
+    def set(self, key, value, description, serialize_json):
+        self.steps(lambda: self.update({key: value}))
+
+    def delete(self, key):
+        self.steps(lambda: self.pop(key, None))
+
+
 class CountedBackend:
     """A backend each of whose reads and writes is a step."""
 
     def __init__(self, backend, steps):
         self._backend, self._steps = backend, steps
         self.where, self.is_shared = backend.where, backend.is_shared
+        self.how_to_clear = backend.how_to_clear
 
     def __getattr__(self, name):
         method = getattr(self._backend, name)
@@ -149,9 +165,11 @@ class Task:
     """One task instance, attempt by attempt.
 
     :param path: its `state_path`; None: a task state store of its own.
+    :param variables: Airflow's, for the copy of a state if a Clear empties the store.
     """
 
-    def __init__(self, magic, clock, *, path=None, run="run", map_index=-1):
+    def __init__(self, magic, clock, *, path=None, run="run", map_index=-1, variables=None):
+        self.variables = variables
         self.magic, self.clock, self.path = magic, clock, path
         self.store = Store()
         self.ti = SimpleNamespace(
@@ -161,10 +179,15 @@ class Task:
 
     def clear(self):
         self.ti.max_tries = self.ti.try_number + 2
+        if self.variables is not None:
+            self.store.clear()
 
     def states(self, steps):
         if self.path is None:
-            backend = TaskStateBackend(self.store, self.ti.try_number, self.clock.sleep)
+            copied_for = None
+            if self.variables is not None:
+                copied_for, self.variables.steps = self.ti.run_id, steps
+            backend = TaskStateBackend(self.store, self.ti.try_number, self.clock.sleep, copied_for)
         else:
             backend = FileBackend(str(self.path))
         return JobStateStore(CountedBackend(backend, steps), self.ti, self.clock)
