@@ -38,7 +38,7 @@ The log servers stay off: they listen on every interface, and here all parts sha
 """
 
 _HEALTH_NAMES = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
-_STARTUP_SECONDS = 300.0
+_STARTUP_SECONDS = 900.0
 
 
 class LiveAirflowError(RuntimeError):
