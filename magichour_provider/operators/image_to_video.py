@@ -260,8 +260,8 @@ class ImageToVideoOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
     def on_kill(self) -> None:
         """Send no create any more, and say what a kill means for the job: the API cannot cancel it.
 
-        After this the process has about five seconds left, and 60 from Airflow 3.4. In that time the create that is in flight may
-        still be answered, and its job recorded.
+        After this the process has about five seconds left, and 60 from Airflow 3.4. In that time
+        the create that is in flight may still be answered, and its job recorded.
         """
         self._killed = True
         cancellation = self._cancellation
