@@ -70,7 +70,7 @@ _UPLOADS_AHEAD = 16
 """Items whose images are uploaded before their turn."""
 _CHECK_EVERY_SECONDS = 2.0
 """How often Airflow is asked whether a user has marked the task."""
-_TRANSFERS_AT_ONCE = 8
+_UPLOADS_AT_ONCE, _DOWNLOADS_AT_ONCE = 8, 4
 _MAX_SHOWN_FAULTS = 20
 _MAX_KEY_CHARS = 120
 _PROGRESS_EVERY_SECONDS = 10.0
@@ -198,6 +198,7 @@ class Batch:
         items: list[BatchItem],
         state: BatchState,
         client: MagicHourClient,
+        cancellation: Cancellation,
         *,
         folder: Location | None = None,
         max_jobs: float = math.inf,
@@ -215,7 +216,8 @@ class Batch:
         self.learned_limit: int | None = None
         self.changed = 0
         self._refusals = 0
-        self._state, self._client = state, client
+        self._state, self._client, self._cancellation = state, client, cancellation
+        self._lost: TaskKilledError | None = None
         self._folder = folder
         self._files: dict[str, int] = {}
         self._clock, self._sleep = clock, sleep
@@ -225,13 +227,14 @@ class Batch:
         self._reserved: dict[str, int] = {}
         self._ahead: deque[tuple[BatchItem, Future[_Ready]]] = deque()
         self._fetches: dict[Future[ItemState | None], str] = {}
-        self._transfers = ThreadPoolExecutor(_TRANSFERS_AT_ONCE, "magichour-transfer")
+        self._uploads = ThreadPoolExecutor(_UPLOADS_AT_ONCE, "magichour-upload")
+        self._downloads = ThreadPoolExecutor(_DOWNLOADS_AT_ONCE, "magichour-download")
         self._creates = ThreadPoolExecutor(CREATES_AT_ONCE, "magichour-create")
         self._started = self._logged_at = clock()
 
     def close(self) -> None:
         """Start nothing more; what runs ends by itself."""
-        for pool in (self._transfers, self._creates):
+        for pool in (self._uploads, self._creates, self._downloads):
             pool.shutdown(wait=False, cancel_futures=True)
 
     # What is to be done ---------------------------------------------------------------------------
@@ -283,7 +286,7 @@ class Batch:
         warnings: Counter[str] = Counter()
         estimate = unknown = 0
         items = list(self.to_submit)
-        opened = repeat(_NOT_OPENED) if is_resumed else self._transfers.map(_check_images, items)
+        opened = repeat(_NOT_OPENED) if is_resumed else self._uploads.map(_check_images, items)
         for item, checked in zip(items, opened):  # noqa: B905
             try:
                 if isinstance(checked, InvalidRequestError):
@@ -363,7 +366,7 @@ class Batch:
 
     # Submitting -----------------------------------------------------------------------------------
 
-    def submit(self, cancellation: Cancellation, timeout: DeferredTimeout) -> None:
+    def submit(self, timeout: DeferredTimeout) -> None:
         """Submit until nothing is left, no slot is free, the budget is reached, or Magic Hour refuses.
 
         The intents of a group are in the state before the first of its creates. The images of later items are
@@ -377,8 +380,8 @@ class Batch:
                 return
             found = [self._prepared(item, made) for item, made in group]
             ready = {each.item.key: each for each in found if each is not None}
-            if cancellation.cancelled or self._clock() - checked_at >= _CHECK_EVERY_SECONDS:
-                cancellation.raise_if_cancelled()  # it asks Airflow
+            if self._cancellation.cancelled or self._clock() - checked_at >= _CHECK_EVERY_SECONDS:
+                self._cancellation.raise_if_cancelled()  # it asks Airflow
                 checked_at = self._clock()
             timeout.hold()
             intents = [self._state.intend(each.state) for each in ready.values()]
@@ -387,15 +390,15 @@ class Batch:
             except NetworkError:  # it may be written nevertheless; nothing is sent
                 self._state.write([replace(each, stage=ItemStage.OPEN) for each in intents])
                 raise
-            sent = {
-                self._creates.submit(self._send, each.body, cancellation): key for key, each in ready.items()
-            }
+            sent = {self._creates.submit(self._send, each.body): key for key, each in ready.items()}
             refused = []
             for future in as_completed(sent):
                 error = self._record(ready[sent[future]].item, future.result())
                 if error is not None:
                     refused.append(error)
             timeout.release()
+            if self._lost is not None:
+                raise self._lost
             self.collect()
             for error in refused:
                 if isinstance(error, _FATAL):
@@ -420,7 +423,7 @@ class Batch:
                 return
             item = self.to_submit.popleft()
             self._reserved[item.key] = cost
-            self._ahead.append((item, self._transfers.submit(self._prepare, item)))
+            self._ahead.append((item, self._uploads.submit(self._prepare, item)))
 
     def _prepare(self, item: BatchItem) -> _Ready:
         """Read and upload the images of an item, at no cost."""
@@ -450,9 +453,9 @@ class Batch:
         self._images.pop(item.key, None)
         return replace(ready, state=replace(ready.state, stamp=self._stamps.get(item.key)))
 
-    def _send(self, body: ImageToVideoRequest, cancellation: Cancellation) -> CreatedJob | MagicHourError:
+    def _send(self, body: ImageToVideoRequest) -> CreatedJob | MagicHourError:
         """Send one create, once. What is refused for now gets a new intent later."""
-        if cancellation.cancelled or not self._state.may_create():
+        if self._cancellation.cancelled or not self._state.may_create():
             return TaskKilledError("This task was killed before it submitted the job.")
         try:
             return self._client.create_image_to_video(body)
@@ -478,30 +481,30 @@ class Batch:
                 credits_charged=answer.credits_charged,
             )
             self.outstanding[item.key] = job
-            self._write_paid(job)
+            self._write(job)
             return None
         if isinstance(answer, SubmissionUnknownError):
             log.error("Item %r: %s", item.key, answer.what)
-            self._state.write([_with_error(replace(intent, stage=ItemStage.UNKNOWN), answer)])
+            self._write(_with_error(replace(intent, stage=ItemStage.UNKNOWN), answer))
             return None
         goes_back = isinstance(answer, (*_FATAL, NetworkError, UnavailableError, PaymentRequiredError))
         if goes_back:
-            self._state.write([replace(intent, stage=ItemStage.OPEN)])
+            self._write(replace(intent, stage=ItemStage.OPEN))
             self.to_submit.appendleft(item)
             return answer
         log.warning("Item %r: %s", item.key, answer.what)
-        self._state.write([_with_error(replace(intent, stage=ItemStage.FAILED, cost=None), answer)])
+        self._write(_with_error(replace(intent, stage=ItemStage.FAILED, cost=None), answer))
         return None
 
-    def _write_paid(self, job: ItemState) -> None:
-        """A store that fails is no reason to give up a paid job: it is written again with the next ones."""
+    def _write(self, state: ItemState) -> None:
+        """Write a state. A store that fails loses no paid job: it is written again with the next ones."""
         try:
-            self._state.write([job])
-        except TaskKilledError:
-            raise
+            self._state.write([state])
+        except TaskKilledError as error:  # the other answers of the group are recorded first
+            self._lost = error
         except MagicHourError as error:
-            message = "Job %s of item %r could not be recorded. %s"
-            log.exception(message, job.project_id, job.key, error.what)
+            message = "The state of item %r (job %s) could not be written. %s"
+            log.exception(message, state.key, state.project_id, error.what)
 
     def _must_stop(self, refused: list[MagicHourError]) -> bool:
         """Whether to submit no more for now; after a short pause if Magic Hour asks for one."""
@@ -540,7 +543,7 @@ class Batch:
         ended = None if project_ids is None else set(project_ids)
         for key, job in self.outstanding.items():
             if ended is None or job.project_id in ended:
-                self._fetches[self._transfers.submit(self._fetch, self.items[key], job)] = key
+                self._fetches[self._downloads.submit(self._fetch, self.items[key], job)] = key
 
     def collect(self, *, wait_for_all: bool = False) -> None:
         """Record the downloads that have ended. Raises the errors of the account and of the state."""
@@ -553,8 +556,15 @@ class Batch:
                 del self.outstanding[key]
                 if found.error:
                     log.warning("Item %r: %s", key, found.message)
-                self._write_paid(found)
+                self._write(found)
             self.log_progress()
+            if self._lost is not None:
+                raise self._lost
+            if self._cancellation.cancelled:
+                raise TaskKilledError(
+                    "This task was killed while it downloaded videos.",
+                    consequence="Its jobs continue at Magic Hour and their credits remain charged.",
+                )
             if not wait_for_all:
                 break
 

@@ -204,6 +204,7 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
                 items,
                 state,
                 self.hook.get_conn(),
+                cancellation,
                 folder=folder,
                 max_jobs=self._max_jobs(event),
                 max_credits=parse_whole_number("max_credits", self.max_credits),
@@ -230,7 +231,7 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
                     try:
                         if event is not None:
                             batch.download(self._ended(context, event))
-                        batch.submit(cancellation, timeout)
+                        batch.submit(timeout)
                         batch.collect(wait_for_all=True)
                     except MagicHourError:
                         self._write_manifest(context, batch, state, folder)

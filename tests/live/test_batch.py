@@ -101,6 +101,7 @@ class LiveBatch:
         return sum(each["count"] for each in self.sandbox.control.state()["requests"])
 
 
+@pytest.mark.timeout(3600)
 def test_thousand_videos_survive_seven_kills(parts, sandbox, tmp_path):
     chance = random.Random(int(os.environ.get("BATCH_SEED", "7")))
     batch = LiveBatch(parts, sandbox, tmp_path)

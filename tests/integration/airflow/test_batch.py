@@ -223,7 +223,7 @@ def test_key_that_expires_in_the_middle(batches, connection, fails_for_good):
             batches.sandbox.control.faults([{"path": "/v1/*", "status": 401}])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("magichour_provider.jobs.batch.Batch._write_paid", _then(expire))
+        patch.setattr("magichour_provider.jobs.batch.Batch._write", _then(expire))
         with fails_for_good("401"):
             batches.attempt(catalogue(60))
     paid = sum(batches.charged().values())
@@ -235,7 +235,7 @@ def test_key_that_expires_in_the_middle(batches, connection, fails_for_good):
 
 
 def _then(after):
-    original = Batch._write_paid
+    original = Batch._write
 
     def wrapped(self, job):
         original(self, job)
@@ -274,7 +274,7 @@ POINTS = (
     "jobs.batch.Batch._prepare",
     "jobs.batch_state.BatchState.write",
     "client.sync.MagicHourClient.create_image_to_video",
-    "jobs.batch.Batch._write_paid",
+    "jobs.batch.Batch._write",
     "jobs.batch.download_videos",
     "storage.manifest.publish_bytes",
     "operators.image_to_video_batch.ImageToVideoBatchOperator._build_trigger",
@@ -348,7 +348,7 @@ def test_batch_in_object_storage_with_bounded_writes(batches, monkeypatch, tmp_p
         store.put_object(Bucket="shop", Key="images/list.jsonl", Body="\n".join(lines).encode())
         options = {"path": "s3://s3@shop/videos", "timeout": 600}
         with monkeypatch.context() as patch, suppress(Killed):
-            patch.setattr(Batch, "_write_paid", _then(_killed_at(12)))
+            patch.setattr(Batch, "_write", _then(_killed_at(12)))
             patch.setattr(_StoreLog, "close", lambda _: None)  # a killed process gives no lease back
             batches.attempt("s3://s3@shop/images/list.jsonl", **options)
         with suppress(AirflowFailException, SubmissionUnknownError):

@@ -87,12 +87,14 @@ class Runs:
         http = httpx.Client(transport=httpx.MockTransport(lambda sent: steps(lambda: self.magic(sent))))
         client = MagicHourClient(http, ClientSettings("a-key"))
         state = BatchState(self.path, None, ti, self.clock, sleep)
-        batch = Batch(items, state, client, max_credits=max_credits, clock=self.clock, sleep=sleep)
+        cancellation = AlwaysRunning({}, float("inf"))
+        options = {"max_credits": max_credits, "clock": self.clock, "sleep": sleep}
+        batch = Batch(items, state, client, cancellation, **options)
         with state.opened(), stepping(state._log, steps):
             batch.plan()
             batch.check()
             batch.download(None)
-            batch.submit(AlwaysRunning({}, float("inf")), DeferredTimeout())
+            batch.submit(DeferredTimeout())
             batch.collect(wait_for_all=True)
             batch.report_unknown()
         return {key: batch.status(key) for key in batch.items}
