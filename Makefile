@@ -10,6 +10,7 @@ DRIFT_ARGS ?=
 SIDE_BY_SIDE := -n 2 --dist loadfile
 RELIABILITY := $(addprefix tests/live/test_,kill_points.py late_workers.py user_actions.py run_budget.py \
   moving_parts.py two_triggerers.py)
+CLUSTER := tests/live/test_cluster.py
 # Another version of Airflow changes nothing for these.
 WITHOUT_AIRFLOW := $(addprefix --ignore=tests/unit/,client polling test_docs.py test_vocabulary.py)
 # What a version of Airflow is tested with, and the seconds that each of the two may take.
@@ -17,7 +18,7 @@ VERSIONS := 3.0 3.1 3.2 3.3 3.4
 TESTS ?= tests/unit tests/integration/airflow $(WITHOUT_AIRFLOW)
 LIVE_TESTS ?= tests/live/test_pipelines.py
 TEST_SECONDS ?= 3600
-MATRIX := $(addprefix test-on-,$(VERSIONS)) test-auth test-mysql test-browser test-live
+MATRIX := $(addprefix test-on-,$(VERSIONS)) test-auth test-mysql test-browser test-live test-cluster
 VENV := .venv
 WHEEL_VENV := .venv-wheel
 BIN := $(VENV)/bin
@@ -37,7 +38,7 @@ INSTALL += $(addprefix -c ,$(CONSTRAINTS))
 export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
 
 .DEFAULT_GOAL := help
-.PHONY: constraints-check test-auth test-mysql help demo test test-quick test-live test-oldest test-next test-browser matrix screenshots lint typecheck build wheel-check bench bench-downloads reliability models docs constraints drift clean
+.PHONY: constraints-check test-auth test-mysql help demo demo-cluster test test-quick test-live test-cluster test-oldest test-next test-browser matrix screenshots lint typecheck build wheel-check bench bench-downloads reliability models docs constraints drift clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -46,16 +47,23 @@ help: ## list these targets
 demo: $(VENV)/.demo ## a photograph becomes a video under a real Airflow (LIVE=1: at Magic Hour, after a question)
 	@LIVE="$(LIVE)" $(BIN)/python scripts/demo.py
 
+demo-cluster: $(VENV)/.dev ## the same with CeleryExecutor: two workers, triggerers, schedulers and API servers
+	@LIVE="$(LIVE)" CLUSTER=1 $(BIN)/python scripts/demo.py
+
 test: test-quick test-live ## every test but those in a browser
 
 test-quick: $(VENV)/.dev ## the tests that need no live Airflow
 	$(BIN)/python -m pytest tests/unit tests/integration $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
 
 test-live: $(VENV)/.dev ## pipelines, kills and user actions under two live Airflows
-	$(BIN)/python -m pytest tests/live $(or $(PYTEST_ARGS),-n 2 --dist loadgroup)
+	$(BIN)/python -m pytest tests/live --ignore=$(CLUSTER) $(or $(PYTEST_ARGS),-n 2 --dist loadgroup)
+
+test-cluster: $(VENV)/.dev ## the same with CeleryExecutor: workers are killed, frozen and shut down; 500 videos
+	$(BIN)/python -m pytest $(CLUSTER) $(PYTEST_ARGS)
 
 reliability: $(VENV)/.dev ## the same kills and user actions, written into docs/reliability.md
 	WRITE_RELIABILITY=1 $(BIN)/python -m pytest $(RELIABILITY)
+	WRITE_RELIABILITY=1 $(BIN)/python -m pytest $(CLUSTER)
 
 test-browser: $(VENV)/.dev ## pages and connection form in Debian's chromium (CHROMIUM=...: another one)
 	$(BIN)/python -m pytest tests/browser $(PYTEST_ARGS)

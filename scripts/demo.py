@@ -2,7 +2,8 @@
 
 By default the sandbox stands in for Magic Hour, at no cost. With LIVE=1 and MAGIC_HOUR_API_KEY in the
 environment the demo uses Magic Hour itself, and asks before it spends credits. Airflow gets the API key
-through its environment; it is written to no file.
+through its environment; it is written to no file. `make demo-cluster` (CLUSTER=1) does the same with
+CeleryExecutor.
 """
 
 from __future__ import annotations
@@ -133,8 +134,7 @@ def _ask_before_spending(key: str) -> None:
 def _run(magic_hour: MagicHour) -> None:
     home = DEMO / "airflow"
     shutil.rmtree(home, ignore_errors=True)
-    _say("Airflow", f"is starting in {_short(home)} (about 20 seconds)")
-    with LiveAirflow(home, DAGS, env={"AIRFLOW_CONN_MAGICHOUR_DEFAULT": magic_hour.connection}) as airflow:
+    with _airflow(home, {"AIRFLOW_CONN_MAGICHOUR_DEFAULT": magic_hour.connection}) as airflow:
         _say("", f"is healthy after {airflow.startup_seconds:.0f} s")
         run_id = airflow.trigger(DAG_ID, {"image": str(IMAGE), "folder": str(DEMO / "videos")})
         _say("Image", _short(IMAGE))
@@ -147,6 +147,20 @@ def _run(magic_hour: MagicHour) -> None:
         if state != "success":
             raise DemoError(_failure(airflow, run_id))
         _report(airflow, run_id, magic_hour)
+
+
+@contextmanager
+def _airflow(home: Path, env: dict[str, str]) -> Iterator[LiveAirflow]:
+    if os.environ.get("CLUSTER", "") in ("", "0"):
+        _say("Airflow", f"is starting in {_short(home)} (about 20 seconds)")
+        with LiveAirflow(home, DAGS, env=env) as airflow:
+            yield airflow
+        return
+    from live_cluster import live_cluster  # needs Celery and Valkey, which `make demo` does not install
+
+    _say("Airflow", f"is starting in {_short(home)}: CeleryExecutor, and two of each part (about a minute)")
+    with live_cluster(home, DAGS, env=env) as airflow:
+        yield airflow
 
 
 class Progress:
@@ -163,6 +177,8 @@ class Progress:
         if state is None:
             return
         note = NOTES.get((name, state)) or STATE_NOTES.get(state, "")
+        if state == "running" and task["hostname"] in self._airflow.processes:
+            note += f" ({task['hostname']})"
         elapsed = time.monotonic() - self._begin
         print(f"{elapsed:6.1f} s  {name:9} {state:10} {note}".rstrip(), flush=True)
         if (name, state) == ("submit", "success"):

@@ -4,10 +4,10 @@
         run_id = airflow.trigger("my_dag")
         assert airflow.wait_for_run("my_dag", run_id) == "success"
 
-LocalExecutor, and SQLite unless another database is given. Everything Airflow writes is below `home`; the
-caller's AIRFLOW_* variables and ~/airflow have no effect. The parts are started one by one rather than by
-`airflow standalone`, which leaves its scheduler behind, and so that a test can kill, freeze and restart each
-of them, and start more.
+LocalExecutor, and SQLite unless another database is given; `live_cluster.py` has CeleryExecutor. Everything
+Airflow writes is below `home`; the caller's AIRFLOW_* variables and ~/airflow have no effect. The parts are
+started one by one rather than by `airflow standalone`, which leaves its scheduler behind, and so that a test
+can kill, freeze and restart each of them, and start more.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -31,18 +32,42 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "scheduler": ("scheduler", "--skip-serve-logs"),
     "dag-processor": ("dag-processor",),
     "triggerer": ("triggerer", "--skip-serve-logs"),
+    "worker": ("celery", "worker", "--skip-serve-logs"),
 }
 """The parts of Airflow and the arguments that start them.
 
 The log servers stay off: they listen on every interface, and here all parts share one folder of logs.
 """
 
+_FIRST_PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 _HEALTH_NAMES = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
+_JOB_TYPES = {"scheduler": "SchedulerJob", "triggerer": "TriggererJob"}
 _STARTUP_SECONDS = 900.0
+_PART_NAME = """import os
+
+
+def part_name():
+    return os.environ.get("PART_NAME", "")
+"""
+"""Hostnames as on machines of their own; Airflow reads modules from its folder `config`."""
 
 
 class LiveAirflowError(RuntimeError):
     """Airflow did not come up or a part of it died; the message ends with the last lines of its log."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a part runs.
+
+    :param arguments: for its command, in addition to those in `PARTS`.
+    :param env: variables over those of this Airflow.
+    :param inside: a command that runs the command which follows it, such as `("unshare", "--mount")`.
+    """
+
+    arguments: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    inside: Sequence[str] = ()
 
 
 class LiveAirflow(AirflowRest):
@@ -53,6 +78,7 @@ class LiveAirflow(AirflowRest):
     :param database: SQLAlchemy's URL of the metadata database (`postgres.py`); None: SQLite in `home`.
     :param admin: name and password of an admin among the users of `env`; None: every user is an admin.
     :param env: variables for every part, over those set here (AIRFLOW_CONN_..., AIRFLOW__SECTION__KEY).
+    :param more: parts to start beside the four usual ones, such as `triggerer-2`.
     :param python: the interpreter whose environment holds Airflow.
 
     `processes` holds the running parts by name, for tests that kill one.
@@ -66,6 +92,7 @@ class LiveAirflow(AirflowRest):
         database: str | None = None,
         admin: tuple[str, str] | None = None,
         env: Mapping[str, str] | None = None,
+        more: Mapping[str, Place] | None = None,
         python: str | Path = sys.executable,
     ) -> None:
         self.home = home.resolve()
@@ -76,6 +103,7 @@ class LiveAirflow(AirflowRest):
         self.startup_seconds: float | None = None
         self._orphaned: list[subprocess.Popen[bytes]] = []
         self._started_at: dict[str, datetime] = {}
+        self._places = {**dict.fromkeys(_FIRST_PARTS, Place()), **(more or {})}
         self._python = str(python)
         self._cleanup = ExitStack()
         port, *log_ports = processes.free_ports(3)
@@ -89,12 +117,13 @@ class LiveAirflow(AirflowRest):
 
     def __enter__(self) -> LiveAirflow:
         begin = time.monotonic()
-        self.home.mkdir(parents=True, exist_ok=True)
+        (self.home / "config").mkdir(parents=True, exist_ok=True)
+        (self.home / "config" / "part_name.py").write_text(_PART_NAME)
         with ExitStack() as cleanup:
             cleanup.enter_context(processes.sigterm_raises())
             cleanup.callback(self.stop)
             self._migrate()
-            for name in PARTS:
+            for name in self._places:
                 self._start(name)
             self.wait_until_healthy()
             self._cleanup = cleanup.pop_all()
@@ -117,9 +146,10 @@ class LiveAirflow(AirflowRest):
             self._orphaned.clear()
             self.close()
 
-    def start(self, name: str, *arguments: str) -> None:
+    def start(self, name: str, *arguments: str, place: Place | None = None) -> None:
         """Start one more part, such as a `triggerer-2`, with more arguments; wait until it is healthy."""
-        self._start(name, *arguments)
+        self._places[name] = place or Place(arguments)
+        self._start(name)
         self.wait_until_healthy()
 
     def kill(self, name: str, *, with_children: bool = True) -> None:
@@ -148,9 +178,14 @@ class LiveAirflow(AirflowRest):
         self._start(name)
         self.wait_until_healthy()
 
+    def part_of(self, process_id: int) -> str | None:
+        """The name of the running part that a process belongs to."""
+        session = os.getsid(process_id)
+        return next((name for name, child in self.processes.items() if child.pid == session), None)
+
     def triggerer_id(self, name: str = "triggerer") -> int | None:
         """Id by which Airflow knows the running triggerer of that name; None while it has yet to register."""
-        job = self._triggerer_job(name)
+        job = self._job(name)
         return None if job is None else int(job["id"])
 
     def airflow(self, *arguments: str) -> str:
@@ -189,21 +224,23 @@ class LiveAirflow(AirflowRest):
 
     def _migrate(self) -> None:
         with processes.signals_held():
-            child = self._spawn("db-migrate", ("db", "migrate"))
+            child = self._spawn("db-migrate", ("db", "migrate"), Place())
             self.processes["db-migrate"] = child
         processes.wait_until(lambda: child.poll() is not None, timeout=_STARTUP_SECONDS)
         if child.poll() != 0:
             raise LiveAirflowError(f"airflow db migrate failed.\n{self._log_tail('db-migrate')}")
         del self.processes["db-migrate"]
 
-    def _start(self, name: str, *arguments: str) -> None:
+    def _start(self, name: str) -> None:
+        place = self._places[name]
         with processes.signals_held():
             self._started_at[name] = datetime.now(timezone.utc)
-            self.processes[name] = self._spawn(name, (*PARTS[_kind(name)], *arguments))
+            self.processes[name] = self._spawn(name, (*PARTS[_kind(name)], *place.arguments), place)
 
-    def _spawn(self, name: str, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
-        command = [self._python, "-m", "airflow", *arguments]
-        return processes.start(command, env=self.env, log=self._log_of(name), cwd=self.home)
+    def _spawn(self, name: str, arguments: tuple[str, ...], place: Place) -> subprocess.Popen[bytes]:
+        command = [*place.inside, self._python, "-m", "airflow", *arguments]
+        env = self.env | {"PART_NAME": name} | dict(place.env)
+        return processes.start(command, env=env, log=self._log_of(name), cwd=self.home)
 
     def check_alive(self) -> None:
         """Raise LiveAirflowError, with the end of its log, if a part has ended by itself."""
@@ -217,24 +254,51 @@ class LiveAirflow(AirflowRest):
         except httpx.HTTPError:
             return ["api-server"]
         database = [] if health["metadatabase"]["status"] == "healthy" else ["metadatabase"]
-        parts = [part for part in self.processes if _kind(part) in _HEALTH_NAMES]
-        return database + [part for part in parts if not self._has_new_heartbeat(part, health)]
+        workers = self._workers() if any(_kind(part) == "worker" for part in self.processes) else ()
+        waiting = []
+        for part in self.processes:
+            kind = _kind(part)
+            if kind == "worker":
+                is_healthy = part in workers
+            elif kind == "api-server":
+                is_healthy = self._responds(part)
+            else:
+                is_healthy = self._has_new_heartbeat(part, health)
+            if not is_healthy:
+                waiting.append(part)
+        return database + waiting
 
     def _has_new_heartbeat(self, part: str, health: Json) -> bool:
         name = _HEALTH_NAMES[_kind(part)]
         status = health.get(name) or {}
         seen_at = status.get(f"latest_{name}_heartbeat")
-        if name == "triggerer":  # if there are several, `health` has the one with the last heartbeat
-            seen_at = (self._triggerer_job(part) or {}).get("latest_heartbeat")
+        if _kind(part) in _JOB_TYPES:  # of several, `health` has the one with the last heartbeat
+            seen_at = (self._job(part) or {}).get("latest_heartbeat")
         if status.get("status") != "healthy" or not seen_at:
             return False
         return _time(seen_at) >= self._started_at[part]
 
-    def _triggerer_job(self, part: str) -> Json | None:
-        """The first triggerer to have registered since that part was started: they are started one by one."""
-        jobs = self.request("GET", "/jobs", params={"job_type": "TriggererJob", "limit": 100})["jobs"]
-        later = [job for job in jobs if _time(job["start_date"]) >= self._started_at[part]]
-        return min(later, key=lambda job: _time(job["start_date"]), default=None)
+    def _job(self, part: str) -> Json | None:
+        """What that part has registered since it was started."""
+        params = {"job_type": _JOB_TYPES[_kind(part)], "hostname": part, "limit": 100}
+        jobs = self.request("GET", "/jobs", params=params)["jobs"]
+        return next((job for job in jobs if _time(job["start_date"]) >= self._started_at[part]), None)
+
+    def _responds(self, api_server: str) -> bool:
+        port = self._places[api_server].env.get("AIRFLOW__API__PORT", self.env["AIRFLOW__API__PORT"])
+        # The first request to the execution API builds it: seconds, in which no task can start.
+        url = f"http://127.0.0.1:{port}/execution/health"
+        try:
+            return httpx.get(url, timeout=10, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    def _workers(self) -> list[str]:
+        """Names of the Celery workers that answer a ping."""
+        from celery import Celery  # type: ignore[import-untyped]
+
+        with Celery(broker=self.env["AIRFLOW__CELERY__BROKER_URL"]) as app:
+            return [name.rpartition("@")[2] for answer in app.control.ping(timeout=2) for name in answer]
 
     def _log_of(self, name: str) -> Path:
         return self.parts_logs_dir / f"{name}.log"
@@ -273,6 +337,7 @@ def _environment(home: Path, dags_folder: Path, port: int, log_ports: list[int])
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__HOSTNAME_CALLABLE": "part_name.part_name",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",

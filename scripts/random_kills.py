@@ -1,10 +1,12 @@
 """Kill parts of a live Airflow at random while it submits videos, then count what was charged.
 
     python scripts/random_kills.py --videos 30 --seconds 240 --seed 7
+    python scripts/random_kills.py --cluster
 
-Half of the videos wait in a worker, half in the triggerer. Task processes, the triggerer and the scheduler
-are killed at random; creates are held, dropped and refused at random. At the end each video must be charged
-at most once, and each task that failed must report that the outcome of its submission is unknown.
+Half of the videos wait in a worker, half in the triggerer. Task processes, triggerers and schedulers are
+killed at random, and with `--cluster` whole workers of Celery; creates are held, dropped and refused at
+random. At the end each video must be charged at most once, and each task that failed must report that the
+outcome of its submission is unknown.
 The exit code is 1 if a video was charged twice, or if a charged job was lost without a report.
 """
 
@@ -20,11 +22,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from airflow_rest import FINISHED_RUN, Json
 from live_airflow import LiveAirflow
+from live_cluster import live_cluster
 from postgres import postgres
 from sandbox_process import sandbox
 
@@ -52,6 +55,7 @@ with DAG("{DAG_ID}", schedule=None, default_args={{"retries": 12, "retry_delay":
             deferrable=deferrable,
         ).expand(prompt=[f"video {{index}}" for index in range(VIDEOS)])
 '''
+KILLED_PARTS = ("triggerer", "scheduler", "worker")
 CREATE = {"path": "/v1/image-to-video", "method": "POST", "times": 1}
 FAULTS: Sequence[Json] = (
     {**CREATE, "status": 429, "headers": {"Retry-After": "1"}},
@@ -72,21 +76,22 @@ def main() -> int:
     parser.add_argument("--videos", type=int, default=30, help="videos in all")
     parser.add_argument("--seconds", type=float, default=240, help="how long parts are killed")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--cluster", action="store_true", help="CeleryExecutor, and two of each part")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        return _run(Path(folder), options.videos, options.seconds, random.Random(options.seed))
+        chance = random.Random(options.seed)
+        return _run(Path(folder), options.videos, options.seconds, chance, is_cluster=options.cluster)
 
 
-def _run(home: Path, videos: int, seconds: float, chance: random.Random) -> int:
+def _run(home: Path, videos: int, seconds: float, chance: random.Random, *, is_cluster: bool) -> int:
     dags = home / "dags"
     dags.mkdir()
     (dags / "random_kills.py").write_text(f"VIDEOS = {videos // 2}\n{DAG_FILE}")
     with (
         sandbox(home / "sandbox.log", "--render-seconds", "6") as url,
-        postgres() as database,
         SandboxControl(url) as control,
-        LiveAirflow(home / "airflow", dags, database=database, env=_environment(url)) as airflow,
+        _airflow(home / "airflow", dags, url, is_cluster=is_cluster) as airflow,
     ):
         airflow.trigger(DAG_ID, run_id=RUN_ID)
         kills = _kill_at_random(airflow, control, chance, seconds)
@@ -96,14 +101,23 @@ def _run(home: Path, videos: int, seconds: float, chance: random.Random) -> int:
         return _report(airflow, control, state, kills)
 
 
-def _environment(url: str) -> dict[str, str]:
+@contextlib.contextmanager
+def _airflow(home: Path, dags: Path, url: str, *, is_cluster: bool) -> Iterator[LiveAirflow]:
     connection = {"conn_type": "magichour", "password": "sandbox-key", "host": url}
-    return {
+    env = {
         "AIRFLOW_CONN_MAGICHOUR_DEFAULT": json.dumps(connection),
         "AIRFLOW__CORE__PARALLELISM": "8",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
     }
+    if is_cluster:
+        # A killed worker's messages reach the other one while Airflow still waits for a heartbeat.
+        env["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"] = "10"
+        with live_cluster(home, dags, env=env) as airflow:
+            yield airflow
+        return
+    with postgres() as database, LiveAirflow(home, dags, database=database, env=env) as airflow:
+        yield airflow
 
 
 def _kill_at_random(
@@ -113,7 +127,7 @@ def _kill_at_random(
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and airflow.run(DAG_ID, RUN_ID)["state"] not in FINISHED_RUN:
         time.sleep(chance.uniform(0.5, 3))
-        what = chance.choices(("task", "fault", "release", "triggerer", "scheduler"), (10, 8, 4, 1, 1))[0]
+        what = chance.choices(("task", "fault", "release", "part"), (10, 8, 4, 2))[0]
         if what == "task":
             what = _kill_task(airflow, chance)
         elif what == "fault":
@@ -121,6 +135,8 @@ def _kill_at_random(
         elif what == "release":
             control.release()
         else:
+            parts = [part for part in airflow.processes if part.startswith(KILLED_PARTS)]
+            what = chance.choice(parts)
             airflow.kill(what)
             time.sleep(chance.uniform(0, 3))
             airflow.restart(what)

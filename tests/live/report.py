@@ -13,6 +13,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 WRITE = os.environ.get("WRITE_RELIABILITY") == "1"
 
 KILLED, USER_ACTIONS, BUDGET, PARTS = "killed", "user actions", "budget", "parts"
+CLUSTER_KILLS, CLUSTER, FIVE_HUNDRED = "cluster kills", "cluster", "five hundred"
 """The sections."""
 
 JOB_CODES = {
@@ -75,11 +76,16 @@ class Report:
     """The rows that this run has seen, by section of the page."""
 
     rows: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    figures: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def add(self, section: str, row: Row, *, place: int = 0) -> None:
         """Add a row, which must be on the page; a section is sorted by `place`, then by test."""
         self.rows.setdefault(section, []).append((place, str(row)))
         assert WRITE or str(row) in _read(section), f"not in {PAGE.name}; `make reliability` writes it: {row}"
+
+    def set_figures(self, section: str, figures: dict[str, object]) -> None:
+        """Measurements, which differ from run to run: they are written, and not compared."""
+        self.figures[section] = figures
 
     def end(self) -> None:
         """Write the sections of this run and the legend, or compare: the page has no other rows."""
@@ -95,6 +101,9 @@ class Report:
         text = _replaced(PAGE.read_text(encoding="utf-8"), "codes", legend())
         for section, rows in seen.items():
             text = _replaced(text, section, _HEADER + "".join(f"{row}\n" for row in rows))
+        for section, figures in self.figures.items():
+            lines = "".join(f"| {what} | {figure} |\n" for what, figure in figures.items())
+            text = _replaced(text, section, f"| what | figure |\n|---|---|\n{lines}")
         PAGE.write_text(text, encoding="utf-8")
 
 

@@ -297,7 +297,8 @@ class Starter:
             sandbox.control.faults([{**hold, "times": times}])
         connection = {"connection_id": run_id, "conn_type": "magichour", "host": sandbox.url}
         self.airflow.request("POST", "/connections", json={**connection, "password": API_KEY})
-        run = self.start_at(sandbox.control, dag_id, run_id, conn_id=run_id, image=str(IMAGE), **conf)
+        conf = {"conn_id": run_id, "image": str(IMAGE), **conf}
+        run = self.start_at(sandbox.control, dag_id, run_id, **conf)
         ports = {int(url.rpartition(":")[2]) for url in (sandbox.url, sandbox.storage_url)}
         return replace(run, ports=frozenset(ports))
 

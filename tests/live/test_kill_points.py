@@ -9,7 +9,7 @@ import pytest
 from report import KILLED
 from runs import CREATE, DEFERRABLE, MAPPED, POLL, PUT, SCHEDULER_DIES, SYNCHRONOUS, UPLOAD
 
-DAGS = {SYNCHRONOUS: "breaking_synchronous", DEFERRABLE: "breaking_deferrable", MAPPED: "breaking_mapped"}
+DAGS = {SYNCHRONOUS: "synchronous", DEFERRABLE: "deferrable", MAPPED: "mapped"}
 RECOVERED_KEY = "magichour_recovered_job_id"
 
 
@@ -65,11 +65,15 @@ SUBMISSION = (BEFORE_UPLOAD, AFTER_UPLOAD, NOT_RECEIVED, RECEIVED, ANSWERED)
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill."""
+    """One kill.
+
+    :param dags: what the id of its Dag begins with.
+    """
 
     point: Point
     mode: str
     with_supervisor: bool = False
+    dags: str = "breaking"
 
     @property
     def id(self):
@@ -79,6 +83,10 @@ class Kill:
     def what(self):
         """What is done, in the page's words."""
         return f"{self.point.what}{', its supervisor too' if self.with_supervisor else ''}"
+
+    @property
+    def dag_id(self):
+        return f"{self.dags}_{DAGS[self.mode]}"
 
     @property
     def requested(self):
@@ -96,11 +104,19 @@ class Kill:
         return self.is_cleared and self.mode == DEFERRABLE and self.point.paid == 1
 
     def play(self, starter, run_id):
-        """Kill, let the run end, and if the task fails do what its message says; rows and errors."""
-        run = starter.start(DAGS[self.mode], run_id, hold=self.point.hold or None, stop_at=self.point.stop_at)
-        self.point.reach(run)
-        victim = run.until_one_runs() if self.mode == MAPPED else run.until_in("running")
+        """Kill the task's process between `begin` and `end`; rows and errors."""
+        run, victim = self.begin(starter, run_id)
         run.kill(victim, with_supervisor=self.with_supervisor)
+        return self.end(run, victim)
+
+    def begin(self, starter, run_id):
+        """Bring a run to the point of the kill; the run, and the task instance to kill."""
+        run = starter.start(self.dag_id, run_id, hold=self.point.hold or None, stop_at=self.point.stop_at)
+        self.point.reach(run)
+        return run, run.until_one_runs() if self.mode == MAPPED else run.until_in("running")
+
+    def end(self, run, victim):
+        """Let the run end, and if the task fails do what its message says; rows and errors."""
         run.finish()
         index = victim["map_index"]
         row = run.row(self.what, self.mode, requested=self.requested, map_index=index)
@@ -129,6 +145,12 @@ KILLS = [
 ]
 
 
+def assert_clear_refusal(message, kill):
+    """The message names the job, the balance, the place to search and what to do."""
+    for part in ("12000 credits", RECOVERED_KEY, "https://magichour.ai/my-library", kill.dag_id):
+        assert part in message
+
+
 def params(kills):
     return [
         pytest.param(kill, id=kill.id, marks=SCHEDULER_DIES if kill.with_supervisor else ()) for kill in kills
@@ -150,9 +172,7 @@ def test_kill_in_create_fails_retry_with_unknown_submission(scenario, played, re
     paid = scenario.requested - 1 + scenario.point.paid
     assert (row.ends, row.job) == ("failed, attempt 2", "unknown-reported")
     assert row.paid == row.rendered == paid
-    message = errors["AirflowFailException"]
-    for part in ("12000 credits", RECOVERED_KEY, "https://magichour.ai/my-library", DAGS[scenario.mode]):
-        assert part in message
+    assert_clear_refusal(errors["AirflowFailException"], scenario)
     report.add(KILLED, row, place=KILLS.index(scenario))
 
 
