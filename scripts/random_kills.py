@@ -2,11 +2,13 @@
 
     python scripts/random_kills.py --videos 30 --seconds 240 --seed 7
     python scripts/random_kills.py --cluster
+    python scripts/random_kills.py --webhooks
 
 Half of the videos wait in a worker, half in the triggerer. Task processes, triggerers and schedulers are
-killed at random, and with `--cluster` whole workers of Celery; creates are held, dropped and refused at
-random. At the end each video must be charged at most once, and each task that failed must report that the
-outcome of its submission is unknown.
+killed at random, with `--cluster` whole workers of Celery, and with `--webhooks` the API server. Creates are
+held, dropped and refused, and webhooks are late, doubled, forged or missing at random. At the end each video
+must be charged at most once, and each task that failed must report that the outcome of its submission is
+unknown.
 The exit code is 1 if a video was charged twice, or if a charged job was lost without a report.
 """
 
@@ -51,10 +53,19 @@ with DAG("{DAG_ID}", schedule=None, default_args={{"retries": 12, "retry_delay":
             model="ltx-2.3",
             resolution="480p",
             end_seconds=3,
-            poll_interval=1,
+            poll_interval=POLL_INTERVAL,
             deferrable=deferrable,
         ).expand(prompt=[f"video {{index}}" for index in range(VIDEOS)])
 '''
+WEBHOOK = {"path": "video.*", "origin": "webhook", "times": 3}
+WEBHOOK_FAULTS: Sequence[Json] = (
+    {**WEBHOOK, "webhook": "never"},
+    {**WEBHOOK, "webhook": "twice"},
+    {**WEBHOOK, "webhook": "wrong_signature"},
+    {**WEBHOOK, "webhook": "old_timestamp"},
+    {**WEBHOOK, "delay": 10},
+)
+SECRET = "whsec_random_kills"
 KILLED_PARTS = ("triggerer", "scheduler", "worker")
 CREATE = {"path": "/v1/image-to-video", "method": "POST", "times": 1}
 FAULTS: Sequence[Json] = (
@@ -76,25 +87,33 @@ def main() -> int:
     parser.add_argument("--videos", type=int, default=30, help="videos in all")
     parser.add_argument("--seconds", type=float, default=240, help="how long parts are killed")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--webhooks", action="store_true", help="jobs end by webhooks, if they come")
     parser.add_argument("--cluster", action="store_true", help="CeleryExecutor, and two of each part")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         chance = random.Random(options.seed)
-        return _run(Path(folder), options.videos, options.seconds, chance, is_cluster=options.cluster)
+        return _run(Path(folder), options, chance)
 
 
-def _run(home: Path, videos: int, seconds: float, chance: random.Random, *, is_cluster: bool) -> int:
+def _run(home: Path, options: argparse.Namespace, chance: random.Random) -> int:
     dags = home / "dags"
     dags.mkdir()
-    (dags / "random_kills.py").write_text(f"VIDEOS = {videos // 2}\n{DAG_FILE}")
+    (dags / "random_kills.py").write_text(
+        f"VIDEOS, POLL_INTERVAL = {options.videos // 2}, {None if options.webhooks else 1}\n{DAG_FILE}"
+    )
     with (
         sandbox(home / "sandbox.log", "--render-seconds", "6") as url,
         SandboxControl(url) as control,
-        _airflow(home / "airflow", dags, url, is_cluster=is_cluster) as airflow,
+        _airflow(home / "airflow", dags, url, options) as airflow,
     ):
+        faults, parts = FAULTS, KILLED_PARTS
+        if options.webhooks:
+            faults, parts = (*FAULTS, *WEBHOOK_FAULTS), (*KILLED_PARTS, "api-server")
+            hook = f"{airflow.base_url}/magichour/webhooks/magichour_default"
+            control.behaviour(webhook_url=hook, webhook_secret=SECRET)
         airflow.trigger(DAG_ID, run_id=RUN_ID)
-        kills = _kill_at_random(airflow, control, chance, seconds)
+        kills = _kill_at_random(airflow, control, chance, options.seconds, faults, parts)
         control.faults([])
         control.release()
         state = _wait_until_finished(airflow, control)
@@ -102,15 +121,21 @@ def _run(home: Path, videos: int, seconds: float, chance: random.Random, *, is_c
 
 
 @contextlib.contextmanager
-def _airflow(home: Path, dags: Path, url: str, *, is_cluster: bool) -> Iterator[LiveAirflow]:
-    connection = {"conn_type": "magichour", "password": "sandbox-key", "host": url}
+def _airflow(home: Path, dags: Path, url: str, options: argparse.Namespace) -> Iterator[LiveAirflow]:
+    connection: Json = {"conn_type": "magichour", "password": "sandbox-key", "host": url}
+    if options.webhooks:
+        connection["extra"] = {"webhook_secret": SECRET}
     env = {
         "AIRFLOW_CONN_MAGICHOUR_DEFAULT": json.dumps(connection),
         "AIRFLOW__CORE__PARALLELISM": "8",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
     }
-    if is_cluster:
+    if options.webhooks:
+        # A task sends its requests to a killed API server again for a minute.
+        env["AIRFLOW__WORKERS__EXECUTION_API_RETRIES"] = "13"
+        env["AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX"] = "5"
+    if options.cluster:
         # A killed worker's messages reach the other one while Airflow still waits for a heartbeat.
         env["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"] = "10"
         with live_cluster(home, dags, env=env) as airflow:
@@ -121,7 +146,12 @@ def _airflow(home: Path, dags: Path, url: str, *, is_cluster: bool) -> Iterator[
 
 
 def _kill_at_random(
-    airflow: LiveAirflow, control: SandboxControl, chance: random.Random, seconds: float
+    airflow: LiveAirflow,
+    control: SandboxControl,
+    chance: random.Random,
+    seconds: float,
+    faults: Sequence[Json],
+    killed_parts: tuple[str, ...],
 ) -> Counter[str]:
     kills: Counter[str] = Counter()
     deadline = time.monotonic() + seconds
@@ -131,11 +161,11 @@ def _kill_at_random(
         if what == "task":
             what = _kill_task(airflow, chance)
         elif what == "fault":
-            control.faults([chance.choice(FAULTS) for _ in range(chance.randint(1, 3))])
+            control.faults([chance.choice(faults) for _ in range(chance.randint(1, 3))])
         elif what == "release":
             control.release()
         else:
-            parts = [part for part in airflow.processes if part.startswith(KILLED_PARTS)]
+            parts = [part for part in airflow.processes if part.startswith(killed_parts)]
             what = chance.choice(parts)
             airflow.kill(what)
             time.sleep(chance.uniform(0, 3))
@@ -181,6 +211,7 @@ def _report(airflow: LiveAirflow, control: SandboxControl, state: str, kills: Co
     twice = [name for name, count in charged.items() if count > 1]
     print(f"run: {state}; kills and faults: {dict(kills)}; attempts: {sum(t['try_number'] for t in tasks)}")
     print(f"tasks: {dict(ends)}")
+    print(f"webhooks: {dict(Counter(each['status'] for each in control.state()['webhooks']))}")
     print(f"jobs: {len(jobs)}, charged: {sum(charged.values())}; charged twice: {twice}; lost: {lost}")
     return 1 if twice or lost or state not in FINISHED_RUN else 0
 
