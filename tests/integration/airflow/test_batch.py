@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -329,6 +331,26 @@ def test_second_task_at_the_same_moment_is_refused(batches, monkeypatch):
         batches.attempt(catalogue(2))
     assert batches.charged() == {}
     assert batches.attempt(catalogue(2))["complete"] == 2
+
+
+def test_full_disk_costs_nothing_and_loses_no_video(batches, monkeypatch, fails_for_good):
+    from magichour_provider.jobs import batch_state
+    from magichour_provider.storage.publish import LocalWriter
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, fails_for_good("no space left"):
+        patch.setattr(batch_state, "sync_to_disk", full)
+        batches.attempt(catalogue(6))
+    assert batches.charged() == {}, "an intent that the disk did not take is no intent"
+    with monkeypatch.context() as patch, fails_for_good("6 of 6 videos failed"):
+        patch.setattr(LocalWriter, "write", full)
+        patch.setattr("magichour_provider.storage.manifest.publish_bytes", lambda *_: None)
+        batches.attempt(catalogue(6))
+    assert sum(batches.charged().values()) == 6
+    summary = batches.attempt(catalogue(6))
+    assert (summary["complete"], sum(batches.charged().values())) == (6, 6)
 
 
 def test_batch_in_object_storage_with_bounded_writes(batches, monkeypatch, tmp_path):
