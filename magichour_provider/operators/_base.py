@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 ERROR_KEY = "magichour_error"
 """Key of the XCom, and of its copy in the task state store."""
+SUMMARY_KEY = "magichour_batch"
+"""XCom of a batch: its counts and first failures, before each wait and at its end, also if it failed."""
 
 
 NOTICED_BY_KEY = "magichour_noticed_by"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import BaseOperator
@@ -28,6 +29,7 @@ from magichour_provider.jobs.reference import DEFAULT_CONN_ID
 from magichour_provider.jobs.request import OnUnknownCost, ValidateModel
 from magichour_provider.lineage import batch_lineage, emit_batch_event
 from magichour_provider.operators._base import (
+    SUMMARY_KEY,
     MagicHourHookMixin,
     OpenLineageMixin,
     log_from_signal_handler,
@@ -52,9 +54,8 @@ if TYPE_CHECKING:
 OnBudgetReached = Literal["stop", "fail"]
 """What to do with items for which the budget or the balance is too small."""
 
+_MAX_SHOWN_FAILURES = 100
 STATE_NAME, MANIFEST_NAME = "magichour_batch.jsonl", "manifest.jsonl"
-SUMMARY_KEY = "magichour_batch"
-"""XCom of the summary, also of a batch that failed."""
 
 
 class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
@@ -362,6 +363,7 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
             JOBS_KEY, [{**dict(zip(names, kind, strict=True)), "jobs": jobs} for kind, jobs in kinds.items()]
         )
         counts = batch.counts()
+        self._push_summary(context, batch, {**counts, "credits_charged": batch.spent(), "manifest": None})
         failed = counts["failed"] + counts["refused"] + counts["unknown"]
         waiting = 0 if batch.is_budget_reached else len(batch.to_submit)
         return VideoBatchTrigger(
@@ -409,9 +411,16 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
             "manifest": target.path,
             "state": state.where,
         }
-        push_keys(self, context, {SUMMARY_KEY: self._summary}, SUMMARY_KEY)
+        self._push_summary(context, batch, self._summary)
         self.log.info("Batch: %s", self._summary)
         return self._summary
+
+    def _push_summary(self, context: Context, batch: Batch, summary: Mapping[str, Any]) -> None:
+        """Push the counts and the first failures, for the task's tab and the tasks after it."""
+        fields = ("key", "status", "code", "message")
+        failed = (entry for entry in batch.results() if entry["status"] in ("failed", "refused", "unknown"))
+        failures = [{name: entry[name] for name in fields} for entry in islice(failed, _MAX_SHOWN_FAILURES)]
+        push_keys(self, context, {SUMMARY_KEY: {**summary, "failures": failures}}, SUMMARY_KEY)
 
     def _raise_for(
         self, batch: Batch, summary: Mapping[str, Any], unknown: list[str], *, is_late: bool

@@ -35,7 +35,7 @@ from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.jobs.reference import JobReference
 from magichour_provider.jobs.state_backends import KEY as STATE_KEY
 from magichour_provider.links import VideoProjectLink
-from magichour_provider.operators._base import ERROR_KEY, NOTICED_BY_KEY
+from magichour_provider.operators._base import ERROR_KEY, NOTICED_BY_KEY, SUMMARY_KEY
 from magichour_provider.storage.locations import given_text
 from magichour_provider.ui.view_models import Charge, TaskKey
 
@@ -47,9 +47,15 @@ RESULT_KEY, PROJECT_ID = "return_value", "project_id"
 LINK_KEY = VideoProjectLink().xcom_key
 IN_PROGRESS, SUCCESS, FAILED = "in progress", "success", "failed"
 
-_XCOM_KEYS = (RESULT_KEY, PROJECT_ID, ERROR_KEY, LINK_KEY, NOTICED_BY_KEY)
+_XCOM_KEYS = (RESULT_KEY, PROJECT_ID, ERROR_KEY, LINK_KEY, NOTICED_BY_KEY, SUMMARY_KEY)
 _CONTACT_SHEET = "ContactSheetOperator"
-_OPERATORS = {"ImageToVideoOperator", "VideoJobSensor", "DownloadVideoOperator", _CONTACT_SHEET}
+_OPERATORS = {
+    "ImageToVideoBatchOperator",
+    "ImageToVideoOperator",
+    "VideoJobSensor",
+    "DownloadVideoOperator",
+    _CONTACT_SHEET,
+}
 _CONN_FIELD = "magichour_conn_id"
 _TASKS_PER_QUERY = 200
 _MAX_NUMBER = 10**12
@@ -103,6 +109,11 @@ class TaskRow:
     def failure(self) -> Mapping[str, Any]:
         """The error that it pushed."""
         return as_mapping(self.xcoms.get(ERROR_KEY))
+
+    @property
+    def batch(self) -> Mapping[str, Any]:
+        """The summary of its batch."""
+        return as_mapping(self.xcoms.get(SUMMARY_KEY))
 
     @property
     def video_path(self) -> str | None:

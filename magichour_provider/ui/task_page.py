@@ -21,11 +21,12 @@ from magichour_provider.ui.queries import (
     SUCCESS,
     TaskRow,
     as_integer,
+    as_mapping,
     as_number,
     as_text,
     as_time,
 )
-from magichour_provider.ui.view_models import Failure, MediaInfo, Player, TaskPage
+from magichour_provider.ui.view_models import BatchSummary, Failure, MediaInfo, Player, TaskPage
 
 T = TypeVar("T")
 
@@ -97,7 +98,7 @@ def _stored_page(rows: Sequence[TaskRow]) -> TaskPage:
         status = JobStatus.CANCELED.value if is_canceled else JobStatus.ERROR.value
     elif media.download_task(rows) is not None:
         status = JobStatus.COMPLETE.value
-    with_credits = [*(row.failure for row in rows), *results, job_state]
+    with_credits = [*(row.failure for row in rows), *results, row.batch, job_state]
     try:
         seconds: Any = _first([*(result.get("end_seconds") for result in results), field("end_seconds")])
         end_seconds = as_number(float(seconds))
@@ -120,8 +121,27 @@ def _stored_page(rows: Sequence[TaskRow]) -> TaskPage:
         project_id=row.project_id,
         library_url=library_url(row.project_id) if row.project_id else None,
         failure=explain(row.failure) if row.state == "failed" or row.failure else None,
+        batch=_describe_batch(row.batch),
         noticed_by=next(filter(None, (as_text(row.xcoms.get(NOTICED_BY_KEY)) for row in rows)), None),
         refresh_seconds=None if row.state in STATES[SUCCESS] | STATES[FAILED] else _REFRESH_SECONDS,
+    )
+
+
+def _describe_batch(summary: Mapping[str, Any]) -> BatchSummary | None:
+    """What a batch has written about itself; values of another kind are left out."""
+    if not summary:
+        return None
+    names = ("items", "complete", "submitted", "not_submitted", "failed", "refused", "unknown", "unchanged")
+    counts = [(name.replace("_", " "), as_integer(summary.get(name))) for name in names]
+    failed = summary.get("failures")
+    entries = [as_mapping(entry) for entry in failed] if isinstance(failed, list) else []
+    fields = ("key", "status", "code", "message")
+    rows = [[as_text(entry.get(name)) or "" for name in fields] for entry in entries]
+    manifest = as_text(summary.get("manifest"))
+    return BatchSummary(
+        counts=tuple((name, count) for name, count in counts if count is not None),
+        manifest=None if manifest is None else redact(manifest),
+        failures=tuple((key, status, code, message) for key, status, code, message in rows),
     )
 
 

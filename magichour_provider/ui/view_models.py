@@ -70,6 +70,18 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class BatchSummary:
+    """A batch: how many of its items have which status, its result manifest, and its first failures.
+
+    :param failures: key, status, code and message of each.
+    """
+
+    counts: tuple[tuple[str, int], ...]
+    manifest: str | None
+    failures: tuple[tuple[str, str, str, str], ...]
+
+
+@dataclass(frozen=True)
 class TaskPage:
     """The tab of one task instance: Airflow's `state` of the task, and Magic Hour's `status` of its job.
 
@@ -99,6 +111,7 @@ class TaskPage:
     picture: str | None = None
     file: MediaInfo | None = None
     failure: Failure | None = None
+    batch: BatchSummary | None = None
     notes: tuple[str, ...] = ()
     refresh_seconds: int | None = None
 
