@@ -147,7 +147,7 @@ drift: $(VENV)/.dev ## what Magic Hour's newest SDK and the newest Airflow chang
 	@$(BIN)/python scripts/check_drift.py $(DRIFT_ARGS)
 
 clean: ## remove the environment, the demo's files and everything built
-	rm -rf $(VENV) $(addprefix .venv-,$(VERSIONS)) .venv-bench $(WHEEL_VENV) .demo dist docs/_build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(addprefix .venv-,$(VERSIONS)) .venv-matrix .venv-bench $(WHEEL_VENV) .demo dist docs/_build .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made:

@@ -6,7 +6,7 @@ import json
 import os
 import uuid
 import zlib
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import datetime, timedelta, timezone
 from urllib.parse import parse_qs
 
@@ -106,7 +106,9 @@ class Database:
             self.add(DagRun, id=run, dag_id=dag_id, run_id=run_id, **times)
         index = {"region_index" if AIRFLOW_V_3_4_PLUS else "map_index": map_index}
         address = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id}
-        ti_id = TaskInstance.__table__.c.id.type.python_type(str(uuid.uuid4()))
+        ti_id = str(uuid.uuid4())
+        with suppress(NotImplementedError):  # SQLAlchemy 1.4 does not know; there it is a text
+            ti_id = TaskInstance.__table__.c.id.type.python_type(ti_id)
         self.add(
             TaskInstance, **address, **index, id=ti_id, state=state, operator=operator, pool="default_pool"
         )
