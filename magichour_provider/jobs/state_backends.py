@@ -29,6 +29,9 @@ from magichour_provider.exceptions import (
     SubmissionUnknownError,
 )
 from magichour_provider.storage.locations import (
+    AZURE_SCHEMES,
+    GCS_SCHEMES,
+    S3_NO_CONDITIONS,
     S3_SCHEMES,
     LocationError,
     ObjectPath,
@@ -54,6 +57,7 @@ RECOVERED_KEY = "magichour_recovered_job_id"
 JOBS_KEY = "magichour_jobs"
 """The key of the file's states."""
 
+_CONDITIONAL_SCHEMES = S3_SCHEMES | GCS_SCHEMES | AZURE_SCHEMES
 _MAX_FILE_BYTES = 4 << 20
 """More than any state file has: a `state_path` that names a video by mistake must not fill the memory."""
 
@@ -152,9 +156,9 @@ class TaskStateBackend:
 class StateFile:
     """A file on a disk or in an object store, replaced as a whole, and only if no other task has changed it.
 
-    Local: under an exclusive lock (`flock` on a file beside it), and compared with what was read. S3: by
-    `If-None-Match` and `If-Match`. Other stores: compared before the write, which two writers at the same
-    moment may both pass; a warning says so.
+    Local: under an exclusive lock (`flock` on a file beside it), and compared with what was read. S3 and
+    Azure: by `If-None-Match` and `If-Match`. Google Cloud Storage: by `ifGenerationMatch`. Other stores have
+    no such condition, so that two writers at the same moment could both pay: they are refused.
 
     Methods raise NetworkError if a retry may help, InvalidRequestError if none can.
     """
@@ -173,6 +177,8 @@ class StateFile:
             raise InvalidRequestError(what, remedy=error.remedy) from error
         if not file_name_at(self.place) or address_of(path).endswith("/"):
             raise InvalidRequestError(f"state_path {self.where} names a folder: name a file in it.")
+        if isinstance(self.place, ObjectPath) and self.place.scheme not in _CONDITIONAL_SCHEMES:
+            raise self._unconditional_error(f"{self.place.scheme}:// has no conditional writes")
 
     def read_bytes(self) -> tuple[bytes | None, Any]:
         """The content, None if there is no file; and its version."""
@@ -189,15 +195,9 @@ class StateFile:
                 return self._write_local(self.place, content, version)
             if self.place.scheme in S3_SCHEMES:
                 return self._write_s3(self.place, content or b"", version)
-            self.warn_unconditional()
-            if self._get()[0] != version:
-                raise StateConflictError(self.where)
-            filesystem, path = self.place.connect()
-            if content is not None:
-                filesystem.pipe_file(path, content)
-            elif filesystem.exists(path):
-                filesystem.rm_file(path)
-            return content
+            if self.place.scheme in GCS_SCHEMES:
+                return self._write_gcs(self.place, content or b"", version)
+            return self._write_azure(self.place, content or b"", version)
 
     def _get(self) -> tuple[bytes | None, Any]:
         if isinstance(self.place, Path):
@@ -219,11 +219,11 @@ class StateFile:
                 raise
             return answer["Body"].read(self._max_bytes + 1), answer["ETag"]
         filesystem, path = self.place.connect()
-        try:
-            content = bytes(filesystem.cat_file(path, end=self._max_bytes + 1))
+        try:  # the version first: if the content is newer, the next write fails
+            version = filesystem.info(path)["generation" if self.place.scheme in GCS_SCHEMES else "etag"]
+            return bytes(filesystem.cat_file(path, end=self._max_bytes + 1)), version
         except FileNotFoundError:
-            content = None
-        return content, content
+            return None, None
 
     def _write_local(self, path: Path, content: bytes | None, version: bytes | None) -> bytes | None:
         path = Path(os.path.realpath(path))  # a link stays one
@@ -253,32 +253,67 @@ class StateFile:
                 os.close(folder)
         return content
 
-    def _write_s3(self, place: ObjectPath, content: bytes, etag: str | None) -> str | None:
+    def _write_s3(self, place: ObjectPath, content: bytes, etag: str | None) -> str:
         client, address = place.s3_client()
-        body = {"Body": content, "ContentType": "application/json"}
         condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
         try:
-            answer = client.put_object(**address, **body, **condition)
+            answer = client.put_object(**address, Body=content, ContentType="application/json", **condition)
         except Exception as error:
             code = s3_error_code(error)
             if code in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404"):
                 raise StateConflictError(self.where) from None
-            if code not in ("NotImplemented", "InvalidArgument", "InvalidRequest"):
-                raise
-            # A store that resembles S3 and does not know the condition.
-            self.warn_unconditional()
-            if self._get()[1] != etag:
-                raise StateConflictError(self.where) from None
-            answer = client.put_object(**address, **body)
+            if code in S3_NO_CONDITIONS:  # a store that resembles S3
+                raise self._unconditional_error(f"the store knows no conditional writes ({code})") from error
+            raise
         return str(answer["ETag"])
+
+    def _write_gcs(self, place: ObjectPath, content: bytes, generation: str | None) -> str:
+        filesystem, path = place.connect()
+        bucket, _, name = path.partition("/")
+        try:  # gcsfs's own writes know one condition alone: that there is no object
+            answer = filesystem.call(
+                "POST",
+                filesystem.base.replace("/storage/", "/upload/storage/") + "b/{}/o",
+                bucket,
+                uploadType="media",
+                name=name,
+                ifGenerationMatch=generation or "0",
+                headers={"Content-Type": "application/json"},
+                data=content,
+                json_out=True,
+            )
+        except FileExistsError:  # so gcsfs raises 412
+            raise StateConflictError(self.where) from None
+        return str(answer["generation"])
+
+    def _write_azure(self, place: ObjectPath, content: bytes, etag: str | None) -> str:
+        from azure.core import MatchConditions
+        from azure.core.exceptions import ResourceModifiedError, ResourceNotFoundError
+
+        filesystem, path = place.connect()
+        condition: dict[str, Any] = {"overwrite": False}
+        if etag is not None:
+            condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
+        try:
+            answer = filesystem.pipe_file(path, content, **condition)
+        except (FileExistsError, ResourceModifiedError, ResourceNotFoundError):
+            raise StateConflictError(self.where) from None
+        return str(answer["etag"])
+
+    def _unconditional_error(self, why: str) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"state_path {self.where} cannot be used: {why}, so two tasks at the same moment could both pay.",
+            remedy="Name a file on a disk, in Amazon S3, in Google Cloud Storage or in Azure.",
+        )
 
     def warn_unconditional(self) -> None:
         """Warn once that two writers at the same moment are not kept apart."""
         if not self._warned:
             self._warned = True
             log.warning(
-                "This store has no conditional writes. If two tasks with state_path %s start at the same "
-                "moment, both may submit and pay. Let only one run at a time (max_active_runs=1).",
+                "This disk has no locks, so it has no conditional writes. If two tasks with state_path %s "
+                "start at the same moment, both may submit and pay. Let only one run at a time "
+                "(max_active_runs=1).",
                 self.where,
             )
 
@@ -319,9 +354,9 @@ class FileBackend(StateFile):
         raise build_unreadable_error(f"The file {self.where} holds no state of this provider.", self.where)
 
     def write(self, stored: Mapping[str, Any] | None, version: Any) -> Any:
-        """Replace the file, or remove it."""
-        if stored is None and isinstance(self.place, ObjectPath) and self.place.scheme in S3_SCHEMES:
-            stored = {JOBS_KEY: []}  # S3's conditional delete is young; another request's state may be new
+        """Replace the file, or remove it; in a store, empty it."""
+        if stored is None and isinstance(self.place, ObjectPath):
+            stored = {JOBS_KEY: []}  # conditional deletes are young; another request's state may be new
         return self.write_bytes(None if stored is None else json.dumps(stored, indent=2).encode(), version)
 
     def recovered_job_id(self) -> Any:

@@ -42,8 +42,12 @@ _EXTRAS = {
     **dict.fromkeys(("abfs", "abfss", "adl"), "microsoft-azure"),
 }
 S3_SCHEMES = frozenset({"s3", "s3a"})
-PUBLISH_ON_CLOSE_SCHEMES = S3_SCHEMES | {"gs", "gcs", "abfs", "abfss", "az"}
+GCS_SCHEMES = frozenset({"gs", "gcs"})
+AZURE_SCHEMES = frozenset({"abfs", "abfss", "az"})
+PUBLISH_ON_CLOSE_SCHEMES = S3_SCHEMES | GCS_SCHEMES | AZURE_SCHEMES
 """Stores that show a file only after it was closed."""
+S3_NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
+"""The error codes by which S3-compatible stores refuse a condition that they do not support."""
 _KNOWN_SCHEMES = _LOCAL_SCHEMES | _WEB_SCHEMES | _EXTRAS.keys() | {"s3n", "az", "memory"}
 _VERSION = re.compile(r"\?(.*&)?(versionId|generation|snapshot)=(.*)", re.IGNORECASE | re.DOTALL)
 _AZURE_HOST = re.compile(r"\.(core\.(windows\.net|(china|usgov)cloudapi\.(cn|net))|fabric\.microsoft\.com)$")

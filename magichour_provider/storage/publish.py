@@ -26,6 +26,7 @@ from typing import IO, Any, Protocol
 
 from magichour_provider.storage.locations import (
     PUBLISH_ON_CLOSE_SCHEMES,
+    S3_NO_CONDITIONS,
     S3_SCHEMES,
     ObjectPath,
     s3_error_code,
@@ -43,8 +44,6 @@ _SYNC_EVERY_BYTES = 64 << 20
 _MAX_LOCK_ATTEMPTS = 5
 _ABANDONED_AFTER_SECONDS = 24 * 3600.0
 """Age of a temporary file without a writer, on file systems without locks."""
-_S3_NO_CONDITIONS = ("NotImplemented", "InvalidArgument", "InvalidRequest")
-"""How S3-compatible stores refuse a condition that they do not support."""
 
 
 class Writer(Protocol):
@@ -273,7 +272,7 @@ class S3Writer:
             code = s3_error_code(error)
             if code in ("PreconditionFailed", "ConditionalRequestConflict"):
                 raise self._target.exists_error() from None
-            if code not in _S3_NO_CONDITIONS:
+            if code not in S3_NO_CONDITIONS:
                 raise
             self._call(method, **arguments)
 
@@ -297,7 +296,10 @@ class S3Writer:
 
 
 class FsspecWriter:
-    """Writes through fsspec. Only `commit` publishes: neither `close` nor the garbage collector may."""
+    """Writes through fsspec. Only `commit` publishes: neither `close` nor the garbage collector may.
+
+    Google Cloud Storage and Azure refuse an exclusive writer (mode `x`) if the name exists when it commits.
+    """
 
     def __init__(self, target: Target, place: ObjectPath, *, exclusive: bool) -> None:
         self._target, self._exclusive = target, exclusive
@@ -309,7 +311,8 @@ class FsspecWriter:
             if folder:
                 self._filesystem.makedirs(folder, exist_ok=True)
             self._temporary = f"{folder}/{temporary_name(name)}"
-        self._file: Any = self._filesystem.open(self._temporary or self._path, "wb", block_size=8 << 20)
+        mode = "xb" if exclusive and self._temporary is None else "wb"
+        self._file: Any = self._filesystem.open(self._temporary or self._path, mode, block_size=8 << 20)
 
     def write(self, chunk: bytes) -> None:
         """Write the next bytes."""
@@ -320,7 +323,12 @@ class FsspecWriter:
         from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 
         self._refuse_existing()
-        self._file.close()
+        try:
+            self._file.close()
+        except FileExistsError:
+            if not self._exclusive:
+                raise
+            raise self._target.exists_error() from None
         if self._temporary is None:
             return
         if type(self._filesystem).mv is AbstractFileSystem.mv:  # which treats names as patterns
