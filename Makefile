@@ -18,7 +18,7 @@ VERSIONS := 3.0 3.1 3.2 3.3 3.4
 TESTS ?= tests/unit tests/integration/airflow $(WITHOUT_AIRFLOW)
 LIVE_TESTS ?= tests/live/test_pipelines.py
 TEST_SECONDS ?= 3600
-MATRIX := $(addprefix test-on-,$(VERSIONS)) test-auth test-mysql test-browser test-live test-cluster
+MATRIX := $(addprefix test-on-,$(VERSIONS)) test-auth test-mysql test-browser test-stores test-live test-cluster
 VENV := .venv
 WHEEL_VENV := .venv-wheel
 BIN := $(VENV)/bin
@@ -38,7 +38,7 @@ INSTALL += $(addprefix -c ,$(CONSTRAINTS))
 export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
 
 .DEFAULT_GOAL := help
-.PHONY: constraints-check test-auth test-mysql help demo demo-cluster test test-quick test-live test-cluster test-oldest test-next test-browser matrix screenshots lint typecheck build wheel-check bench bench-downloads reliability models docs constraints drift clean
+.PHONY: constraints-check test-auth test-mysql help demo demo-cluster test test-quick test-live test-cluster test-oldest test-next test-browser matrix test-stores screenshots lint typecheck build wheel-check bench bench-downloads reliability models docs constraints drift clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -67,6 +67,10 @@ reliability: $(VENV)/.dev ## the same kills and user actions, written into docs/
 
 test-browser: $(VENV)/.dev ## pages and connection form in Debian's chromium (CHROMIUM=...: another one)
 	$(BIN)/python -m pytest tests/browser $(PYTEST_ARGS)
+
+test-stores: ## every object store: S3 on moto, Azure on Azurite, Google's on an emulator (needs node and npm)
+	@$(MAKE) --no-print-directory VENV=.venv-stores CONSTRAINTS=constraints-stores.txt .venv-stores/.stores
+	.venv-stores/bin/python -m pytest tests/integration/stores $(PYTEST_ARGS)
 
 screenshots: $(VENV)/.dev ## take the documentation's screenshots with chromium
 	$(BIN)/python scripts/screenshots.py
@@ -147,7 +151,7 @@ drift: $(VENV)/.dev ## what Magic Hour's newest SDK and the newest Airflow chang
 	@$(BIN)/python scripts/check_drift.py $(DRIFT_ARGS)
 
 clean: ## remove the environment, the demo's files and everything built
-	rm -rf $(VENV) $(addprefix .venv-,$(VERSIONS)) .venv-matrix .venv-bench $(WHEEL_VENV) .demo dist docs/_build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(addprefix .venv-,$(VERSIONS)) .venv-matrix .venv-bench .venv-stores $(WHEEL_VENV) .demo dist docs/_build .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made:
@@ -193,4 +197,10 @@ $(VENV)/.docs: $(VENV)/.dev
 $(VENV)/.bench: $(VENV)/.dev
 	@echo "Installing the published providers to compare with into $(VENV) ..."
 	@$(INSTALL) -e '.[$(EXTRAS)]' --group dev --group bench
+	@touch $@
+
+$(VENV)/.stores: $(VENV)/.dev
+	@echo "Installing the drivers of Azure and Google, and emulators of both, into $(VENV) ..."
+	@$(INSTALL) -e '.[$(EXTRAS)]' --group dev --group stores
+	@npm install --prefix $(VENV)/azurite --no-audit --no-fund --loglevel error azurite@3.37.0
 	@touch $@

@@ -16,16 +16,16 @@ from http.server import HTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from gcp_storage_emulator.exceptions import NotFound  # type: ignore[import-not-found]
-from gcp_storage_emulator.server import RequestHandler, Router  # type: ignore[import-not-found]
-from gcp_storage_emulator.storage import Storage  # type: ignore[import-not-found]
+from gcp_storage_emulator.exceptions import NotFound
+from gcp_storage_emulator.server import RequestHandler, Router
+from gcp_storage_emulator.storage import Storage
 
 
 class PreconditionFailedError(Exception):
     """The object has another generation."""
 
 
-class ConditionalStorage(Storage):  # type: ignore[misc]
+class ConditionalStorage(Storage):
     """Checks `ifGenerationMatch` of the running request, or of the request that began its upload."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class ConditionalStorage(Storage):  # type: ignore[misc]
         super().create_file(bucket_name, file_name, content, file_obj, file_id)
 
 
-class Handler(RequestHandler):  # type: ignore[misc]
+class Handler(RequestHandler):
     """Hands the condition to the storage, and answers 412."""
 
     def do_POST(self) -> None:

@@ -19,6 +19,9 @@ resolve() { # file, the Airflow it is for, lowest Python, dependency groups, the
 }
 
 resolve constraints.txt "the newest Airflow" 3.10 "--group dev --group bench --group docs --group matrix --group mysql" apache-airflow==3.3.2
+# Google's packages need older versions of some others than constraints.txt pins.
+resolve constraints-stores.txt "the newest Airflow, with every object store" 3.10 "--group dev --group stores" \
+    apache-airflow==3.3.2
 # What Airflow 3.0.6 itself was released with: later ones of these break its execution API, and its published
 # constraints pin the last three.
 resolve constraints-airflow-3.0.txt "the oldest supported Airflow" 3.10 "--group dev" apache-airflow==3.0.6 \

@@ -33,8 +33,10 @@ class StoreServerError(RuntimeError):
 
 def missing(scheme: str) -> str | None:
     """What a test of `abfs` or `gs` lacks on this machine; None if nothing."""
-    modules = {"abfs": ("adlfs", "airflow.providers.microsoft.azure.fs.adls")}
-    modules["gs"] = ("gcsfs", "airflow.providers.google.cloud.fs.gcs", "gcp_storage_emulator")
+    modules = {
+        "abfs": ["adlfs", "airflow.providers.microsoft.azure.fs.adls"],
+        "gs": ["gcsfs", "airflow.providers.google.cloud.fs.gcs", "gcp_storage_emulator"],
+    }
     absent = [name for name in modules[scheme] if not _is_installed(name)]
     if scheme == "abfs" and not (AZURITE.exists() and shutil.which("node")):
         absent.append("Azurite (npm)")

@@ -288,7 +288,7 @@ class StateFile:
 
     def _write_azure(self, place: ObjectPath, content: bytes, etag: str | None) -> str:
         from azure.core import MatchConditions
-        from azure.core.exceptions import ResourceModifiedError, ResourceNotFoundError
+        from azure.core.exceptions import ResourceModifiedError
 
         filesystem, path = place.connect()
         condition: dict[str, Any] = {"overwrite": False}
@@ -296,7 +296,7 @@ class StateFile:
             condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
         try:
             answer = filesystem.pipe_file(path, content, **condition)
-        except (FileExistsError, ResourceModifiedError, ResourceNotFoundError):
+        except (FileExistsError, ResourceModifiedError):
             raise StateConflictError(self.where) from None
         return str(answer["etag"])
 

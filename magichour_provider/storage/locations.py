@@ -429,6 +429,8 @@ def classify_error(error: Exception, place: Location | None = None) -> Diagnosis
     """
     if isinstance(error, LocationError):
         return Diagnosis(str(error).rstrip("."), True, error.remedy)
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # adlfs raises one for any error of a block
     if isinstance(error, OSError):
         number = next((usual for kind, usual in _ERRNOS_OF_TYPES if isinstance(error, kind)), error.errno)
         if number == errno.ENOENT and isinstance(place, Path) and executors_of_several_machines():
@@ -497,7 +499,8 @@ def sync_to_disk(descriptor: int, *, data_only: bool = False) -> None:
 
 def s3_error_code(error: BaseException) -> str | None:
     """The error code in an S3 response, as botocore keeps it."""
-    code: str | None = getattr(error, "response", {}).get("Error", {}).get("Code")
+    response = getattr(error, "response", None)  # an error of Azure has one, too, which is no dict
+    code: str | None = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
     return code
 
 
@@ -525,7 +528,12 @@ def _classify_store_error(error: Exception, place: ObjectPath) -> Diagnosis | No
         detail = "no connection was given" if conn_id is None else f"connection {conn_id!r} has none"
         cause = f"no credentials for the store were found ({detail})"
         remedy = "Give the id of the store's connection (path_conn_id, image_conn_id, ...)."
-    elif code in _S3_REFUSED or status in (401, 403) or types & _REFUSED:
+    elif (
+        code in _S3_REFUSED
+        or status in (401, 403)
+        or types & _REFUSED
+        or (isinstance(error, OSError) and str(error).startswith("Forbidden: "))  # gcsfs, of a 403
+    ):
         cause = f"the store refused the credentials of connection {conn_id!r} ({short_error(error)})"
         remedy = "Correct the connection."
     elif 400 <= status < 500 and status not in (408, 429):

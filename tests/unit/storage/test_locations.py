@@ -123,3 +123,19 @@ def test_error_is_classified(error, cause, permanent):
 )
 def test_bytes_are_formatted(size, text):
     assert format_bytes(size) == text
+
+
+class AzureError(Exception):
+    """As azure.core raises it: its `response` is an object, not the dict of botocore."""
+
+    status_code, response = 403, object()
+
+
+def test_errors_of_azure_and_google_are_recognised_in_the_forms_of_their_drivers():
+    place = parse_location("abfs://some_conn@container/key")
+    of_a_block = RuntimeError("Failed to upload block")
+    of_a_block.__cause__ = AzureError()
+    for error in (AzureError(), of_a_block, OSError("Forbidden: https://example.com/b/o")):
+        found = classify_error(error, place)
+        assert found.permanent
+        assert "refused the credentials of connection 'some_conn'" in found.cause

@@ -70,6 +70,8 @@ class MultipartFile(AbstractBufferedFile):
     def _upload_chunk(self, final: bool = False) -> bool:
         self.fs.uploads[self.path] += self.buffer.getvalue()
         if final:
+            if self.mode == "xb" and self.path in self.fs.store:
+                raise FileExistsError(self.path)
             self.fs.store[self.path] = MemoryFile(self.fs, self.path, self.fs.uploads.pop(self.path))
         return True
 
@@ -90,7 +92,7 @@ class MultipartStore(MemoryFileSystem):
         return "/" + path.removeprefix("gs://").strip("/")
 
     def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **options: Any) -> Any:
-        if mode == "wb":
+        if mode in ("wb", "xb"):
             return MultipartFile(self, path, mode, block_size=1000, **options)
         return super()._open(path, mode, **options)
 
