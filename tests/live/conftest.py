@@ -31,7 +31,7 @@ AT_ONCE = 6
 HEARTBEAT_TIMEOUT = 3600 if SCHEDULER_DIES else 30
 """Seconds after which Airflow gives up a task whose supervisor is silent: on a busy machine, any task."""
 SENSOR_JOBS = ("complete", "literal", "reference", "cleared", "marked", "fails", "endless", "slow")
-PARTS_MODULES = {"test_batch", "test_harness", "test_moving_parts", "test_two_triggerers"}
+PARTS_MODULES = {"test_batch", "test_harness", "test_moving_parts", "test_pods", "test_two_triggerers"}
 LAST_MODULE = "test_secrets"
 
 
