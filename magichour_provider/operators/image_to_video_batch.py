@@ -25,7 +25,7 @@ from magichour_provider.jobs.arguments import (
     require_flag,
     unrender,
 )
-from magichour_provider.jobs.reference import DEFAULT_CONN_ID
+from magichour_provider.jobs.reference import DEFAULT_CONN_ID, url_secrets
 from magichour_provider.jobs.request import OnUnknownCost, ValidateModel
 from magichour_provider.lineage import batch_lineage, emit_batch_event
 from magichour_provider.operators._base import (
@@ -40,6 +40,7 @@ from magichour_provider.operators._base import (
 )
 from magichour_provider.polling.intervals import get_deadline, seconds
 from magichour_provider.storage.locations import LocationError, file_name_at, join, parse_writable, redact
+from magichour_provider.version_compat import mask_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 OnBudgetReached = Literal["stop", "fail"]
 """What to do with items for which the budget or the balance is too small."""
 
-_MAX_SHOWN_FAILURES = 100
+_MAX_SHOWN_FAILURES = _MAX_SHOWN_ITEMS = 100
 STATE_NAME, MANIFEST_NAME = "magichour_batch.jsonl", "manifest.jsonl"
 
 
@@ -454,6 +455,15 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
                 f"The budget was reached: {summary['not_submitted']} items were not submitted.",
                 consequence="The other videos of the batch are complete.",
             )
+
+    def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
+        """Render, and mask the signatures in the first images' addresses: Airflow stores and shows these."""
+        super()._do_render_template_fields(parent, *args, **kwargs)
+        shown = self.items if parent is self and isinstance(self.items, Sequence) else []
+        for item in shown[:_MAX_SHOWN_ITEMS]:
+            for name in ("image", "end_image") if isinstance(item, Mapping) else ():
+                for secret in url_secrets(item.get(name)):
+                    mask_secret(secret)
 
     def _lineage(self) -> Any:
         """From the manifest of the items to that of the results."""

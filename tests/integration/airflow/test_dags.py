@@ -211,6 +211,14 @@ class TestNightlyFolder:
         assert len(find()) == 102
 
 
+def test_nightly_catalogue(run_dag, magichour_sandbox, tmp_path):
+    for submitted in (2, 2):  # the second night has nothing to do
+        run = run_dag("examples/nightly_catalogue.py", videos=str(tmp_path))
+        assert run.state == "success"
+        assert creates(magichour_sandbox) == submitted
+    assert sorted(path.name for path in tmp_path.glob("*.mp4")) == ["admiral.mp4", "astronaut.mp4"]
+
+
 def test_all_ways_of_waiting_return_the_same(run_dag, magichour_sandbox):
     run = run_dag("tests/modes.py")
     assert run.state == "success"
