@@ -41,7 +41,7 @@ def test_processes_killed_at_random_pay_for_each_video_once(magichour_sandbox, t
     def start(attempt):
         with (tmp_path / f"{attempt}.log").open("wb") as log:
             command = [sys.executable, str(WORKER), str(attempt), json.dumps(arguments)]
-            return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+            return subprocess.Popen(command, stdout=log, stderr=log)
 
     def progress():
         return state.read_bytes().count(b"\n") / (3 * VIDEOS) if state.exists() else 0.0
@@ -57,7 +57,7 @@ def test_processes_killed_at_random_pay_for_each_video_once(magichour_sandbox, t
         killed_at.append(round(progress(), 2))
     began = time.monotonic()
     with start(KILLS + 1) as process:
-        process.communicate()
+        process.wait()
     entries = [json.loads(line) for line in (videos / "manifest.jsonl").read_text().splitlines()]
     found = Counter(entry["status"] for entry in entries)
     charged = Counter(job["name"] for job in jobs(magichour_sandbox) if job["credits_charged"])
