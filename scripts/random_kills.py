@@ -29,7 +29,6 @@ from pathlib import Path
 
 from airflow_rest import FINISHED_RUN, Json
 from live_airflow import LiveAirflow
-from live_cluster import live_cluster
 from postgres import postgres
 from sandbox_process import sandbox
 
@@ -136,6 +135,8 @@ def _airflow(home: Path, dags: Path, url: str, options: argparse.Namespace) -> I
         env["AIRFLOW__WORKERS__EXECUTION_API_RETRIES"] = "13"
         env["AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX"] = "5"
     if options.cluster:
+        from live_cluster import live_cluster  # needs Celery and Valkey, and Python 3.11
+
         # A killed worker's messages reach the other one while Airflow still waits for a heartbeat.
         env["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"] = "10"
         with live_cluster(home, dags, env=env) as airflow:

@@ -104,14 +104,17 @@ class Kill:
         return self.is_cleared and self.mode == DEFERRABLE and self.point.paid == 1
 
     def play(self, starter, run_id):
-        """Kill the task's process between `begin` and `end`; rows and errors."""
-        run, victim = self.begin(starter, run_id)
+        """Kill the task's process between `reach` and `end`; rows and errors."""
+        run, victim = self.reach(self.start(starter, run_id))
         run.kill(victim, with_supervisor=self.with_supervisor)
         return self.end(run, victim)
 
-    def begin(self, starter, run_id):
-        """Bring a run to the point of the kill; the run, and the task instance to kill."""
-        run = starter.start(self.dag_id, run_id, hold=self.point.hold or None, stop_at=self.point.stop_at)
+    def start(self, starter, run_id, **conf):
+        hold, stop_at = self.point.hold or None, self.point.stop_at
+        return starter.start(self.dag_id, run_id, hold=hold, stop_at=stop_at, **conf)
+
+    def reach(self, run):
+        """Bring the run to the point of the kill; the run, and the task instance to kill."""
         self.point.reach(run)
         return run, run.until_one_runs() if self.mode == MAPPED else run.until_in("running")
 

@@ -28,7 +28,8 @@ SENSOR_CONN_ID = "sensor-triggerer-killed"
 class BreakableOperator(ImageToVideoOperator):
     """The operator with delays in its first attempt; it leaves a file for each thing that a test waits for.
 
-    `stopped`: it sleeps until it is killed. `terminated`: Airflow has sent it SIGTERM.
+    `ready`: it waits for the file `params.gate`. `stopped`: it sleeps until it is killed. `terminated`:
+    Airflow has sent it SIGTERM.
     """
 
     folder: Path | None = None
@@ -36,6 +37,10 @@ class BreakableOperator(ImageToVideoOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         self.folder = Path(context["params"]["folder"])
+        if gate := context["params"]["gate"]:
+            self._sign("ready")
+            while not Path(gate).exists():
+                time.sleep(0.1)
         self.stops_before_defer = _stops(context, "defer")
         with self._stops_after_create() if _stops(context, "answer") else nullcontext():
             return super().execute(context)
@@ -93,7 +98,7 @@ VIDEO: dict[str, Any] = {
 }
 POLLED = {**VIDEO, "poll_interval": 1}
 OPTIONS: dict[str, Any] = {
-    "params": {"conn_id": "", "image": "", "folder": "", "stop_at": "", "project_id": ""},
+    "params": {"conn_id": "", "image": "", "folder": "", "stop_at": "", "gate": "", "project_id": ""},
     "default_args": {"retries": 2, "retry_delay": timedelta(seconds=1)},
 }
 
