@@ -289,7 +289,7 @@ class LiveAirflow(AirflowRest):
         # The first request to the execution API builds it: seconds, in which no task can start.
         url = f"http://127.0.0.1:{port}/execution/health"
         try:
-            return httpx.get(url, timeout=10, trust_env=False).is_success
+            return httpx.get(url, timeout=120, trust_env=False).is_success
         except httpx.HTTPError:
             return False
 
