@@ -106,7 +106,8 @@ def _run(home: Path, options: argparse.Namespace, chance: random.Random) -> int:
         SandboxControl(url) as control,
         _airflow(home / "airflow", dags, url, options) as airflow,
     ):
-        faults, parts = FAULTS, KILLED_PARTS
+        faults: Sequence[Json] = FAULTS
+        parts: tuple[str, ...] = KILLED_PARTS
         if options.webhooks:
             faults, parts = (*FAULTS, *WEBHOOK_FAULTS), (*KILLED_PARTS, "api-server")
             hook = f"{airflow.base_url}/magichour/webhooks/magichour_default"
