@@ -55,7 +55,7 @@ class Mailbox:
             ended = {str(project_id): float(at) for project_id, at in stored.get("ended", {}).items()}
             received_at = stored.get("received_at")
             return cls(None if received_at is None else float(received_at), ended)
-        except (ValueError, TypeError, AttributeError, OverflowError):
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             return cls()
 
     def as_text(self) -> str:
@@ -64,7 +64,7 @@ class Mailbox:
 
     def add(self, now: float, project_ids: list[str]) -> Mailbox:
         """The mailbox after webhooks have reported the end of these jobs."""
-        kept = {key: at for key, at in self.ended.items() if now - at < RETENTION_SECONDS}
+        kept = {key: at for key, at in self.ended.items() if abs(now - at) < RETENTION_SECONDS}
         ended = kept | {project_id: now for project_id in project_ids if project_id not in kept}
         newest = sorted(ended.items(), key=lambda entry: entry[1])[-_MAX_ENTRIES:]
         return Mailbox(now, dict(newest))

@@ -15,7 +15,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import re
+import secrets
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -29,7 +31,7 @@ from airflow.utils.session import create_session
 from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 from fastapi.responses import Response
-from sqlalchemy import String, cast, select
+from sqlalchemy import String, cast, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from starlette.requests import ClientDisconnect
@@ -53,13 +55,18 @@ T = TypeVar("T")
 
 MAX_BODY_BYTES = 64 << 10
 """An event has about 2 KiB."""
-_MAX_BODIES, _BODY_TIMEOUT_SECONDS = 16, 5.0
+_MAX_BODIES, _BODY_TIMEOUT_SECONDS = 128, 5.0
 _ANSWER_SECONDS = 0.8
 """The answer comes after so long, also if the effect takes longer."""
 _SECRETS_SECONDS = 30.0
 """How long a connection's secrets, or that it has none, are used again."""
 _DUPLICATE_HOURS, _SUBMITTED_HOURS = 25, 48
 """Magic Hour delivers an event for 24 hours; a job that was submitted earlier is not looked for."""
+_XCOM_SECONDS = 300.0
+"""The XCom of a job that is younger may not be written yet: its event is asked for again."""
+_WARN_AGAIN_SECONDS = 60.0
+_NO_SECRET = secrets.token_hex()
+"""Compared if a connection has no secret, so that the time of an answer does not tell."""
 
 
 class WebhookReceiver:
@@ -71,21 +78,21 @@ class WebhookReceiver:
         self._secrets = TTLCache()
         self._pending: dict[str, list[tuple[WebhookEvent, asyncio.Future[str]]]] = {}
         self._writers: set[asyncio.Task[None]] = set()
+        self._warned_at = -math.inf
 
     async def receive(self, request: Request, conn_id: str) -> Response:
         """Verify a delivery, let it have its effect, and answer within a second of its last byte."""
         try:
-            async with self._bodies:
-                body = await asyncio.wait_for(_read(request), _BODY_TIMEOUT_SECONDS)
+            body = await asyncio.wait_for(self._read(request), _BODY_TIMEOUT_SECONDS)
             load = partial(_load_secrets, conn_id)
-            secrets = await self._in_thread(self._secrets.get, conn_id, _SECRETS_SECONDS, load)
-            event = construct_event(body, request.headers, secrets)
+            known = await self._in_thread(self._secrets.get, conn_id, _SECRETS_SECONDS, load)
+            event = construct_event(body, request.headers, known or (_NO_SECRET,))
         except WebhookError as error:
             return _answer(401, f"refused_{error.code}")
         except (asyncio.TimeoutError, ClientDisconnect):
             return _answer(401, "refused_body")
         except Exception as error:
-            log.warning("The secret for a webhook cannot be read (%s): it comes again.", type(error).__name__)
+            self._warn("The secret for a webhook cannot be read (%s): it comes again.", error)
             return _answer(503, "failed")
         if event.project is None:
             return _answer(200, "ignored")
@@ -98,11 +105,12 @@ class WebhookReceiver:
             self._writers.add(writer)
             writer.add_done_callback(self._writers.discard)
         try:
-            return _answer(200, await asyncio.wait_for(asyncio.shield(stored), _ANSWER_SECONDS))
+            outcome = await asyncio.wait_for(asyncio.shield(stored), _ANSWER_SECONDS)
+            return _answer(503 if outcome == "early" else 200, outcome)
         except asyncio.TimeoutError:
             return _answer(202, "slow")
         except Exception as error:
-            log.warning("A webhook could not be stored (%s): it comes again.", type(error).__name__)
+            self._warn("A webhook could not be stored (%s): it comes again.", error)
             return _answer(503, "failed")
 
     async def _write(self, conn_id: str) -> None:
@@ -123,15 +131,21 @@ class WebhookReceiver:
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
         return await to_thread.run_sync(partial(function, *args), limiter=self._threads)
 
+    async def _read(self, request: Request) -> bytes:
+        """The body. Raises WebhookError if it is too large."""
+        body = bytearray()
+        async with self._bodies:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise WebhookError("body")
+        return bytes(body)
 
-async def _read(request: Request) -> bytes:
-    """The body. Raises WebhookError if it is too large."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise WebhookError("body")
-    return body
+    def _warn(self, message: str, error: Exception) -> None:
+        """Log a failure, but not each one: forged posts must not fill the log while a database is down."""
+        if time.monotonic() > self._warned_at + _WARN_AGAIN_SECONDS:
+            self._warned_at = time.monotonic()
+            log.warning(message, type(error).__name__)
 
 
 def _answer(status: int, outcome: str) -> Response:
@@ -153,7 +167,7 @@ def _load_secrets(conn_id: str) -> tuple[str, ...]:
 
 
 def store_events(conn_id: str, events: list[WebhookEvent]) -> list[str]:
-    """Write the events' effects; return for each whether it was `accepted`, a `duplicate`, or `unknown`."""
+    """Write the events' effects; return whether each was `accepted`, a `duplicate`, `unknown` or `early`."""
     for is_last in (False, True):
         try:
             with create_session() as session:
@@ -166,8 +180,9 @@ def store_events(conn_id: str, events: list[WebhookEvent]) -> list[str]:
 
 def _store(session: Session, conn_id: str, events: list[WebhookEvent]) -> list[str]:
     key, now = mailbox_key(conn_id), time.time()
-    # The lock on the row makes API servers that receive the same event handle it one after the other.
-    variable = session.scalar(select(Variable).where(Variable.key == key).with_for_update())
+    # API servers that receive the same event handle it one after the other. An update locks on SQLite, too.
+    session.execute(update(Variable).where(Variable.key == key).values(key=key))
+    variable = session.scalar(select(Variable).where(Variable.key == key))
     if variable is None:
         description = f"The latest webhooks for the connection {conn_id}. Written by the Magic Hour provider."
         variable = Variable(key=key, val="{}", description=description)  # type: ignore[no-untyped-call]
@@ -181,21 +196,23 @@ def _store(session: Session, conn_id: str, events: list[WebhookEvent]) -> list[s
         if event.project is not None and event.is_end:
             if event.project.id in (*mailbox.ended, *ended):
                 outcome = "duplicate"
-            elif event.type == COMPLETED:
-                outcome = _emit_asset_events(session, event.project)
+            if event.type == COMPLETED:  # also again: at the first delivery it may have been too early
+                outcome = _emit_asset_events(session, event.project) or outcome
             ended.append(event.project.id)
         outcomes.append(outcome)
     variable.set_val(mailbox.add(now, ended).as_text())
     return outcomes
 
 
-def _emit_asset_events(session: Session, project: VideoProject) -> str:
+def _emit_asset_events(session: Session, project: VideoProject) -> str | None:
     """Give the assets of videos an event with this job, once, if a task of this Airflow has submitted it."""
     everything = videos_uri()
     is_ours = AssetModel.uri.in_([everything]) | AssetModel.uri.startswith(f"{everything}/", autoescape=True)
-    assets = {asset.uri: asset for asset in session.scalars(select(AssetModel).where(is_ours))}
+    # Locked, because the webhooks of two connections of one account report the same job.
+    found = select(AssetModel).where(is_ours).order_by(AssetModel.id).with_for_update(key_share=True)
+    assets = {asset.uri: asset for asset in session.scalars(found)}
     if not assets:
-        return "accepted"
+        return None
     now, index = datetime.now(timezone.utc), map_index_column(XComModel)
     is_job = cast(XComModel.value, String) == json.dumps(project.id)
     submitter = session.execute(
@@ -206,7 +223,10 @@ def _emit_asset_events(session: Session, project: VideoProject) -> str:
         .limit(1)
     ).first()
     if submitter is None:
-        return "unknown"
+        is_young = (
+            project.created_at is not None and time.time() - project.created_at.timestamp() < _XCOM_SECONDS
+        )
+        return "early" if is_young else "unknown"
     result = JobReference(project.id).result(project)
     task = dict(zip(("dag_id", "run_id", "task_id", "map_index"), submitter, strict=True))
     extra = {**job_event_extra(result), "name": project.name, "url": result["url"], **task}

@@ -6,9 +6,11 @@ import asyncio
 import json
 import os
 import time
+from datetime import datetime, timezone
 
 import httpx
 import pytest
+from starlette.requests import Request
 
 from magichour_provider.client.webhooks import sign
 from magichour_provider.polling.webhooks import Mailbox, mailbox_key
@@ -157,6 +159,25 @@ def test_odd_body_is_refused(hooks, body):
     assert hooks.mailbox() is None
 
 
+def test_slow_bodies_hold_no_delivery_back_for_long(hooks, monkeypatch):
+    monkeypatch.setattr("magichour_provider.ui.webhooks._MAX_BODIES", 1)
+    monkeypatch.setattr("magichour_provider.ui.webhooks._BODY_TIMEOUT_SECONDS", 0.2)
+
+    from magichour_provider.ui.webhooks import WebhookReceiver  # imports Airflow's models
+
+    async def post_all():
+        receiver = WebhookReceiver()
+
+        async def never():
+            await asyncio.Event().wait()
+
+        requests = [Request({"type": "http", "headers": []}, never) for _ in range(40)]
+        answers = asyncio.gather(*(receiver.receive(request, CONN_ID) for request in requests))
+        assert {answer.status_code for answer in await asyncio.wait_for(answers, 4)} == {401}
+
+    asyncio.run(post_all())
+
+
 def test_route_takes_no_other_method(hooks):
     assert hooks.client.get(f"/magichour/webhooks/{CONN_ID}").status_code in (404, 405)
 
@@ -188,6 +209,36 @@ def test_replay_after_the_mailbox_has_forgotten_the_job_is_no_second_asset_event
         session.execute(delete(Variable).where(Variable.key == mailbox_key(CONN_ID)))
     assert hooks.post(project_id=hooks.ui.project_id).status_code == 200
     assert len(hooks.asset_events()) == 1
+
+
+def test_event_that_comes_before_the_xcom_of_its_task_is_asked_for_again(hooks):
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import update
+
+    def rename(old, new):
+        with create_session() as session:
+            session.execute(update(XComModel).where(XComModel.key == old).values(key=new))
+
+    hooks.add_asset("magichour://videos")
+    young = datetime.now(timezone.utc).isoformat()
+    rename("project_id", "not_yet")
+    try:
+        assert hooks.post(project_id=hooks.ui.project_id, created_at=young).status_code == 503
+        assert set(hooks.mailbox().ended) == {hooks.ui.project_id}, "a wait ends all the same"
+        old = "2026-01-01T00:00:00Z"
+        assert hooks.post(project_id="cmOfTheWebApp", created_at=old).status_code == 200
+    finally:
+        rename("not_yet", "project_id")
+    assert hooks.post(project_id=hooks.ui.project_id, created_at=young).status_code == 200
+    assert len(hooks.asset_events()) == 1
+
+
+def test_failures_do_not_fill_the_log(hooks, monkeypatch, caplog):
+    monkeypatch.setattr("magichour_provider.ui.webhooks.store_events", lambda *_: 1 / 0)
+    with caplog.at_level("WARNING", logger="magichour_provider.ui.webhooks"):
+        assert {hooks.post().status_code for _ in range(5)} == {503}
+    assert len([each for each in caplog.records if "could not be stored" in each.message]) <= 1
 
 
 @pytest.mark.parametrize("event", ["video.errored", "video.started"])

@@ -208,6 +208,11 @@ def test_mailbox_that_a_user_has_edited_is_empty(text):
     assert Mailbox.from_text(text) == Mailbox()
 
 
+def test_edited_entry_of_the_future_does_not_stay():
+    crowd = Mailbox(1.0, {f"cm{number}": 1e12 for number in range(1000)})
+    assert crowd.add(100.0, ["cmNew"]).ended == {"cmNew": 100.0}
+
+
 @given(st.text(max_size=30))
 def test_key_of_the_mailbox_has_no_word_that_airflow_masks(conn_id):
     assert mailbox_key(conn_id).removeprefix("magichour_webhooks_").isalnum()
