@@ -17,9 +17,9 @@ ROOT_MODULES = {
     *("__init__", "get_provider_info", "version_compat", "airflow_internals", "exceptions"),
     *("assets", "lineage", "links", "retry_policy"),
 }
-MAX_MODULES = 92
-MAX_PACKAGE_LINES, MAX_TEST_LINES = 18_000, 24_500
-"""What is reached. The goal is 13,500 and 18,000: lower these with each change that removes lines."""
+MAX_MODULES = 91
+MAX_PACKAGE_LINES, MAX_TEST_LINES = 17_900, 24_550
+"""What is reached: batches, webhooks, clusters and stores included. Lower these with each cut."""
 MIN_LINES_OF_A_MODULE_WITH_ONE_IMPORTER = 80
 SMALL_ON_PURPOSE = {"ui/access.py"}
 """Authorisation of the pages, in one place for a review."""
