@@ -19,7 +19,7 @@ from magichour_provider.client.webhooks import sign
 from magichour_provider.sandbox import SandboxControl
 
 SECRET = "whsec_LIVE_DISTINCTIVE"
-MANY = 30
+MANY = 100
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_jobs_that_end_in_the_same_second_all_end_by_webhooks(start):
     print(f"with {sum(polls)} polls")
     assert max(polls) <= 2
     noticed = [run.xcom(key="magichour_noticed_by", map_index=index) for index in range(MANY)]
-    assert noticed.count("webhook") >= MANY - 2
+    assert noticed.count("webhook") >= MANY - 5
 
 
 @pytest.mark.parametrize("fault", ["never", "wrong_signature", "old_timestamp"])

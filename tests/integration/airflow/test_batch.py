@@ -361,20 +361,21 @@ def test_batch_in_object_storage_with_bounded_writes(batches, monkeypatch, tmp_p
     write = StateFile.write_bytes
     monkeypatch.setattr(StateFile, "write_bytes", lambda *given: (writes.append(1), write(*given))[1])
     with s3_server(tmp_path / "s3.log") as s3:
-        monkeypatch.setenv("AIRFLOW_CONN_S3", json.dumps(s3.connection))
+        # An id of its own: Airflow keeps the file system of a connection.
+        monkeypatch.setenv("AIRFLOW_CONN_S3_SHOP", json.dumps(s3.connection))
         store = s3.client()
         store.create_bucket(Bucket="shop")
         for number in range(40):
             store.upload_file(IMAGE, "shop", f"images/{number}.jpg")
         lines = [json.dumps({"image": f"{number}.jpg"}) for number in range(40)]
         store.put_object(Bucket="shop", Key="images/list.jsonl", Body="\n".join(lines).encode())
-        options = {"path": "s3://s3@shop/videos", "timeout": 600}
+        options = {"path": "s3://s3_shop@shop/videos", "timeout": 600}
         with monkeypatch.context() as patch, suppress(Killed):
             patch.setattr(Batch, "_write", _then(_killed_at(12)))
             patch.setattr(_StoreLog, "close", lambda _: None)  # a killed process gives no lease back
-            batches.attempt("s3://s3@shop/images/list.jsonl", **options)
+            batches.attempt("s3://s3_shop@shop/images/list.jsonl", **options)
         with suppress(AirflowFailException, SubmissionUnknownError):
-            batches.attempt("s3://s3@shop/images/list.jsonl", **options)
+            batches.attempt("s3://s3_shop@shop/images/list.jsonl", **options)
         entries = store.get_object(Bucket="shop", Key="videos/manifest.jsonl")["Body"].read().splitlines()
         found = Counter(json.loads(line)["status"] for line in entries)
         assert max(batches.charged().values()) == 1
@@ -384,10 +385,10 @@ def test_batch_in_object_storage_with_bounded_writes(batches, monkeypatch, tmp_p
         assert sum(each["Key"].endswith(".mp4") for each in listed) == found["complete"]
         assert len(writes) <= 30
         batches.clear()
-        batches.attempt("s3://s3@shop/images/list.jsonl", **options)
+        batches.attempt("s3://s3_shop@shop/images/list.jsonl", **options)
         batches.run("tomorrow")
         before = batches.requests()
-        summary = batches.attempt("s3://s3@shop/images/list.jsonl", **options)
+        summary = batches.attempt("s3://s3_shop@shop/images/list.jsonl", **options)
         assert (summary["unchanged"], summary["credits_charged"]) == (40, 0)
         assert batches.requests() == before
 

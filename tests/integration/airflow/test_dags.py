@@ -16,7 +16,8 @@ from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
 
 PHOTOGRAPH = Path(__file__).parents[3] / "dags_examples" / "images" / "grace_hopper.jpg"
-JOB_KEYS = {"project_id", "status", "name", "model", "resolution", "end_seconds", "credits_charged", "url"}
+JOB_KEYS = {"project_id", "status", "name", "model", "resolution", "end_seconds", "credits_charged"}
+JOB_KEYS |= {"created_at", "url"}
 VIDEO_KEYS = {"path", "size", "sha256", "content_type", "project_id", "duration", "width", "height", "fps"}
 
 
@@ -46,7 +47,7 @@ def test_image_to_video(run_dag, magichour_sandbox, tmp_path):
     job, video = xcom(run, "wait"), xcom(run, "download")
     assert set(job) == JOB_KEYS
     assert (job["status"], job["model"], job["end_seconds"]) == ("complete", "ltx-2.3", 5)
-    assert set(video) == {*VIDEO_KEYS, "poster", "videos"}
+    assert set(video) == {*VIDEO_KEYS, "hostname", "poster", "videos"}
     assert video["duration"] == pytest.approx(5, abs=0.05)
     assert xcom(run, "inspect") == "ftyp"
     assert [path.name for path in tmp_path.iterdir()] == [f"{job['project_id']}.mp4"]

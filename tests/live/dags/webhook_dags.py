@@ -23,5 +23,5 @@ with DAG("webhook_sensor", schedule=None, params=PARAMS, is_paused_upon_creation
 
 with DAG("webhook_many", schedule=None, params=PARAMS, is_paused_upon_creation=False, max_active_tasks=64):
     ImageToVideoOperator.partial(task_id="render", deferrable=True, **OPTIONS, **CONN).expand(
-        name=[f"many {number} {{{{ run_id }}}}" for number in range(30)]
+        name=[f"many {number} {{{{ run_id }}}}" for number in range(100)]
     )
