@@ -106,4 +106,4 @@ def sign(body: bytes, secret: str, timestamp: str | int) -> str:
 
 def parse_secrets(text: str | None) -> tuple[str, ...]:
     """The secrets in a text: one, or two while it is rotated, with a blank or a comma between them."""
-    return tuple(re.split(r"[\s,]+", text.strip(" ,\t\n"))) if text and text.strip(" ,\t\n") else ()
+    return tuple(filter(None, re.split(r"[\s,]+", text or "")))

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from magichour_provider.client.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+from magichour_provider.client.webhooks import (
+    COMPLETED,
+    ERRORED,
+    SIGNATURE_HEADER,
+    STARTED,
+    TIMESTAMP_HEADER,
+    sign,
+)
 
 if TYPE_CHECKING:
     from magichour_provider.sandbox.faults import FaultRule
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
 _CHECK_SECONDS = 0.05
 _RETRY_SECONDS = (1, 2, 4, 8)
 _TIMEOUT_SECONDS = 10.0
-_EVENTS = {"rendering": "video.started", "complete": "video.completed", "error": "video.errored"}
+_EVENTS = {"rendering": STARTED, "complete": COMPLETED, "error": ERRORED}
 _OLD_SECONDS = 3600
 
 
@@ -36,7 +43,7 @@ async def send_webhooks(sandbox: Sandbox, storage_url: str) -> None:
             for job in [job for job in jobs if len(job.events) < 2]:
                 event = _EVENTS.get(sandbox.settled_status(job))
                 # A job that is queued has sent nothing, and one that has ended sent that it started.
-                for due in ("video.started", event) if event else ():
+                for due in (STARTED, event) if event else ():
                     if due not in job.events:
                         job.events.append(due)
                         body = {"type": due, "payload": _payload(sandbox, job, due, storage_url)}
@@ -48,7 +55,7 @@ async def send_webhooks(sandbox: Sandbox, storage_url: str) -> None:
 
 def _payload(sandbox: Sandbox, job: Job, event: str, storage_url: str) -> dict[str, Any]:
     project = sandbox.project(job, storage_url)
-    if event == "video.started":
+    if event == STARTED:
         project |= {"status": "rendering", "downloads": [], "download": None, "error": None}
     return project
 

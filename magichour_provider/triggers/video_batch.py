@@ -22,7 +22,7 @@ from magichour_provider.airflow_internals import get_xcom, min_deferral_seconds,
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
 from magichour_provider.polling.intervals import TRIGGER_TIMEOUT_MARGIN_SECONDS
 from magichour_provider.polling.outcome import Outcome, TerminalStatus
-from magichour_provider.triggers.video_job import VideoJobTrigger, import_async
+from magichour_provider.triggers.video_job import VideoJobTrigger, import_async, run_shielded
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,6 @@ _WORTH_A_WORKER = 0.5
 """Share of the jobs whose end is worth a worker; a quarter if more jobs wait to be submitted."""
 _STARTED_AT_ONCE = 50
 """Waits that begin in one turn of the event loop."""
-_kill_reports: set[asyncio.Task[None]] = set()
 
 
 class VideoBatchTrigger(BaseTrigger):
@@ -203,10 +202,7 @@ class VideoBatchTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Log what keeps running, if a user has ended the task; see `VideoJobTrigger.on_kill`."""
-        report = asyncio.create_task(self._report_kill())
-        _kill_reports.add(report)
-        report.add_done_callback(_kill_reports.discard)
-        await asyncio.shield(report)
+        await run_shielded(self._report_kill())
 
     async def _report_kill(self) -> None:
         try:

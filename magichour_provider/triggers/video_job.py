@@ -8,7 +8,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from datetime import timedelta
 from functools import partial
 from importlib import import_module
@@ -142,16 +142,11 @@ class VideoJobTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """Log what keeps running, if a user has ended the task: the API cannot cancel a job.
 
-        In a task of its own, behind a shield: Airflow cancels this method after about a second. Airflow also
-        calls it when another triggerer has adopted the trigger and nothing was killed (airflow#73454); then
-        the task is still deferred, or has ended with its job.
+        Airflow also calls it when another triggerer has adopted the trigger and nothing was killed
+        (airflow#73454); then the task is still deferred, or has ended with its job.
         """
-        if not self.project_id:
-            return  # a `VideoSensorTrigger` that does not know its job yet
-        report = asyncio.create_task(self._report_kill())
-        _kill_reports.add(report)
-        report.add_done_callback(_kill_reports.discard)
-        await asyncio.shield(report)
+        if self.project_id:  # else a `VideoSensorTrigger` that does not know its job yet
+            await run_shielded(self._report_kill())
 
     async def _report_kill(self) -> None:
         try:
@@ -169,6 +164,14 @@ class VideoJobTrigger(BaseTrigger):
             log.warning("%s", kill_message(self.project_id, self.credits_charged))
         else:
             log.info("This task no longer waits for job %s, which has ended.", self.project_id)
+
+
+async def run_shielded(report: Coroutine[Any, Any, None]) -> None:
+    """Run the report of a kill to its end: Airflow cancels `on_kill` after about a second."""
+    task = asyncio.create_task(report)
+    _kill_reports.add(task)
+    task.add_done_callback(_kill_reports.discard)
+    await asyncio.shield(task)
 
 
 async def import_async() -> None:

@@ -61,7 +61,7 @@ _ANSWER_SECONDS = 0.8
 _SECRETS_SECONDS = 30.0
 """How long a connection's secrets, or that it has none, are used again."""
 _DUPLICATE_HOURS, _SUBMITTED_HOURS = 25, 48
-"""Magic Hour delivers an event for 24 hours; a job that was submitted earlier is not looked for."""
+"""Magic Hour delivers an event for 24 hours; a job that was submitted earlier is not searched."""
 _XCOM_SECONDS = 300.0
 """The XCom of a job that is younger may not be written yet: its event is asked for again."""
 _WARN_AGAIN_SECONDS = 60.0
