@@ -177,7 +177,7 @@ class Progress:
         if state is None:
             return
         note = NOTES.get((name, state)) or STATE_NOTES.get(state, "")
-        if state == "running" and task["hostname"] in self._airflow.processes:
+        if state == "running" and str(task["hostname"]).startswith("worker-"):  # of a cluster
             note += f" ({task['hostname']})"
         elapsed = time.monotonic() - self._begin
         print(f"{elapsed:6.1f} s  {name:9} {state:10} {note}".rstrip(), flush=True)
