@@ -618,17 +618,11 @@ class Batch:
             )
 
     def status(self, key: str) -> str:
-        """`complete`, `failed`, `refused` by moderation, `unknown`, `submitted` or `not_submitted`."""
-        state = self._state.items.get(key)
-        if state is None or state.stage is ItemStage.OPEN:
-            return "not_submitted"
-        if state.stage is ItemStage.DONE:
-            return "complete"
-        if state.stage is ItemStage.FAILED:
-            return "refused" if state.error == ModerationError.__name__ else "failed"
-        if state.stage is ItemStage.SUBMITTED:
-            return "failed" if state.error and key not in self.outstanding else "submitted"
-        return "unknown"
+        """See `ItemState.status`."""
+        return self._item_state(key).status
+
+    def _item_state(self, key: str) -> ItemState:
+        return self._state.items.get(key) or ItemState(key, ItemStage.OPEN)
 
     def counts(self) -> dict[str, int]:
         """Items by their status; `unchanged` of the complete ones needed nothing from this task."""
@@ -643,24 +637,8 @@ class Batch:
 
     def results(self) -> Iterable[dict[str, Any]]:
         """The entries of the result manifest, in the order of the items."""
-        for key in self.items:
-            state = self._state.items.get(key) or ItemState(key, ItemStage.OPEN)
-            status = self.status(key)
-            is_known = status != "not_submitted"
-            failed = status in ("failed", "refused", "unknown")
-            yield {
-                "key": key,
-                "status": status,
-                "project_id": state.project_id if is_known else None,
-                "name": self.items[key].request.name,
-                "credits": state.credits_charged if is_known else None,
-                "path": state.path if status == "complete" else None,
-                "size": state.size if status == "complete" else None,
-                "sha256": state.sha256 if status == "complete" else None,
-                "error": state.error if failed else None,
-                "code": state.code if failed else None,
-                "message": state.message if failed else None,
-            }
+        for key, item in self.items.items():
+            yield {**self._item_state(key).result(), "name": item.request.name}
 
     def report_unknown(self) -> list[str]:
         """Mark the creates of unknown outcome as reported: a Clear from now on is the user's answer."""

@@ -22,10 +22,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from enum import Enum
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.exceptions import MagicHourError, TaskKilledError
+from magichour_provider.exceptions import MagicHourError, ModerationError, TaskKilledError
 from magichour_provider.jobs.state_backends import (
     RECOVERED_KEY,
     StateConflictError,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+STATE_NAME, MANIFEST_NAME = "magichour_batch.jsonl", "manifest.jsonl"
+"""Names of the state and of the result manifest in the folder of the videos."""
 CREATE_SECONDS = 70.0
 """A create ends within 65 seconds: it is sent only if the lease lasts longer."""
 LEASE_SECONDS = 300.0
@@ -113,6 +116,30 @@ class ItemState:
             return 0
         return (self.cost or 0) if self.credits_charged is None else self.credits_charged
 
+    @property
+    def status(self) -> str:
+        """`complete`, `failed`, `refused` by moderation, `unknown`, `submitted` or `not_submitted`."""
+        if self.stage is ItemStage.FAILED:
+            return "refused" if self.error == ModerationError.__name__ else "failed"
+        if self.stage is ItemStage.SUBMITTED:  # an error: its download failed
+            return "failed" if self.error else "submitted"
+        return {ItemStage.OPEN: "not_submitted", ItemStage.DONE: "complete"}.get(self.stage, "unknown")
+
+    def result(self) -> dict[str, Any]:
+        """The entry of the item in the result manifest."""
+        status = self.status
+        is_paid, is_complete = status != "not_submitted", status == "complete"
+        failed = status in ("failed", "refused", "unknown")
+        return {
+            "key": self.key,
+            "status": status,
+            "project_id": self.project_id if is_paid else None,
+            "name": self.name,
+            "credits": self.credits_charged if is_paid else None,
+            **{name: getattr(self, name) if is_complete else None for name in ("path", "size", "sha256")},
+            **{name: getattr(self, name) if failed else None for name in ("error", "code", "message")},
+        }
+
     def line(self) -> str:
         """One line of JSON, without the values that are the default."""
         values = asdict(self)
@@ -158,7 +185,7 @@ class BatchState:
     def read(self) -> None:
         """Read the states, without the right to write. Raises SubmissionUnknownError for another file."""
         content, _ = self._file.read_bytes()
-        self.items, _ = _parse(content or b"", self.where)
+        self.items, _ = _parse(content, self.where)
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -227,15 +254,17 @@ class BatchState:
         return sum(state.spent + state.credits for state in self.items.values() if state.run == self.run)
 
 
-def _parse(content: bytes, where: str) -> tuple[dict[str, ItemState], Mapping[str, Any]]:
-    """The last state of each key, and the lease; a last line without an end was never written as a whole."""
+def parse_states(lines: Iterable[bytes], where: str) -> tuple[dict[str, ItemState], Mapping[str, Any]]:
+    """The last state of each key, and the lease; a last line without an end was never written as a whole.
+
+    Raises SubmissionUnknownError for a line of another file.
+    """
     items: dict[str, ItemState] = {}
     lease: Mapping[str, Any] = {}
     known = {each.name for each in fields(ItemState)}
-    *whole, rest = content.split(b"\n")
-    if rest and rest[:2] != b'{"'[: len(rest)]:
-        whole.append(rest)  # no line of ours that a kill has cut: the file is another one
-    for number, line in enumerate(whole, 1):
+    for number, line in enumerate(lines, 1):
+        if not line.endswith(b"\n") and line[:2] == b'{"'[: len(line)]:
+            break  # a kill has cut it; without such a beginning, the file is another one
         try:
             values = json.loads(line) if line.strip() else {}
             if "lease" in values:
@@ -255,6 +284,10 @@ def _parse(content: bytes, where: str) -> tuple[dict[str, ItemState], Mapping[st
         except (LookupError, ValueError, TypeError, RecursionError):
             raise build_unreadable_error(f"Line {number} of {where} is no state of a batch.", where) from None
     return items, lease
+
+
+def _parse(content: bytes | None, where: str) -> tuple[dict[str, ItemState], Mapping[str, Any]]:
+    return parse_states(BytesIO(content or b""), where)
 
 
 class _LocalLog:
@@ -354,7 +387,7 @@ class _StoreLog:
         began = self._clock()
         while True:
             content, self._version = self._file.read_bytes()
-            items, lease = _parse(content or b"", self._file.where)
+            items, lease = _parse(content, self._file.where)
             now = self._clock()
             is_own = lease.get("owner") == self._owner and lease.get("attempt", 0) <= self._attempt
             if lease.get("until", 0.0) > now and not is_own:
@@ -383,7 +416,7 @@ class _StoreLog:
                 self._flush(self._clock() + LEASE_SECONDS)
             except StateConflictError as conflict:
                 content, self._version = self._file.read_bytes()
-                theirs, lease = _parse(content or b"", self._file.where)
+                theirs, lease = _parse(content, self._file.where)
                 if (lease.get("owner"), lease.get("attempt")) != (self._owner, self._attempt):
                     self._is_lost = True
                     raise TaskKilledError(f"{conflict.what} This attempt may not submit any more.") from None
@@ -428,7 +461,7 @@ class _StoreLog:
         for _ in range(20 if paid else 0):
             try:
                 content, version = self._file.read_bytes()
-                items, lease = _parse(content or b"", self._file.where)
+                items, lease = _parse(content, self._file.where)
                 for key, state in paid.items():
                     theirs = items.get(key)
                     if theirs is None or theirs.project_id is None:

@@ -56,7 +56,6 @@ OnBudgetReached = Literal["stop", "fail"]
 """What to do with items for which the budget or the balance is too small."""
 
 _MAX_SHOWN_FAILURES = _MAX_SHOWN_ITEMS = 100
-STATE_NAME, MANIFEST_NAME = "magichour_batch.jsonl", "manifest.jsonl"
 
 
 class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
@@ -288,6 +287,8 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
 
     def _places(self) -> tuple[Location | None, PathArgument, str | None]:
         """The folder of the videos; the state file and its connection."""
+        from magichour_provider.jobs.batch_state import STATE_NAME
+
         path, state_path = parse_path("path", self.path), parse_path("state_path", self.state_path)
         path_conn_id = parse_id("path_conn_id", self.path_conn_id)
         state_conn_id = parse_id("state_conn_id", self.state_conn_id)
@@ -390,6 +391,7 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
         self, context: Context, batch: Batch, state: BatchState, folder: Location | None
     ) -> dict[str, Any]:
         """Write the result manifest, and push the summary, also of a failure."""
+        from magichour_provider.jobs.batch_state import MANIFEST_NAME
         from magichour_provider.storage.locations import ObjectPath
         from magichour_provider.storage.manifest import write_results
         from magichour_provider.storage.targets import Target

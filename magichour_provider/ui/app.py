@@ -29,7 +29,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from magichour_provider import __version__
-from magichour_provider.ui import access, media, queries
+from magichour_provider.ui import access, batches, media, queries
 from magichour_provider.ui.gallery import build_gallery
 from magichour_provider.ui.media_files import MediaError, MediaUnavailableError
 from magichour_provider.ui.queries import TaskRow
@@ -132,16 +132,25 @@ def _balances(request: Request, user: GetUserDep) -> Response:
     return _page(request, "balances.html", balances=[media.get_balance(conn_id) for conn_id in readable])
 
 
-def _task(request: Request, user: GetUserDep, key: TaskKeyDep) -> Response:
+def _task(
+    request: Request,
+    user: GetUserDep,
+    key: TaskKeyDep,
+    status: Annotated[str, Query(pattern=f"^(|{'|'.join(batches.STATUSES)})$")] = "",
+    page: Annotated[int, Query(ge=1, le=10**9)] = 1,
+    item: str = "",
+) -> Response:
     rows = _readable_tasks(user, key)
     if not rows[0].is_magichour:
         return _page(request, "not_ours.html")
-    page, media_origin = build_task_page(rows)
-    return _page(request, "task.html", media_origin=media_origin, page=page)
+    shown, media_origin = build_task_page(rows, status=status or None, number=page, item=item or None)
+    return _page(request, "task.html", media_origin=media_origin, page=shown)
 
 
-def _video(request: Request, user: GetUserDep, key: TaskKeyDep) -> Response:
+def _video(request: Request, user: GetUserDep, key: TaskKeyDep, item: str = "") -> Response:
     rows = _readable_tasks(user, key)
+    if item:
+        return media.respond(batches.open_video(rows[0], item), request)
     download, file_error = media.download_task(rows), None
     if download is not None:
         try:

@@ -35,6 +35,7 @@ from magichour_provider.jobs.reference import DEFAULT_CONN_ID
 from magichour_provider.storage.locations import file_name_at, get_hostname, redact
 from magichour_provider.ui.media_files import (
     AllowedFile,
+    Kind,
     MediaError,
     MediaMissingError,
     MediaRefusedError,
@@ -179,8 +180,16 @@ def open_file(row: TaskRow, *, poster: bool = False) -> OpenFile:
     path = as_text(picture) if poster else row.video_path
     if path is None:
         raise MediaRefusedError(f"This task has written no {'poster' if poster else 'video'}.")
+    return open_at(row, path, "poster" if poster else "video")
+
+
+def open_at(row: TaskRow, path: str, kind: Kind, *, confirmed_by: str = "path") -> OpenFile:
+    """Open a file at the path that a task gives, if the task can have written it there. Raises MediaError.
+
+    :param confirmed_by: the rendered field of the task that confirms the path.
+    """
     try:
-        return open_media(_authorize(row, path), "poster" if poster else "video")
+        return open_media(_authorize(row, path, confirmed_by), kind)
     except MediaMissingError:
         hostname = as_text(row.result.get("hostname"))
         if hostname in (None, get_hostname()):
@@ -192,20 +201,27 @@ def open_file(row: TaskRow, *, poster: bool = False) -> OpenFile:
 
 def file_player(row: TaskRow) -> Player | None:
     """The player of a downloaded video; None if it is not below the roots. The file is not opened."""
-    try:
-        _authorize(row, row.video_path or "")
-    except MediaError:
+    if not may_open(row, row.video_path or ""):
         return None
     poster = f"poster?{row.key.query}" if row.result.get("poster") else None
     return Player(f"video?{row.key.query}", poster, path=redact(row.video_path or ""))
 
 
-def _authorize(row: TaskRow, path: str) -> AllowedFile:
+def may_open(row: TaskRow, path: str) -> bool:
+    """Whether `open_at` would try to open the file."""
+    try:
+        _authorize(row, path)
+    except MediaError:
+        return False
+    return True
+
+
+def _authorize(row: TaskRow, path: str, confirmed_by: str = "path") -> AllowedFile:
     try:
         roots = _parse_roots_once(str(conf.get("magichour", "ui_video_roots", fallback="") or ""))
     except ConfigurationError as error:
         raise MediaRefusedError(str(error)) from None
-    return authorize(path, dag_id=row.key.dag_id, rendered_path=row.field("path"), roots=roots)
+    return authorize(path, dag_id=row.key.dag_id, rendered_path=row.field(confirmed_by), roots=roots)
 
 
 _parse_roots_once = cache(parse_roots)

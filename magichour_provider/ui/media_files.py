@@ -3,7 +3,8 @@
 The path of a video comes from an XCom, and every user who may edit XComs can forge it. So a path must be
 written below a root, part by part, and something that cannot be forged must confirm it: the Dag's id in the
 root, or the task's rendered `path`, which its worker wrote. A local file is opened folder by folder without
-following links, so a file that is exchanged after the check is noticed. Only mp4 and JPEG files are opened.
+following links, so a file that is exchanged after the check is noticed. Only mp4 and JPEG files, and those of
+a batch, are opened.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +32,8 @@ from magichour_provider.storage.locations import (
     url_scheme,
 )
 
-Kind = Literal["video", "poster"]
+Kind = Literal["video", "poster", "batch"]
+"""A batch: its state, or its result manifest."""
 
 SETTING = "[magichour] ui_video_roots"
 DAG_ID = "{dag_id}"
@@ -42,6 +44,12 @@ STORE_BLOCK_BYTES = 4 << 20
 
 _VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created")
 """The names that drivers of object stores give to the version and the time of an object."""
+_BEGINNINGS: Mapping[str, tuple[str, str]] = {
+    "video": ("mp4", ".{4}ftyp"),
+    "poster": ("JPEG", "\xff\xd8\xff"),
+    "batch": ("file of a batch", r'\Z|\{"(key|lease)": '),
+}
+"""What a file of each kind is called, and the first characters of its bytes."""
 _NOT_DOWN = frozenset({"", ".", ".."})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -232,9 +240,18 @@ class OpenFile:
                 start += len(block)
                 yield block
 
+    def lines(self) -> Iterator[bytes]:
+        """The lines of a text, with their ends. Closes the file. Raises MediaError."""
+        rest = b""
+        for block in self.read(0, self.size):
+            *whole, rest = (rest + block).split(b"\n")
+            yield from (line + b"\n" for line in whole)
+        if rest:
+            yield rest
+
 
 def open_media(file: AllowedFile, kind: Kind = "video") -> OpenFile:
-    """Open a video or a poster. Blocks.
+    """Open a video, a poster, or a file of a batch. Blocks.
 
     Raises MediaRefusedError, or MediaUnavailableError if it cannot be read now.
     """
@@ -262,14 +279,14 @@ def open_media(file: AllowedFile, kind: Kind = "video") -> OpenFile:
             raise
         except Exception as error:
             raise _media_error(error, location) from None
-        if not (head[4:8] == b"ftyp" if kind == "video" else head.startswith(b"\xff\xd8\xff")):
+        name, beginning = _BEGINNINGS[kind]
+        if re.match(beginning, head.decode("latin-1"), re.DOTALL) is None:
             raise MediaRefusedError(
-                f"The file is no {'mp4' if kind == 'video' else 'JPEG'}. Nothing else is shown from the "
-                f"folders of {SETTING}."
+                f"The file is no {name}. Nothing else is shown from the folders of {SETTING}."
             )
         stack.pop_all()
     etag = f'"{hashlib.sha256(repr(version).encode()).hexdigest()[:32]}"'
-    media_type = "video/mp4" if kind == "video" else "image/jpeg"
+    media_type = {"video": "video/mp4", "poster": "image/jpeg"}.get(kind, "application/jsonl")
     return OpenFile(location, size, etag, media_type, block_bytes, handle)
 
 

@@ -48,9 +48,9 @@ LINK_KEY = VideoProjectLink().xcom_key
 IN_PROGRESS, SUCCESS, FAILED = "in progress", "success", "failed"
 
 _XCOM_KEYS = (RESULT_KEY, PROJECT_ID, ERROR_KEY, LINK_KEY, NOTICED_BY_KEY, SUMMARY_KEY)
-_CONTACT_SHEET = "ContactSheetOperator"
+_BATCH, _CONTACT_SHEET = "ImageToVideoBatchOperator", "ContactSheetOperator"
 _OPERATORS = {
-    "ImageToVideoBatchOperator",
+    _BATCH,
     "ImageToVideoOperator",
     "VideoJobSensor",
     "DownloadVideoOperator",
@@ -99,6 +99,11 @@ class TaskRow:
     def is_contact_sheet(self) -> bool:
         """Whether it makes a contact sheet, and so has no video of its own."""
         return self.operator == _CONTACT_SHEET
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether it makes a batch of videos."""
+        return self.operator == _BATCH or bool(self.batch)
 
     @property
     def result(self) -> Mapping[str, Any]:

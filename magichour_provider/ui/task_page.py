@@ -13,7 +13,7 @@ from magichour_provider.exceptions import JobDeletedError, MagicHourError, NotFo
 from magichour_provider.operators._base import NOTICED_BY_KEY, describe_error
 from magichour_provider.polling.outcome import from_project, status_text
 from magichour_provider.storage.locations import redact
-from magichour_provider.ui import media
+from magichour_provider.ui import batches, media
 from magichour_provider.ui.media_files import MediaError
 from magichour_provider.ui.queries import (
     FAILED,
@@ -31,7 +31,7 @@ from magichour_provider.ui.view_models import BatchSummary, Failure, MediaInfo, 
 T = TypeVar("T")
 
 _ENDED = frozenset({JobStatus.COMPLETE.value, JobStatus.ERROR.value, JobStatus.CANCELED.value})
-_REFRESH_SECONDS = 5
+_REFRESH_SECONDS, _REFRESH_BATCH_SECONDS = 5, 15
 _DELETED = (
     "Magic Hour does not have this video any more: a user or a task with delete_remote deleted it, or the "
     "connection uses another account. A deleted video cannot be restored."
@@ -53,12 +53,25 @@ UNKNOWN_FAILURE = Failure(
 )
 
 
-def build_task_page(rows: Sequence[TaskRow]) -> tuple[TaskPage, str | None]:
+def build_task_page(
+    rows: Sequence[TaskRow], *, status: str | None = None, number: int = 1, item: str | None = None
+) -> tuple[TaskPage, str | None]:
     """The page of `rows[0]`, and the origin at Magic Hour from which its player loads. May ask Magic Hour.
 
     The other rows are of the same job.
+
+    :param status: which videos of a batch are listed, one of `batches.STATUSES`; None for all.
+    :param number: which page of them, from 1 on.
+    :param item: the key of the one that is played.
     """
     row, page = rows[0], _stored_page(rows)
+    if row.is_batch:
+        videos, notes = batches.read_videos(row, status, number)
+        page = replace(page, videos=videos, notes=notes)
+        try:
+            return replace(page, player=batches.player(row, item) if item else None), None
+        except MediaError as error:
+            return _with_note(page, str(error)), None
     written = row if row.is_contact_sheet and "path" in row.result else media.download_task(rows)
     if written is not None:
         page = replace(page, file=_describe_file(written.result))
@@ -105,6 +118,7 @@ def _stored_page(rows: Sequence[TaskRow]) -> TaskPage:
     except (TypeError, ValueError, OverflowError):
         end_seconds = None
     image = field("image")
+    refresh_seconds = _REFRESH_BATCH_SECONDS if row.is_batch else _REFRESH_SECONDS
     return TaskPage(
         key=row.key,
         operator=row.operator,
@@ -123,7 +137,7 @@ def _stored_page(rows: Sequence[TaskRow]) -> TaskPage:
         failure=explain(row.failure) if row.state == "failed" or row.failure else None,
         batch=_describe_batch(row.batch),
         noticed_by=next(filter(None, (as_text(row.xcoms.get(NOTICED_BY_KEY)) for row in rows)), None),
-        refresh_seconds=None if row.state in STATES[SUCCESS] | STATES[FAILED] else _REFRESH_SECONDS,
+        refresh_seconds=None if row.state in STATES[SUCCESS] | STATES[FAILED] else refresh_seconds,
     )
 
 

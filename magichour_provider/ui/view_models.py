@@ -82,6 +82,47 @@ class BatchSummary:
 
 
 @dataclass(frozen=True)
+class BatchVideo:
+    """One item of a batch. `play`: the address of the page that plays its video; None: there is none."""
+
+    key: str
+    status: str
+    credits_charged: int | None
+    library_url: str | None
+    size: int | None
+    play: str | None
+    code: str | None
+    message: str | None
+
+
+@dataclass(frozen=True)
+class BatchFilter:
+    """Items of a batch by their status: how many there are, and the address of their list."""
+
+    name: str
+    count: int
+    address: str
+    is_chosen: bool
+
+
+@dataclass(frozen=True)
+class BatchVideos:
+    """One page of the videos of a batch: those from `first` to `last` of `total`, read from a file.
+
+    :param source: the file. `previous` and `next`: addresses of the pages beside this one.
+    """
+
+    videos: tuple[BatchVideo, ...]
+    filters: tuple[BatchFilter, ...]
+    first: int
+    last: int
+    total: int
+    source: str
+    previous: str | None
+    next: str | None
+
+
+@dataclass(frozen=True)
 class TaskPage:
     """The tab of one task instance: Airflow's `state` of the task, and Magic Hour's `status` of its job.
 
@@ -112,6 +153,7 @@ class TaskPage:
     file: MediaInfo | None = None
     failure: Failure | None = None
     batch: BatchSummary | None = None
+    videos: BatchVideos | None = None
     notes: tuple[str, ...] = ()
     refresh_seconds: int | None = None
 
@@ -244,6 +286,7 @@ def seconds(value: float) -> str:
 
 FILTERS: Mapping[str, Callable[[Any], str]] = {
     "credits": lambda value: f"{value:,} credit{'' if value == 1 else 's'}",
+    "item_status": lambda value: {"submitted": "rendering"}.get(value, value).replace("_", " ").capitalize(),
     # As Airflow writes a time, in UTC; page.js replaces it with the user's time zone.
     "moment": lambda value: f"{value.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC",
     "seconds": seconds,

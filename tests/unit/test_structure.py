@@ -17,8 +17,8 @@ ROOT_MODULES = {
     *("__init__", "get_provider_info", "version_compat", "airflow_internals", "exceptions"),
     *("assets", "lineage", "links", "retry_policy"),
 }
-MAX_MODULES = 91
-MAX_PACKAGE_LINES, MAX_TEST_LINES = 17_900, 24_550
+MAX_MODULES = 92
+MAX_PACKAGE_LINES, MAX_TEST_LINES = 18_183, 24_883
 """What is reached: batches, webhooks, clusters and stores included. Lower these with each cut."""
 MIN_LINES_OF_A_MODULE_WITH_ONE_IMPORTER = 80
 SMALL_ON_PURPOSE = {"ui/access.py"}

@@ -20,5 +20,6 @@ with DAG(
         resolution="480p",
         end_seconds=3,
         max_credits="{{ params.credits }}",
+        on_budget_reached="stop",
         poll_interval=0.5,
     )
