@@ -641,8 +641,13 @@ class Batch:
             yield {**self._item_state(key).result(), "name": item.request.name}
 
     def report_unknown(self) -> list[str]:
-        """Mark the creates of unknown outcome as reported: a Clear from now on is the user's answer."""
+        """Mark the creates of unknown outcome as reported: a Clear from now on is the user's answer.
+
+        A killed attempt marks nothing: the Clear may have come before.
+        """
         unknown = [key for key in self.items if self.status(key) == "unknown"]
+        if self._cancellation.cancelled:
+            return unknown
         interrupted = SubmissionUnknownError("An attempt was interrupted while it submitted this job.")
         states = [replace(self._state.items[key], stage=ItemStage.UNKNOWN) for key in unknown]
         self._state.write(

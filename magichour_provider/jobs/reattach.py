@@ -75,7 +75,7 @@ def reattach(
                 f"A previous attempt was interrupted at {state.at} while it submitted a job; the job's id "
                 "was not recorded."
             )
-            raise unknown_outcome(interrupted, state, store, client)
+            raise unknown_outcome(interrupted, state, store, client, cancellation)
         reason = "An earlier create has an unknown outcome, and the task was cleared."
     elif state.stage is Stage.DONE and cleared:
         reason = f"The task had succeeded with job {state.project_id}, and was cleared since."
@@ -105,11 +105,13 @@ def reattach(
 
 
 def unknown_outcome(
-    what: str, intent: JobState, store: JobStateStore, client: MagicHourClient
+    what: str, intent: JobState, store: JobStateStore, client: MagicHourClient, cancellation: Cancellation
 ) -> SubmissionUnknownError:
     """Record a create that may have been received, and return the error that says so.
 
-    It compares the account's credits before and after, which proves nothing: others spend, too.
+    A killed attempt records nothing: a user may have cleared the task before this report, and that Clear
+    does not answer it. It compares the account's credits before and after, which proves nothing: others
+    spend, too.
     """
     what = f"{what} The job is named {intent.name!r}."
     if intent.balance is not None:
@@ -129,7 +131,10 @@ def unknown_outcome(
         "If it does not exist, clear the task: it submits again."
     )
     error = SubmissionUnknownError(what, remedy=remedy if store.available else None)
-    store.mark_unknown(error)
+    if cancellation.cancelled:
+        log.error("%s", error)
+    else:
+        store.mark_unknown(error)
     return error
 
 

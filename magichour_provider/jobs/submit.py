@@ -189,7 +189,7 @@ def _create(
         try:
             job = client.create_image_to_video(body)
         except SubmissionUnknownError as error:
-            raise unknown_outcome(error.what, intent, store, client) from None
+            raise unknown_outcome(error.what, intent, store, client, cancellation) from None
         except MagicHourError as error:
             cancellation.in_flight = None
             store.retract_intent()
@@ -199,7 +199,7 @@ def _create(
             sleep(delay_seconds)
         except (Exception, AirflowTaskTimeout) as error:
             cut_off = f"The create was interrupted ({type(error).__name__}) after it may have been sent."
-            raise unknown_outcome(cut_off, intent, store, client) from error
+            raise unknown_outcome(cut_off, intent, store, client, cancellation) from error
         else:
             cancellation.job = job
             log.info(

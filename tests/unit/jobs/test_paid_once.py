@@ -6,6 +6,7 @@ The same rules hold for both backends: a task state store for each task instance
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
@@ -113,6 +114,28 @@ class PaidOnce(RuleBasedStateMachine):
         self.reported.discard(task)
         task.clear()
 
+    @precondition(lambda self: self.with_file or self.with_variables)
+    @rule(
+        number=st.integers(0, RUNS - 1),
+        faults=st.lists(st.sampled_from(FAULTS), max_size=2),
+        at=st.integers(0, 14),
+        after=st.booleans(),
+    )
+    def attempt_that_is_cleared(self, number, faults, at, after):
+        """Airflow kills the attempt, which continues for some seconds and may write (from Airflow 3.4)."""
+        self.magic.faults = list(faults)
+        task = self.tasks[number % len(self.tasks)]
+
+        def clear():
+            task.cancellation.cancelled = True
+            self.clear(number)
+
+        with suppress(TaskKilledError):
+            self.run(task, Steps(at, after=after, event=clear), faults)
+        if task not in self.succeeded and task.cancellation.cancelled:
+            self.reported.discard(task)
+            self.returned.pop(task, None)
+
     @precondition(lambda self: self.returned)
     @rule(data=st.data())
     def succeed(self, data):
@@ -166,6 +189,22 @@ def test_kill_before_a_create_is_resent_sends_no_second_create():
     assert not magic.jobs
     assert KEY not in task.store, "a create that was refused leaves no intent"
     assert task.attempt().id in magic.jobs
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_clear_before_the_outcome_is_reported_answers_nothing(at):
+    magic = MagicHour()
+    task = Task(magic, Clock())
+
+    def clear():
+        task.cancellation.cancelled = True
+        task.clear()
+
+    magic.faults = ["answer lost"]
+    for steps in (Steps(at, after=True, event=clear), Steps()):
+        with suppress(TaskKilledError, SubmissionUnknownError):
+            task.attempt(steps)
+    assert len(magic.jobs) <= 1
 
 
 SETTINGS = settings(
