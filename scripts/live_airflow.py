@@ -162,6 +162,13 @@ class LiveAirflow(AirflowRest):
         child.kill()
         child.wait()
 
+    def terminate(self, name: str) -> subprocess.Popen[bytes]:
+        """Ask one part to end (SIGTERM), as a deployment does; its process, which ends in its own time."""
+        child = self.processes.pop(name)
+        self._orphaned.append(child)
+        child.terminate()
+        return child
+
     def freeze(self, name: str) -> None:
         """Stop one part and all its children (SIGSTOP) until `thaw`."""
         processes.freeze(self.processes[name])

@@ -48,7 +48,8 @@ def pytest_collection_modifyitems(items):
             group = "parts" if item.path.stem in PARTS_MODULES else "main"
             item.add_marker(pytest.mark.xdist_group(group))
             item.add_marker(pytest.mark.live)
-            item.add_marker(pytest.mark.timeout(900))
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(900))
 
 
 @pytest.fixture(scope="session")

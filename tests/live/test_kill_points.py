@@ -24,7 +24,7 @@ class Point:
     """
 
     what: str
-    hold: dict[str, Any] = field(default_factory=dict)
+    hold: dict[str, Any] = field(default_factory=dict, hash=False)
     stop_at: str = ""
     is_known: bool = True
     paid: int = 1
