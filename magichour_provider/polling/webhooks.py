@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from types import MappingProxyType
 
 CHECK_SECONDS = 1.0
@@ -54,8 +55,10 @@ class Mailbox:
             stored = json.loads(text or "{}")
             ended = {str(project_id): float(at) for project_id, at in stored.get("ended", {}).items()}
             received_at = stored.get("received_at")
-            return cls(None if received_at is None else float(received_at), ended)
-        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+            if received_at is not None:
+                received_at = datetime.fromtimestamp(received_at, timezone.utc).timestamp()  # no infinity
+            return cls(received_at, ended)
+        except (ValueError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
             return cls()
 
     def as_text(self) -> str:

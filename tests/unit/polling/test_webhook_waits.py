@@ -202,7 +202,11 @@ def test_mailbox_keeps_what_is_new_and_forgets_what_is_old():
 
 
 @pytest.mark.parametrize(
-    "text", [None, "", "{", "[]", "7", '{"ended": 5}', '{"ended": {"a": "x"}}', '{"received_at": {}}']
+    "text",
+    [
+        *(None, "", "{", "[]", "7", '{"ended": 5}', '{"ended": {"a": "x"}}'),
+        *(f'{{"received_at": {at}}}' for at in ("{}", "Infinity", "NaN", "1e300", "-1e999")),
+    ],
 )
 def test_mailbox_that_a_user_has_edited_is_empty(text):
     assert Mailbox.from_text(text) == Mailbox()
