@@ -292,7 +292,7 @@ class RetryPolicy:
             return None
         if error.retry_after is not None:
             return error.retry_after if error.retry_after <= self.cap_seconds else None
-        backoff = self.base_seconds * 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25)  # noqa: S311
+        backoff = self.base_seconds * 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25)
         return min(self.cap_seconds, backoff)
 
 

@@ -221,7 +221,7 @@ class BatchState:
 
         Raises TaskKilledError if another task works with this state; NetworkError or InvalidRequestError.
         """
-        assert self._log is not None  # noqa: S101
+        assert self._log is not None
         mine: dict[str, Any] = {"by": self.task, "attempt": self.attempt, "max_tries": self.max_tries}
         lines = self._unsaved | {state.key: replace(state, **mine) for state in states}
         try:
@@ -301,7 +301,7 @@ class _LocalLog:
         clock: Callable[[], float],
         sleep: Callable[[float], object],
     ) -> None:
-        assert isinstance(file.place, Path)  # noqa: S101
+        assert isinstance(file.place, Path)
         self._state_file, self._path, self._sleep = file, file.place, sleep
         self._file: FileIO | None = None
 
@@ -325,7 +325,7 @@ class _LocalLog:
         return items
 
     def write(self, lines: Mapping[str, ItemState], *, at_once: bool) -> dict[str, ItemState]:
-        assert self._file is not None  # noqa: S101
+        assert self._file is not None
         content = "".join(state.line() for state in lines.values()).encode()
         with self._state_file.explained("written"):
             before = os.fstat(self._file.fileno()).st_size

@@ -48,7 +48,7 @@ def read_settled(
         if waits == 0:
             log.info("Another task is submitting this video; waiting for its job. State: %s", store.where)
         cancellation.raise_if_cancelled()
-        sleep(random.uniform(0.7, 1.3))  # noqa: S311
+        sleep(random.uniform(0.7, 1.3))
     raise AssertionError  # pragma: no cover
 
 

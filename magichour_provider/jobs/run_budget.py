@@ -241,7 +241,7 @@ class RunBudget:
         except MagicHourError:
             self._write(reserved=0, waiting=False)
             raise
-        self._sleep(min(5.0, 0.3 * 1.3**waits) * random.uniform(0.7, 1.3))  # noqa: S311
+        self._sleep(min(5.0, 0.3 * 1.3**waits) * random.uniform(0.7, 1.3))
 
     def _write(self, **changes: Any) -> None:
         changed = replace(self._entry, **changes)

@@ -369,7 +369,7 @@ class JobStateStore:
 
     def _load(self) -> tuple[dict[str, JobState], Any]:
         """What is stored, by fingerprint; the task state store holds one state."""
-        assert self._backend is not None  # noqa: S101
+        assert self._backend is not None
         stored, version = self._backend.read()
         try:
             found = [] if stored is None else stored.get(JOBS_KEY, [stored])
@@ -387,10 +387,10 @@ class JobStateStore:
 
         The states of other requests stay as they are. A write that the driver has sent twice counts as one.
         """
-        assert self._backend is not None  # noqa: S101
+        assert self._backend is not None
         states, version = dict(self._states), self._version
         either = expected or new
-        assert either is not None  # noqa: S101
+        assert either is not None
         key = self._key(either)
         while True:
             before = states.pop(key, None)

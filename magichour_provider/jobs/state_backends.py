@@ -126,10 +126,8 @@ class TaskStateBackend:
             self._store.delete(KEY)
         else:
             self._store.set(KEY, dict(stored), retention=NEVER_EXPIRE)
-        if self._copied_for:
-            self._write_copy(stored)
-
-    def _write_copy(self, stored: Mapping[str, Any] | None) -> None:
+        if not self._copied_for:
+            return
         from airflow.sdk import Variable
 
         stage = "done" if stored is None else stored["stage"]

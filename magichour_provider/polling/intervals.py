@@ -75,7 +75,7 @@ class _Durations:
 
     def add(self, shortest: float, longest: float) -> None:
         # If the first poll found the end, the lower bound is low, so that shorter durations are discovered.
-        self._sample.append(random.uniform(shortest or longest / 2, longest))  # noqa: S311
+        self._sample.append(random.uniform(shortest or longest / 2, longest))
         if len(self._sample) < _MIN_SAMPLE_SIZE:
             return
         ordered = sorted(self._sample)

@@ -28,10 +28,6 @@ class Subscriber:
         if outcome is not None and not self.outcome.done():
             self.outcome.set_result(outcome)
 
-    def time_out(self) -> None:
-        """End the wait at its deadline."""
-        self.resolve(self.poller.timeout())
-
 
 @dataclass(eq=False, slots=True)
 class Job:

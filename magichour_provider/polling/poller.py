@@ -95,24 +95,24 @@ class Poller:
             pause = 0.0
         elif self.poll_interval is not None:
             # Waits that start together, as after a restart, spread over the first interval.
-            share = random.random() if is_first else random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+            share = random.random() if is_first else random.uniform(1 - _JITTER, 1 + _JITTER)
             pause = self.poll_interval * share
         elif self._failures:
             pause = 0.0  # `not_before` is the pause
         elif self._age_counts_from is None:
-            pause = random.uniform(*_UNKNOWN_AGE_SECONDS)  # noqa: S311
+            pause = random.uniform(*_UNKNOWN_AGE_SECONDS)
         else:
             pause = self.intervals.next_poll(self.kind, max(0.0, now - self._age_counts_from))
             if is_first and self.started - self._age_counts_from > FRESH_JOB_SECONDS:
-                pause *= random.random()  # noqa: S311
+                pause *= random.random()
             else:
                 jitter = min(_JITTER * pause, _MAX_JITTER_SECONDS)
-                pause += random.uniform(-jitter, jitter)  # noqa: S311
+                pause += random.uniform(-jitter, jitter)
             pause = max(MIN_INTERVAL_SECONDS + EARLY_SECONDS, pause)
         next_poll = max(now + pause, self.not_before)
         if next_poll < self.quiet_until:
             spread = min(_QUIET_SPREAD_SECONDS, self.poll_interval or _QUIET_SPREAD_SECONDS)
-            next_poll = self.quiet_until + random.random() * spread  # noqa: S311
+            next_poll = self.quiet_until + random.random() * spread
         return max(0.0, max(min(next_poll, self.deadline), self.quiet_until) - now)
 
     def can_rely_on_webhook(self, now: float, seconds: float) -> bool:
@@ -173,7 +173,7 @@ class Poller:
             log.warning("Polling job %s failed; it will be polled again. %s", self.project_id, reason)
         first = min(1.0, self.poll_interval or 1.0)
         backoff = min(_MAX_BACKOFF_SECONDS, first * 2 ** min(self._failures - 1, 10))
-        backoff *= random.uniform(0.75, 1.25)  # noqa: S311
+        backoff *= random.uniform(0.75, 1.25)
         retry_after = getattr(error, "retry_after", None) or 0.0
         self.not_before = now + max(backoff, min(retry_after, MAX_RETRY_AFTER_SECONDS))
         return self.timeout() if now >= self.deadline else None

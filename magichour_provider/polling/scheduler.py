@@ -106,7 +106,7 @@ class PollScheduler:
         subscriber = Subscriber(poller, self._loop.create_future(), copy_context())
         job = self._queue.subscribe(subscriber)
         latest = max(poller.deadline, poller.quiet_until, now) + grace_seconds
-        expiry = self._loop.call_later(latest - now, subscriber.time_out)
+        expiry = self._loop.call_later(latest - now, lambda: subscriber.resolve(poller.timeout()))
         try:
             self._schedule(job, poller.seconds_to_next_poll(now))
             if (webhook_at := self._watch.mailbox.ended.get(job.project_id)) is not None:

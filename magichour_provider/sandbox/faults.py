@@ -27,16 +27,8 @@ if TYPE_CHECKING:
 Origin = Literal["api", "storage", "webhook"]
 
 FAULT_KINDS = (
-    "status",
-    "redirect",
-    "encode",
-    "as_range",
-    "delay",
-    "drop",
-    "truncate",
-    "flip",
-    "hold",
-    "webhook",
+    *("status", "redirect", "encode", "as_range", "delay"),
+    *("drop", "truncate", "flip", "hold", "webhook"),
 )
 
 _REDIRECTED = "redirected"

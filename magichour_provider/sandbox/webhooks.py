@@ -31,6 +31,8 @@ _CHECK_SECONDS = 0.05
 _RETRY_SECONDS = (1, 2, 4, 8)
 _TIMEOUT_SECONDS = 10.0
 _EVENTS = {"rendering": STARTED, "complete": COMPLETED, "error": ERRORED}
+_AT_START = {"status": "rendering", "downloads": [], "download": None, "error": None}
+"""What the payload of the first event says, although the job may have ended."""
 _OLD_SECONDS = 3600
 
 
@@ -46,18 +48,13 @@ async def send_webhooks(sandbox: Sandbox, storage_url: str) -> None:
                 for due in (STARTED, event) if event else ():
                     if due not in job.events:
                         job.events.append(due)
-                        body = {"type": due, "payload": _payload(sandbox, job, due, storage_url)}
+                        payload = sandbox.project(job, storage_url)
+                        payload |= _AT_START if due == STARTED else {}
+                        body = {"type": due, "payload": payload}
                         delivery = asyncio.create_task(_deliver(sandbox, client, job, body))
                         deliveries.add(delivery)
                         delivery.add_done_callback(deliveries.discard)
             await asyncio.sleep(_CHECK_SECONDS)
-
-
-def _payload(sandbox: Sandbox, job: Job, event: str, storage_url: str) -> dict[str, Any]:
-    project = sandbox.project(job, storage_url)
-    if event == STARTED:
-        project |= {"status": "rendering", "downloads": [], "download": None, "error": None}
-    return project
 
 
 async def _deliver(sandbox: Sandbox, client: httpx.AsyncClient, job: Job, body: dict[str, Any]) -> None:

@@ -57,22 +57,14 @@ _BLANKS += "".join(map(chr, range(0x2000, 0x2010)))
 _MAX_ADDRESS_CHARS = 4096
 _MAX_SHOWN_CHARS = 400
 
-# --- paths and URLs
+
+# --- addresses
 
 
 class LocationError(ValueError):
     """An address, or a template of a file name, that cannot be used; the text says why."""
 
     remedy: str | None = None
-
-
-class NotSharedError(LocationError):
-    """A path on the disk of one machine, for a file that tasks on other machines must find."""
-
-    remedy = (
-        "Use object storage. If all workers share the folder, the deployment can say so: [magichour] "
-        "shared_folders."
-    )
 
 
 @dataclass(frozen=True)
@@ -196,22 +188,6 @@ def parse_writable(path: PathArgument, conn_id: str | None = None) -> Location:
     return place
 
 
-def given_text(value: object) -> str | None:
-    """The text, without blanks at its ends; None if it is empty, or a rendered `None` or `null`."""
-    value = value.value if isinstance(value, Enum) else value
-    text = "" if value is None else str(value).strip(_BLANKS)
-    return None if text in ("", "None", "null") else text
-
-
-def _split_authority(authority: str) -> tuple[str, str]:
-    """The connection id, or nothing, and the bucket; Azure's is `container@account.dfs.core.windows.net`."""
-    user_info, _, bucket = authority.rpartition("@")
-    if _AZURE_HOST.search(bucket) and ":" not in user_info:
-        user_info, _, container = user_info.rpartition("@")
-        bucket = f"{container}@{bucket}" if container else bucket
-    return user_info, bucket
-
-
 def check_address(address: str) -> None:
     """Raise LocationError for what is no address, or was one before it lost a slash."""
     if address[:5].lower() == "data:":
@@ -243,36 +219,20 @@ def check_address(address: str) -> None:
         raise LocationError(f"it lacks the '{slashes}' of a URL; probably {meant} is meant")
 
 
-def require_shared(place: Location) -> None:
-    """Raise NotSharedError unless every task finds the same file at `place`.
-
-    They do in an object store, below a folder of `[magichour] shared_folders`, and if all tasks run on one
-    machine.
-    """
-    executors = executors_of_several_machines() if isinstance(place, Path) else ""
-    if not isinstance(place, Path) or not executors:
-        return
-    from magichour_provider.version_compat import conf
-
-    folders = str(conf.get("magichour", "shared_folders", fallback="") or "").split(",")
-    shared = [os.path.realpath(folder.strip()) for folder in folders if folder.strip()]
-    if not any(Path(os.path.realpath(place)).is_relative_to(folder) for folder in shared):
-        raise NotSharedError(
-            f"tasks run on several machines ({executors}), and this path is on the disk of one of them"
-        )
+def given_text(value: object) -> str | None:
+    """The text, without blanks at its ends; None if it is empty, or a rendered `None` or `null`."""
+    value = value.value if isinstance(value, Enum) else value
+    text = "" if value is None else str(value).strip(_BLANKS)
+    return None if text in ("", "None", "null") else text
 
 
-def executors_of_several_machines() -> str:
-    """The executors that run tasks on other machines than the scheduler's; empty if there is none."""
-    from magichour_provider.version_compat import conf
-
-    # A pod's own configuration names the LocalExecutor, which runs its one task.
-    for variable in ("AIRFLOW_IS_K8S_EXECUTOR_POD", "AIRFLOW_IS_EXECUTOR_CONTAINER"):
-        if os.environ.get(variable):
-            return "a container for each task"
-    # `LocalExecutor`, `alias:module.Class`, `team=CeleryExecutor`, and lists of them.
-    names = re.findall(r"\w+(?=\s*(?:[,;]|$))", str(conf.get("core", "executor", fallback="LocalExecutor")))
-    return ", ".join(dict.fromkeys(name for name in names if name != "LocalExecutor"))
+def _split_authority(authority: str) -> tuple[str, str]:
+    """The connection id, or nothing, and the bucket; Azure's is `container@account.dfs.core.windows.net`."""
+    user_info, _, bucket = authority.rpartition("@")
+    if _AZURE_HOST.search(bucket) and ":" not in user_info:
+        user_info, _, container = user_info.rpartition("@")
+        bucket = f"{container}@{bucket}" if container else bucket
+    return user_info, bucket
 
 
 def file_name_at(place: Location) -> str:
@@ -332,6 +292,60 @@ def redact(path: object) -> str:
     return text.encode("utf-8", "backslashreplace").decode() or "''"
 
 
+# --- several machines
+
+
+class NotSharedError(LocationError):
+    """A path on the disk of one machine, for a file that tasks on other machines must find."""
+
+    remedy = (
+        "Use object storage. If all workers share the folder, the deployment can say so: [magichour] "
+        "shared_folders."
+    )
+
+
+def require_shared(place: Location) -> None:
+    """Raise NotSharedError unless every task finds the same file at `place`.
+
+    They do in an object store, below a folder of `[magichour] shared_folders`, and if all tasks run on one
+    machine.
+    """
+    executors = executors_of_several_machines() if isinstance(place, Path) else ""
+    if not isinstance(place, Path) or not executors:
+        return
+    from magichour_provider.version_compat import conf
+
+    folders = str(conf.get("magichour", "shared_folders", fallback="") or "").split(",")
+    shared = [os.path.realpath(folder.strip()) for folder in folders if folder.strip()]
+    if not any(Path(os.path.realpath(place)).is_relative_to(folder) for folder in shared):
+        raise NotSharedError(
+            f"tasks run on several machines ({executors}), and this path is on the disk of one of them"
+        )
+
+
+def executors_of_several_machines() -> str:
+    """The executors that run tasks on other machines than the scheduler's; empty if there is none."""
+    from magichour_provider.version_compat import conf
+
+    # A pod's own configuration names the LocalExecutor, which runs its one task.
+    for variable in ("AIRFLOW_IS_K8S_EXECUTOR_POD", "AIRFLOW_IS_EXECUTOR_CONTAINER"):
+        if os.environ.get(variable):
+            return "a container for each task"
+    # `LocalExecutor`, `alias:module.Class`, `team=CeleryExecutor`, and lists of them.
+    names = re.findall(r"\w+(?=\s*(?:[,;]|$))", str(conf.get("core", "executor", fallback="LocalExecutor")))
+    return ", ".join(dict.fromkeys(name for name in names if name != "LocalExecutor"))
+
+
+def get_hostname() -> str:
+    """This machine's name, as Airflow shows it for task instances."""
+    from airflow.utils import net
+
+    return str(net.get_hostname())  # type: ignore[no-untyped-call]
+
+
+# --- files
+
+
 def open_for_reading(place: Location, block_bytes: int = 8 << 20) -> BinaryIO:
     """Open a file for reading. Raises what the file system or the driver raises.
 
@@ -346,6 +360,16 @@ def open_for_reading(place: Location, block_bytes: int = 8 << 20) -> BinaryIO:
     return cast("BinaryIO", filesystem.open(path, "rb", block_size=block_bytes))
 
 
+def sync_to_disk(descriptor: int, *, data_only: bool = False) -> None:
+    """Flush a file or folder to its disk, if its file system offers that. Raises OSError for lost bytes."""
+    try:
+        os.fdatasync(descriptor) if data_only else os.fsync(descriptor)
+    except OSError as error:  # file systems without a sync refuse it so; others, such as EIO, mean lost bytes
+        refusals = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES)
+        if error.errno not in refusals:
+            raise
+
+
 def format_bytes(size: float) -> str:
     """`12 bytes`, `3.4 kB`, `5.6 MB`, `1.23 GB`: decimal units, as disks and networks count."""
     for unit in ("bytes", "kB", "MB"):
@@ -355,14 +379,8 @@ def format_bytes(size: float) -> str:
     return f"{size:.2f} GB"
 
 
-def get_hostname() -> str:
-    """This machine's name, as Airflow shows it for task instances."""
-    from airflow.utils import net
-
-    return str(net.get_hostname())  # type: ignore[no-untyped-call]
-
-
 # --- errors
+
 
 _CANNOT_HELP = "A retry cannot help before that."
 _S3_REFUSED = {"403", "AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
@@ -449,61 +467,6 @@ def classify_error(error: Exception, place: Location | None = None) -> Diagnosis
     return Diagnosis(short_error(error), isinstance(error, (ValueError, TypeError, ImportError)))
 
 
-def short_error(error: BaseException) -> str:
-    """Class and text of an error in one line, without the queries and user-infos of URLs."""
-    text = re.sub(r"\?\S+", "?...", " ".join(str(error).split()))
-    text = re.sub(r"//[^/\s@]+@", "//", text)[:200].encode("utf-8", "backslashreplace").decode()
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-@contextmanager
-def reading(
-    kind: type[InvalidRequestError] | type[PictureError], subject: str, place: Location | None = None
-) -> Iterator[None]:
-    """Raise `kind` for the errors of an address or its place, or NetworkError if a retry can help.
-
-    :param subject: how the message begins.
-    """
-    try:
-        yield
-    except MagicHourError:
-        raise
-    except Exception as error:
-        found = classify_error(error, place)
-        what = f"{subject} cannot be read: {found.cause}."
-        if found.permanent:
-            raise kind(what, remedy=found.remedy) from error
-        raise NetworkError(what, consequence=kind.default_consequence) from error
-
-
-def write_error(
-    error: Exception, display: str, place: Location | None = None, consequence: str | None = None
-) -> TransferError:
-    """DestinationError for a path that cannot be written; TransferError if a retry can help."""
-    found = classify_error(error, place)
-    if found.permanent:
-        what = f"{display} cannot be written: {found.cause}."
-        return DestinationError(what, consequence=consequence, remedy=found.remedy)
-    return TransferError(f"{display} could not be written: {found.cause}.", consequence=consequence)
-
-
-def sync_to_disk(descriptor: int, *, data_only: bool = False) -> None:
-    """Flush a file or folder to its disk, if its file system offers that. Raises OSError for lost bytes."""
-    try:
-        os.fdatasync(descriptor) if data_only else os.fsync(descriptor)
-    except OSError as error:  # file systems without a sync refuse it so; others, such as EIO, mean lost bytes
-        refusals = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES)
-        if error.errno not in refusals:
-            raise
-
-
-def s3_error_code(error: BaseException) -> str | None:
-    """The error code in an S3 response, as botocore keeps it."""
-    response = getattr(error, "response", None)  # an error of Azure has one, too, which is no dict
-    code: str | None = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
-    return code
-
-
 def _classify_store_error(error: Exception, place: ObjectPath) -> Diagnosis | None:
     scheme, conn_id, code = place.scheme, place.conn_id, s3_error_code(error)
     statuses = [getattr(error, name, None) for name in ("status_code", "status", "code")]  # not of S3
@@ -541,3 +504,48 @@ def _classify_store_error(error: Exception, place: ObjectPath) -> Diagnosis | No
     else:
         return None
     return Diagnosis(cause, True, f"{remedy} {_CANNOT_HELP}")
+
+
+def s3_error_code(error: BaseException) -> str | None:
+    """The error code in an S3 response, as botocore keeps it."""
+    response = getattr(error, "response", None)  # an error of Azure has one, too, which is no dict
+    code: str | None = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    return code
+
+
+def short_error(error: BaseException) -> str:
+    """Class and text of an error in one line, without the queries and user-infos of URLs."""
+    text = re.sub(r"\?\S+", "?...", " ".join(str(error).split()))
+    text = re.sub(r"//[^/\s@]+@", "//", text)[:200].encode("utf-8", "backslashreplace").decode()
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@contextmanager
+def reading(
+    kind: type[InvalidRequestError] | type[PictureError], subject: str, place: Location | None = None
+) -> Iterator[None]:
+    """Raise `kind` for the errors of an address or its place, or NetworkError if a retry can help.
+
+    :param subject: how the message begins.
+    """
+    try:
+        yield
+    except MagicHourError:
+        raise
+    except Exception as error:
+        found = classify_error(error, place)
+        what = f"{subject} cannot be read: {found.cause}."
+        if found.permanent:
+            raise kind(what, remedy=found.remedy) from error
+        raise NetworkError(what, consequence=kind.default_consequence) from error
+
+
+def write_error(
+    error: Exception, display: str, place: Location | None = None, consequence: str | None = None
+) -> TransferError:
+    """DestinationError for a path that cannot be written; TransferError if a retry can help."""
+    found = classify_error(error, place)
+    if found.permanent:
+        what = f"{display} cannot be written: {found.cause}."
+        return DestinationError(what, consequence=consequence, remedy=found.remedy)
+    return TransferError(f"{display} could not be written: {found.cause}.", consequence=consequence)

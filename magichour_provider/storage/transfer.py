@@ -200,7 +200,7 @@ class ResumableDownload:
                 last = " Further breaks are not logged." if self._breaks == _MAX_LOGGED_BREAKS else ""
                 log.warning("%s Resuming at byte %d.%s", error.what, self._sink.size, last)
         seconds = min(_LONGEST_PAUSE_SECONDS, 2.0 ** (self._failures - 3))
-        self._sleep(seconds * random.uniform(0.5, 1.0))  # noqa: S311
+        self._sleep(seconds * random.uniform(0.5, 1.0))
 
 
 class Progress:

@@ -189,7 +189,7 @@ async def import_async() -> None:
             finally:
                 _import_lock.release()
         else:
-            await asyncio.sleep(random.uniform(*_IMPORT_CHECK_SECONDS))  # noqa: S311
+            await asyncio.sleep(random.uniform(*_IMPORT_CHECK_SECONDS))
 
 
 def _import() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
+from s3_server import S3Server, s3_server
 
 from magichour_provider.sandbox import SandboxControl, SandboxServer
 
@@ -82,14 +82,6 @@ class MagicHour:
         return next(job for job in self.control.state()["jobs"] if job["id"] == project_id)
 
 
-def until(probe: Callable[[], Any], is_enough: Callable[[Any], bool]) -> Any:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_enough(seen := probe()):
-        assert time.monotonic() < deadline, f"timed out; last seen: {seen}"
-        time.sleep(0.02)
-    return seen
-
-
 @pytest.fixture(scope="session")
 def _client(magichour_sandbox_server: SandboxServer) -> Iterator[MagicHour]:
     client = MagicHour(magichour_sandbox_server)
@@ -108,11 +100,6 @@ def photo() -> bytes:
 
 
 @pytest.fixture
-def wait_until() -> Callable[..., Any]:
-    return until
-
-
-@pytest.fixture
 def order(hook: Any, magic: MagicHour) -> Callable[..., str]:
     """Submit by the test's own hook: the id of a complete job, under the given switches."""
 
@@ -128,37 +115,22 @@ def order(hook: Any, magic: MagicHour) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def _s3_server() -> Iterator[str]:
-    """The address of a local S3."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
-    server.stop()
+def _s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3") / "s3.log") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def s3_environment(_s3_server: str) -> dict[str, str]:
+def s3_environment(_s3_server: S3Server) -> dict[str, str]:
     """The connection `s3` to the local S3, for the environment of a process."""
-    extra = {"endpoint_url": _s3_server, "region_name": "us-east-1"}
-    fields = {"conn_type": "aws", "login": "an-access-key", "password": "a-secret-key", "extra": extra}
-    return {"AIRFLOW_CONN_S3": json.dumps(fields)}
+    return {"AIRFLOW_CONN_S3": json.dumps(_s3_server.connection)}
 
 
 @pytest.fixture
-def s3(_s3_server: str, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
+def s3(_s3_server: S3Server, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """A boto3 client of the local S3 with one bucket; the connection `s3` is in the environment."""
-    import boto3
-
-    httpx.post(f"{_s3_server}/moto-api/reset", trust_env=False)
-    client = boto3.client(
-        "s3",
-        endpoint_url=_s3_server,
-        region_name="us-east-1",
-        aws_access_key_id="an-access-key",
-        aws_secret_access_key="a-secret-key",
-    )
+    httpx.post(f"{_s3_server.url}/moto-api/reset", trust_env=False)
+    client = _s3_server.client()
     client.create_bucket(Bucket="videos")
     for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)

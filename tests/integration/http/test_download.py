@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from magichour_provider import exceptions as errors
-from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.operators.download import DownloadVideoOperator
 
 MIB = 1 << 20
@@ -18,15 +17,6 @@ DAY = 86_400
 VIDEOS = {"method": "GET", "origin": "storage", "path": "*/output.mp4"}
 KINDS = ("etag-md5", "none", "content-md5", "goog", "sha-256", "digest")
 IN_PADDING = 2 * MIB
-
-
-@pytest.fixture
-def hook(monkeypatch, magichour_sandbox):
-    fields = {"password": magichour_sandbox.api_key, "host": magichour_sandbox.url, "conn_type": "magichour"}
-    monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", json.dumps(fields))
-    hook = MagicHourHook(sleep=lambda seconds: None)
-    yield hook
-    hook.close()
 
 
 @pytest.fixture

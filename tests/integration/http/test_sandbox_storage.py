@@ -14,6 +14,7 @@ import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import wait_until
 
 from magichour_provider.sandbox.render import add_free_box
 from magichour_provider.sandbox.schemas import SandboxError
@@ -66,12 +67,14 @@ def test_put_above_the_limit_of_the_tier_is_413(magic):
         assert wire.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
-def test_put_that_breaks_off_leaves_nothing(magic, wait_until):
+def test_put_that_breaks_off_leaves_nothing(magic):
     target = magic.upload_target()
     with unfinished_put(target, 1000):
         pass
-    state = wait_until(magic.control.state, lambda state: any(r["status"] == 400 for r in state["requests"]))
-    assert state["uploads"][0].items() >= {"bytes": 0, "sha256": None, "put_count": 0}.items()
+    assert wait_until(
+        lambda: any(row["status"] == 400 for row in magic.control.state()["requests"]), timeout=180
+    )
+    assert magic.control.state()["uploads"][0].items() >= {"bytes": 0, "sha256": None, "put_count": 0}.items()
     assert magic.try_create(target["file_path"]).status_code == 422
 
 

@@ -103,17 +103,6 @@ def store(_server, monkeypatch):
 
 
 @pytest.fixture
-def hook(monkeypatch, magichour_sandbox):
-    from magichour_provider.hooks.magichour import MagicHourHook
-
-    fields = {"password": magichour_sandbox.api_key, "host": magichour_sandbox.url, "conn_type": "magichour"}
-    monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", json.dumps(fields))
-    hook = MagicHourHook(sleep=lambda seconds: None)
-    yield hook
-    hook.close()
-
-
-@pytest.fixture
 def order(hook, magichour_sandbox):
     """A complete job with a video of at least so many bytes: its id, and the video."""
     import httpx

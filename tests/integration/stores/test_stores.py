@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from processes import wait_until
 
 from magichour_provider.exceptions import DestinationError, InvalidRequestError, TransferError
 from magichour_provider.jobs.state_backends import FileBackend, StateConflictError
@@ -32,11 +32,7 @@ IMAGE = Path("dags_examples/images/grace_hopper.jpg")
 
 
 def until(condition):
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
-    return found
+    assert wait_until(condition, timeout=PATIENCE_SECONDS, every=0.01)
 
 
 def test_image_is_uploaded_from_the_store(store, hook, magichour_sandbox):
