@@ -31,7 +31,7 @@ _CHECK_SECONDS = 0.05
 _RETRY_SECONDS = (1, 2, 4, 8)
 _TIMEOUT_SECONDS = 10.0
 _EVENTS = {"rendering": STARTED, "complete": COMPLETED, "error": ERRORED}
-_AT_START = {"status": "rendering", "downloads": [], "download": None, "error": None}
+_AT_START: dict[str, Any] = {"status": "rendering", "downloads": [], "download": None, "error": None}
 """What the payload of the first event says, although the job may have ended."""
 _OLD_SECONDS = 3600
 
