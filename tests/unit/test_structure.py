@@ -14,12 +14,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "magichour_provider"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+DESIGN = (ROOT / "docs" / "design.md").read_text()
 ROOT_MODULES = {
     *("__init__", "get_provider_info", "version_compat", "airflow_internals", "exceptions"),
     *("assets", "lineage", "links", "retry_policy"),
 }
 MAX_MODULES = 92
-MAX_PACKAGE_LINES, MAX_TEST_LINES = 18_187, 24_925
+MAX_PACKAGE_LINES, MAX_TEST_LINES = 18_187, 24_934
 """What is reached: batches, webhooks, clusters and stores included. Lower these with each cut."""
 PARTS = {
     "webhooks": r".*/webhooks\.py",
@@ -81,6 +82,14 @@ def test_test_lines_are_limited():
     assert line_count(list((ROOT / "tests").rglob("*.py"))) <= MAX_TEST_LINES
 
 
+def test_page_of_design_lists_every_module_in_its_folder():
+    layout = re.search(r"## Layout\n\n```\n(.*?)```", DESIGN, re.DOTALL)[1]
+    folders = dict(re.findall(r"^  (\w+)/(.*?)(?=^  \w|\Z)", layout, re.DOTALL | re.MULTILINE))
+    named = {(folder, name) for folder, text in folders.items() for name in re.findall(r"\w+\.py", text)}
+    named |= {(PACKAGE.name, name) for name in re.findall(r"^  (\w+\.py)", layout, re.MULTILINE)}
+    assert named == {(path.parent.name, path.name) for path in MODULES if path.stem != "__init__"}
+
+
 def part_of(path: Path) -> str:
     name = str(path.relative_to(PACKAGE))
     patterns = (part for part, pattern in PARTS.items() if re.match(pattern, name))
@@ -91,7 +100,7 @@ def test_page_of_design_says_the_lines_of_each_part():
     lines: Counter[str] = Counter()
     for path in MODULES:
         lines[part_of(path)] += line_count([path])
-    sentence = re.search(r"In lines: (.*?)\.", (ROOT / "docs" / "design.md").read_text(), re.DOTALL)[1]
+    sentence = re.search(r"In lines: (.*?)\.", DESIGN, re.DOTALL)[1]
     said = {part: int(number.replace(",", "")) for part, number in re.findall(r"(\w+)\s([\d,]+\d)", sentence)}
     assert said == {part: pytest.approx(number, rel=0.1) for part, number in lines.items()}
 
