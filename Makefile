@@ -38,7 +38,7 @@ INSTALL += $(addprefix -c ,$(CONSTRAINTS))
 export AIRFLOW_HOME := $(CURDIR)/$(VENV)/airflow
 
 .DEFAULT_GOAL := help
-.PHONY: constraints-check test-auth test-mysql help demo demo-cluster test test-quick test-live test-cluster test-oldest test-next test-browser matrix test-stores screenshots lint typecheck build wheel-check bench bench-downloads reliability models docs constraints drift clean
+.PHONY: constraints-check test-auth test-mysql help demo demo-cluster test test-quick test-live test-cluster test-oldest test-next test-browser matrix test-stores screenshots lint typecheck build wheel-check bench bench-batch bench-downloads reliability models docs constraints drift clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -132,6 +132,9 @@ install-wheel:
 bench: ## cost of waiting beside published triggers, in half an hour: docs/performance.md (BENCH_ARGS=--short: a quarter)
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/.bench
 	env -u PYTHONDONTWRITEBYTECODE .venv-bench/bin/python benchmarks/bench.py $(BENCH_ARGS)
+
+bench-batch: $(VENV)/.dev ## one batch beside mapped tasks in a live Airflow: docs/batch-performance.md
+	$(BIN)/python benchmarks/batch.py $(BENCH_ARGS)
 
 bench-downloads: $(VENV)/.dev ## speed of downloads beside aiohttp and boto3: docs/download-performance.md
 	$(BIN)/python benchmarks/downloads.py $(BENCH_ARGS)

