@@ -13,10 +13,10 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 import traceback
 
 import pytest
+from processes import wait_until
 
 from magichour_provider import exceptions as errors
 from magichour_provider.storage.download import download_video
@@ -109,11 +109,8 @@ def sha256(content):
     return hashlib.sha256(content).hexdigest()
 
 
-def until(is_so):
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, "never happened"
-        time.sleep(0.01)
+def until(condition):
+    assert wait_until(condition, timeout=180, every=0.01)
 
 
 def readers():

@@ -15,18 +15,15 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import wait_until
 
 MIB = 1 << 20
 VIDEOS = {"method": "GET", "origin": "storage", "path": "*/output.mp4"}
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 
 
-def until(read):
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (seen := read()):
-        assert time.monotonic() < deadline, "never happened"
-        time.sleep(0.001)  # the sandbox works in this process, too
-    return seen
+def until(condition):  # the sandbox works in this process, too
+    assert wait_until(condition, timeout=PATIENCE_SECONDS, every=0.001)
 
 
 class Downloader:
