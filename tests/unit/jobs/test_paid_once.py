@@ -17,11 +17,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from world import Clock, Killed, MagicHour, Steps, Task, Variables, killed
 
 from magichour_provider.exceptions import APIError, NetworkError, SubmissionUnknownError, TaskKilledError
+from magichour_provider.jobs.state import JobStateStore
 from magichour_provider.jobs.state_backends import KEY
 
 AMBIGUOUS = {502, "lost on the way", "answer lost", "unreadable"}
 FAULTS = [None, None, 429, 503, 402, 422, "never connected", *sorted(AMBIGUOUS, key=str)]
 RUNS = 3
+MARK_UNKNOWN = JobStateStore.mark_unknown
 
 
 class PaidOnce(RuleBasedStateMachine):
@@ -89,12 +91,17 @@ class PaidOnce(RuleBasedStateMachine):
         if task in self.succeeded:
             return  # Airflow starts no attempt of a task that has succeeded, unless a user clears it
         self.returned.pop(task, None)
+
+        def report(store, error):
+            self.reported.add(task)  # it is in the log, also if the attempt ends before it is recorded
+            MARK_UNKNOWN(store, error)
+
         try:
-            job = task.attempt(steps, **options)
+            with patch.object(JobStateStore, "mark_unknown", report):
+                job = task.attempt(steps, **options)
         except SubmissionUnknownError:
             self.in_doubt |= bool(AMBIGUOUS & set(faults))
             assert self.in_doubt, "a create that was refused leaves nothing to search for"
-            self.reported.add(task)
         except (APIError, NetworkError):
             pass
         except Killed:
@@ -133,7 +140,6 @@ class PaidOnce(RuleBasedStateMachine):
         with suppress(TaskKilledError):
             self.run(task, Steps(at, after=after, event=clear), faults)
         if task not in self.succeeded and task.cancellation.cancelled:
-            self.reported.discard(task)
             self.returned.pop(task, None)
 
     @precondition(lambda self: self.returned)
