@@ -18,11 +18,11 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from magichour_provider.airflow_internals import get_xcom, min_deferral_seconds, push_xcom, task_state
+from magichour_provider.airflow_internals import get_xcom, min_deferral_seconds, push_xcom
 from magichour_provider.jobs.reference import DEFAULT_CONN_ID
 from magichour_provider.polling.intervals import TRIGGER_TIMEOUT_MARGIN_SECONDS
 from magichour_provider.polling.outcome import Outcome, TerminalStatus
-from magichour_provider.triggers.video_job import VideoJobTrigger, import_async, run_shielded
+from magichour_provider.triggers.video_job import VideoJobTrigger, import_async, run_shielded, was_killed
 
 log = logging.getLogger(__name__)
 
@@ -205,11 +205,7 @@ class VideoBatchTrigger(BaseTrigger):
         await run_shielded(self._report_kill())
 
     async def _report_kill(self) -> None:
-        try:
-            if await asyncio.to_thread(task_state, self.task_instance) == "deferred":
-                return
-        except Exception as error:
-            log.warning("Whether the task was killed could not be determined (%s).", type(error).__name__)
+        if not await was_killed(self):
             return
         log.warning(
             "Task killed. Up to %d jobs keep running at Magic Hour and their credits remain charged. Clear "

@@ -25,7 +25,7 @@ from magichour_provider.polling.intervals import (
     TRIGGER_TIMEOUT_MARGIN_SECONDS,
     JobKind,
 )
-from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS
+from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS, AIRFLOW_V_3_4_PLUS
 
 if TYPE_CHECKING:
     from magichour_provider.polling.outcome import Outcome
@@ -142,28 +142,34 @@ class VideoJobTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """Log what keeps running, if a user has ended the task: the API cannot cancel a job.
 
-        Airflow also calls it when another triggerer has adopted the trigger and nothing was killed
-        (airflow#73454); then the task is still deferred, or has ended with its job.
+        Before 3.4 Airflow also calls it when another triggerer has adopted the trigger and nothing was
+        killed (airflow#73454); then the task is still deferred, or has ended with its job.
         """
         if self.project_id:  # else a `VideoSensorTrigger` that does not know its job yet
             await run_shielded(self._report_kill())
 
     async def _report_kill(self) -> None:
-        try:
-            if await asyncio.to_thread(task_state, self.task_instance) == "deferred":
+        if not AIRFLOW_V_3_4_PLUS:
+            if not await was_killed(self):
                 return
-        except Exception as error:
-            log.warning(
-                "Whether the task of job %s was killed could not be determined (%s).", self.project_id, error
-            )
-            return
-        # The deadline has come, so the first poll is the last.
-        now = time.time()
-        outcome = await self.wait_for(self.project_id, now, poll_immediately=True, grace_seconds=30.0)
-        if outcome.ending in ("timeout", "refused"):
-            log.warning("%s", kill_message(self.project_id, self.credits_charged))
-        else:
-            log.info("This task no longer waits for job %s, which has ended.", self.project_id)
+            # The deadline has come, so the first poll is the last.
+            now = time.time()
+            outcome = await self.wait_for(self.project_id, now, poll_immediately=True, grace_seconds=30.0)
+            if outcome.ending not in ("timeout", "refused"):
+                log.info("This task no longer waits for job %s, which has ended.", self.project_id)
+                return
+        log.warning("%s", kill_message(self.project_id, self.credits_charged))
+
+
+async def was_killed(trigger: BaseTrigger) -> bool:
+    """Whether a user has ended the task of a trigger whose `on_kill` Airflow has called."""
+    if AIRFLOW_V_3_4_PLUS:
+        return True
+    try:
+        return await asyncio.to_thread(task_state, trigger.task_instance) != "deferred"
+    except Exception as error:
+        log.warning("Whether the task was killed could not be determined (%s).", type(error).__name__)
+        return False
 
 
 async def run_shielded(report: Coroutine[Any, Any, None]) -> None:

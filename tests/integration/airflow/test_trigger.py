@@ -13,6 +13,7 @@ import pytest
 
 from magichour_provider import airflow_internals as compat
 from magichour_provider.triggers.video_job import VideoJobTrigger
+from magichour_provider.version_compat import AIRFLOW_V_3_4_PLUS
 
 
 @pytest.fixture
@@ -46,6 +47,9 @@ def trigger(connection, magichour_sandbox):
     return make
 
 
+before_3_4 = pytest.mark.skipif(AIRFLOW_V_3_4_PLUS, reason="from 3.4 on_kill means a kill")
+
+
 async def cancelled_again_and_again(killed, states):
     """Cancel `on_kill` as Airflow does, while it asks for the state, and let the answer come after that."""
     on_kill = asyncio.create_task(killed.on_kill())
@@ -62,6 +66,7 @@ def said(caplog):
     return [each.getMessage() for each in caplog.records if each.name == VideoJobTrigger.__module__]
 
 
+@before_3_4
 @pytest.mark.parametrize(("map_index", "name"), [(-1, "render"), (3, "render_3")])
 def test_killed_task_names_job_page_and_credits(trigger, states, caplog, map_index, name):
     states.states = {name: "failed", "render_1": "deferred"}
@@ -73,12 +78,14 @@ def test_killed_task_names_job_page_and_credits(trigger, states, caplog, map_ind
     assert states.asked == [("d", "r", ["render"], None if map_index < 0 else map_index)]
 
 
+@before_3_4
 def test_task_that_is_still_deferred_was_not_killed(trigger, states, caplog):
     states.states = {"render": "failed", "render_3": "deferred"}
     asyncio.run(cancelled_again_and_again(trigger(map_index=3), states))
     assert said(caplog) == []
 
 
+@before_3_4
 def test_task_whose_job_has_ended_was_not_killed(trigger, states, caplog, magichour_sandbox):
     magichour_sandbox.control.set_job(trigger.job, "complete")
     states.states = {"render": "success"}
@@ -88,11 +95,20 @@ def test_task_whose_job_has_ended_was_not_killed(trigger, states, caplog, magich
     assert f"no longer waits for job {trigger.job}, which has ended" in line
 
 
+@before_3_4
 def test_kill_while_magic_hour_cannot_be_reached_is_logged(trigger, states, caplog, magichour_sandbox):
     magichour_sandbox.control.faults([{"path": "/v1/video-projects/*", "status": 503}])
     states.states = {"render": "failed"}
     asyncio.run(cancelled_again_and_again(trigger(), states))
     assert len(said(caplog)) == 1
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_4_PLUS, reason="before 3.4 Airflow calls on_kill for adoptions, too")
+def test_kill_is_logged_at_once(trigger, caplog):
+    on_kill = trigger().on_kill()
+    asyncio.run(on_kill)
+    (line,) = said(caplog)
+    assert f"Job {trigger.job} is still running" in line
 
 
 IMPORTS = """
