@@ -119,23 +119,41 @@ def download_lineage(job: JobReference, result: Mapping[str, Any] | None) -> Any
     )
 
 
-def batch_lineage(items: object, summary: Mapping[str, Any] | None) -> Any | None:
-    """Manifest of the items in, manifest of the results out; None without the OpenLineage provider.
+def batch_lineage(items: object, path: object, summary: Mapping[str, Any] | None) -> Any | None:
+    """Manifest of the items in; folder of the videos and manifest of the results out: an `OperatorLineage`.
 
-    :param items: a manifest's address, or a list; `summary`: what the operator returns, None before the end.
+    None without the OpenLineage provider.
+
+    :param items: a manifest's address, or a list, which is no dataset.
+    :param path: the folder; None: the videos stay at Magic Hour.
+    :param summary: what the operator returns; None before the end.
     """
     if not _has_openlineage():
         return None
+    import attrs
     from airflow.providers.common.compat.openlineage import facet
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
-    source = file_dataset(items) if isinstance(items, str) else None
-    result = file_dataset(summary["manifest"]) if summary is not None else None
-    credits = summary["credits_charged"] if summary is not None else None
-    return _operator_lineage(
-        [facet.InputDataset(*source)] if source else [],
-        [facet.OutputDataset(*result)] if result else [],
-        None,
-        credits=credits,
+    def dataset(place: Any) -> DatasetName | None:
+        try:
+            return file_dataset(place) if given_text(address_of(place)) else None
+        except LocationError:
+            return None
+
+    inputs = [facet.InputDataset(*name) for name in [dataset(items)] if name]
+    if summary is None:
+        return OperatorLineage(inputs=inputs)
+    videos = facet.OutputStatisticsOutputDatasetFacet(fileCount=summary["complete"])
+    outputs = [
+        facet.OutputDataset(*name, outputFacets={"outputStatistics": videos} if place is path else {})
+        for place in (path, summary["manifest"])
+        if (name := dataset(place))
+    ]
+    BatchFacet = facet_classes()[2]
+    known = {**summary, "credits": summary["credits_charged"]}
+    counts = {each.name: known[each.name] for each in attrs.fields(BatchFacet) if each.name in known}
+    return OperatorLineage(
+        inputs=inputs, outputs=outputs, run_facets={"magichour_batch": BatchFacet(**counts)}
     )
 
 
@@ -161,8 +179,8 @@ def _project_facets() -> dict[str, Any]:
 
 
 @cache
-def facet_classes() -> tuple[type[Any], type[Any]]:
-    """Our facets of a run and of a video. Imports the OpenLineage client.
+def facet_classes() -> tuple[type[Any], type[Any], type[Any]]:
+    """Our facets of a run, of a video, and of the run of a batch. Imports the OpenLineage client.
 
     They keep the schema URL of their base: the specification's RunFacet and DatasetFacet allow more keys.
     """
@@ -196,7 +214,21 @@ def facet_classes() -> tuple[type[Any], type[Any]]:
         height: int
         fps: float
 
-    return MagicHourJobRunFacet, MagicHourVideoDatasetFacet
+    @attrs.define
+    class MagicHourBatchRunFacet(facet.RunFacet):
+        """What became of a batch, key `magichour_batch`: items by status, and the credits of this run."""
+
+        items: int
+        complete: int
+        unchanged: int
+        failed: int
+        refused: int
+        unknown: int
+        submitted: int
+        not_submitted: int
+        credits: int
+
+    return MagicHourJobRunFacet, MagicHourVideoDatasetFacet, MagicHourBatchRunFacet
 
 
 def image_dataset(image: PathArgument) -> DatasetName | None:
@@ -316,7 +348,9 @@ def emit_video_events(
 
 def emit_batch_event(context: Context, outlets: Sequence[object], summary: Mapping[str, Any]) -> None:
     """Describe a batch in the event of every outlet; `summary` is what its operator returns."""
-    emit_events(context, outlets, [{"uri": file_uri(summary["manifest"]), **summary}])
+    extra = {"uri": file_uri(summary["manifest"]), **summary}
+    extra["credits"] = extra.pop("credits_charged")
+    emit_events(context, outlets, [extra])
 
 
 def file_uri(path: str) -> str:

@@ -256,7 +256,9 @@ def test_page_of_lineage_lists_event_keys_and_facet_fields():
     result = {"project_id": "abc", "end_seconds": 5.0, "model": None, "credits_charged": None}
     assert set(names("lineage.md", "contains these keys")) == set(lineage.job_event_extra(result))
     listed = {name: cells[2] for name, cells in names("lineage.md", "`projects/<project id>` |").items()}
-    for name, facet in zip(("magichour_job", "magichour_video"), lineage.facet_classes(), strict=True):
+    for name, facet in zip(
+        ("magichour_job", "magichour_video", "magichour_batch"), lineage.facet_classes(), strict=True
+    ):
         fields = {field.name for field in attrs.fields(facet) if field.name[0] != "_"}
         assert set(re.findall(r"`(\w+)`", listed[name])) == fields
 

@@ -13,7 +13,7 @@ import pytest
 
 from magichour_provider import lineage
 from magichour_provider.jobs.reference import JobReference
-from magichour_provider.lineage import download_lineage, image_dataset, submission_lineage
+from magichour_provider.lineage import batch_lineage, download_lineage, image_dataset, submission_lineage
 
 SIGNED = "https://who:secret@cdn.example.com:8443/stills/a%20b.jpg?X-Amz-Signature=5f3c9a5f3c9a#top"
 PROMPT = "She smiles; the camera moves slowly closer"
@@ -134,6 +134,33 @@ def test_every_video_of_a_project_is_in_the_lineage_and_none_that_did_not_arrive
     found = as_json(download_lineage(job, {**SAVED, "videos": [SAVED, second]}))
     assert names(found["outputs"]) == [("s3://videos", "2026/abc.mp4"), ("file", "/videos/2.mp4")]
     assert as_json(download_lineage(job, None))["outputs"] == []
+
+
+COUNTS = {"items": 9, "complete": 4, "unchanged": 1, "failed": 1, "refused": 1, "unknown": 1, "submitted": 1}
+SUMMARY = {
+    **COUNTS,
+    "not_submitted": 1,
+    "credits_charged": 300,
+    "manifest": "s3://shop/videos/manifest.jsonl",
+}
+
+
+@pytest.mark.parametrize("path", ["s3://conn@shop/videos", None, ""])
+def test_a_batch_leads_from_its_manifest_to_its_folder_and_its_results(path):
+    found = as_json(batch_lineage("s3://conn@stills/list.jsonl", path, {**SUMMARY, "state": "s3://shop/x"}))
+    assert names(found["inputs"]) == [("s3://stills", "list.jsonl")]
+    *folder, results = found["outputs"]
+    assert names([results]) == [("s3://shop", "videos/manifest.jsonl")]
+    assert names(folder) == ([("s3://shop", "videos")] if path else [])
+    assert [each["outputFacets"]["outputStatistics"]["fileCount"] for each in folder] == [4] * len(folder)
+    facet = {key: value for key, value in found["run_facets"]["magichour_batch"].items() if key[0] != "_"}
+    assert facet == {**COUNTS, "not_submitted": 1, "credits": 300}
+
+
+@pytest.mark.parametrize("items", [[{"image": SIGNED}], None, "[{'image': 'a.png'}]", 5])
+def test_items_of_a_batch_are_no_dataset_and_before_its_end_there_is_no_output(items):
+    found = as_json(batch_lineage(items, "/videos", None))
+    assert (found["inputs"], found["outputs"]) == ([], [])
 
 
 COLLECTOR = "airflow.providers.common.compat.lineage.hook.get_hook_lineage_collector"

@@ -6,6 +6,7 @@ from airflow.sdk import DAG, Asset, AssetAlias
 
 from magichour_provider.operators.download import DownloadVideoOperator
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
+from magichour_provider.operators.image_to_video_batch import ImageToVideoBatchOperator
 from magichour_provider.sensors.video_job import VideoJobSensor
 
 VIDEO = {"model": "ltx-2.3", "resolution": "480p", "end_seconds": 3, "poll_interval": 0.1}
@@ -50,5 +51,12 @@ with DAG(dag_id="outlets", schedule=None, params={"folder": "/nowhere", "image":
     mapped = DownloadVideoOperator.partial(
         task_id="mapped", project_id=render.output, outlets=[Asset("outlets_mapped")]
     ).expand(path=["{{ params.folder }}/a.mp4", "{{ params.folder }}/b.mp4"])
+    batch = ImageToVideoBatchOperator(
+        task_id="batch",
+        items=[{"key": "one", "image": "{{ params.image }}"}, {"key": "two", "image": "{{ params.image }}"}],
+        path="{{ params.folder }}/batch",
+        outlets=[Asset("outlets_batch"), AssetAlias("outlets_batches")],
+        **{name: value for name, value in VIDEO.items() if name != "image"},
+    )
     resumed >> by_id
     [wait, poke] >> save
