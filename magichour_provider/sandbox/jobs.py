@@ -81,6 +81,7 @@ class Sandbox:
         self.requests: Counter[tuple[str, str, str, int]] = Counter()
         """Number of requests by origin, method, route and status; status 0 is a dropped connection."""
         self.jobs: dict[str, Job] = {}
+        self.most_running_jobs = 0
         self.deliveries: list[dict[str, Any]] = []
         """Webhooks that were posted: type, project id, and the status of the answer; 0 is none."""
         self._abandoned = threading.Event()
@@ -116,6 +117,10 @@ class Sandbox:
             message = f"The job costs {request.credits} credits; you have {self.credits}"
             raise SandboxError(402, message)
         now, job_id = self.now(), new_id()
+        running, limit = self._count_running(now), self.behaviour.max_running_jobs
+        if limit is not None and running >= limit:
+            raise SandboxError(429, f"{running} jobs are running, as many as your plan allows")
+        self.most_running_jobs = max(self.most_running_jobs, running + 1)
         numbers = range(1, self.behaviour.downloads_per_job + 1)
         files = [self.directory / f"{job_id}-{number}.mp4" for number in numbers]
         rendered: Future[tuple[int, int]] = Future()
@@ -130,6 +135,9 @@ class Sandbox:
         self.jobs[job_id] = job
         self._charge(job, now, request.credits, "create")
         return job
+
+    def _count_running(self, now: datetime) -> int:
+        return sum(job.status(now) in ("queued", "rendering") for job in self.jobs.values())
 
     def job(self, job_id: str) -> Job:
         """The job. Raises SandboxError 404."""
@@ -230,6 +238,7 @@ class Sandbox:
             "faults": [rule.model_dump(exclude_defaults=True) for rule in self.faults.rules],
             "held": list(self.faults.held.values()),
             "webhooks": self.deliveries,
+            "most_running_jobs": self.most_running_jobs,
         }
 
     def job_state(self, job: Job) -> dict[str, Any]:

@@ -57,6 +57,8 @@ class Behaviour(BaseModel):
     """Text after the last box of videos created from now on; length and checksum include it."""
     downloads_per_job: int = Field(default=1, ge=1, le=100)
     """Number of different videos that each job created from now on has."""
+    max_running_jobs: int | None = Field(default=None, ge=0)
+    """Jobs that the account may have queued or rendering; a further create gets 429. Null: no limit."""
     webhook_url: str | None = Field(default=None, pattern="^https?://")
     """Where webhooks are posted, for jobs that start or end from now on; null: nowhere."""
     webhook_secret: str | None = Field(default=None, repr=False)
