@@ -12,8 +12,10 @@ from airflow_rest import Json
 from PIL import Image, ImageStat
 from runs import HELD_SECONDS, PATIENCE_SECONDS
 
+from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS
+
 RENDER_SECONDS = 2.0
-BRANCH = "magichour_branch_on_failure"
+BRANCH, BILL = "magichour_branch_on_failure", "magichour_approve_the_bill"
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +190,42 @@ def test_nightly_folder_pays_once_for_each_image(starter, sandbox, s3):
 
     assert night(3).wait() == "success"
     assert paid_images(sandbox) == downloaded_images(s3) == ["one", "three", "two", "two"]
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_1_PLUS, reason="Airflow 3.0 has no ApprovalOperator")
+def test_bill_is_paid_only_after_its_approval(starter, sandbox):
+    """A user rejects one bill and approves another by the REST API, as Airflow's UI does."""
+    keys = ("astronaut", "admiral")
+
+    def charged():
+        return [job["credits_charged"] for job in sandbox.state()["jobs"] if job["name"] in keys]
+
+    def answer(run_id, option):
+        run = starter.start_at(sandbox, BILL, run_id, videos=str(starter.folder / run_id / "videos"))
+        asked = ("deferred", "awaiting_input")  # the latter from Airflow 3.3 on
+        run.until(
+            lambda: run.ends().get(("approve", -1), ("", 0))[0] in asked, "the bill waits for an answer"
+        )
+        path = f"/dags/{BILL}/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
+        detail = run.airflow.request("GET", path)
+        bill = run.xcom("bill")
+        assert detail["subject"] == f"{bill['estimate']} credits for {bill['to_submit']} videos"
+        assert (bill["to_submit"], charged()) == (2, []), "a bill costs nothing"
+        run.airflow.request("PATCH", path, json={"chosen_options": [option]})
+        assert run.wait() == "success"
+        return run, bill
+
+    rejected, _ = answer("bill-rejected", "Reject")
+    assert rejected.task("render")["state"] == "skipped"
+    assert charged() == []
+    approved, bill = answer("bill-approved", "Approve")
+    summary = approved.xcom("render")
+    assert (summary["complete"], summary["credits_charged"]) == (2, bill["estimate"])
+    assert sum(charged()) == bill["estimate"]
+    assert sorted(path.name for path in (approved.folder / "videos").glob("*.mp4")) == [
+        "admiral.mp4",
+        "astronaut.mp4",
+    ]
 
 
 def fail_downloads(run, count):
