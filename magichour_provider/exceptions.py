@@ -55,6 +55,17 @@ class MagicHourError(Exception):
         self.remedy = self.default_remedy if remedy is None else remedy
         super().__init__(" ".join(part for part in (what, self.consequence, self.remedy) if part))
 
+    def replace_consequence(self, consequence: str) -> None:
+        """Say what the error means for the job and the credits, where more is known than at its source."""
+        MagicHourError.__init__(
+            self,
+            self.what,
+            project_id=self.project_id,
+            code=self.code,
+            consequence=consequence,
+            remedy=self.remedy,
+        )
+
 
 class ConfigurationError(MagicHourError):
     """The Airflow connection lacks a value or has one that cannot be used."""
@@ -210,8 +221,11 @@ class BatchError(MagicHourError):
     """A part of a batch has no video. `retryable`: another attempt can help some of its items."""
 
     title = "A part of the batch has no video"
-    default_consequence = "The other videos are complete, and no failed job is charged."
-    default_remedy = "Read the result manifest, correct its failed items, then clear this task."
+    default_consequence = (
+        "The other videos are complete. Failed jobs are refunded. Jobs that still render, and videos that "
+        "could not be downloaded, stay paid: the next attempt re-attaches to them at no cost."
+    )
+    default_remedy = "Read the result manifest, correct what failed, then clear this task."
 
     def __init__(self, what: str, *, retryable: bool) -> None:
         super().__init__(what)

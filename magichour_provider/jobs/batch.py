@@ -1,4 +1,4 @@
-"""The items of a batch, and the way of each from a manifest to a video that is paid for once.
+"""The way of each item of a batch to a video that is paid for once: plan, check, submit, download.
 
 | the state of an item says | this attempt |
 |---|---|
@@ -12,15 +12,12 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
 import logging
 import math
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -41,38 +38,32 @@ from magichour_provider.exceptions import (
     TaskKilledError,
     UnavailableError,
 )
-from magichour_provider.jobs.arguments import parse_id
+from magichour_provider.jobs.batch_items import BatchItem, faults_error, stamp_items
 from magichour_provider.jobs.batch_state import CREATES_AT_ONCE, BatchState, ItemStage, ItemState
 from magichour_provider.jobs.preflight import check, read_account, upload_images
 from magichour_provider.jobs.reattach import poll_job
-from magichour_provider.jobs.request import VideoRequest, fingerprint, open_images
+from magichour_provider.jobs.request import fingerprint, open_images
 from magichour_provider.polling.outcome import require_videos
 from magichour_provider.polling.poller import get_video
 from magichour_provider.storage.download import download_videos
-from magichour_provider.storage.images import RemoteImage, stamp_images
-from magichour_provider.storage.locations import Location, LocationError, join
-from magichour_provider.storage.manifest import Manifest
-from magichour_provider.storage.targets import Target, safe_id
+from magichour_provider.storage.images import RemoteImage
+from magichour_provider.storage.locations import Location, join
+from magichour_provider.storage.targets import Target
 
 if TYPE_CHECKING:
     from magichour_provider.client.models import ImageToVideoRequest
     from magichour_provider.client.sync import MagicHourClient
     from magichour_provider.jobs.request import Images
     from magichour_provider.jobs.submit import Cancellation, DeferredTimeout
-    from magichour_provider.storage.locations import PathArgument
 
 log = logging.getLogger(__name__)
-
-REQUEST_FIELDS = ("end_image", "prompt", "model", "resolution", "end_seconds", "audio", "name")
-ITEM_FIELDS = ("key", "image", *REQUEST_FIELDS)
 
 _UPLOADS_AHEAD = 16
 """Items whose images are uploaded before their turn."""
 _CHECK_EVERY_SECONDS = 2.0
 """How often Airflow is asked whether a user has marked the task."""
+_COLLECT_SECONDS = 1.0
 _UPLOADS_AT_ONCE, _DOWNLOADS_AT_ONCE = 8, 4
-_MAX_SHOWN_FAULTS = 20
-_MAX_KEY_CHARS = 120
 _PROGRESS_EVERY_SECONDS = 10.0
 _LONGEST_PAUSE_SECONDS = 5.0
 """For which a worker waits after a 429; for more the task is deferred."""
@@ -80,87 +71,6 @@ _FIRST_DEFERRAL_SECONDS, _LONGEST_DEFERRAL_SECONDS = 15.0, 300.0
 _FATAL = (AuthenticationError, ConfigurationError, TaskKilledError)
 """Errors of the account or the task, not of one item."""
 _NOT_OPENED: Images = (RemoteImage("", ""), None)
-
-
-@dataclass(frozen=True)
-class BatchItem:
-    """One video of a batch. `where` is its place in the manifest, `key` what it is known by in later runs."""
-
-    where: str
-    key: str
-    request: VideoRequest
-
-    @property
-    def file_name(self) -> str:
-        """The name of its video."""
-        return f"{safe_id(self.key)}.mp4"
-
-
-def read_items(
-    source: Iterable[Any] | PathArgument, conn_id: str | None, defaults: Mapping[str, Any]
-) -> tuple[list[BatchItem], list[str]]:
-    """The items of a list or a manifest, and every fault, with its line.
-
-    :param defaults: the fields of `VideoRequest` for items that do not have their own.
-
-    Raises InvalidRequestError if there is no manifest to read, NetworkError if a retry may help.
-    """
-    manifest = Manifest(source, conn_id)
-    items: list[BatchItem] = []
-    places: dict[str, str] = {}
-    faults = list(manifest.faults)
-    for row in manifest.rows:
-        try:
-            items.append(item := _read_item(row.where, row.values, manifest, defaults))
-        except (InvalidRequestError, LocationError) as error:
-            faults.append(f"{row.where}: {getattr(error, 'what', error)}")
-            continue
-        name = item.file_name.lower()  # some disks do not tell A from a
-        if name in places:
-            faults.append(f"{row.where}: its key {item.key!r} is that of {places[name]}, too.")
-        places.setdefault(name, row.where)
-    if not items and not faults:
-        log.info("The manifest has no items.")
-    return items, faults
-
-
-def _read_item(
-    where: str, values: Mapping[str, Any], manifest: Manifest, defaults: Mapping[str, Any]
-) -> BatchItem:
-    for name in values:
-        if name not in ITEM_FIELDS:
-            near = difflib.get_close_matches(name, ITEM_FIELDS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f". Known are {', '.join(ITEM_FIELDS)}."
-            raise InvalidRequestError(f"{name!r} is no field of an item{hint}")
-    given = {name: value for name, value in values.items() if value not in (None, "")}
-    for name in ("image", "end_image"):
-        if isinstance(given.get(name), str):
-            given[name] = manifest.address(given[name])
-    fields = {**defaults, **{name: given[name] for name in ("image", *REQUEST_FIELDS) if name in given}}
-    request = VideoRequest.from_arguments(**{"image": None, **fields})
-    stem = request.image.partition("?")[0].rstrip("/").rpartition("/")[2].rpartition(".")
-    key = parse_id("key", given.get("key")) or stem[0] or stem[2]
-    if not key or len(key) > _MAX_KEY_CHARS or not key.isprintable():
-        raise InvalidRequestError(
-            f"its key {key!r:.140} must have 1 to {_MAX_KEY_CHARS} printable characters."
-        )
-    return BatchItem(where, key, replace(request, name=request.name or key))
-
-
-def faults_error(faults: list[str], count: int) -> InvalidRequestError:
-    """The error of a batch with faults; the log has all of them."""
-    for fault in faults:
-        log.error("%s", fault)
-    shown = "; ".join(fault.rstrip(".") for fault in faults[:_MAX_SHOWN_FAULTS])
-    more = (
-        f"; and {len(faults) - _MAX_SHOWN_FAULTS} more, see the log"
-        if len(faults) > _MAX_SHOWN_FAULTS
-        else ""
-    )
-    return InvalidRequestError(
-        f"{len(faults)} faults in {count} items: {shown}{more}.",
-        remedy="Correct these items, then clear this task.",
-    )
 
 
 @dataclass(frozen=True)
@@ -189,6 +99,7 @@ class Batch:
 
     :param folder: where the videos go; None: they stay at Magic Hour.
     :param max_jobs: jobs that may run at a time.
+    :param learned_limit: jobs that Magic Hour takes at a time, by earlier refusals; None: there were none.
     :param max_credits: what this run may spend; None: no limit.
     :param pause_seconds: how long the last pass had to wait because Magic Hour refused a create for now.
     """
@@ -202,20 +113,23 @@ class Batch:
         *,
         folder: Location | None = None,
         max_jobs: float = math.inf,
+        learned_limit: int | None = None,
         max_credits: int | None = None,
         pause_seconds: float = 0.0,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.items = {item.key: item for item in items}
-        self.max_jobs, self.max_credits = max_jobs, max_credits
+        self.max_jobs = min(max_jobs, math.inf if learned_limit is None else learned_limit)
+        self.learned_limit, self.max_credits = learned_limit, max_credits
         self.to_submit: deque[BatchItem] = deque()
         self.outstanding: dict[str, ItemState] = {}
         self.is_budget_reached = False
         self.pause_seconds = pause_seconds
-        self.learned_limit: int | None = None
         self.changed = 0
         self._refusals = 0
+        self._is_stopped = False
+        self._checked_at = -math.inf
         self._state, self._client, self._cancellation = state, client, cancellation
         self._lost: TaskKilledError | None = None
         self._folder = folder
@@ -244,7 +158,7 @@ class Batch:
         self.to_submit.clear()
         self.outstanding.clear()
         if not is_resumed:
-            self._stamps = self._stamp(self.items.values())
+            self._stamps = stamp_items(self.items.values())
             self._files = self._list_files()
         for item in self.items.values():
             before = self._state.items.get(item.key)
@@ -272,17 +186,18 @@ class Batch:
             items = self._state.items
             self._state.write([job for key, job in self.outstanding.items() if job != items[key]])
         if is_resumed:
-            self._stamps = self._stamp(self.to_submit)
+            self._stamps = stamp_items(self.to_submit)
 
-    def check(self, *, is_resumed: bool = False) -> tuple[Bill, list[str]]:
+    def check(self, faults: Iterable[str] = (), *, is_resumed: bool = False) -> Bill:
         """Check every item that would be submitted, and add up what they cost. Sends no request that costs.
 
+        :param faults: those of the manifest.
         :param is_resumed: the images were checked before, and are checked again when they are uploaded.
 
-        Returns the bill, and the faults with their lines. Raises NetworkError or APIError.
+        Raises InvalidRequestError with all faults and their lines, NetworkError, or APIError.
         """
         account = read_account(self._client) if self.to_submit else None
-        faults: list[str] = []
+        faults = list(faults)
         warnings: Counter[str] = Counter()
         estimate = unknown = 0
         items = list(self.to_submit)
@@ -302,25 +217,12 @@ class Batch:
             unknown += preflight.cost is None
             estimate += preflight.reserved
             self._costs[item.key] = preflight.reserved
+        if faults:
+            raise faults_error(faults, len(self.items))
         for warning, count in () if is_resumed else warnings.items():
             log.warning("%s (%d items)", warning, count)
         balance = account.credits if account is not None else None
-        return Bill(len(self.items), len(items), self.changed, estimate, unknown, balance), faults
-
-    def _stamp(self, items: Iterable[BatchItem]) -> dict[str, str | None]:
-        """What tells an unchanged item without its image being read; None if nothing does."""
-        items = list(items)
-        stamps = stamp_images(
-            {(each, item.request.image_conn_id) for item in items for each in _images_of(item.request)}
-        )
-        made: dict[str, str | None] = {}
-        for item in items:
-            request = item.request
-            parts = [stamps[each, request.image_conn_id] for each in _images_of(request)]
-            values = [getattr(request, name) for name in REQUEST_FIELDS if name != "name"]
-            text = json.dumps([request.image, *values, *parts], default=str)
-            made[item.key] = None if None in parts else hashlib.sha256(text.encode()).hexdigest()
-        return made
+        return Bill(len(self.items), len(items), self.changed, estimate, unknown, balance)
 
     def _is_same(self, item: BatchItem, before: ItemState) -> bool:
         stamp = self._stamps.get(item.key)
@@ -366,23 +268,34 @@ class Batch:
 
     # Submitting -----------------------------------------------------------------------------------
 
+    def run(self, timeout: DeferredTimeout) -> None:
+        """Submit and download side by side, until neither can continue: each ended job frees a slot.
+
+        Raises as `submit` and `collect`.
+        """
+        self.submit(timeout)
+        while self._fetches:
+            self.collect(_COLLECT_SECONDS)
+            # In groups: an object store gets one write for each.
+            if not self._fetches or self.max_jobs - len(self.outstanding) >= self._state.group_items:
+                self.submit(timeout)
+
     def submit(self, timeout: DeferredTimeout) -> None:
         """Submit until nothing is left, no slot is free, the budget is reached, or Magic Hour refuses.
 
         The intents of a group are in the state before the first of its creates. The images of later items are
         uploaded meanwhile. Raises errors of the account, of the state, and TaskKilledError.
         """
-        checked_at = -math.inf
-        while True:
+        while not self._is_stopped:
             self._prepare_ahead()
             group = [self._ahead.popleft() for _ in range(min(self._state.group_items, len(self._ahead)))]
             if not group:
                 return
             found = [self._prepared(item, made) for item, made in group]
             ready = {each.item.key: each for each in found if each is not None}
-            if self._cancellation.cancelled or self._clock() - checked_at >= _CHECK_EVERY_SECONDS:
+            if self._cancellation.cancelled or self._clock() - self._checked_at >= _CHECK_EVERY_SECONDS:
                 self._cancellation.raise_if_cancelled()  # it asks Airflow
-                checked_at = self._clock()
+                self._checked_at = self._clock()
             timeout.hold()
             intents = [self._state.intend(each.state) for each in ready.values()]
             try:
@@ -404,6 +317,7 @@ class Batch:
                 if isinstance(error, _FATAL):
                     raise error
             if refused and self._must_stop(refused):
+                self._is_stopped = True
                 break
         for item, _ in reversed(self._ahead):
             self._reserved.pop(item.key, None)
@@ -531,11 +445,6 @@ class Batch:
             self.is_budget_reached = True
             log.warning("%d items are not submitted: %s", len(self.to_submit), why)
 
-    def _give_back(self, ahead: Mapping[BatchItem, Future[_Ready]]) -> None:
-        for item in reversed(list(ahead)):
-            self._reserved.pop(item.key, None)
-            self.to_submit.appendleft(item)
-
     # Downloading ----------------------------------------------------------------------------------
 
     def download(self, project_ids: Iterable[str] | None) -> None:
@@ -545,28 +454,30 @@ class Batch:
             if ended is None or job.project_id in ended:
                 self._fetches[self._downloads.submit(self._fetch, self.items[key], job)] = key
 
-    def collect(self, *, wait_for_all: bool = False) -> None:
-        """Record the downloads that have ended. Raises the errors of the account and of the state."""
-        while self._fetches:
-            done, _ = wait(self._fetches, 1.0 if wait_for_all else 0.0, FIRST_COMPLETED)
-            for future in done:
-                key, found = self._fetches.pop(future), future.result()
-                if found is None:
-                    continue  # it still runs
-                del self.outstanding[key]
-                if found.error:
-                    log.warning("Item %r: %s", key, found.message)
-                self._write(found)
-            self.log_progress()
-            if self._lost is not None:
-                raise self._lost
-            if self._cancellation.cancelled:
-                raise TaskKilledError(
-                    "This task was killed while it downloaded videos.",
-                    consequence="Its jobs continue at Magic Hour and their credits remain charged.",
-                )
-            if not wait_for_all:
-                break
+    def collect(self, wait_seconds: float = 0.0) -> None:
+        """Record the downloads that have ended, after a wait for the first of them.
+
+        Raises the errors of the account and of the state.
+        """
+        if not self._fetches:
+            return
+        done, _ = wait(self._fetches, wait_seconds, FIRST_COMPLETED)
+        for future in done:
+            key, found = self._fetches.pop(future), future.result()
+            if found is None:
+                continue  # it still runs
+            del self.outstanding[key]
+            if found.error:
+                log.warning("Item %r: %s", key, found.message)
+            self._write(found)
+        self.log_progress()
+        if self._lost is not None:
+            raise self._lost
+        if self._cancellation.cancelled:
+            raise TaskKilledError(
+                "This task was killed while it downloaded videos.",
+                consequence="Its jobs continue at Magic Hour and their credits remain charged.",
+            )
 
     def _fetch(self, item: BatchItem, job: ItemState) -> ItemState | None:
         """The state of a job that has ended, with its video; None if it still runs."""
@@ -655,6 +566,11 @@ class Batch:
         )
         return unknown
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether jobs render, or items can be submitted later."""
+        return bool(self.outstanding or (self.to_submit and not self.is_budget_reached))
+
     def spent(self) -> int:
         """Credits that this run has spent on the batch."""
         return self._state.spent()
@@ -674,10 +590,6 @@ def _check_images(item: BatchItem) -> Images | InvalidRequestError:
         return open_images(item.request)
     except InvalidRequestError as error:
         return error
-
-
-def _images_of(request: VideoRequest) -> list[str]:
-    return [request.image] if request.end_image is None else [request.image, request.end_image]
 
 
 def _without_error(state: ItemState) -> ItemState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context, XComArg
 
-    from magichour_provider.jobs.batch import Batch, BatchItem, Bill
+    from magichour_provider.jobs.batch import Batch, Bill
+    from magichour_provider.jobs.batch_items import BatchItem
     from magichour_provider.jobs.batch_state import BatchState
     from magichour_provider.jobs.submit import Cancellation
     from magichour_provider.storage.locations import Location, PathArgument
@@ -56,6 +58,11 @@ OnBudgetReached = Literal["stop", "fail"]
 """What to do with items for which the budget or the balance is too small."""
 
 _MAX_SHOWN_FAILURES = _MAX_SHOWN_ITEMS = 100
+
+
+def _grown(limit: int | None) -> int | None:
+    """A little more than Magic Hour took before: a plan may allow more by now."""
+    return None if limit is None else limit + max(1, limit // 4)
 
 
 class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
@@ -190,7 +197,7 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
         return self._run(context, event["deadline"], event)
 
     def _run(self, context: Context, deadline: float, event: Mapping[str, Any] | None) -> dict[str, Any]:
-        from magichour_provider.jobs.batch import Batch, faults_error
+        from magichour_provider.jobs.batch import Batch
         from magichour_provider.jobs.batch_state import BatchState
         from magichour_provider.jobs.submit import Cancellation, DeferredTimeout
 
@@ -207,7 +214,8 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
                 self.hook.get_conn(),
                 cancellation,
                 folder=folder,
-                max_jobs=self._max_jobs(event),
+                max_jobs=parse_whole_number("max_concurrent_jobs", self.max_concurrent_jobs) or math.inf,
+                learned_limit=_grown(event["max_jobs"]) if event is not None else None,
                 max_credits=parse_whole_number("max_credits", self.max_credits),
                 pause_seconds=event["pause_seconds"] if event is not None else 0.0,
             )
@@ -215,36 +223,33 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
                 if self.is_dry_run:
                     state.read()
                     batch.plan()
-                    bill, more = batch.check()
-                    if faults + more:
-                        raise faults_error(faults + more, len(items))
-                    return self._describe(bill)
+                    return self._describe(batch.check(faults))
                 with state.opened():
-                    # 2. Check all of them, and add up what they cost, before the first credit.
-                    batch.plan(is_resumed=is_resumed)
-                    bill, more = batch.check(is_resumed=is_resumed)
-                    if faults + more:
-                        raise faults_error(faults + more, len(items))
-                    if not is_resumed:
-                        self._describe(bill)
-                        self._check_budget(bill, batch)
-                    # 3. Download what has ended, and submit what slots and budget allow, side by side.
+                    is_begun = is_resumed
                     try:
+                        # 2. Check all of them, and add up what they cost, before the first credit.
+                        batch.plan(is_resumed=is_resumed)
+                        bill = batch.check(faults, is_resumed=is_resumed)
+                        if not is_resumed:
+                            self._describe(bill)
+                            self._check_budget(bill, batch)
+                        # 3. Download what has ended, and submit what slots and budget allow, side by side.
+                        is_begun = True
                         if event is not None:
                             batch.download(self._ended(context, event))
-                        batch.submit(timeout)
-                        batch.collect(wait_for_all=True)
-                    except MagicHourError:
-                        self._write_manifest(context, batch, state, folder)
+                        batch.run(timeout)
+                        # 4. Wait in the triggerer, or end.
+                        is_late = time.time() >= deadline
+                        is_waiting = batch.is_waiting
+                        if is_waiting and not is_late:
+                            trigger = self._build_trigger(context, batch, deadline)
+                        else:
+                            unknown = batch.report_unknown()
+                            summary = self._write_manifest(context, batch, state, folder)
+                    except MagicHourError as error:
+                        if is_begun:
+                            self._describe_interruption(context, batch, state, folder, error)
                         raise
-                    # 4. Wait in the triggerer, or end.
-                    is_late = time.time() >= deadline
-                    is_waiting = bool(batch.outstanding or (batch.to_submit and not batch.is_budget_reached))
-                    if is_waiting and not is_late:
-                        trigger = self._build_trigger(context, batch, deadline)
-                    else:
-                        unknown = batch.report_unknown()
-                        summary = self._write_manifest(context, batch, state, folder)
                 if is_waiting and not is_late:
                     self.defer(**trigger.as_deferral())
                 self._raise_for(batch, summary, unknown, is_late=is_late and is_waiting)
@@ -265,7 +270,7 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
     # Reading the arguments ------------------------------------------------------------------------
 
     def _read_items(self) -> tuple[list[BatchItem], list[str]]:
-        from magichour_provider.jobs.batch import read_items
+        from magichour_provider.jobs.batch_items import read_items
 
         source: Any = unrender(self.items) if isinstance(self.items, str) else self.items
         if source is None:
@@ -302,12 +307,6 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
             return folder, state_path or "", state_conn_id
         beside = join(folder, STATE_NAME)
         return folder, getattr(beside, "url", None) or str(beside), getattr(folder, "conn_id", None)
-
-    def _max_jobs(self, event: Mapping[str, Any] | None) -> float:
-        """Jobs that may run at a time: by the argument, and by what Magic Hour took, and a little more."""
-        limit = parse_whole_number("max_concurrent_jobs", self.max_concurrent_jobs) or float("inf")
-        seen = event["max_jobs"] if event is not None else None
-        return limit if seen is None else min(limit, seen + max(1, seen // 4))
 
     # Steps ----------------------------------------------------------------------------------------
 
@@ -418,6 +417,26 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
         self.log.info("Batch: %s", self._summary)
         return self._summary
 
+    def _describe_interruption(
+        self,
+        context: Context,
+        batch: Batch,
+        state: BatchState,
+        folder: Location | None,
+        error: MagicHourError,
+    ) -> None:
+        """Let an error say what it means for the batch, and write the manifest if that is possible."""
+        counts, spent = batch.counts(), batch.spent()
+        if spent or counts["submitted"]:
+            error.replace_consequence(
+                f"{counts['complete']} videos are complete, and {counts['submitted']} jobs continue at Magic "
+                f"Hour: the next attempt re-attaches to these at no cost. This run has spent {spent} credits."
+            )
+        try:
+            self._write_manifest(context, batch, state, folder)
+        except MagicHourError as failure:
+            self.log.warning("The result manifest was not written. %s", failure.what)
+
     def _push_summary(self, context: Context, batch: Batch, summary: Mapping[str, Any]) -> None:
         """Push the counts and the first failures, for the task's tab and the tasks after it."""
         fields = ("key", "status", "code", "message")
@@ -447,9 +466,12 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
         failed = summary["failed"] + summary["refused"]
         is_share = isinstance(self.max_failures, float) and self.max_failures < 1
         if failed > (self.max_failures * summary["items"] if is_share else self.max_failures):
+            messages = (
+                each["message"] for each in batch.results() if each["status"] in ("failed", "refused")
+            )
             raise BatchError(
                 f"{failed} of {summary['items']} videos failed, {summary['refused']} of them by moderation; "
-                f"see {summary['manifest']}.",
+                f"see {summary['manifest']}. The first error: {next(messages, None)}",
                 retryable=batch.can_retry(),
             )
         if summary["not_submitted"] and self.on_budget_reached == "fail":
@@ -468,5 +490,5 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
                     mask_secret(secret)
 
     def _lineage(self) -> Any:
-        """From the manifest of the items to that of the results."""
-        return batch_lineage(self.items, self._summary)
+        """From the manifest of the items to the folder of the videos and the manifest of the results."""
+        return batch_lineage(self.items, self.path, self._summary)

@@ -6,6 +6,8 @@ import asyncio
 import errno
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -54,7 +56,7 @@ class Batches:
         """One more attempt, through all its deferrals; what it returns or raises."""
         self.ti.try_number += 1
         self.xcoms.clear()
-        self.passes = 0
+        self.passes, self.limits = 0, []
         values = {"path": str(self.folder), "model": "ltx-2.3", "resolution": "480p", "end_seconds": 3}
         arguments = {"items": items, **values, "poll_interval": 0.2, "download_delay": 5, **options}
         event = None
@@ -66,6 +68,7 @@ class Batches:
                 return operator.execute_complete(context, event) if event else operator.execute(context)
             except TaskDeferred as deferred:
                 trigger = deferred.trigger
+                self.limits.append(trigger.max_jobs)
             event = asyncio.run(self._event(trigger))
 
     async def _event(self, trigger):
@@ -80,6 +83,13 @@ class Batches:
 
     def charged(self):
         return Counter(job["name"] for job in jobs(self.sandbox) if job["credits_charged"])
+
+    def creates(self, *statuses):
+        """Create requests that had one of these answers; none: all of them."""
+        requests = [
+            each for each in self.sandbox.control.state()["requests"] if each["path"] == CREATES["path"]
+        ]
+        return sum(each["count"] for each in requests if not statuses or each["status"] in statuses)
 
     def requests(self):
         return sum(each["count"] for each in self.sandbox.control.state()["requests"])
@@ -113,6 +123,17 @@ def test_batch_makes_each_video_once_and_tomorrow_only_the_new_ones(batches):
     summary = batches.attempt(catalogue(32))
     assert (summary["unchanged"], summary["credits_charged"]) == (30, 2 * CREDITS)
     assert sum(batches.charged().values()) == 32
+
+
+def test_lineage_of_a_batch_has_what_it_has_made(batches, tmp_path):
+    pytest.importorskip("airflow.providers.openlineage")
+    (tmp_path / "list.csv").write_text(f"key,image\n1,{Path(IMAGE).absolute()}\n2,{Path(IMAGE).absolute()}\n")
+    batches.attempt(str(tmp_path / "list.csv"))
+    found = batches.operator.get_openlineage_facets_on_complete(None)
+    assert [each.name for each in found.inputs] == [str(tmp_path / "list.csv")]
+    assert [each.name for each in found.outputs] == [str(batches.folder), f"{batches.folder}/manifest.jsonl"]
+    facet = found.run_facets["magichour_batch"]
+    assert (facet.items, facet.complete, facet.credits) == (2, 2, 2 * CREDITS)
 
 
 def test_changed_item_is_submitted_again_and_replaces_its_video(batches):
@@ -216,6 +237,37 @@ def test_storm_of_429_delays_the_batch(batches, monkeypatch):
     assert batches.passes > 2
 
 
+@pytest.mark.parametrize("limit", [1, 5])
+def test_no_more_jobs_run_than_max_concurrent_jobs_allows(batches, limit):
+    """As the sandbox counts them: a batch that submits too early would have more at the same moment."""
+    assert batches.attempt(catalogue(12), max_concurrent_jobs=limit)["complete"] == 12
+    assert batches.sandbox.control.state()["most_running_jobs"] == limit
+    assert batches.passes <= 1 + 12, "each pass fills the slots of the jobs that have ended"
+    assert batches.creates(429) == 0
+
+
+def test_limit_of_the_account_is_learned(batches, monkeypatch):
+    """A few creates are refused, not one for each item in each pass."""
+    monkeypatch.setattr("magichour_provider.jobs.batch._LONGEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("magichour_provider.jobs.batch._FIRST_DEFERRAL_SECONDS", 0.2)
+    batches.sandbox.control.behaviour(max_running_jobs=4, render_seconds=0.5)
+    summary = batches.attempt(catalogue(24))
+    assert (summary["complete"], sum(batches.charged().values())) == (24, 24)
+    assert batches.sandbox.control.state()["most_running_jobs"] == 4
+    learned = [limit for limit in batches.limits if limit is not None]
+    assert learned == batches.limits, "what was learned is not forgotten before the end"
+    assert min(learned) >= 4
+    assert batches.creates(429) <= 2 * batches.passes
+
+
+def test_limit_of_the_account_is_not_exceeded_by_a_larger_argument(batches, monkeypatch):
+    monkeypatch.setattr("magichour_provider.jobs.batch._LONGEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("magichour_provider.jobs.batch._FIRST_DEFERRAL_SECONDS", 0.2)
+    batches.sandbox.control.behaviour(max_running_jobs=2)
+    assert batches.attempt(catalogue(8), max_concurrent_jobs=3)["complete"] == 8
+    assert batches.sandbox.control.state()["most_running_jobs"] == 2
+
+
 def test_key_that_expires_in_the_middle(batches, connection, fails_for_good):
     sent = []
 
@@ -226,14 +278,52 @@ def test_key_that_expires_in_the_middle(batches, connection, fails_for_good):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("magichour_provider.jobs.batch.Batch._write", _then(expire))
-        with fails_for_good("401"):
+        with fails_for_good("401") as raised:
             batches.attempt(catalogue(60))
     paid = sum(batches.charged().values())
     assert 12 <= paid < 60
+    for text in (
+        f"{paid} jobs continue",
+        f"spent {paid * CREDITS} credits",
+        "Put a valid API key",
+        "then clear",
+    ):
+        assert text in str(raised.value)
+    assert batches.statuses() == {"submitted": paid, "not_submitted": 60 - paid}
     batches.sandbox.control.faults([])
     batches.clear()
     assert batches.attempt(catalogue(60))["complete"] == 60
     assert batches.charged() == {f"item-{n}": 1 for n in range(60)}
+
+
+def test_key_that_expires_while_jobs_render(batches, fails_for_good):
+    """What was downloaded before stays; the rest is paid, named, and downloaded after the clear."""
+    original = batches._event
+
+    async def expiring(trigger):
+        event = await original(trigger)
+        batches.sandbox.control.faults([{"path": "/v1/*", "status": 401}] if batches.passes == 2 else [])
+        return event
+
+    batches._event = expiring
+    batches.sandbox.control.behaviour(max_running_jobs=6)
+    with fails_for_good("401") as raised:
+        batches.attempt(catalogue(18), max_concurrent_jobs=6)
+    paid, found = sum(batches.charged().values()), batches.statuses()
+    assert 6 < paid < 18
+    assert found["complete"] + found["submitted"] == paid
+    assert f"{found['complete']} videos are complete, and {found['submitted']} jobs continue" in str(
+        raised.value
+    )
+    assert "then clear the task" in str(raised.value)
+    for entry in batches.manifest():
+        if entry["status"] == "complete":
+            assert Path(entry["path"]).stat().st_size == entry["size"]
+    batches.sandbox.control.faults([])
+    batches._event = original
+    batches.clear()
+    assert batches.attempt(catalogue(18), max_concurrent_jobs=6)["complete"] == 18
+    assert batches.charged() == {f"item-{n}": 1 for n in range(18)}
 
 
 def _then(after):
@@ -351,6 +441,36 @@ def test_full_disk_costs_nothing_and_loses_no_video(batches, monkeypatch, fails_
     assert sum(batches.charged().values()) == 6
     summary = batches.attempt(catalogue(6))
     assert (summary["complete"], sum(batches.charged().values())) == (6, 6)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can mount a small disk")
+def test_disk_that_fills_up_during_the_downloads(batches, fails_for_good):
+    """Videos, state and manifest are on a real disk with room for about five of twelve videos."""
+    batches.folder.mkdir()
+    disk = str(batches.folder)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", disk], check=True)
+    try:
+        batches.sandbox.control.behaviour(video_padding_bytes=200_000)
+        with fails_for_good() as raised:
+            batches.attempt(catalogue(12))
+        assert "no space left" in str(raised.value)
+        assert "clear this task" in str(raised.value) or "then clear" in str(raised.value)
+        videos = list(batches.folder.glob("*.mp4"))
+        assert 1 <= len(videos) <= 5
+        assert all(video.stat().st_size > 200_000 for video in videos)
+        assert {path.name for path in batches.folder.iterdir()} <= {
+            *(video.name for video in videos), "magichour_batch.jsonl", "manifest.jsonl"
+        }  # fmt: skip
+        assert sum(batches.charged().values()) == 12
+        subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+        creates = batches.creates()
+        batches.clear()
+        assert batches.attempt(catalogue(12))["complete"] == 12
+        assert batches.creates() == creates, "nothing is paid for again"
+        for entry in batches.manifest():
+            assert Path(entry["path"]).stat().st_size == entry["size"] > 200_000
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_batch_in_object_storage_with_bounded_writes(batches, monkeypatch, tmp_path):

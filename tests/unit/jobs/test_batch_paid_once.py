@@ -9,6 +9,7 @@ import itertools
 import tempfile
 from concurrent.futures import Future
 from contextlib import suppress
+from math import inf
 from types import SimpleNamespace
 from typing import ClassVar
 from unittest import mock
@@ -24,7 +25,8 @@ from magichour_provider.client.sync import MagicHourClient
 from magichour_provider.exceptions import MagicHourError
 from magichour_provider.jobs import batch as batch_module
 from magichour_provider.jobs import batch_state
-from magichour_provider.jobs.batch import Batch, read_items
+from magichour_provider.jobs.batch import Batch
+from magichour_provider.jobs.batch_items import read_items
 from magichour_provider.jobs.batch_state import BatchState
 from magichour_provider.jobs.state_backends import StateConflictError, StateFile
 from magichour_provider.jobs.submit import DeferredTimeout
@@ -72,7 +74,7 @@ class Runs:
     def clear(self):
         self.ti.max_tries = self.ti.try_number + 3
 
-    def attempt(self, versions, steps, *, ti=None, sleep=None, max_credits=None):
+    def attempt(self, versions, steps, *, ti=None, sleep=None, max_credits=None, max_jobs=inf):
         """One attempt without its waits: take in what has ended, submit, report; the items' statuses."""
         ti = ti or self.ti
         ti.try_number += 1
@@ -88,14 +90,13 @@ class Runs:
         client = MagicHourClient(http, ClientSettings("a-key"))
         state = BatchState(self.path, None, ti, self.clock, sleep)
         cancellation = AlwaysRunning({}, float("inf"))
-        options = {"max_credits": max_credits, "clock": self.clock, "sleep": sleep}
+        options = {"max_credits": max_credits, "max_jobs": max_jobs, "clock": self.clock, "sleep": sleep}
         batch = Batch(items, state, client, cancellation, **options)
         with state.opened(), stepping(state._log, steps):
             batch.plan()
             batch.check()
             batch.download(None)
-            batch.submit(DeferredTimeout())
-            batch.collect(wait_for_all=True)
+            batch.run(DeferredTimeout())
             batch.report_unknown()
         return {key: batch.status(key) for key in batch.items}
 
@@ -181,16 +182,20 @@ class BatchPaidOnce(RuleBasedStateMachine):
         at=st.none() | st.integers(0, 40),
         after=st.booleans(),
         max_credits=st.none() | st.sampled_from([100, 200]),
+        max_jobs=st.sampled_from([inf, 1, 2, 3]),
     )
-    def attempt(self, faults, at, after, max_credits):
+    def attempt(self, faults, at, after, max_credits, max_jobs):
         self.magic.faults = list(faults)
         before = len(self.magic.jobs)
         self.statuses = {}
         try:
-            self.statuses = self.runs.attempt(self.versions, Steps(at, after=after), max_credits=max_credits)
+            limits = {"max_credits": max_credits, "max_jobs": max_jobs}
+            self.statuses = self.runs.attempt(self.versions, Steps(at, after=after), **limits)
         except (Killed, MagicHourError):
             return
         finally:
+            unknown = sum(fault in AMBIGUOUS for fault in faults)
+            assert len(self.magic.jobs) - before <= max_jobs + unknown
             if max_credits is not None:
                 assert len(self.magic.jobs) - before <= max_credits // 72
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from magichour_provider.exceptions import InvalidRequestError
-from magichour_provider.jobs.batch import read_items
+from magichour_provider.jobs.batch_items import read_items
 from magichour_provider.storage.manifest import Manifest, write_results
 from magichour_provider.storage.targets import Target
 
