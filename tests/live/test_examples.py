@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from io import BytesIO
 from pathlib import Path
 
@@ -203,8 +204,15 @@ def test_bill_is_paid_only_after_its_approval(starter, sandbox):
     def answer(run_id, option):
         run = starter.start_at(sandbox, BILL, run_id, videos=str(starter.folder / run_id / "videos"))
         asked = ("deferred", "awaiting_input")  # the latter from Airflow 3.3 on
+        # Airflow 3.3.2 fails a task that is answered before its scheduler has noticed the end of its worker.
+        event = f"event with state success for task instance .*'approve', run_id='{run_id}'"
+        scheduler_log = run.airflow.parts_logs_dir / "scheduler.log"
         run.until(
-            lambda: run.ends().get(("approve", -1), ("", 0))[0] in asked, "the bill waits for an answer"
+            lambda: (
+                run.ends().get(("approve", -1), ("", 0))[0] in asked
+                and re.search(event, scheduler_log.read_text())
+            ),
+            "the bill waits for an answer",
         )
         path = f"/dags/{BILL}/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
         detail = run.airflow.request("GET", path)
