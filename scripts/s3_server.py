@@ -1,5 +1,8 @@
 """A local S3 as a process of its own, for tests: moto's, which keeps its objects until it ends.
 
+Moto reads an object and then writes it, so of two conditional writes at the same moment both may win. Here
+they come one after the other, as at Amazon.
+
 with s3_server(folder / "s3.log") as s3:
     s3.client().create_bucket(Bucket="videos")
 """
@@ -8,8 +11,9 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +60,29 @@ def s3_server(log: Path) -> Iterator[S3Server]:
 
     Raises S3ServerError.
     """
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    with processes.announced(command, _LISTENING, log, S3ServerError) as url:
+    with processes.announced([sys.executable, __file__], _LISTENING, log, S3ServerError) as url:
         yield S3Server(url)
+
+
+def main() -> None:
+    """Serve, until a signal ends the process."""
+    from moto.moto_server.werkzeug_app import (
+        DomainDispatcherApplication,
+        MotoRequestHandler,
+        create_backend_app,
+    )
+    from werkzeug.serving import run_simple
+
+    app = DomainDispatcherApplication(create_backend_app)
+    writing = threading.Lock()
+
+    def one_condition_at_a_time(environ: Any, start_response: Any) -> Any:
+        is_conditional = environ.keys() & {"HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"}
+        with writing if is_conditional else nullcontext():
+            return app(environ, start_response)
+
+    run_simple("127.0.0.1", 0, one_condition_at_a_time, threaded=True, request_handler=MotoRequestHandler)
+
+
+if __name__ == "__main__":
+    main()
