@@ -302,7 +302,8 @@ def test_worker_that_returns_pays_nothing_twice(cluster, cluster_starter, report
 def test_five_hundred_videos_wait_without_a_worker(cluster, cluster_starter, report):
     begin = time.monotonic()
     run = cluster_starter.start("cluster_videos", "five-hundred")
-    until(lambda: run.counts() == {"deferred": VIDEOS})
+    run.sandbox.account(credits=100 * VIDEOS)
+    until(lambda: is_deferred(run))
     submitted = time.monotonic()
     run.until_polled()
     triggers = sorted(run.triggerers().values())
@@ -337,6 +338,12 @@ def test_five_hundred_videos_wait_without_a_worker(cluster, cluster_starter, rep
 def until(condition):
     """Wait for five hundred tasks: each check lists them all."""
     assert wait_until(condition, timeout=7200, every=5)
+
+
+def is_deferred(run):
+    counts = run.counts()
+    assert "failed" not in counts
+    return counts == {"deferred": VIDEOS}
 
 
 def slots_in_use(cluster):
