@@ -399,7 +399,7 @@ class Batch:
             return None
         if isinstance(answer, SubmissionUnknownError):
             log.error("Item %r: %s", item.key, answer.what)
-            self._write(_with_error(replace(intent, stage=ItemStage.UNKNOWN), answer))
+            self._write(_with_error(intent, answer))
             return None
         goes_back = isinstance(answer, (*_FATAL, NetworkError, UnavailableError, PaymentRequiredError))
         if goes_back:
@@ -552,13 +552,14 @@ class Batch:
             yield {**self._item_state(key).result(), "name": item.request.name}
 
     def report_unknown(self) -> list[str]:
-        """Mark the creates of unknown outcome as reported: a Clear from now on is the user's answer.
+        """Report the creates of unknown outcome, then record that: a Clear from now on is the user's answer.
 
-        A killed attempt marks nothing: the Clear may have come before.
+        A killed attempt records nothing: the Clear may have come before.
         """
         unknown = [key for key in self.items if self.status(key) == "unknown"]
-        if self._cancellation.cancelled:
+        if not unknown or self._cancellation.cancelled:
             return unknown
+        log.error("The creates of these items have an unknown outcome: %s", ", ".join(map(repr, unknown)))
         interrupted = SubmissionUnknownError("An attempt was interrupted while it submitted this job.")
         states = [replace(self._state.items[key], stage=ItemStage.UNKNOWN) for key in unknown]
         self._state.write(

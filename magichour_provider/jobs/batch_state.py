@@ -59,7 +59,7 @@ _MAX_FILE_BYTES = 256 << 20
 
 
 class ItemStage(str, Enum):
-    """How far an item has come. `open`: nothing is paid. `unknown`: an intent of unknown outcome."""
+    """How far an item has come. `open`: nothing is paid. `unknown`: an intent whose outcome is reported."""
 
     OPEN = "open"
     INTENT = "intent"

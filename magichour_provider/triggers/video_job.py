@@ -149,9 +149,9 @@ class VideoJobTrigger(BaseTrigger):
             await run_shielded(self._report_kill())
 
     async def _report_kill(self) -> None:
+        if not await was_killed(self):
+            return
         if not AIRFLOW_V_3_4_PLUS:
-            if not await was_killed(self):
-                return
             # The deadline has come, so the first poll is the last.
             now = time.time()
             outcome = await self.wait_for(self.project_id, now, poll_immediately=True, grace_seconds=30.0)

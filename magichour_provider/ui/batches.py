@@ -168,7 +168,7 @@ def _parse_state(row: TaskRow, lines: Iterable[bytes]) -> Iterator[Mapping[str, 
     except MagicHourError as error:
         raise MediaRefusedError(error.what) from None
     for state in states.values():
-        is_being_sent = state.stage is ItemStage.INTENT and row.state == "running"
+        is_being_sent = state.stage is ItemStage.INTENT and not state.error and row.state == "running"
         yield {**state.result(), **({"status": "submitted"} if is_being_sent else {})}
 
 

@@ -15,6 +15,7 @@ from typing import ClassVar
 from unittest import mock
 
 import httpx
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -63,6 +64,7 @@ class Runs:
 
     def __init__(self, magic, clock, path):
         self.magic, self.clock, self.path = magic, clock, path
+        self.reported = set()
         self.numbers = itertools.count()
         self.new_run()
 
@@ -97,6 +99,7 @@ class Runs:
             batch.check()
             batch.download(None)
             batch.run(DeferredTimeout())
+            self.reported = {key for key in batch.items if batch.status(key) == "unknown"}
             batch.report_unknown()
         return {key: batch.status(key) for key in batch.items}
 
@@ -224,14 +227,13 @@ class BatchPaidOnce(RuleBasedStateMachine):
         self.versions[number] += 1
         self.statuses = {}
 
-    @precondition(lambda self: self.statuses)
     @rule()
     def clear(self):
-        unknown = {
-            f"{key}.{self.versions[int(key)]}" for key, what in self.statuses.items() if what == "unknown"
-        }
+        """What an attempt has not reported before is not answered by a Clear."""
+        unknown = {f"{key}.{self.versions[int(key)]}" for key in self.runs.reported}
         self.excused |= {job_id for job_id, prompt in self.live().items() if prompt in unknown}
         self.runs.clear()
+        self.runs.reported.clear()
         self.statuses = {}
 
     @rule()
@@ -267,6 +269,19 @@ SETTINGS = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+
+
+@pytest.mark.parametrize("at", range(12))
+def test_clear_before_the_report_answers_nothing(at):
+    batch = BatchPaidOnce()
+    batch.begin()
+    try:
+        batch.attempt(["answer lost"], at, True, None, inf)
+        batch.clear()
+        batch.attempt([], None, False, None, inf)
+        batch.charged_at_most_once()
+    finally:
+        batch.teardown()
 
 
 class BatchPaidOnceInStore(BatchPaidOnce):
