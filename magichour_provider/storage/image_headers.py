@@ -72,7 +72,7 @@ def read_pixel_size(file: BinaryIO, image_format: str) -> tuple[int, int] | None
     """
     try:
         width, height = _READERS[image_format](file)
-    except (struct.error, LookupError):  # the file ends too early, or says something else
+    except (struct.error, LookupError, OverflowError):  # the file ends too early, or says something else
         return None
     is_possible = 0 < width <= _MAX_SIDE_PIXELS and 0 < height <= _MAX_SIDE_PIXELS
     return (width, height) if is_possible else None

@@ -6,7 +6,7 @@ import io
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -170,6 +170,7 @@ def test_what_magic_hour_does_not_take_is_named(data, kind):
 
 
 @given(start=st.sampled_from(sorted(IMAGES)), kept=st.integers(0, 700), rest=st.binary(max_size=200))
+@example(start="BigTIFF", kept=8, rest=b"\0\0\0\0\0\0\0\x80")
 def test_damage_ends_in_a_size_or_in_none(start, kept, rest):
     data = IMAGES[start][:kept] + rest
     kind = find_image_format(data[:HEAD_BYTES])
