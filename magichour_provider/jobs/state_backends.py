@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -199,9 +200,10 @@ class StateFile:
 
     def _get(self) -> tuple[bytes | None, Any]:
         if isinstance(self.place, Path):
-            if self.place.exists() and not (self.place.is_file() or self.place.is_dir()):
-                raise LocationError("it is no regular file")  # reading a pipe would never end
             try:
+                mode = self.place.stat().st_mode  # once: another task may remove the file meanwhile
+                if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                    raise LocationError("it is no regular file")  # reading a pipe would never end
                 with self.place.open("rb") as file:
                     content: bytes | None = file.read(self._max_bytes + 1)
             except FileNotFoundError:
