@@ -21,6 +21,8 @@ from typing import Any
 import processes
 
 _LISTENING = re.compile(r"Running on (http://127\.0\.0\.1:\d+)")
+_IGNORE_CONDITIONS = "--ignore-conditions"
+_CONDITIONS = {"HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"}
 _REGION = "us-east-1"
 _KEY_ID, _SECRET = "a-local-key", "a-local-secret"
 
@@ -55,12 +57,15 @@ class S3Server:
 
 
 @contextmanager
-def s3_server(log: Path) -> Iterator[S3Server]:
+def s3_server(log: Path, *, has_conditions: bool = True) -> Iterator[S3Server]:
     """Run moto's server on a port that the system picks; what it prints goes to the file `log`.
+
+    :param has_conditions: whether it heeds `If-Match` and `If-None-Match`. Some stores ignore them.
 
     Raises S3ServerError.
     """
-    with processes.announced([sys.executable, __file__], _LISTENING, log, S3ServerError) as url:
+    command = [sys.executable, __file__, *([] if has_conditions else [_IGNORE_CONDITIONS])]
+    with processes.announced(command, _LISTENING, log, S3ServerError) as url:
         yield S3Server(url)
 
 
@@ -74,10 +79,13 @@ def main() -> None:
     from werkzeug.serving import run_simple
 
     app = DomainDispatcherApplication(create_backend_app)
-    writing = threading.Lock()
+    writing, ignores_conditions = threading.Lock(), _IGNORE_CONDITIONS in sys.argv
 
     def one_condition_at_a_time(environ: Any, start_response: Any) -> Any:
-        is_conditional = environ.keys() & {"HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"}
+        is_conditional = environ.keys() & _CONDITIONS
+        if ignores_conditions:
+            for name in is_conditional:
+                del environ[name]
         with writing if is_conditional else nullcontext():
             return app(environ, start_response)
 

@@ -59,6 +59,8 @@ JOBS_KEY = "magichour_jobs"
 """The key of the file's states."""
 
 _CONDITIONAL_SCHEMES = S3_SCHEMES | GCS_SCHEMES | AZURE_SCHEMES
+_NO_ETAG = f'"{"0" * 32}"'
+"""Of no object: a write on the condition that this is its ETag must fail."""
 _MAX_FILE_BYTES = 4 << 20
 """More than any state file has: a `state_path` that names a video by mistake must not fill the memory."""
 
@@ -157,7 +159,8 @@ class StateFile:
 
     Local: under an exclusive lock (`flock` on a file beside it), and compared with what was read. S3 and
     Azure: by `If-None-Match` and `If-Match`. Google Cloud Storage: by `ifGenerationMatch`. Other stores have
-    no such condition, so that two writers at the same moment could both pay: they are refused.
+    no such condition, so that two writers at the same moment could both pay: they are refused. So is a store
+    that resembles S3 and ignores the condition: before the first write it is asked for one that must fail.
 
     Methods raise NetworkError if a retry may help, InvalidRequestError if none can.
     """
@@ -167,6 +170,8 @@ class StateFile:
     ) -> None:
         self.where = redact(path)
         self._warned = False
+        self._has_conditions = False
+        self._content = b""
         self._max_bytes = max_bytes
         try:
             self.place = parse_writable(path, conn_id)
@@ -217,7 +222,8 @@ class StateFile:
                 if s3_error_code(error) in ("NoSuchKey", "404"):
                     return None, None
                 raise
-            return answer["Body"].read(self._max_bytes + 1), answer["ETag"]
+            self._content = answer["Body"].read(self._max_bytes + 1)
+            return self._content, answer["ETag"]
         filesystem, path = self.place.connect()
         try:  # the version first: if the content is newer, the next write fails
             version = filesystem.info(path)["generation" if self.place.scheme in GCS_SCHEMES else "etag"]
@@ -255,16 +261,30 @@ class StateFile:
 
     def _write_s3(self, place: ObjectPath, content: bytes, etag: str | None) -> str:
         client, address = place.s3_client()
-        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
-        try:
-            answer = client.put_object(**address, Body=content, ContentType="application/json", **condition)
-        except Exception as error:
-            code = s3_error_code(error)
-            if code in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404"):
-                raise StateConflictError(self.where) from None
-            if code in S3_NO_CONDITIONS:  # a store that resembles S3
-                raise self._unconditional_error(f"the store knows no conditional writes ({code})") from error
-            raise
+
+        def put(body: bytes, **condition: str) -> dict[str, Any] | None:
+            """The answer; None if the store refuses the write because of its condition."""
+            try:
+                answer: dict[str, Any] = client.put_object(
+                    **address, Body=body, ContentType="application/json", **condition
+                )
+            except Exception as error:
+                code = s3_error_code(error)
+                if code in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404"):
+                    return None
+                if code in S3_NO_CONDITIONS:  # a store that resembles S3
+                    what = f"the store knows no conditional writes ({code})"
+                    raise self._unconditional_error(what) from error
+                raise
+            return answer
+
+        if not self._has_conditions:  # what was read is written, so that a store without them loses nothing
+            if put(self._content or b"{}", IfMatch=_NO_ETAG) is not None:
+                raise self._unconditional_error("the store ignores the conditions of conditional writes")
+            self._has_conditions = True
+        answer = put(content, IfNoneMatch="*") if etag is None else put(content, IfMatch=etag)
+        if answer is None:
+            raise StateConflictError(self.where)
         return str(answer["ETag"])
 
     def _write_gcs(self, place: ObjectPath, content: bytes, generation: str | None) -> str:

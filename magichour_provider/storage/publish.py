@@ -37,9 +37,9 @@ from magichour_provider.storage.targets import Target
 
 log = logging.getLogger(__name__)
 
-PART_BYTES = 6 << 20
+PART_BYTES = 8 << 20
 """Of an S3 upload: more than the minimum of 5 MiB; 10,000 parts, the maximum, are more than any video."""
-_PARALLEL_PARTS = 3
+_PARALLEL_PARTS = 4
 _SYNC_EVERY_BYTES = 64 << 20
 _MAX_LOCK_ATTEMPTS = 5
 _ABANDONED_AFTER_SECONDS = 24 * 3600.0
@@ -203,8 +203,7 @@ class S3Writer:
         self._client, self._object = place.s3_client()
         self._type = {"ContentType": mimetypes.guess_type(target.path)[0] or "application/octet-stream"}
         self._refuse_existing()
-        self._buffer: list[memoryview] = []
-        self._buffered_bytes = 0
+        self._part, self._part_bytes = bytearray(), 0
         self._upload_id: str | None = None
         self._parts: list[Future[dict[str, Any]]] = []
         self._pool = ThreadPoolExecutor(_PARALLEL_PARTS, "magichour-s3")
@@ -213,19 +212,21 @@ class S3Writer:
         """Write the next bytes."""
         view = memoryview(chunk)
         while view:  # all parts but the last have one length, as some stores require
-            self._buffer.append(view[: PART_BYTES - self._buffered_bytes])
-            self._buffered_bytes += len(self._buffer[-1])
-            view = view[len(self._buffer[-1]) :]
-            if self._buffered_bytes == PART_BYTES:
+            if self._part_bytes == 0:
+                self._part = bytearray(PART_BYTES)  # one that grows takes twice the memory
+            begin, self._part_bytes = self._part_bytes, min(self._part_bytes + len(view), PART_BYTES)
+            self._part[begin : self._part_bytes] = view[: self._part_bytes - begin]
+            view = view[self._part_bytes - begin :]
+            if self._part_bytes == PART_BYTES:
                 self._send_part()
 
     def commit(self) -> None:
         """Send the rest and complete the upload."""
         self._refuse_existing()
         if self._upload_id is None:
-            self._call_if_absent("put_object", **self._type, Body=b"".join(self._buffer))
+            self._call_if_absent("put_object", **self._type, Body=self._part[: self._part_bytes])
         else:
-            if self._buffer:
+            if self._part_bytes:
                 self._send_part()
             parts = [part.result() for part in self._parts]
             self._call_if_absent(
@@ -236,7 +237,7 @@ class S3Writer:
     def abort(self) -> None:
         """Abort the upload, which frees its parts."""
         self._pool.shutdown(cancel_futures=True)
-        self._buffer.clear()
+        self._part = bytearray()
         if self._upload_id is not None:
             with suppress(Exception):  # the next download to this name aborts it
                 self._call("abort_multipart_upload", UploadId=self._upload_id)
@@ -250,8 +251,9 @@ class S3Writer:
         for part in self._parts:
             if part.done():
                 part.result()
-        number, body = len(self._parts) + 1, b"".join(self._buffer)
-        self._buffer, self._buffered_bytes = [], 0
+        number, body = len(self._parts) + 1, self._part
+        del body[self._part_bytes :]
+        self._part, self._part_bytes = bytearray(), 0
 
         def upload() -> dict[str, Any]:
             response = self._call("upload_part", UploadId=self._upload_id, PartNumber=number, Body=body)

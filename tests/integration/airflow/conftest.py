@@ -22,7 +22,7 @@ from magichour_provider.airflow_internals import NEVER_EXPIRE
 from magichour_provider.exceptions import MagicHourError
 from magichour_provider.operators.image_to_video import ImageToVideoOperator
 from magichour_provider.sensors.video_job import VideoJobSensor
-from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS, AirflowFailException
+from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS, AIRFLOW_V_3_4_PLUS, AirflowFailException
 
 ROOT = Path(__file__).parents[3]
 
@@ -110,8 +110,23 @@ class TaskInstance:
         return None
 
 
+class Variables(dict[str, Any]):
+    """Airflow's variables, which a task instance reads and writes through its supervisor."""
+
+    def get(self, key: str, default: Any = None, deserialize_json: bool = False) -> Any:
+        return super().get(key, default)
+
+    def set(self, key: str, value: Any, description: str, serialize_json: bool) -> None:
+        self[key] = value
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+
 @pytest.fixture
-def context() -> dict[str, Any]:
+def context(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    if AIRFLOW_V_3_4_PLUS:  # where the job state is in a variable, too
+        monkeypatch.setattr("airflow.sdk.Variable", Variables())
     return {"ti": TaskInstance()}
 
 

@@ -80,10 +80,14 @@ class Hooks:
         from airflow.utils.session import create_session
         from sqlalchemy import delete
 
+        statements = [
+            delete(Variable).where(Variable.key.startswith("magichour_webhooks_")),
+            delete(AssetEvent),
+            delete(AssetModel).where(AssetModel.uri.startswith("magichour://videos")),
+        ]
         with create_session() as session:
-            session.execute(delete(Variable).where(Variable.key.startswith("magichour_webhooks_")))
-            session.execute(delete(AssetEvent))
-            session.execute(delete(AssetModel).where(AssetModel.uri.startswith("magichour://videos")))
+            for statement in statements:
+                session.execute(statement.execution_options(synchronize_session=False))
 
     def add_asset(self, uri):
         from airflow.models.asset import AssetModel
@@ -212,13 +216,15 @@ def test_replay_after_the_mailbox_has_forgotten_the_job_is_no_second_asset_event
 
 
 def test_event_that_comes_before_the_xcom_of_its_task_is_asked_for_again(hooks):
-    from airflow.models.xcom import XComModel
+    from airflow.models import xcom
     from airflow.utils.session import create_session
     from sqlalchemy import update
 
+    table = getattr(xcom, "XComModelV2", None) or xcom.XComModel  # the table of Airflow 3.4
+
     def rename(old, new):
         with create_session() as session:
-            session.execute(update(XComModel).where(XComModel.key == old).values(key=new))
+            session.execute(update(table).where(table.key == old).values(key=new))
 
     hooks.add_asset("magichour://videos")
     young = datetime.now(timezone.utc).isoformat()

@@ -1,4 +1,7 @@
-"""Each object store as a server on this machine, behind an Airflow connection: moto, Azurite, an emulator."""
+"""Each object store as a server on this machine, behind an Airflow connection.
+
+S3 is moto's and rclone's, which ignores the conditions of a write; the others are Azurite and an emulator.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ BUCKET = "videos"
 class Store:
     """A store with an empty bucket. Objects are read and written by fsspec, as a user's next task does."""
 
-    def __init__(self, scheme, connection):
-        self.scheme, self.connection = scheme, connection
+    def __init__(self, scheme, connection, *, has_conditions=True):
+        self.scheme, self.connection, self.has_conditions = scheme, connection, has_conditions
 
     @property
     def environment(self):
@@ -57,9 +60,11 @@ class Store:
             from magichour_provider.storage.locations import ObjectPath
 
             client, _ = ObjectPath("s3", f"s3://{BUCKET}/", "store").s3_client()
-            return [
-                upload["Key"] for upload in client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
-            ]
+            try:
+                listed = client.list_multipart_uploads(Bucket=BUCKET)
+            except client.exceptions.NoSuchUpload:  # rclone's answer for none
+                return []
+            return [upload["Key"] for upload in listed.get("Uploads", [])]
         if self.scheme == "abfs":
             from azure.storage.blob import ContainerClient
 
@@ -70,7 +75,7 @@ class Store:
         return []
 
 
-@pytest.fixture(scope="session", params=["s3", "gs", "abfs"])
+@pytest.fixture(scope="session", params=["s3", "rclone", "gs", "abfs"])
 def _server(request, tmp_path_factory):
     log = tmp_path_factory.mktemp("store") / f"{request.param}.log"
     with ExitStack() as stack:
@@ -79,6 +84,10 @@ def _server(request, tmp_path_factory):
             return
         if reason := store_servers.missing(request.param):
             pytest.skip(reason)
+        if request.param == "rclone":
+            connection = stack.enter_context(store_servers.rclone_server(log))
+            yield Store("s3", connection, has_conditions=False)
+            return
         # gcsfs would ask the real service whether a bucket is a special one, and wait a minute.
         os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
         run = {"gs": store_servers.gcs_server, "abfs": store_servers.azure_server}[request.param]

