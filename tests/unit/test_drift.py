@@ -15,6 +15,8 @@ import pytest
 from check_drift import CATALOG, CannotCompareError, Finding, compare_airflows, compare_sdks
 from describe_airflow import describe as describe_airflow
 
+from magichour_provider.version_compat import AIRFLOW_V_3_1_PLUS
+
 ROOT = Path(__file__).parents[2]
 SDK = Path(importlib.util.find_spec("magic_hour").origin).parent
 CREATE = "POST /v1/image-to-video request: "
@@ -219,7 +221,10 @@ def test_private_names_of_the_package_are_found_in_this_airflow():
         *("_BaseOperator__from_mapped", "_pre_execute_hook", "_post_execute_hook", "_set_xcom_in_db"),
         "_cached_template_context",
     }
-    assert [name for name in private if not names[name]["what"]] == []
+    absent = {name for name in private if not names[name]["what"]}
+    if not AIRFLOW_V_3_1_PLUS:  # it keeps no Dag for a trigger
+        absent = {name for name in absent if not name.endswith("._cached_template_context")}
+    assert absent == set()
     assert names["airflow.cfg [workers] min_heartbeat_interval"]["what"] == "option, by default 5"
     unfit = [name for name, each in names.items() if each["unfit"] and not name.endswith("Context.get")]
     assert unfit == []
