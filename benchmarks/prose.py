@@ -51,6 +51,9 @@ METHOD = """\
 - Lag: a timer of 10 ms notes how late it is, from before the first trigger is created, so the start is included. The maximum
   also includes the import of the trigger's module, which the triggerer does in its event loop. *Own share* leaves out the time
   in which other processes had the CPU (Linux only).
+- The longest pauses at 10,000 jobs are full garbage collections: Python visits each object of Airflow and of the waiting
+  triggers. Triggers that do nothing cause them, too. The provider takes out what exists after its import (`gc.freeze()`), but
+  not the waiting triggers: Python never frees a cycle of frozen objects.
 - Memory per job: resident memory with all jobs, less that of the same process with {few} jobs, divided by the number of jobs.
   *Beyond Airflow's own*: less the same figure of an idle trigger.
 - Polls made: polls that the server counted, divided by those that were due.

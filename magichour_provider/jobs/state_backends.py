@@ -220,6 +220,7 @@ class StateFile:
                 answer = client.get_object(**address)
             except Exception as error:
                 if s3_error_code(error) in ("NoSuchKey", "404"):
+                    self._content = b""
                     return None, None
                 raise
             self._content = answer["Body"].read(self._max_bytes + 1)
