@@ -32,6 +32,6 @@ resolve constraints-airflow-3.1.txt "Airflow 3.1" 3.10 "--group dev" apache-airf
     pydantic==2.12.5
 # With later ones of these, its execution API answers no request.
 resolve constraints-airflow-3.2.txt "Airflow 3.2" 3.10 "--group dev" apache-airflow==3.2.2 pydantic==2.13.4 \
-    fastapi==0.136.3 cadwyn==7.0.0 sqlalchemy==2.0.58
+    fastapi==0.136.3 cadwyn==7.0.0 svcs==25.1.0 sqlalchemy==2.0.58
 # Airflow 3.4 needs Python 3.11.
 resolve constraints-airflow-3.4.txt "a pre-release of the next Airflow" 3.11 "--group dev" apache-airflow==3.4.0b2

@@ -19,7 +19,7 @@ from magichour_provider.version_compat import AIRFLOW_V_3_3_PLUS
 TRIGGER = "magichour_provider.triggers.video_job.VideoJobTrigger"
 VIDEO_KEYS = {
     *("path", "size", "sha256", "content_type", "project_id", "duration", "width", "height", "fps"),
-    *("poster", "videos"),
+    *("poster", "videos", "hostname"),
 }
 
 
