@@ -50,7 +50,7 @@ demo: $(VENV)/.demo ## a photograph becomes a video under a real Airflow (LIVE=1
 demo-cluster: $(VENV)/.dev ## the same with CeleryExecutor: two workers, triggerers, schedulers and API servers
 	@LIVE="$(LIVE)" CLUSTER=1 $(BIN)/python scripts/demo.py
 
-test: test-quick test-live ## every test but those in a browser
+test: test-quick test-live ## the tests on this Airflow; make matrix runs all others too
 
 test-quick: $(VENV)/.dev ## the tests that need no live Airflow
 	$(BIN)/python -m pytest tests/unit tests/integration $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))

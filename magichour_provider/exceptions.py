@@ -283,8 +283,8 @@ class WaitTimeoutError(JobError):
     retryable = True
     default_consequence = "The job is still running at Magic Hour and its credits stay charged."
     default_remedy = (
-        "Get its video at no cost: retry or clear this task on Airflow 3.3, or use VideoJobSensor and "
-        "DownloadVideoOperator with its id."
+        "Get its video at no cost: retry or clear this task (on Airflow 3.3, or with state_path), or use "
+        "VideoJobSensor and DownloadVideoOperator with its id."
     )
 
 
