@@ -227,7 +227,7 @@ def test_private_names_of_the_package_are_found_in_this_airflow():
     assert absent == set()
     assert names["airflow.cfg [workers] min_heartbeat_interval"]["what"] == "option, by default 5"
     unfit = [name for name, each in names.items() if each["unfit"] and not name.endswith("Context.get")]
-    assert unfit == []
+    assert unfit == [] or not AIRFLOW_V_3_1_PLUS  # 3.0 has no pages
 
 
 @pytest.mark.parametrize(("changes", "status"), [({}, 0), ({"required": True}, 1)])
