@@ -37,7 +37,7 @@ from magichour_provider.storage.targets import Target
 
 log = logging.getLogger(__name__)
 
-PART_BYTES = 8 << 20
+PART_BYTES = 6 << 20
 """Of an S3 upload: more than the minimum of 5 MiB; 10,000 parts, the maximum, are more than any video."""
 _PARALLEL_PARTS = 4
 _SYNC_EVERY_BYTES = 64 << 20

@@ -24,7 +24,7 @@ from magichour_provider.storage.transfer import ResumableDownload
 
 MIB = 1 << 20
 LARGE = 20 * MIB
-"""More than two parts of S3, two blocks of the other stores (8 MiB)."""
+"""More than three parts of S3 (6 MiB), two blocks of the other stores (8 MiB)."""
 VIDEOS = {"method": "GET", "origin": "storage", "path": "*/output.mp4"}
 OLD = b"what stood there before"
 PATIENCE_SECONDS = 180
