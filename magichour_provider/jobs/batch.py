@@ -19,6 +19,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
@@ -259,7 +260,11 @@ class Batch:
         with Target.from_location(self._folder).explain_errors():
             try:
                 if isinstance(self._folder, Path):
-                    return {each.name: each.stat().st_size for each in os.scandir(self._folder)}
+                    sizes = {}
+                    for each in os.scandir(self._folder):
+                        with suppress(FileNotFoundError):  # a dangling link, or a file that was just renamed
+                            sizes[each.name] = each.stat().st_size
+                    return sizes
                 filesystem, path = self._folder.connect()
                 listed = filesystem.ls(path, detail=True)
             except FileNotFoundError:

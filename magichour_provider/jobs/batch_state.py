@@ -263,7 +263,7 @@ def parse_states(lines: Iterable[bytes], where: str) -> tuple[dict[str, ItemStat
     lease: Mapping[str, Any] = {}
     known = {each.name for each in fields(ItemState)}
     for number, line in enumerate(lines, 1):
-        if not line.endswith(b"\n") and line[:2] == b'{"'[: len(line)]:
+        if not line.endswith(b"\n") and line[:2] == b'{"'[: len(line)] and not _is_json(line):
             break  # a kill has cut it; without such a beginning, the file is another one
         try:
             values = json.loads(line) if line.strip() else {}
@@ -284,6 +284,15 @@ def parse_states(lines: Iterable[bytes], where: str) -> tuple[dict[str, ItemStat
         except (LookupError, ValueError, TypeError, RecursionError):
             raise build_unreadable_error(f"Line {number} of {where} is no state of a batch.", where) from None
     return items, lease
+
+
+def _is_json(line: bytes) -> bool:
+    """Whether a line is whole: no beginning of an object is JSON."""
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _parse(content: bytes | None, where: str) -> tuple[dict[str, ItemState], Mapping[str, Any]]:
@@ -315,7 +324,9 @@ class _LocalLog:
         items, _ = _parse(content, self._state_file.where)
         with self._state_file.explained("written"):
             whole = content.rfind(b"\n") + 1
-            if whole < size:  # the last line of a killed task
+            if _is_json(content[whole:]):  # a user's line without an end
+                self._file.write(b"\n")
+            elif whole < size:  # the last line of a killed task
                 self._file.truncate(whole)
             folder = os.open(self._path.parent, os.O_RDONLY)
             try:

@@ -370,8 +370,8 @@ class FileBackend(StateFile):
             stored = json.loads(content)
         except (ValueError, RecursionError):
             stored = None
-        if isinstance(stored, dict):
-            return stored, version
+        if isinstance(stored, dict):  # empty after `_write_s3` has refused the store
+            return stored or None, version
         raise build_unreadable_error(f"The file {self.where} holds no state of this provider.", self.where)
 
     def write(self, stored: Mapping[str, Any] | None, version: Any) -> Any:

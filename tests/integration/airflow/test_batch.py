@@ -350,16 +350,26 @@ def test_unknown_outcome_is_listed_and_never_submitted_again_until_a_clear(batch
     assert sum(batches.charged().values()) == 7
 
 
-def test_recovered_job_is_used(batches, fails_for_good):
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_recovered_job_is_used(batches, fails_for_good, end):
     batches.sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
     with fails_for_good("unknown outcome"):
         batches.attempt(catalogue(4))
     (lost,) = [entry["key"] for entry in batches.manifest() if entry["status"] == "unknown"]
     (found,) = [job["id"] for job in jobs(batches.sandbox) if job["name"] == lost]
     with (batches.folder / "magichour_batch.jsonl").open("a") as state:
-        state.write(json.dumps({"key": lost, "magichour_recovered_job_id": found}) + "\n")
+        state.write(json.dumps({"key": lost, "magichour_recovered_job_id": found}) + end)
     assert batches.attempt(catalogue(4))["complete"] == 4
     assert sum(batches.charged().values()) == 4
+
+
+def test_dangling_link_hides_no_video(batches):
+    batches.attempt(catalogue(2))
+    (batches.folder / "latest.mp4").symlink_to("gone.mp4")
+    batches.run("tomorrow")
+    before = batches.requests()
+    assert batches.attempt(catalogue(2))["unchanged"] == 2
+    assert batches.requests() == before
 
 
 POINTS = (

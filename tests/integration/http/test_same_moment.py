@@ -97,4 +97,4 @@ def test_s3_that_ignores_conditions_keeps_the_state_that_it_has(careless_s3, con
             file.write({"magichour_jobs": [{"b": 2}]}, version)
         assert not refused.value.retryable
         assert (read or {}) == (content or {})
-    assert FileBackend("s3://careless@videos/cat.json").read()[0] == (content or {})
+    assert FileBackend("s3://careless@videos/cat.json").read()[0] == content
