@@ -140,6 +140,7 @@ class Batch:
         self._stamps: dict[str, str | None] = {}
         self._costs: dict[str, int] = {}
         self._reserved: dict[str, int] = {}
+        self._replaced: dict[str, ItemState] = {}
         self._ahead: deque[tuple[BatchItem, Future[_Ready]]] = deque()
         self._fetches: dict[Future[ItemState | None], str] = {}
         self._uploads = ThreadPoolExecutor(_UPLOADS_AT_ONCE, "magichour-upload")
@@ -156,6 +157,7 @@ class Batch:
 
     def plan(self, *, is_resumed: bool = False) -> None:
         """Sort the items by what they need. `is_resumed`: the state is this attempt's own: it is trusted."""
+        compared: dict[str, ItemState] = {}
         self.to_submit.clear()
         self.outstanding.clear()
         if not is_resumed:
@@ -163,6 +165,10 @@ class Batch:
             self._files = self._list_files()
         for item in self.items.values():
             before = self._state.items.get(item.key)
+            is_answered = before is not None and (before.project_id or before.stage is ItemStage.FAILED)
+            if before is not None and is_answered and before.fingerprint and not is_resumed:
+                before = replace(before, is_changed=not self._is_same(item, before))
+                compared[item.key] = before
             if before is None or before.stage is ItemStage.OPEN:
                 self.to_submit.append(item)
             elif before.project_id is None and before.stage is not ItemStage.FAILED:
@@ -171,9 +177,11 @@ class Batch:
                         "The create of %r has an unknown outcome, and the task was cleared.", item.key
                     )
                     self.to_submit.append(item)
-            elif before.fingerprint and not is_resumed and not self._is_same(item, before):
-                self.changed += 1
-                log.info("Item %r has changed since job %s: submitting again.", item.key, before.project_id)
+            elif before.is_changed:
+                if not is_resumed:
+                    self.changed += 1
+                    message = "Item %r has changed since job %s: submitting again."
+                    log.info(message, item.key, before.project_id)
                 self.to_submit.append(item)
             elif before.stage is ItemStage.SUBMITTED:
                 if not (is_resumed and before.error):
@@ -185,7 +193,8 @@ class Batch:
                 self.outstanding[item.key] = replace(before, stage=ItemStage.SUBMITTED)
         if self._state.is_open:
             items = self._state.items
-            self._state.write([job for key, job in self.outstanding.items() if job != items[key]])
+            found = compared | self.outstanding
+            self._state.write([job for key, job in found.items() if job != items[key]])
         if is_resumed:
             self._stamps = stamp_items(self.to_submit)
 
@@ -303,10 +312,12 @@ class Batch:
                 self._checked_at = self._clock()
             timeout.hold()
             intents = [self._state.intend(each.state) for each in ready.values()]
+            replaced = {key: self._state.items[key] for key in ready if key in self._state.items}
+            self._replaced |= {key: state for key, state in replaced.items() if state.is_changed}
             try:
                 self._state.write(intents, at_once=True)
             except NetworkError:  # it may be written nevertheless; nothing is sent
-                self._state.write([replace(each, stage=ItemStage.OPEN) for each in intents])
+                self._state.write([self._before(each) for each in intents])
                 raise
             sent = {self._creates.submit(self._send, each.body): key for key, each in ready.items()}
             refused = []
@@ -384,6 +395,10 @@ class Batch:
             what = f"The create was interrupted ({type(error).__name__}) after it may have been sent."
             return SubmissionUnknownError(what)
 
+    def _before(self, intent: ItemState) -> ItemState:
+        """What an item was before an intent whose create was not sent, or was refused for now."""
+        return self._replaced.get(intent.key) or replace(intent, stage=ItemStage.OPEN)
+
     def _record(self, item: BatchItem, answer: CreatedJob | MagicHourError) -> MagicHourError | None:
         """Record what became of a create; its error, if the item goes back into the queue."""
         self._reserved.pop(item.key, None)
@@ -408,7 +423,7 @@ class Batch:
             return None
         goes_back = isinstance(answer, (*_FATAL, NetworkError, UnavailableError, PaymentRequiredError))
         if goes_back:
-            self._write(replace(intent, stage=ItemStage.OPEN))
+            self._write(self._before(intent))
             self.to_submit.appendleft(item)
             return answer
         log.warning("Item %r: %s", item.key, answer.what)

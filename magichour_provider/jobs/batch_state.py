@@ -81,6 +81,7 @@ class ItemState:
     :param by: the task instance that wrote this, with its `attempt` and `max_tries`. A Clear changes the
         latter.
     :param spent: credits of earlier jobs of this item in the same run that were not refunded.
+    :param is_changed: the item has changed since this job, and waits to be submitted again.
     :param replaces: the file at the item's path is the video of an earlier version of the item.
     :param error: the class of the error, with Magic Hour's `code` and the `message`; None: there is none.
     :param retryable: whether another attempt can help.
@@ -100,6 +101,7 @@ class ItemState:
     spent: int = 0
     project_id: str | None = None
     credits_charged: int | None = None
+    is_changed: bool = False
     replaces: bool = False
     path: str | None = None
     size: int | None = None
@@ -119,6 +121,8 @@ class ItemState:
     @property
     def status(self) -> str:
         """`complete`, `failed`, `refused` by moderation, `unknown`, `submitted` or `not_submitted`."""
+        if self.is_changed:
+            return "not_submitted"
         if self.stage is ItemStage.FAILED:
             return "refused" if self.error == ModerationError.__name__ else "failed"
         if self.stage is ItemStage.SUBMITTED:  # an error: its download failed

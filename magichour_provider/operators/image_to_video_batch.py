@@ -244,8 +244,8 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
                         if is_waiting and not is_late:
                             trigger = self._build_trigger(context, batch, deadline)
                         else:
-                            unknown = batch.report_unknown()
                             summary = self._write_manifest(context, batch, state, folder)
+                            unknown = batch.report_unknown()  # last: from now on a Clear pays again
                     except MagicHourError as error:
                         if is_begun:
                             self._describe_interruption(context, batch, state, folder, error)

@@ -363,6 +363,40 @@ def test_recovered_job_is_used(batches, fails_for_good, end):
     assert sum(batches.charged().values()) == 4
 
 
+def test_changed_items_beyond_the_slots_are_submitted_after_the_wait(batches):
+    batches.attempt(catalogue(3))
+    batches.run("tomorrow")
+    changed = [{**item, "prompt": "It rains."} for item in catalogue(3)]
+    summary = batches.attempt(changed, max_concurrent_jobs=1)
+    assert (summary["complete"], summary["unchanged"]) == (3, 0)
+    assert sum(batches.charged().values()) == 6
+
+
+def test_refused_create_of_a_changed_item_keeps_its_paid_video(batches, fails_for_good):
+    batches.attempt(catalogue(2))
+    batches.run("tomorrow")
+    batches.sandbox.control.faults([{**CREATES, "status": 401, "body": {"message": "no"}}])
+    with fails_for_good("401"):
+        batches.attempt([{**item, "prompt": "It rains."} for item in catalogue(2)])
+    batches.sandbox.control.faults([])
+    batches.run("a day later")
+    assert batches.attempt(catalogue(2))["complete"] == 2
+    assert sum(batches.charged().values()) == 2
+
+
+def test_unwritable_manifest_records_no_unknown_outcome(batches, fails_for_good):
+    batches.sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
+    batches.folder.mkdir(exist_ok=True)
+    (batches.folder / "manifest.jsonl").mkdir()
+    with pytest.raises(Exception, match=r"manifest\.jsonl"):
+        batches.attempt(catalogue(3))
+    (batches.folder / "manifest.jsonl").rmdir()
+    batches.clear()
+    with fails_for_good("unknown outcome"):
+        batches.attempt(catalogue(3))
+    assert sum(batches.charged().values()) == 3
+
+
 def test_dangling_link_hides_no_video(batches):
     batches.attempt(catalogue(2))
     (batches.folder / "latest.mp4").symlink_to("gone.mp4")
