@@ -8,6 +8,7 @@ function waits for Airflow's answer: a trigger calls it in a thread.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
 from types import SimpleNamespace
@@ -70,6 +71,22 @@ def task_state(ti: Any) -> str | None:
     map_index = ti.map_index if is_mapped_instance else None
     states = task_states(ti.dag_id, ti.run_id, [ti.task_id], map_index=map_index)
     return states.get(f"{ti.task_id}_{ti.map_index}" if is_mapped_instance else ti.task_id)
+
+
+def has_ended(ti: Mapping[str, Any]) -> bool:
+    """Whether a task instance, by its four ids, has ended; False if Airflow does not say. Blocks.
+
+    One that Airflow does not know may belong to another deployment.
+    """
+    names = ("dag_id", "run_id", "task_id", "map_index")
+    try:
+        state = task_state(SimpleNamespace(**{name: ti.get(name) for name in names}))
+    except (ImportError, AttributeError, NameError):  # outside of Airflow's task runner
+        return False
+    except Exception:
+        log.warning("The state of task %s in run %s cannot be read.", ti.get("task_id"), ti.get("run_id"))
+        return False
+    return state in ("success", "failed", "upstream_failed", "skipped", "removed")
 
 
 # XComs. All of these block. -------------------------------------------------------------------------

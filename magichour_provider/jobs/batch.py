@@ -3,6 +3,7 @@
 | the state of an item says | this attempt |
 |---|---|
 | nothing; another fingerprint; a create that was refused for now | submits |
+| a change that failed, and was taken back | takes the job before the change |
 | a create of unknown outcome | reports it, and submits only if the task is cleared after that |
 | a job that was submitted | re-attaches |
 | a job that failed | submits again if that can help: see `Batch._may_retry` |
@@ -46,7 +47,7 @@ from magichour_provider.jobs.reattach import poll_job
 from magichour_provider.jobs.request import fingerprint, open_images
 from magichour_provider.polling.outcome import require_videos
 from magichour_provider.polling.poller import get_video
-from magichour_provider.storage.download import download_videos
+from magichour_provider.storage.download import download_videos, read_back
 from magichour_provider.storage.images import RemoteImage
 from magichour_provider.storage.locations import Location, join
 from magichour_provider.storage.targets import Target
@@ -140,7 +141,6 @@ class Batch:
         self._stamps: dict[str, str | None] = {}
         self._costs: dict[str, int] = {}
         self._reserved: dict[str, int] = {}
-        self._replaced: dict[str, ItemState] = {}
         self._ahead: deque[tuple[BatchItem, Future[_Ready]]] = deque()
         self._fetches: dict[Future[ItemState | None], str] = {}
         self._uploads = ThreadPoolExecutor(_UPLOADS_AT_ONCE, "magichour-upload")
@@ -165,10 +165,8 @@ class Batch:
             self._files = self._list_files()
         for item in self.items.values():
             before = self._state.items.get(item.key)
-            is_answered = before is not None and (before.project_id or before.stage is ItemStage.FAILED)
-            if before is not None and is_answered and before.fingerprint and not is_resumed:
-                before = replace(before, is_changed=not self._is_same(item, before))
-                compared[item.key] = before
+            if before is not None and not is_resumed:
+                before = compared[item.key] = self._compare(item, before)
             if before is None or before.stage is ItemStage.OPEN:
                 self.to_submit.append(item)
             elif before.project_id is None and before.stage is not ItemStage.FAILED:
@@ -233,6 +231,17 @@ class Batch:
             log.warning("%s (%d items)", warning, count)
         balance = account.credits if account is not None else None
         return Bill(len(self.items), len(items), self.changed, estimate, unknown, balance)
+
+    def _compare(self, item: BatchItem, before: ItemState) -> ItemState:
+        """The state of an item, with `is_changed`; or that before a change that was taken back."""
+        is_answered = before.project_id is not None or before.stage is ItemStage.FAILED
+        is_changed = is_answered and not (before.fingerprint and self._is_same(item, before))
+        is_given_up = before.stage is ItemStage.UNKNOWN and self._state.is_cleared(before)
+        earlier = before.replaced if is_changed or is_given_up else None
+        if earlier is not None and self._is_same(item, earlier):
+            log.info("The change of item %r was taken back: job %s counts.", item.key, earlier.project_id)
+            return earlier
+        return replace(before, is_changed=is_changed and before.fingerprint != "")
 
     def _is_same(self, item: BatchItem, before: ItemState) -> bool:
         stamp = self._stamps.get(item.key)
@@ -312,8 +321,6 @@ class Batch:
                 self._checked_at = self._clock()
             timeout.hold()
             intents = [self._state.intend(each.state) for each in ready.values()]
-            replaced = {key: self._state.items[key] for key in ready if key in self._state.items}
-            self._replaced |= {key: state for key, state in replaced.items() if state.is_changed}
             try:
                 self._state.write(intents, at_once=True)
             except NetworkError:  # it may be written nevertheless; nothing is sent
@@ -397,7 +404,9 @@ class Batch:
 
     def _before(self, intent: ItemState) -> ItemState:
         """What an item was before an intent whose create was not sent, or was refused for now."""
-        return self._replaced.get(intent.key) or replace(intent, stage=ItemStage.OPEN)
+        if intent.replaced is not None:
+            return replace(intent.replaced, is_changed=True)
+        return replace(intent, stage=ItemStage.OPEN)
 
     def _record(self, item: BatchItem, answer: CreatedJob | MagicHourError) -> MagicHourError | None:
         """Record what became of a create; its error, if the item goes back into the queue."""
@@ -467,6 +476,10 @@ class Batch:
 
     # Downloading ----------------------------------------------------------------------------------
 
+    def missing(self) -> list[str]:
+        """Ids of the jobs whose videos were complete before, and are not where they were."""
+        return [str(job.project_id) for job in self.outstanding.values() if job.sha256 is not None]
+
     def download(self, project_ids: Iterable[str] | None) -> None:
         """Download, in the background, the videos of jobs that have ended; None: of all that may have."""
         ended = None if project_ids is None else set(project_ids)
@@ -501,28 +514,32 @@ class Batch:
 
     def _fetch(self, item: BatchItem, job: ItemState) -> ItemState | None:
         """The state of a job that has ended, with its video; None if it still runs."""
-        project_id = str(job.project_id)
+        project_id, folder = str(job.project_id), self._folder
+        done = replace(_without_error(job), stage=ItemStage.DONE, replaced=None, replaces=None)
         try:
+            target = None if folder is None else Target.from_location(join(folder, item.file_name))
+            if target is not None and job.sha256 is not None:  # it was complete, perhaps in another folder
+                found = read_back(target)
+                if found is not None and (found.size, found.hexdigest()) == (job.size, job.sha256):
+                    return replace(done, path=target.path)
             project, outcome = poll_job(self._client, project_id)
             if outcome is None:
                 return None
             if outcome.credits_charged is not None:
-                job = replace(job, credits_charged=outcome.credits_charged)
+                job, done = (replace(each, credits_charged=outcome.credits_charged) for each in (job, done))
             error = outcome.error()
             if error is not None or project is None:
                 return _with_error(replace(job, stage=ItemStage.FAILED), error or MagicHourError("No job."))
-            done = replace(_without_error(job), stage=ItemStage.DONE, replaces=False)
-            if self._folder is None:
+            if target is None:
                 return done
             answers = iter([project])
-            target = Target.from_location(join(self._folder, item.file_name))
             saved = download_videos(
                 self._client,
                 lambda: require_videos(next(answers, None) or get_video(self._client, project_id)),
                 project_id,
                 target.path,
-                path_conn_id=getattr(self._folder, "conn_id", None),
-                if_exists="overwrite" if job.replaces else "skip",
+                path_conn_id=getattr(folder, "conn_id", None),
+                replaces=job.replaces,
             )
         except _FATAL:
             raise

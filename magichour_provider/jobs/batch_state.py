@@ -8,6 +8,10 @@ On a disk, lines are appended under an exclusive lock that ends with the process
 wait for a killed one. An object store cannot append: there the file is replaced as a whole, only if no other
 task has changed it, and holds a lease that its writer renews. So of two tasks with one state only one can
 pay: the other waits, then fails.
+
+A task that waits in the triggerer holds neither. Its claim is in the file: until its deadline, or until
+Airflow says that it has ended, no other task submits. One with other prompts would replace its jobs, and it
+would pay for them again.
 """
 
 from __future__ import annotations
@@ -17,16 +21,24 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from enum import Enum
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magichour_provider.exceptions import MagicHourError, ModerationError, TaskKilledError
+from magichour_provider.airflow_internals import has_ended
+from magichour_provider.client import is_project_id
+from magichour_provider.exceptions import (
+    InvalidRequestError,
+    MagicHourError,
+    ModerationError,
+    TaskKilledError,
+)
 from magichour_provider.jobs.state_backends import (
     RECOVERED_KEY,
     StateConflictError,
@@ -82,7 +94,8 @@ class ItemState:
         latter.
     :param spent: credits of earlier jobs of this item in the same run that were not refunded.
     :param is_changed: the item has changed since this job, and waits to be submitted again.
-    :param replaces: the file at the item's path is the video of an earlier version of the item.
+    :param replaced: the paid job of the version before; it counts again if the change is taken back.
+    :param replaces: path of the video of an earlier version, which the new one overwrites.
     :param error: the class of the error, with Magic Hour's `code` and the `message`; None: there is none.
     :param retryable: whether another attempt can help.
     """
@@ -102,7 +115,8 @@ class ItemState:
     project_id: str | None = None
     credits_charged: int | None = None
     is_changed: bool = False
-    replaces: bool = False
+    replaced: ItemState | None = None
+    replaces: str | None = None
     path: str | None = None
     size: int | None = None
     sha256: str | None = None
@@ -144,15 +158,29 @@ class ItemState:
             **{name: getattr(self, name) if failed else None for name in ("error", "code", "message")},
         }
 
-    def line(self) -> str:
-        """One line of JSON, without the values that are the default."""
-        values = asdict(self)
+    def as_json(self) -> dict[str, Any]:
+        """The values that are not the default."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
         kept = {each.name: values[each.name] for each in fields(self) if values[each.name] != each.default}
-        return json.dumps({**kept, "stage": self.stage.value}) + "\n"
+        if self.replaced is not None:
+            kept["replaced"] = self.replaced.as_json()
+        return {**kept, "stage": self.stage.value}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ItemState:
+        """Read it back. Raises LookupError, ValueError or TypeError."""
+        known = {each.name: values[each.name] for each in fields(cls) if each.name in values}
+        if known.get("replaced"):
+            known["replaced"] = cls.from_json(known["replaced"])
+        return cls(**{**known, "stage": ItemStage(values["stage"])})
+
+    def line(self) -> str:
+        """One line of the state."""
+        return json.dumps(self.as_json()) + "\n"
 
 
 class BatchInUseError(MagicHourError):
-    """Another task is working with the state of this batch."""
+    """Another task is working with the state of this batch, or waits for its jobs."""
 
     title = "Another task is working on this batch"
     retryable = True
@@ -179,6 +207,8 @@ class BatchState:
         self.task = f"{self.run}/{getattr(ti, 'task_id', None)}{mapped}"
         self.attempt = int(getattr(ti, "try_number", 1) or 1)
         self.max_tries = int(getattr(ti, "max_tries", 0) or 0)
+        names = ("dag_id", "run_id", "task_id", "map_index")
+        self._owner = {"owner": self.task, **{name: getattr(ti, name, None) for name in names}}
         self.items: dict[str, ItemState] = {}
         self._unsaved: dict[str, ItemState] = {}
         self._file = StateFile(path, conn_id, _MAX_FILE_BYTES)
@@ -186,17 +216,16 @@ class BatchState:
         self._clock, self._sleep = clock, sleep
         self._log: _LocalLog | _StoreLog | None = None
 
-    def read(self) -> None:
-        """Read the states, without the right to write. Raises SubmissionUnknownError for another file."""
-        content, _ = self._file.read_bytes()
-        self.items, _ = _parse(content, self.where)
-
     @contextmanager
-    def opened(self) -> Iterator[None]:
+    def opened(self, *, may_write: bool = True) -> Iterator[None]:
         """Read the states, and hold the right to write until the end of the block.
 
         Raises BatchInUseError; NetworkError, or InvalidRequestError if no retry can help.
         """
+        if not may_write:
+            self.items, _ = _parse(self._file.read_bytes()[0], self.where)
+            yield
+            return
         kind = _LocalLog if isinstance(self._file.place, Path) else _StoreLog
         self._log = kind(self._file, self.task, self.attempt, self._clock, self._sleep)
         try:
@@ -239,11 +268,45 @@ class BatchState:
 
     def intend(self, state: ItemState) -> ItemState:
         """The intent to submit an item. `state`: its key, fingerprint, stamp, name and cost."""
-        before = self.items.get(state.key)
-        spent = before.spent + before.credits if before is not None and before.run == self.run else 0
-        had_video = before is not None and (before.stage is ItemStage.DONE or before.replaces)
-        at = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="seconds")
-        return replace(state, stage=ItemStage.INTENT, at=at, run=self.run, spent=spent, replaces=had_video)
+        before = self.items.get(state.key) or ItemState(state.key, ItemStage.OPEN)
+        replaced = before.replaced
+        if before.stage in (ItemStage.SUBMITTED, ItemStage.DONE):  # the item has changed
+            replaced = replace(before, replaced=None, is_changed=False)
+        return replace(
+            state,
+            stage=ItemStage.INTENT,
+            at=datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="seconds"),
+            run=self.run,
+            spent=before.spent + before.credits if before.run == self.run else 0,
+            replaced=replaced,
+            replaces=before.path or before.replaces,
+        )
+
+    def claim(self, until: float, *, submits: bool) -> None:
+        """Keep other tasks from submitting until then, in epoch seconds, also while this one is deferred.
+
+        Raises BatchInUseError if another task has done so, and this one `submits`.
+        """
+        assert self._log is not None
+        claim = self._log.claim
+        is_others = claim is not None and claim["owner"] != self.task
+        if claim is not None and is_others and claim["until"] > self._clock() and not has_ended(claim):
+            if not submits:
+                return  # it waits for the same jobs
+            end = datetime.fromtimestamp(claim["until"], timezone.utc).isoformat(timespec="minutes")
+            raise BatchInUseError(
+                f"Task {claim['owner']} has submitted this batch, and may wait for its jobs until {end}.",
+                consequence="This attempt has submitted nothing.",
+            )
+        mine = {**self._owner, "until": until}
+        if claim != mine:
+            self._log.write_claim(mine)
+
+    def release(self) -> None:
+        """Let other tasks submit again."""
+        assert self._log is not None
+        if self._log.claim is not None and self._log.claim["owner"] == self.task:
+            self._log.write_claim(None)
 
     def may_create(self) -> bool:
         """Whether a create that is sent now ends before another task may take this state."""
@@ -257,37 +320,52 @@ class BatchState:
         """Credits that this run has spent on the batch, by what is known."""
         return sum(state.spent + state.credits for state in self.items.values() if state.run == self.run)
 
+    def statuses(self) -> Counter[str]:
+        """How many items have each status, also of those that are in the list no more."""
+        return Counter(state.status for state in self.items.values())
 
-def parse_states(lines: Iterable[bytes], where: str) -> tuple[dict[str, ItemState], Mapping[str, Any]]:
-    """The last state of each key, and the lease; a last line without an end was never written as a whole.
 
-    Raises SubmissionUnknownError for a line of another file.
+def parse_states(lines: Iterable[bytes], where: str) -> tuple[dict[str, ItemState], dict[str, Any]]:
+    """The last state of each key; and `lease` and `claim`. A last line without an end was not written whole.
+
+    Raises SubmissionUnknownError for a line of another file, InvalidRequestError for a user's wrong one.
     """
     items: dict[str, ItemState] = {}
-    lease: Mapping[str, Any] = {}
-    known = {each.name for each in fields(ItemState)}
+    header: dict[str, Any] = {"lease": {}, "claim": None}
     for number, line in enumerate(lines, 1):
         if not line.endswith(b"\n") and line[:2] == b'{"'[: len(line)] and not _is_json(line):
             break  # a kill has cut it; without such a beginning, the file is another one
         try:
             values = json.loads(line) if line.strip() else {}
-            if "lease" in values:
-                lease = values["lease"]
-            elif RECOVERED_KEY in values:  # by a user
-                found = str(values[RECOVERED_KEY]).strip()
-                items[values["key"]] = replace(
-                    items[values["key"]],
-                    stage=ItemStage.SUBMITTED,
-                    project_id=found,
-                    error=None,
-                    message=None,
-                )
+            if "lease" in values or "claim" in values:
+                header |= values
+            elif RECOVERED_KEY in values:
+                recovered = _recovered(values, items, f"Line {number} of {where}")
+                items[recovered.key] = recovered
             elif values:
-                state = {name: value for name, value in values.items() if name in known}
-                items[values["key"]] = ItemState(**{**state, "stage": ItemStage(values["stage"])})
+                items[values["key"]] = ItemState.from_json(values)
         except (LookupError, ValueError, TypeError, RecursionError):
             raise build_unreadable_error(f"Line {number} of {where} is no state of a batch.", where) from None
-    return items, lease
+    return items, header
+
+
+def _recovered(values: Mapping[str, Any], items: Mapping[str, ItemState], place: str) -> ItemState:
+    """The state of an item whose job a user has found."""
+    key, project_id = values.get("key"), str(values[RECOVERED_KEY]).strip()
+    what = None
+    if key not in items:
+        what = f"{place} names the item {key!r:.140}, which was never submitted"
+    elif not is_project_id(project_id):
+        what = f"{place} gives the item {key!r:.140} the id {project_id!r:.80}, which is none of Magic Hour's"
+    if what is not None:
+        raise InvalidRequestError(
+            f"{what}.",
+            consequence="This attempt has paid nothing.",
+            remedy="Correct this line, and leave the others as they are. Then clear this task.",
+        )
+    return replace(
+        items[str(key)], stage=ItemStage.SUBMITTED, project_id=project_id, error=None, message=None
+    )
 
 
 def _is_json(line: bytes) -> bool:
@@ -299,7 +377,7 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _parse(content: bytes | None, where: str) -> tuple[dict[str, ItemState], Mapping[str, Any]]:
+def _parse(content: bytes | None, where: str) -> tuple[dict[str, ItemState], dict[str, Any]]:
     return parse_states(BytesIO(content or b""), where)
 
 
@@ -317,6 +395,7 @@ class _LocalLog:
         assert isinstance(file.place, Path)
         self._state_file, self._path, self._sleep = file, file.place, sleep
         self._file: FileIO | None = None
+        self.claim: Mapping[str, Any] | None = None
 
     def open(self) -> dict[str, ItemState]:
         with self._state_file.explained("read"):
@@ -325,7 +404,8 @@ class _LocalLog:
             self._lock(self._file)
             size = os.fstat(self._file.fileno()).st_size
             content = os.pread(self._file.fileno(), size, 0) if size <= _MAX_FILE_BYTES else b"\0\n"
-        items, _ = _parse(content, self._state_file.where)
+        items, header = _parse(content, self._state_file.where)
+        self.claim = header["claim"]
         with self._state_file.explained("written"):
             whole = content.rfind(b"\n") + 1
             if _is_json(content[whole:]):  # a user's line without an end
@@ -340,8 +420,15 @@ class _LocalLog:
         return items
 
     def write(self, lines: Mapping[str, ItemState], *, at_once: bool) -> dict[str, ItemState]:
+        self._append("".join(state.line() for state in lines.values()).encode(), at_once=at_once)
+        return {}
+
+    def write_claim(self, claim: Mapping[str, Any] | None) -> None:
+        self._append(json.dumps({"claim": claim}).encode() + b"\n", at_once=False)
+        self.claim = claim
+
+    def _append(self, content: bytes, *, at_once: bool) -> None:
         assert self._file is not None
-        content = "".join(state.line() for state in lines.values()).encode()
         with self._state_file.explained("written"):
             before = os.fstat(self._file.fileno()).st_size
             try:
@@ -353,7 +440,6 @@ class _LocalLog:
             except BaseException:
                 self._file.truncate(before)  # half a line would hide the next one
                 raise
-        return {}
 
     def lasts(self, _seconds: float) -> bool:
         return True
@@ -397,12 +483,14 @@ class _StoreLog:
         self._until = 0.0
         self._written_at = 0.0
         self._is_lost = False
+        self.claim: Mapping[str, Any] | None = None
 
     def open(self) -> dict[str, ItemState]:
         began = self._clock()
         while True:
             content, self._version = self._file.read_bytes()
-            items, lease = _parse(content, self._file.where)
+            items, header = _parse(content, self._file.where)
+            lease, self.claim = header["lease"], header["claim"]
             now = self._clock()
             is_own = lease.get("owner") == self._owner and lease.get("attempt", 0) <= self._attempt
             if lease.get("until", 0.0) > now and not is_own:
@@ -431,7 +519,8 @@ class _StoreLog:
                 self._flush(self._clock() + LEASE_SECONDS)
             except StateConflictError as conflict:
                 content, self._version = self._file.read_bytes()
-                theirs, lease = _parse(content, self._file.where)
+                theirs, header = _parse(content, self._file.where)
+                lease = header["lease"]
                 if (lease.get("owner"), lease.get("attempt")) != (self._owner, self._attempt):
                     self._is_lost = True
                     raise TaskKilledError(f"{conflict.what} This attempt may not submit any more.") from None
@@ -444,6 +533,9 @@ class _StoreLog:
                 mine = ours.get(key, state)
                 if state.project_id is not None and mine.project_id is None and mine.at == state.at:
                     completed[key] = self._waiting[key] = state
+
+    def write_claim(self, claim: Mapping[str, Any] | None) -> None:
+        self.claim = claim  # with the next intents, or at the end: before another task can read it
 
     def lasts(self, seconds: float) -> bool:
         return not self._is_lost and self._clock() + seconds < self._until
@@ -464,7 +556,8 @@ class _StoreLog:
     def _flush(self, until: float) -> None:
         lines = self._lines | {key: state.line() for key, state in self._waiting.items()}
         lease = {"owner": self._owner, "attempt": self._attempt, "until": until}
-        content = "".join([json.dumps({"lease": lease}), "\n", *lines.values()]).encode()
+        header = json.dumps({"lease": lease, "claim": self.claim})
+        content = "".join([header, "\n", *lines.values()]).encode()
         self._version = self._file.write_bytes(content, self._version)
         self._lines, self._until, self._written_at = lines, until, self._clock()
         self._waiting = {}
@@ -476,12 +569,12 @@ class _StoreLog:
         for _ in range(20 if paid else 0):
             try:
                 content, version = self._file.read_bytes()
-                items, lease = _parse(content, self._file.where)
+                items, header = _parse(content, self._file.where)
                 for key, state in paid.items():
                     theirs = items.get(key)
                     if theirs is None or theirs.project_id is None:
                         items[key] = state
-                lines = [json.dumps({"lease": lease}), "\n", *(each.line() for each in items.values())]
+                lines = [json.dumps(header), "\n", *(each.line() for each in items.values())]
                 self._file.write_bytes("".join(lines).encode(), version)
             except StateConflictError:
                 self._sleep(0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from itertools import islice
@@ -204,55 +204,55 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
         is_resumed = event is not None
         cancellation = self._cancellation = Cancellation(context, deadline, cancelled=self._killed)
         with map_non_retryable(self), DeferredTimeout() as timeout:
-            # 1. Read the items, and what earlier attempts and runs have made of them.
-            items, faults = self._read_items()
             folder, state_path, state_conn_id = self._places()
             state = BatchState(state_path, state_conn_id, context.get("ti"))
-            batch = Batch(
-                items,
-                state,
-                self.hook.get_conn(),
-                cancellation,
-                folder=folder,
-                max_jobs=parse_whole_number("max_concurrent_jobs", self.max_concurrent_jobs) or math.inf,
-                learned_limit=_grown(event["max_jobs"]) if event is not None else None,
-                max_credits=parse_whole_number("max_credits", self.max_credits),
-                pause_seconds=event["pause_seconds"] if event is not None else 0.0,
-            )
-            with closing(batch):
-                if self.is_dry_run:
-                    state.read()
-                    batch.plan()
-                    return self._describe(batch.check(faults))
-                with state.opened():
-                    is_begun = is_resumed
-                    try:
-                        # 2. Check all of them, and add up what they cost, before the first credit.
-                        batch.plan(is_resumed=is_resumed)
-                        bill = batch.check(faults, is_resumed=is_resumed)
-                        if not is_resumed:
-                            self._describe(bill)
-                            self._check_budget(bill, batch)
-                        # 3. Download what has ended, and submit what slots and budget allow, side by side.
-                        is_begun = True
-                        if event is not None:
-                            batch.download(self._ended(context, event))
-                        batch.run(timeout)
-                        # 4. Wait in the triggerer, or end.
-                        is_late = time.time() >= deadline
-                        is_waiting = batch.is_waiting
-                        if is_waiting and not is_late:
-                            trigger = self._build_trigger(context, batch, deadline)
-                        else:
-                            summary = self._write_manifest(context, batch, state, folder)
-                            unknown = batch.report_unknown()  # last: from now on a Clear pays again
-                    except MagicHourError as error:
-                        if is_begun:
-                            self._describe_interruption(context, batch, state, folder, error)
-                        raise
-                if is_waiting and not is_late:
-                    self.defer(**trigger.as_deferral())
-                self._raise_for(batch, summary, unknown, is_late=is_late and is_waiting)
+            is_begun = is_resumed
+            with state.opened(may_write=not self.is_dry_run), ExitStack() as stack:
+                try:
+                    # 1. Read the items, and what earlier attempts and runs have made of them.
+                    items, faults = self._read_items()
+                    batch = Batch(
+                        items,
+                        state,
+                        self.hook.get_conn(),
+                        cancellation,
+                        folder=folder,
+                        max_jobs=parse_whole_number("max_concurrent_jobs", self.max_concurrent_jobs)
+                        or math.inf,
+                        learned_limit=_grown(event["max_jobs"]) if event is not None else None,
+                        max_credits=parse_whole_number("max_credits", self.max_credits),
+                        pause_seconds=event["pause_seconds"] if event is not None else 0.0,
+                    )
+                    stack.enter_context(closing(batch))
+                    # 2. Check all of them, and add up what they cost, before the first credit.
+                    batch.plan(is_resumed=is_resumed)
+                    bill = batch.check(faults, is_resumed=is_resumed)
+                    if not is_resumed:
+                        described = self._describe(bill)
+                        if self.is_dry_run:
+                            return described
+                        self._check_budget(bill, batch)
+                    if batch.to_submit or batch.outstanding:
+                        state.claim(deadline, submits=bool(batch.to_submit))
+                    # 3. Download what has ended, and submit what slots and budget allow, side by side.
+                    is_begun = True
+                    batch.download(batch.missing() if event is None else self._ended(context, event))
+                    batch.run(timeout)
+                    # 4. Wait in the triggerer, or end.
+                    is_late = time.time() >= deadline
+                    is_waiting = batch.is_waiting
+                    if is_waiting and not is_late:
+                        trigger = self._build_trigger(context, batch, deadline)
+                    else:
+                        summary = self._write_manifest(context, batch, state, folder)
+                        state.release()
+                        unknown = batch.report_unknown()  # last: from now on a Clear pays again
+                except MagicHourError as error:
+                    self._describe_interruption(context, batch if is_begun else None, state, folder, error)
+                    raise
+            if is_waiting and not is_late:
+                self.defer(**trigger.as_deferral())
+            self._raise_for(batch, summary, unknown, is_late=is_late and is_waiting)
         emit_batch_event(context, self.outlets, summary)
         return summary
 
@@ -420,18 +420,23 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
     def _describe_interruption(
         self,
         context: Context,
-        batch: Batch,
+        batch: Batch | None,
         state: BatchState,
         folder: Location | None,
         error: MagicHourError,
     ) -> None:
-        """Let an error say what it means for the batch, and write the manifest if that is possible."""
-        counts, spent = batch.counts(), batch.spent()
-        if spent or counts["submitted"]:
+        """Let an error say what it means for the batch, and write the manifest if that is possible.
+
+        :param batch: None if this attempt has submitted nothing; earlier ones may have.
+        """
+        spent, found = state.spent(), state.statuses()
+        if spent or found["submitted"]:
             error.replace_consequence(
-                f"{counts['complete']} videos are complete, and {counts['submitted']} jobs continue at Magic "
+                f"{found['complete']} videos are complete, and {found['submitted']} jobs continue at Magic "
                 f"Hour: the next attempt re-attaches to these at no cost. This run has spent {spent} credits."
             )
+        if batch is None:
+            return
         try:
             self._write_manifest(context, batch, state, folder)
         except MagicHourError as failure:

@@ -52,11 +52,13 @@ def download_videos(
     *,
     path_conn_id: str | None = None,
     if_exists: IfExists = "skip",
+    replaces: str | None = None,
     file_name: str = "{project_id}.mp4",
     sleep: Sleep = time.sleep,
 ) -> dict[str, Any]:
     """Save every video of a job; arguments as those of `DownloadVideoOperator`.
 
+    :param replaces: a path at which a file is overwritten, also if `if_exists` is "skip" or "fail".
     :param get_job: reads the job with fresh URLs of its videos; raises the error of a job without a video.
     :return: the fields of the first video, and `videos`: those of each.
 
@@ -101,7 +103,8 @@ def download_videos(
 
     for index in range(len(job.downloads)):
         target, get_url = target_of(job.name, index + 1), partial(next, urls(index))
-        saved.append(download_video(client, get_url, target, if_exists=if_exists, sleep=sleep))
+        policy: IfExists = "overwrite" if target.path == replaces else if_exists
+        saved.append(download_video(client, get_url, target, if_exists=policy, sleep=sleep))
     return result()
 
 

@@ -20,8 +20,9 @@ from s3_server import s3_server
 from magichour_provider.exceptions import (
     SubmissionUnknownError,
 )
+from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.jobs.batch import Batch
-from magichour_provider.jobs.batch_state import _StoreLog
+from magichour_provider.jobs.batch_state import BatchInUseError, _StoreLog
 from magichour_provider.operators import image_to_video_batch
 from magichour_provider.operators.image_to_video_batch import ImageToVideoBatchOperator
 from magichour_provider.triggers import video_batch
@@ -40,7 +41,7 @@ class Batches:
 
     def __init__(self, sandbox, folder):
         self.sandbox, self.folder = sandbox, folder
-        self.xcoms = {}
+        self.xcoms, self.passes = {}, 0
         self.run("first")
 
     def run(self, run_id):
@@ -54,22 +55,28 @@ class Batches:
 
     def attempt(self, items, **options):
         """One more attempt, through all its deferrals; what it returns or raises."""
-        self.ti.try_number += 1
-        self.xcoms.clear()
         self.passes, self.limits = 0, []
+        self.trigger = self.start(items, **options)
+        while self.trigger is not None:
+            self.limits.append(self.trigger.max_jobs)
+            self.trigger = self.start(items, asyncio.run(self._event(self.trigger)), **options)
+        return self.result
+
+    def start(self, items, event=None, **options):
+        """A pass of an attempt in a worker: the trigger of its deferral; None: it has ended."""
+        if event is None:
+            self.ti.try_number += 1
+            self.xcoms.clear()
         values = {"path": str(self.folder), "model": "ltx-2.3", "resolution": "480p", "end_seconds": 3}
         arguments = {"items": items, **values, "poll_interval": 0.2, "download_delay": 5, **options}
-        event = None
-        while True:
-            self.passes += 1
-            operator = self.operator = ImageToVideoBatchOperator(task_id="render", **arguments)
-            context = {"ti": self.ti}
-            try:
-                return operator.execute_complete(context, event) if event else operator.execute(context)
-            except TaskDeferred as deferred:
-                trigger = deferred.trigger
-                self.limits.append(trigger.max_jobs)
-            event = asyncio.run(self._event(trigger))
+        operator = self.operator = ImageToVideoBatchOperator(task_id="render", **arguments)
+        context = {"ti": self.ti}
+        self.passes += 1
+        try:
+            self.result = operator.execute_complete(context, event) if event else operator.execute(context)
+        except TaskDeferred as deferred:
+            return deferred.trigger
+        return None
 
     async def _event(self, trigger):
         event = await anext(trigger.run())
@@ -397,6 +404,150 @@ def test_unwritable_manifest_records_no_unknown_outcome(batches, fails_for_good)
     assert sum(batches.charged().values()) == 3
 
 
+def test_task_that_waits_for_its_jobs_is_the_only_one_that_submits(batches):
+    """Another run with other prompts must not replace what a deferred task has paid for."""
+    batches.sandbox.control.behaviour(render_seconds=2)
+    mine, others = catalogue(3), [{**item, "prompt": "It rains."} for item in catalogue(3)]
+    wait, refused = batches._event, []
+
+    async def intrude(trigger):
+        other = Batches(batches.sandbox, batches.folder)
+        other.run("other")
+        with pytest.raises(BatchInUseError, match="Task dag/first/render has submitted") as raised:
+            other.start(others)
+        refused.append(str(raised.value))
+        assert other.start(mine) is not None, "it waits for the same jobs"
+        return await wait(trigger)
+
+    batches._event = intrude
+    assert batches.attempt(mine)["complete"] == 3
+    assert batches.charged() == {f"item-{n}": 1 for n in range(3)}
+    assert refused
+    assert all("This attempt has submitted nothing." in error for error in refused)
+    batches._event = wait
+    batches.run("other")
+    assert batches.attempt(others)["credits_charged"] == 3 * CREDITS
+
+
+@pytest.mark.parametrize("state", ["failed", "deferred", None])
+def test_claim_of_a_task_that_has_ended_counts_no_more(batches, monkeypatch, state):
+    batches.sandbox.control.behaviour(render_seconds=5)
+    assert batches.start(catalogue(2)) is not None
+    asked = []
+
+    def task_state(ti):
+        if ti.run_id == "other":
+            return "running"
+        asked.append((ti.dag_id, ti.run_id, ti.task_id, ti.map_index))
+        return state
+
+    monkeypatch.setattr("magichour_provider.airflow_internals.task_state", task_state)
+    batches.run("other")
+    changed = [{**item, "prompt": "It rains."} for item in catalogue(2)]
+    if state == "failed":
+        assert batches.start(changed) is not None
+    else:
+        with pytest.raises(BatchInUseError):
+            batches.start(changed)
+    assert asked == [("dag", "first", "render", -1)]
+    assert sum(batches.charged().values()) == (4 if state == "failed" else 2)
+
+
+@pytest.mark.parametrize("refusal", ["create", "upload", "render"])
+def test_change_that_is_refused_can_be_taken_back(batches, fails_for_good, refusal):
+    """The paid video of the version before is still known: it is not paid for again."""
+    batches.attempt(catalogue(2))
+    (old,) = [entry for entry in batches.manifest() if entry["key"] == "item-1"]
+    changed = [catalogue(1)[0], {**catalogue(2)[1], "prompt": "nsfw" if refusal == "render" else "It rains."}]
+    request = {"method": "POST", "path": "/v1/files/upload-urls"} if refusal == "upload" else CREATES
+    if refusal != "render":
+        batches.sandbox.control.faults([{**request, "status": 422, "body": {"message": "no"}, "times": 2}])
+    for run in ("second", "third"):
+        batches.run(run)
+        with fails_for_good("1 of 2 videos failed"):
+            batches.attempt(changed)
+    batches.sandbox.control.faults([])
+    batches.run("taken back")
+    before = batches.requests()
+    summary = batches.attempt(catalogue(2))
+    assert (summary["unchanged"], summary["credits_charged"]) == (1, 0)
+    assert summary["complete"] == 2
+    assert batches.requests() == before
+    assert [entry for entry in batches.manifest() if entry["key"] == "item-1"] == [old]
+
+
+def test_unknown_outcome_of_a_change_that_is_taken_back(batches, fails_for_good):
+    batches.attempt(catalogue(1))
+    batches.run("second")
+    batches.sandbox.control.faults([{**CREATES, "drop": "before", "times": 1}])
+    with fails_for_good("unknown outcome"):
+        batches.attempt([{**catalogue(1)[0], "prompt": "It rains."}])
+    with fails_for_good("unknown outcome"):
+        batches.attempt(catalogue(1))
+    batches.clear()
+    assert batches.attempt(catalogue(1))["complete"] == 1
+    assert sum(batches.charged().values()) == 1
+
+
+def test_new_folder_costs_nothing_and_replaces_no_foreign_file(batches, fails_for_good, tmp_path):
+    """The folder was moved; one item has changed, and another file has its name there."""
+    batches.attempt(catalogue(3))
+    moved = tmp_path / "moved"
+    batches.folder.rename(moved)
+    batches.folder = moved
+    (moved / "item-2.mp4").write_bytes((moved / "item-1.mp4").read_bytes())
+    batches.run("tomorrow")
+    before = batches.requests()
+    assert batches.attempt(catalogue(2))["complete"] == 2
+    assert batches.requests() == before, "their checksums are known"
+    changed = [*catalogue(2), {**catalogue(3)[2], "prompt": "It rains."}]
+    with fails_for_good("item-2.mp4 is another video"):
+        batches.attempt(changed)
+    assert (moved / "item-2.mp4").read_bytes() == (moved / "item-1.mp4").read_bytes()
+
+
+def test_video_in_a_new_folder_outlives_its_job(batches, tmp_path):
+    batches.attempt(catalogue(1))
+    for job in jobs(batches.sandbox):
+        MagicHourHook().get_conn().delete_video(job["id"])
+    batches.folder = batches.folder.rename(tmp_path / "moved")
+    batches.run("tomorrow")
+    assert batches.attempt(catalogue(1))["complete"] == 1
+    assert sum(batches.charged().values()) == 1
+
+
+def test_attempt_that_cannot_begin_says_what_earlier_ones_have_spent(batches, fails_for_good):
+    batches.sandbox.control.behaviour(render_seconds=5)
+    assert batches.start(catalogue(2)) is not None
+    spent = f"2 jobs continue at Magic Hour.* This run has spent {2 * CREDITS} credits"
+    with fails_for_good(spent):
+        batches.start([*catalogue(2), {"image": IMAGE, "promt": "no"}])
+    with fails_for_good(spent):
+        batches.start(catalogue(3), max_credits=2 * CREDITS)
+    with fails_for_good(spent):
+        batches.start("no-such-list.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ({"key": "itme-0", "magichour_recovered_job_id": "cabcdefghijk"}, "names the item 'itme-0'"),
+        ({"magichour_recovered_job_id": "cabcdefghijk"}, "names the item None"),
+        ({"key": "item-0", "magichour_recovered_job_id": "the one of today"}, "is none of Magic Hour's"),
+    ],
+)
+def test_wrong_recovered_line_is_named_and_nothing_is_to_be_removed(batches, fails_for_good, line, fault):
+    batches.attempt(catalogue(1))
+    state = batches.folder / "magichour_batch.jsonl"
+    before = state.read_bytes()
+    number = before.count(b"\n") + 1
+    state.write_bytes(before + json.dumps(line).encode() + b"\n")
+    with fails_for_good(f"Line {number} of .*{fault}.*Correct this line, and leave the others"):
+        batches.attempt(catalogue(1))
+    state.write_bytes(before)
+    assert batches.attempt(catalogue(1))["complete"] == 1
+
+
 def test_dangling_link_hides_no_video(batches):
     batches.attempt(catalogue(2))
     (batches.folder / "latest.mp4").symlink_to("gone.mp4")
@@ -457,7 +608,7 @@ def test_killed_attempts_pay_nothing_twice(batches, monkeypatch, point, after):
 
 
 def test_second_task_at_the_same_moment_is_refused(batches, monkeypatch):
-    from magichour_provider.jobs.batch_state import BatchInUseError, BatchState
+    from magichour_provider.jobs.batch_state import BatchState
 
     monkeypatch.setattr("magichour_provider.jobs.batch_state._WAIT_SECONDS", 0.0)
     other = BatchState(str(batches.folder / "magichour_batch.jsonl"))

@@ -28,7 +28,7 @@ from magichour_provider.jobs import batch as batch_module
 from magichour_provider.jobs import batch_state
 from magichour_provider.jobs.batch import Batch
 from magichour_provider.jobs.batch_items import read_items
-from magichour_provider.jobs.batch_state import BatchState
+from magichour_provider.jobs.batch_state import BatchInUseError, BatchState
 from magichour_provider.jobs.state_backends import StateConflictError, StateFile
 from magichour_provider.jobs.submit import DeferredTimeout
 from magichour_provider.storage.locations import ObjectPath
@@ -148,7 +148,7 @@ class BatchPaidOnce(RuleBasedStateMachine):
         self.magic, self.clock = MagicHour(), Clock()
         self.folder = tempfile.TemporaryDirectory()
         self.runs = Runs(self.magic, self.clock, self.address.format(folder=self.folder.name))
-        self.versions = [0] * ITEMS
+        self.versions, self.numbers = [0] * ITEMS, itertools.count(1)
         self.excused = set()
         self.statuses = {}
         self.patches = [
@@ -224,7 +224,17 @@ class BatchPaidOnce(RuleBasedStateMachine):
     def change(self, number):
         prompt = f"{number}.{self.versions[number]}"
         self.excused |= {job_id for job_id, given in self.live().items() if given == prompt}
-        self.versions[number] += 1
+        self.versions[number] = next(self.numbers)
+        self.statuses = {}
+
+    @rule(number=st.integers(0, ITEMS - 1), fault=st.sampled_from([422, 402, 429, "never connected"]))
+    def change_is_refused_and_taken_back(self, number, fault):
+        """The job before the change counts."""
+        version, self.versions[number] = self.versions[number], next(self.numbers)
+        with suppress(MagicHourError):
+            self.magic.faults = [fault] * 100
+            self.runs.attempt(self.versions, Steps())
+        self.versions[number] = version
         self.statuses = {}
 
     @rule()
@@ -282,6 +292,36 @@ def test_clear_before_the_report_answers_nothing(at):
         batch.charged_at_most_once()
     finally:
         batch.teardown()
+
+
+@pytest.mark.parametrize(
+    ("address", "file"), [("{}/state.jsonl", StateFile), ("s3://states/state.jsonl", MemoryFile)]
+)
+def test_claim_outlives_its_pass_until_its_deadline_or_its_release(monkeypatch, tmp_path, address, file):
+    monkeypatch.setattr(batch_state, "StateFile", file)
+    MemoryFile.contents.clear()
+    clock = Clock()
+
+    def claim(run_id, seconds, *, submits=True, releases=False):
+        ti = SimpleNamespace(dag_id="dag", run_id=run_id, task_id="render", try_number=1, max_tries=1)
+        state = BatchState(address.format(tmp_path), None, ti, clock, killed)
+        with state.opened():
+            state.claim(clock() + seconds, submits=submits)
+            if releases:
+                state.release()
+
+    claim("mine", 100)
+    claim("mine", 200)  # another attempt
+    claim("others", 100, submits=False, releases=True)
+    clock.now += 150
+    with pytest.raises(BatchInUseError, match="Task dag/mine/render has submitted this batch"):
+        claim("others", 100)
+    clock.now += 51
+    claim("others", 100)
+    with pytest.raises(BatchInUseError, match="dag/others/render"):
+        claim("mine", 100)
+    claim("others", 100, releases=True)
+    claim("mine", 100)
 
 
 class BatchPaidOnceInStore(BatchPaidOnce):
