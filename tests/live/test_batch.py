@@ -37,17 +37,23 @@ def sandbox():
         yield server
 
 
+@pytest.fixture(scope="module")
+def airflow(parts, sandbox):
+    """The Airflow, with a connection to the sandbox."""
+    connection = {"connection_id": "batch", "conn_type": "magichour", "host": sandbox.url}
+    parts.request("POST", "/connections", json={**connection, "password": API_KEY})
+    return parts
+
+
 class LiveBatch:
     """The runs of the Dag over one folder."""
 
     def __init__(self, airflow, sandbox, folder):
         self.airflow, self.sandbox, self.folder = airflow, sandbox, folder
         self.catalogue, self.videos = folder / "catalogue.jsonl", folder / "videos"
-        connection = {"connection_id": "batch", "conn_type": "magichour", "host": sandbox.url}
-        airflow.request("POST", "/connections", json={**connection, "password": API_KEY})
 
-    def write_items(self, count):
-        lines = [{"key": f"item-{n}", "image": str(IMAGE), "prompt": f"video {n}"} for n in range(count)]
+    def write_items(self, count, prompt="video"):
+        lines = [{"key": f"item-{n}", "image": str(IMAGE), "prompt": f"{prompt} {n}"} for n in range(count)]
         self.catalogue.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def start(self, run_id):
@@ -102,9 +108,9 @@ class LiveBatch:
 
 
 @pytest.mark.timeout(3600)
-def test_thousand_videos_survive_seven_kills(parts, sandbox, tmp_path):
+def test_thousand_videos_survive_seven_kills(airflow, sandbox, tmp_path):
     chance = random.Random(int(os.environ.get("BATCH_SEED", "7")))
-    batch = LiveBatch(parts, sandbox, tmp_path)
+    batch = LiveBatch(airflow, sandbox, tmp_path)
     batch.write_items(VIDEOS)
     began = time.monotonic()
     batch.start("first")
@@ -124,8 +130,8 @@ def test_thousand_videos_survive_seven_kills(parts, sandbox, tmp_path):
         elif what == "task":
             assert wait_until(lambda: batch.kill_task("first"), timeout=300, every=0.2)
         else:
-            parts.kill(what)
-            parts.restart(what)
+            airflow.kill(what)
+            airflow.restart(what)
         done.append((what, f"{moment:.0%}"))
     state = batch.wait("first")
     seconds = time.monotonic() - began
@@ -133,7 +139,7 @@ def test_thousand_videos_survive_seven_kills(parts, sandbox, tmp_path):
     if state != "success":
         unknown = batch.recover_unknown()
         assert unknown, "only creates of unknown outcome may fail the task"
-        parts.clear(DAG_ID, "first", None)
+        airflow.clear(DAG_ID, "first", None)
         state = batch.wait("first")
     print(f"\n{VIDEOS} videos, {seconds:.0f} s; killed at: {done}; unknown: {unknown}")
     print(f"attempts: {batch.task('first')['try_number']}; requests: {batch.requests()}")
@@ -156,3 +162,24 @@ def test_thousand_videos_survive_seven_kills(parts, sandbox, tmp_path):
     assert len(sandbox.control.state()["uploads"]) == uploads + 10
     print(f"tomorrow's run with 10 new items: {batch.requests() - before} requests")
     assert batch.requests() - before < 10 * 12
+
+
+def test_run_with_other_prompts_submits_when_the_deferred_one_has_ended(airflow, sandbox, tmp_path):
+    """The second worker asks Airflow for the state of the first task, in another run."""
+    sandbox.control.reset()
+    sandbox.control.behaviour(render_seconds=3600)
+    batch = LiveBatch(airflow, sandbox, tmp_path)
+    batch.write_items(3)
+    batch.start("mine")
+    airflow.wait_for_task_state(DAG_ID, "mine", "render", "deferred")
+    batch.write_items(3, "The rain falls on video")
+    batch.start("others")
+    assert wait_until(lambda: batch.task("others")["try_number"] > 2, timeout=120, every=0.5)
+    assert batch.charged() == {f"item-{n}": 1 for n in range(3)}
+    airflow.set_state(DAG_ID, "mine", "render", "failed")
+    airflow.wait_for_task_state(DAG_ID, "others", "render", "deferred")
+    assert batch.charged() == {f"item-{n}": 2 for n in range(3)}
+    sandbox.control.advance_clock(3600)
+    assert batch.wait("others") == "success"
+    assert Counter(entry["status"] for entry in batch.entries()) == {"complete": 3}
+    assert batch.charged() == {f"item-{n}": 2 for n in range(3)}

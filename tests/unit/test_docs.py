@@ -280,3 +280,11 @@ def test_changelog_has_this_version_below_unreleased():
     assert headings[0] == ("Unreleased", "")
     assert headings[1][0] == magichour_provider.__version__
     assert re.fullmatch(r" - \d{4}-\d\d-\d\d", headings[1][1])
+
+
+def test_page_of_configuration_lists_every_option():
+    options = INFO["config"]["magichour"]["options"]
+    listed = [(name.strip("`"), default.strip("`")) for name, default, *_ in rows(
+        "reference/configuration.md", "# Configuration"
+    )]  # fmt: skip
+    assert listed == [(name, option["default"] or "none") for name, option in options.items()]
