@@ -91,6 +91,7 @@ class PollScheduler:
         self._timer: asyncio.TimerHandle | None = None
         self._warned_at = -math.inf
         self._maintenances = 0
+        self._is_closing = False
         self._maintained_at = (self._loop.time(), time.thread_time())
         self._maintenance = self._loop.call_later(_MAINTENANCE_SECONDS, self._maintain, context=self._no_task)
         self._watch = watch or WebhookWatch()
@@ -124,6 +125,7 @@ class PollScheduler:
                 await asyncio.shield(closing)
 
     async def _close(self) -> None:
+        self._is_closing = True
         self._maintenance.cancel()
         if self._timer is not None:
             self._timer.cancel()
@@ -244,7 +246,7 @@ class PollScheduler:
         """Poll the jobs at once whose end a webhook has reported."""
         with suppress(Exception):  # the first poll reports it
             await self._client.refresh()
-        while True:
+        while not self._is_closing:  # before Python 3.12, `wait_for` may swallow a cancellation
             settings = self._client.settings
             try:
                 if settings is not None and settings.webhook_secret:

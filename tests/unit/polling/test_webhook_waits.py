@@ -118,6 +118,30 @@ def test_wait_does_not_end_in_the_quiet_time_after_a_deferral():
     assert outcome.noticed_by == "webhook"
 
 
+def test_wait_ends_if_the_mailbox_answers_while_the_scheduler_closes():
+    """Before Python 3.12, `asyncio.wait_for` swallows a cancellation at the moment of the answer."""
+    world = World({"cm1": 5}, {})
+
+    async def main():
+        answer = world.loop.create_future()
+
+        async def read_mailbox():
+            await answer
+            return Mailbox(None, {}).as_text()
+
+        scheduler = PollScheduler(
+            world.api.read_settings,
+            on_idle=lambda: answer.set_result(None),
+            build=world.api.build,
+            clock=world.loop.time,
+            read_mailbox=read_mailbox,
+        )
+        wait = scheduler.wait(Poller("cm1", deadline=world.began + 50, started=world.began, poll_interval=4))
+        return await asyncio.wait_for(wait, 100)
+
+    assert world.loop.run_until_complete(main()).ending is TerminalStatus.COMPLETE
+
+
 def test_webhook_that_came_just_before_the_wait_is_found():
     world = World({"cm1": -20}, {"cm1": -20})
     ((after, outcome),) = world.run().values()
