@@ -47,7 +47,7 @@ _VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "upda
 _BEGINNINGS: Mapping[str, tuple[str, str]] = {
     "video": ("mp4", ".{4}ftyp"),
     "poster": ("JPEG", "\xff\xd8\xff"),
-    "batch": ("file of a batch", r'\Z|\{"(key|lease)": '),
+    "batch": ("file of a batch", r'\Z|\{"(key|lease|claim)": '),
 }
 """What a file of each kind is called, and the first characters of its bytes."""
 _NOT_DOWN = frozenset({"", ".", ".."})
