@@ -2,8 +2,8 @@
 
 | the state of an item says | this attempt |
 |---|---|
-| nothing; another fingerprint; a create that was refused for now | submits |
-| a change that failed, and was taken back | takes the job before the change |
+| nothing; a create that was refused for now | submits |
+| another version of the item | takes the paid job of this version if there is one, else submits |
 | a create of unknown outcome | reports it, and submits only if the task is cleared after that |
 | a job that was submitted | re-attaches |
 | a job that failed | submits again if that can help: see `Batch._may_retry` |
@@ -40,7 +40,13 @@ from magichour_provider.exceptions import (
     TaskKilledError,
     UnavailableError,
 )
-from magichour_provider.jobs.batch_items import BatchItem, faults_error, stamp_items
+from magichour_provider.jobs.batch_items import (
+    BatchItem,
+    faults_error,
+    have_same_fields,
+    is_complete,
+    stamp_items,
+)
 from magichour_provider.jobs.batch_state import CREATES_AT_ONCE, BatchState, ItemStage, ItemState
 from magichour_provider.jobs.preflight import check, read_account, upload_images
 from magichour_provider.jobs.reattach import poll_job
@@ -138,8 +144,9 @@ class Batch:
         self._files: dict[str, int] = {}
         self._clock, self._sleep = clock, sleep
         self._images: dict[str, Images] = {}
-        self._stamps: dict[str, str | None] = {}
+        self._stamps: dict[str, str] = {}
         self._costs: dict[str, int] = {}
+        self._planned: dict[str, ItemState] = {}
         self._reserved: dict[str, int] = {}
         self._ahead: deque[tuple[BatchItem, Future[_Ready]]] = deque()
         self._fetches: dict[Future[ItemState | None], str] = {}
@@ -156,45 +163,58 @@ class Batch:
     # What is to be done ---------------------------------------------------------------------------
 
     def plan(self, *, is_resumed: bool = False) -> None:
-        """Sort the items by what they need. `is_resumed`: the state is this attempt's own: it is trusted."""
-        compared: dict[str, ItemState] = {}
+        """Sort the items by what they need. Writes nothing: see `record_plan`.
+
+        :param is_resumed: this attempt has planned before. The state is trusted if no other one could submit.
+        """
+        is_trusted = is_resumed and self._state.is_claimed
         self.to_submit.clear()
         self.outstanding.clear()
-        if not is_resumed:
-            self._stamps = stamp_items(self.items.values())
+        self._planned.clear()
+
+        def is_compared(before: ItemState | None) -> bool:
+            is_waiting = before is not None and before.stage is ItemStage.OPEN and before.earlier
+            return before is not None and (not is_trusted or bool(is_waiting))
+
+        states = self._state.items
+        compared = [item for item in self.items.values() if is_compared(states.get(item.key))]
+        self._stamps = stamp_items(compared if is_trusted else self.items.values())
+        if not is_trusted:
             self._files = self._list_files()
+        for item in compared:
+            self._planned[item.key] = self._compare(item, states[item.key])
         for item in self.items.values():
-            before = self._state.items.get(item.key)
-            if before is not None and not is_resumed:
-                before = compared[item.key] = self._compare(item, before)
+            before = self._planned.get(item.key) or states.get(item.key)
             if before is None or before.stage is ItemStage.OPEN:
                 self.to_submit.append(item)
-            elif before.project_id is None and before.stage is not ItemStage.FAILED:
+            elif before.stage in (ItemStage.INTENT, ItemStage.UNKNOWN):
                 if before.stage is ItemStage.UNKNOWN and self._state.is_cleared(before):
                     log.warning(
                         "The create of %r has an unknown outcome, and the task was cleared.", item.key
                     )
                     self.to_submit.append(item)
-            elif before.is_changed:
-                if not is_resumed:
-                    self.changed += 1
-                    message = "Item %r has changed since job %s: submitting again."
-                    log.info(message, item.key, before.project_id)
-                self.to_submit.append(item)
             elif before.stage is ItemStage.SUBMITTED:
                 if not (is_resumed and before.error):
                     self.outstanding[item.key] = _without_error(before)
             elif before.stage is ItemStage.FAILED:
                 if self._may_retry(before):
                     self.to_submit.append(item)
-            elif not is_resumed and not self._has_file(item, before):
+            elif item.key in self._planned and not self._has_file(item, before):
                 self.outstanding[item.key] = replace(before, stage=ItemStage.SUBMITTED)
-        if self._state.is_open:
-            items = self._state.items
-            found = compared | self.outstanding
-            self._state.write([job for key, job in found.items() if job != items[key]])
-        if is_resumed:
-            self._stamps = stamp_items(self.to_submit)
+        self._stamps |= stamp_items(item for item in self.to_submit if item.key not in self._stamps)
+        self._planned |= self.outstanding
+
+    @property
+    def must_be_alone(self) -> bool:
+        """Whether this task would submit, or take another version of an item for the current one."""
+        states = self._state.items
+        return bool(self.to_submit) or any(
+            states[key].project_id != planned.project_id for key, planned in self._planned.items()
+        )
+
+    def record_plan(self) -> None:
+        """Write what `plan` has found."""
+        self._state.write([job for key, job in self._planned.items() if job != self._state.items[key]])
 
     def check(self, faults: Iterable[str] = (), *, is_resumed: bool = False) -> Bill:
         """Check every item that would be submitted, and add up what they cost. Sends no request that costs.
@@ -233,24 +253,33 @@ class Batch:
         return Bill(len(self.items), len(items), self.changed, estimate, unknown, balance)
 
     def _compare(self, item: BatchItem, before: ItemState) -> ItemState:
-        """The state of an item, with `is_changed`; or that before a change that was taken back."""
-        is_answered = before.project_id is not None or before.stage is ItemStage.FAILED
-        is_changed = is_answered and not (before.fingerprint and self._is_same(item, before))
+        """The state of an item as it is now: if it has changed, `open`, or that of an earlier version."""
         is_given_up = before.stage is ItemStage.UNKNOWN and self._state.is_cleared(before)
-        earlier = before.replaced if is_changed or is_given_up else None
-        if earlier is not None and self._is_same(item, earlier):
-            log.info("The change of item %r was taken back: job %s counts.", item.key, earlier.project_id)
-            return earlier
-        return replace(before, is_changed=is_changed and before.fingerprint != "")
+        if before.stage in (ItemStage.INTENT, ItemStage.UNKNOWN) and not is_given_up:
+            return before
+        is_answered = before.is_paid or before.stage is ItemStage.FAILED
+        if is_answered and before.fingerprint and self._is_same(item, before):
+            return before
+        for version in reversed(before.earlier):
+            if self._is_same(item, version):
+                log.info("Item %r is that of job %s again, which is paid for.", item.key, version.project_id)
+                return self._state.supersede(before, version)
+        if not is_answered or not before.fingerprint:
+            return before
+        self.changed += 1
+        log.info("Item %r has changed since job %s: submitting again.", item.key, before.project_id)
+        return self._state.supersede(before)
 
     def _is_same(self, item: BatchItem, before: ItemState) -> bool:
-        stamp = self._stamps.get(item.key)
-        if stamp is not None and stamp == before.stamp:
+        stamp = self._stamps[item.key]
+        if stamp == before.stamp and is_complete(stamp):
             return True
         try:
             images = open_images(item.request)
             return fingerprint(item.request, images) == before.fingerprint
         except InvalidRequestError as error:  # the job that was paid with the image is not lost
+            if not have_same_fields(stamp, before.stamp):
+                return False
             log.warning("Item %r: %s Its earlier job counts.", item.key, error.what)
             return True
 
@@ -404,8 +433,6 @@ class Batch:
 
     def _before(self, intent: ItemState) -> ItemState:
         """What an item was before an intent whose create was not sent, or was refused for now."""
-        if intent.replaced is not None:
-            return replace(intent.replaced, is_changed=True)
         return replace(intent, stage=ItemStage.OPEN)
 
     def _record(self, item: BatchItem, answer: CreatedJob | MagicHourError) -> MagicHourError | None:
@@ -515,13 +542,16 @@ class Batch:
     def _fetch(self, item: BatchItem, job: ItemState) -> ItemState | None:
         """The state of a job that has ended, with its video; None if it still runs."""
         project_id, folder = str(job.project_id), self._folder
-        done = replace(_without_error(job), stage=ItemStage.DONE, replaced=None, replaces=None)
+        done = replace(_without_error(job), stage=ItemStage.DONE)
         try:
             target = None if folder is None else Target.from_location(join(folder, item.file_name))
-            if target is not None and job.sha256 is not None:  # it was complete, perhaps in another folder
+            is_ours = False
+            if target is not None and (job.sha256 is not None or job.earlier):
                 found = read_back(target)
-                if found is not None and (found.size, found.hexdigest()) == (job.size, job.sha256):
+                content = (found.size, found.hexdigest()) if found is not None else None
+                if content == (job.size, job.sha256):  # it was complete, perhaps in another folder
                     return replace(done, path=target.path)
+                is_ours = _is_ours(job, target.path, content)
             project, outcome = poll_job(self._client, project_id)
             if outcome is None:
                 return None
@@ -539,7 +569,7 @@ class Batch:
                 project_id,
                 target.path,
                 path_conn_id=getattr(folder, "conn_id", None),
-                replaces=job.replaces,
+                replaces=target.path if is_ours else None,
             )
         except _FATAL:
             raise
@@ -628,6 +658,17 @@ def _check_images(item: BatchItem) -> Images | InvalidRequestError:
         return open_images(item.request)
     except InvalidRequestError as error:
         return error
+
+
+def _is_ours(job: ItemState, path: str, content: tuple[int, str] | None) -> bool:
+    """Whether the file at an item's path is the video of an earlier version.
+
+    A task that was killed after a download has not recorded the checksum of what it saved.
+    """
+    if any((each.size, each.sha256) == content for each in job.earlier):
+        return True
+    is_known_path = any(each.path == path for each in (job, *job.earlier))
+    return is_known_path and any(each.sha256 is None for each in job.earlier)
 
 
 def _without_error(state: ItemState) -> ItemState:

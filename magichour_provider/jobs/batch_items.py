@@ -111,20 +111,33 @@ def faults_error(faults: list[str], count: int) -> InvalidRequestError:
     )
 
 
-def stamp_items(items: Iterable[BatchItem]) -> dict[str, str | None]:
-    """What tells an unchanged item without its image being read; None if nothing does."""
+def stamp_items(items: Iterable[BatchItem]) -> dict[str, str]:
+    """What tells an unchanged item without its image being read: hashes of its fields and of its images."""
     items = list(items)
     stamps = stamp_images(
         {(each, item.request.image_conn_id) for item in items for each in _images_of(item.request)}
     )
-    made: dict[str, str | None] = {}
+    made: dict[str, str] = {}
     for item in items:
         request = item.request
         parts = [stamps[each, request.image_conn_id] for each in _images_of(request)]
-        values = [getattr(request, name) for name in REQUEST_FIELDS if name != "name"]
-        text = json.dumps([request.image, *values, *parts], default=str)
-        made[item.key] = None if None in parts else hashlib.sha256(text.encode()).hexdigest()
+        fields = [request.image, *(getattr(request, name) for name in REQUEST_FIELDS if name != "name")]
+        made[item.key] = f"{_hash(fields)}-{'' if None in parts else _hash(parts)}"
     return made
+
+
+def is_complete(stamp: str) -> bool:
+    """Whether a stamp tells the images, too: those of a web page have none."""
+    return not stamp.endswith("-")
+
+
+def have_same_fields(stamp: str, other: str | None) -> bool:
+    """Whether two stamps are of the same fields, whatever the images contain."""
+    return stamp.partition("-")[0] == (other or "").partition("-")[0]
+
+
+def _hash(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values, default=str).encode()).hexdigest()[:32]
 
 
 def _images_of(request: VideoRequest) -> list[str]:

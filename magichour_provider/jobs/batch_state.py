@@ -68,6 +68,8 @@ _WAIT_SECONDS = 60.0
 _WRITE_EVERY_ITEMS, _WRITE_EVERY_SECONDS = 25, 60.0
 """To an object store: lines that can wait are written together."""
 _MAX_FILE_BYTES = 256 << 20
+_KEPT_VERSIONS = 5
+_JOBS_CONTINUE = "Nothing was submitted now. Jobs that were submitted before continue at Magic Hour."
 
 
 class ItemStage(str, Enum):
@@ -92,10 +94,8 @@ class ItemState:
     :param run: Dag and run that paid for the job.
     :param by: the task instance that wrote this, with its `attempt` and `max_tries`. A Clear changes the
         latter.
-    :param spent: credits of earlier jobs of this item in the same run that were not refunded.
-    :param is_changed: the item has changed since this job, and waits to be submitted again.
-    :param replaced: the paid job of the version before; it counts again if the change is taken back.
-    :param replaces: path of the video of an earlier version, which the new one overwrites.
+    :param spent: credits that the run `spent_run` has spent on this item for jobs that nothing else names.
+    :param earlier: paid jobs of earlier versions, the newest last: one counts again if the item is as then.
     :param error: the class of the error, with Magic Hour's `code` and the `message`; None: there is none.
     :param retryable: whether another attempt can help.
     """
@@ -112,11 +112,10 @@ class ItemState:
     name: str | None = None
     cost: int | None = None
     spent: int = 0
+    spent_run: str = ""
     project_id: str | None = None
     credits_charged: int | None = None
-    is_changed: bool = False
-    replaced: ItemState | None = None
-    replaces: str | None = None
+    earlier: tuple[ItemState, ...] = ()
     path: str | None = None
     size: int | None = None
     sha256: str | None = None
@@ -133,10 +132,13 @@ class ItemState:
         return (self.cost or 0) if self.credits_charged is None else self.credits_charged
 
     @property
+    def is_paid(self) -> bool:
+        """Whether a job is known that has not failed."""
+        return self.stage in (ItemStage.SUBMITTED, ItemStage.DONE)
+
+    @property
     def status(self) -> str:
         """`complete`, `failed`, `refused` by moderation, `unknown`, `submitted` or `not_submitted`."""
-        if self.is_changed:
-            return "not_submitted"
         if self.stage is ItemStage.FAILED:
             return "refused" if self.error == ModerationError.__name__ else "failed"
         if self.stage is ItemStage.SUBMITTED:  # an error: its download failed
@@ -162,16 +164,15 @@ class ItemState:
         """The values that are not the default."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         kept = {each.name: values[each.name] for each in fields(self) if values[each.name] != each.default}
-        if self.replaced is not None:
-            kept["replaced"] = self.replaced.as_json()
+        if self.earlier:
+            kept["earlier"] = [each.as_json() for each in self.earlier]
         return {**kept, "stage": self.stage.value}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ItemState:
         """Read it back. Raises LookupError, ValueError or TypeError."""
         known = {each.name: values[each.name] for each in fields(cls) if each.name in values}
-        if known.get("replaced"):
-            known["replaced"] = cls.from_json(known["replaced"])
+        known["earlier"] = tuple(map(cls.from_json, known.get("earlier", ())))
         return cls(**{**known, "stage": ItemStage(values["stage"])})
 
     def line(self) -> str:
@@ -184,6 +185,7 @@ class BatchInUseError(MagicHourError):
 
     title = "Another task is working on this batch"
     retryable = True
+    default_consequence = _JOBS_CONTINUE
     default_remedy = "Let one task at a time work on it (max_active_runs=1), and clear this one after that."
 
 
@@ -211,7 +213,7 @@ class BatchState:
         self._owner = {"owner": self.task, **{name: getattr(ti, name, None) for name in names}}
         self.items: dict[str, ItemState] = {}
         self._unsaved: dict[str, ItemState] = {}
-        self._file = StateFile(path, conn_id, _MAX_FILE_BYTES)
+        self._file = StateFile(path, conn_id, _MAX_FILE_BYTES, _JOBS_CONTINUE)
         self.where, self.place = self._file.where, self._file.place
         self._clock, self._sleep = clock, sleep
         self._log: _LocalLog | _StoreLog | None = None
@@ -269,18 +271,34 @@ class BatchState:
     def intend(self, state: ItemState) -> ItemState:
         """The intent to submit an item. `state`: its key, fingerprint, stamp, name and cost."""
         before = self.items.get(state.key) or ItemState(state.key, ItemStage.OPEN)
-        replaced = before.replaced
-        if before.stage in (ItemStage.SUBMITTED, ItemStage.DONE):  # the item has changed
-            replaced = replace(before, replaced=None, is_changed=False)
         return replace(
             state,
             stage=ItemStage.INTENT,
             at=datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="seconds"),
             run=self.run,
-            spent=before.spent + before.credits if before.run == self.run else 0,
-            replaced=replaced,
-            replaces=before.path or before.replaces,
+            spent=self._unnamed(before),
+            spent_run=self.run,
+            earlier=self.supersede(before).earlier,
         )
+
+    def supersede(self, before: ItemState, version: ItemState | None = None) -> ItemState:
+        """The state of an item that has changed; its paid job is kept.
+
+        :param version: one of the earlier versions, which the item is again; None: it is a new one.
+        """
+        paid = replace(before, earlier=(), spent=0, spent_run="")
+        earlier = (*before.earlier, paid) if before.is_paid else before.earlier
+        return replace(
+            version or ItemState(before.key, ItemStage.OPEN),
+            spent=self._unnamed(before),
+            spent_run=self.run,
+            earlier=tuple(each for each in earlier if each != version)[-_KEPT_VERSIONS:],
+        )
+
+    def _unnamed(self, state: ItemState) -> int:
+        """Credits that this run has spent on an item for jobs that will not be in its state."""
+        spent = state.spent if state.spent_run == self.run else 0
+        return spent + (state.credits if state.run == self.run and not state.is_paid else 0)
 
     def claim(self, until: float, *, submits: bool) -> None:
         """Keep other tasks from submitting until then, in epoch seconds, also while this one is deferred.
@@ -295,17 +313,20 @@ class BatchState:
                 return  # it waits for the same jobs
             end = datetime.fromtimestamp(claim["until"], timezone.utc).isoformat(timespec="minutes")
             raise BatchInUseError(
-                f"Task {claim['owner']} has submitted this batch, and may wait for its jobs until {end}.",
-                consequence="This attempt has submitted nothing.",
+                f"Task {claim['owner']} has submitted this batch, and may wait for its jobs until {end}."
             )
         mine = {**self._owner, "until": until}
         if claim != mine:
             self._log.write_claim(mine)
 
+    @property
+    def is_claimed(self) -> bool:
+        """Whether the last claim is that of this task: then no other one has submitted since."""
+        return self._log is not None and (self._log.claim or {}).get("owner") == self.task
+
     def release(self) -> None:
         """Let other tasks submit again."""
-        assert self._log is not None
-        if self._log.claim is not None and self._log.claim["owner"] == self.task:
+        if self._log is not None and self.is_claimed:
             self._log.write_claim(None)
 
     def may_create(self) -> bool:
@@ -318,7 +339,11 @@ class BatchState:
 
     def spent(self) -> int:
         """Credits that this run has spent on the batch, by what is known."""
-        return sum(state.spent + state.credits for state in self.items.values() if state.run == self.run)
+        states = self.items.values()
+        jobs = (job for state in states for job in (state, *state.earlier) if job.run == self.run)
+        return sum(job.credits for job in jobs) + sum(
+            state.spent for state in states if state.spent_run == self.run
+        )
 
     def statuses(self) -> Counter[str]:
         """How many items have each status, also of those that are in the list no more."""
@@ -333,7 +358,13 @@ def parse_states(lines: Iterable[bytes], where: str) -> tuple[dict[str, ItemStat
     items: dict[str, ItemState] = {}
     header: dict[str, Any] = {"lease": {}, "claim": None}
     for number, line in enumerate(lines, 1):
-        if not line.endswith(b"\n") and line[:2] == b'{"'[: len(line)] and not _is_json(line):
+        is_users = RECOVERED_KEY.encode() in line and not line.startswith(b'{"lease"')
+        if (
+            not line.endswith(b"\n")
+            and line[:2] == b'{"'[: len(line)]
+            and not _is_json(line)
+            and not is_users
+        ):
             break  # a kill has cut it; without such a beginning, the file is another one
         try:
             values = json.loads(line) if line.strip() else {}
@@ -345,6 +376,8 @@ def parse_states(lines: Iterable[bytes], where: str) -> tuple[dict[str, ItemStat
             elif values:
                 items[values["key"]] = ItemState.from_json(values)
         except (LookupError, ValueError, TypeError, RecursionError):
+            if is_users:
+                raise _wrong_line(f"Line {number} of {where} is no JSON object") from None
             raise build_unreadable_error(f"Line {number} of {where} is no state of a batch.", where) from None
     return items, header
 
@@ -358,14 +391,15 @@ def _recovered(values: Mapping[str, Any], items: Mapping[str, ItemState], place:
     elif not is_project_id(project_id):
         what = f"{place} gives the item {key!r:.140} the id {project_id!r:.80}, which is none of Magic Hour's"
     if what is not None:
-        raise InvalidRequestError(
-            f"{what}.",
-            consequence="This attempt has paid nothing.",
-            remedy="Correct this line, and leave the others as they are. Then clear this task.",
-        )
+        raise _wrong_line(what)
     return replace(
         items[str(key)], stage=ItemStage.SUBMITTED, project_id=project_id, error=None, message=None
     )
+
+
+def _wrong_line(what: str) -> InvalidRequestError:
+    remedy = "Correct this line, and leave the others as they are. Then clear this task."
+    return InvalidRequestError(f"{what}.", consequence=_JOBS_CONTINUE, remedy=remedy)
 
 
 def _is_json(line: bytes) -> bool:

@@ -166,9 +166,13 @@ class StateFile:
     """
 
     def __init__(
-        self, path: PathArgument, conn_id: str | None = None, max_bytes: int = _MAX_FILE_BYTES
+        self,
+        path: PathArgument,
+        conn_id: str | None = None,
+        max_bytes: int = _MAX_FILE_BYTES,
+        consequence: str = "This attempt has paid nothing.",
     ) -> None:
-        self.where = redact(path)
+        self.where, self._consequence = redact(path), consequence
         self._warned = False
         self._has_conditions = False
         self._content = b""
@@ -350,7 +354,7 @@ class StateFile:
             kind = InvalidRequestError if diagnosis.permanent else NetworkError
             raise kind(
                 f"The job state {self.where} cannot be {done}: {diagnosis.cause}.",
-                consequence="This attempt has paid nothing.",
+                consequence=self._consequence,
                 remedy=diagnosis.remedy if diagnosis.permanent else None,
             ) from error
 

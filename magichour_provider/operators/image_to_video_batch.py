@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from itertools import islice
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import BaseOperator
@@ -63,6 +65,10 @@ _MAX_SHOWN_FAILURES = _MAX_SHOWN_ITEMS = 100
 def _grown(limit: int | None) -> int | None:
     """A little more than Magic Hour took before: a plan may allow more by now."""
     return None if limit is None else limit + max(1, limit // 4)
+
+
+def _address(place: Location) -> str:
+    return str(place.absolute()) if isinstance(place, Path) else place.url
 
 
 class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperator):
@@ -206,6 +212,7 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
         with map_non_retryable(self), DeferredTimeout() as timeout:
             folder, state_path, state_conn_id = self._places()
             state = BatchState(state_path, state_conn_id, context.get("ti"))
+            self._manifest_place(state, folder)
             is_begun = is_resumed
             with state.opened(may_write=not self.is_dry_run), ExitStack() as stack:
                 try:
@@ -232,8 +239,9 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
                         if self.is_dry_run:
                             return described
                         self._check_budget(bill, batch)
-                    if batch.to_submit or batch.outstanding:
-                        state.claim(deadline, submits=bool(batch.to_submit))
+                    if batch.outstanding or batch.must_be_alone:
+                        state.claim(deadline, submits=batch.must_be_alone)
+                    batch.record_plan()
                     # 3. Download what has ended, and submit what slots and budget allow, side by side.
                     is_begun = True
                     batch.download(batch.missing() if event is None else self._ended(context, event))
@@ -308,6 +316,29 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
         beside = join(folder, STATE_NAME)
         return folder, getattr(beside, "url", None) or str(beside), getattr(folder, "conn_id", None)
 
+    def _manifest_place(self, state: BatchState, folder: Location | None) -> Location:
+        """Where the result manifest goes. Raises InvalidRequestError if the state or the items are there."""
+        from magichour_provider.jobs.batch_state import MANIFEST_NAME
+        from magichour_provider.storage.locations import ObjectPath, parse_location
+
+        if folder is not None:
+            place = join(folder, MANIFEST_NAME)
+        else:
+            place = state.place
+            name = f"{file_name_at(place).rpartition('.')[0] or file_name_at(place)}.{MANIFEST_NAME}"
+            if isinstance(place, ObjectPath):
+                place = ObjectPath(place.scheme, f"{place.url.rpartition('/')[0]}/{name}", place.conn_id)
+            else:
+                place = place.with_name(name)
+        for argument, value in (("state_path", self.state_path), ("items", self.items)):
+            with suppress(LocationError, TypeError):
+                if isinstance(value, (str, PathLike)) and _address(parse_location(value)) == _address(place):
+                    raise InvalidRequestError(
+                        f"{argument} is {redact(value)}, where this task writes its result manifest.",
+                        remedy=f"Give {argument} another name, then clear this task.",
+                    )
+        return place
+
     # Steps ----------------------------------------------------------------------------------------
 
     def _describe(self, bill: Bill) -> dict[str, Any]:
@@ -325,7 +356,7 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
 
     def _check_budget(self, bill: Bill, batch: Batch) -> None:
         """Refuse a batch that cannot be paid as a whole, unless a part of it is wanted."""
-        if self.on_budget_reached == "stop":
+        if self.on_budget_reached == "stop" or not bill.to_submit:
             return
         left = batch.credits_left()
         if bill.estimate > left:
@@ -390,20 +421,10 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
         self, context: Context, batch: Batch, state: BatchState, folder: Location | None
     ) -> dict[str, Any]:
         """Write the result manifest, and push the summary, also of a failure."""
-        from magichour_provider.jobs.batch_state import MANIFEST_NAME
-        from magichour_provider.storage.locations import ObjectPath
         from magichour_provider.storage.manifest import write_results
         from magichour_provider.storage.targets import Target
 
-        if folder is not None:
-            place = join(folder, MANIFEST_NAME)
-        else:
-            place = state.place
-            name = f"{file_name_at(place).rpartition('.')[0] or file_name_at(place)}.{MANIFEST_NAME}"
-            if isinstance(place, ObjectPath):
-                place = ObjectPath(place.scheme, f"{place.url.rpartition('/')[0]}/{name}", place.conn_id)
-            else:
-                place = place.with_name(name)
+        place = self._manifest_place(state, folder)
         target = Target.from_location(place, consequence="The videos that are complete are in their folder.")
         write_results(target, batch.results())
         self.credits_charged = batch.spent()
@@ -429,7 +450,13 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
 
         :param batch: None if this attempt has submitted nothing; earlier ones may have.
         """
+        from magichour_provider.jobs.batch_state import BatchInUseError
+
         spent, found = state.spent(), state.statuses()
+        if not found["submitted"]:
+            state.release()
+        if isinstance(error, BatchInUseError):  # another task's jobs
+            return
         if spent or found["submitted"]:
             error.replace_consequence(
                 f"{found['complete']} videos are complete, and {found['submitted']} jobs continue at Magic "

@@ -17,9 +17,7 @@ import pytest
 from attempts import IMAGE, Killed, jobs
 from s3_server import s3_server
 
-from magichour_provider.exceptions import (
-    SubmissionUnknownError,
-)
+from magichour_provider.exceptions import MagicHourError, SubmissionUnknownError
 from magichour_provider.hooks.magichour import MagicHourHook
 from magichour_provider.jobs.batch import Batch
 from magichour_provider.jobs.batch_state import BatchInUseError, _StoreLog
@@ -39,10 +37,19 @@ def catalogue(count, start=0):
 class Batches:
     """One task instance after another, attempt by attempt; a resumed task is a new object, as in Airflow."""
 
-    def __init__(self, sandbox, folder):
+    def __init__(self, sandbox, folder, run_id="first", stored=None):
         self.sandbox, self.folder = sandbox, folder
-        self.xcoms, self.passes = {}, 0
-        self.run("first")
+        self.stored = {} if stored is None else stored
+        self.passes, self.limits = 0, []
+        self.run(run_id)
+
+    def other(self, run_id):
+        """Another run with the same folder."""
+        return Batches(self.sandbox, self.folder, run_id, self.stored)
+
+    @property
+    def xcoms(self):
+        return self.stored.setdefault(self.ti.run_id, {})
 
     def run(self, run_id):
         self.ti = SimpleNamespace(
@@ -56,10 +63,13 @@ class Batches:
     def attempt(self, items, **options):
         """One more attempt, through all its deferrals; what it returns or raises."""
         self.passes, self.limits = 0, []
-        self.trigger = self.start(items, **options)
-        while self.trigger is not None:
-            self.limits.append(self.trigger.max_jobs)
-            self.trigger = self.start(items, asyncio.run(self._event(self.trigger)), **options)
+        return self.finish(items, self.start(items, **options), **options)
+
+    def finish(self, items, trigger, **options):
+        """The rest of an attempt that is deferred."""
+        while trigger is not None:
+            self.limits.append(trigger.max_jobs)
+            trigger = self.start(items, asyncio.run(self._event(trigger)), **options)
         return self.result
 
     def start(self, items, event=None, **options):
@@ -108,8 +118,12 @@ def batches(connection, magichour_sandbox, tmp_path, monkeypatch):
     magichour_sandbox.control.behaviour(render_seconds=0.2)
     batches = Batches(magichour_sandbox, tmp_path / "videos")
     for module in (video_batch, image_to_video_batch):
-        monkeypatch.setattr(module, "get_xcom", lambda ti, task_id, key: batches.xcoms.get(key))
-    monkeypatch.setattr(video_batch, "push_xcom", lambda ti, key, value: batches.ti.xcom_push(key, value))
+        monkeypatch.setattr(module, "get_xcom", lambda ti, task_id, key: batches.stored[ti.run_id].get(key))
+
+    def push_xcom(ti, key, value):
+        batches.stored[ti.run_id][key] = json.loads(json.dumps(value))
+
+    monkeypatch.setattr(video_batch, "push_xcom", push_xcom)
     monkeypatch.setattr(video_batch, "min_deferral_seconds", lambda: 0.0)
     return batches
 
@@ -373,8 +387,7 @@ def test_recovered_job_is_used(batches, fails_for_good, end):
 def test_changed_items_beyond_the_slots_are_submitted_after_the_wait(batches):
     batches.attempt(catalogue(3))
     batches.run("tomorrow")
-    changed = [{**item, "prompt": "It rains."} for item in catalogue(3)]
-    summary = batches.attempt(changed, max_concurrent_jobs=1)
+    summary = batches.attempt(changed(3), max_concurrent_jobs=1)
     assert (summary["complete"], summary["unchanged"]) == (3, 0)
     assert sum(batches.charged().values()) == 6
 
@@ -384,7 +397,7 @@ def test_refused_create_of_a_changed_item_keeps_its_paid_video(batches, fails_fo
     batches.run("tomorrow")
     batches.sandbox.control.faults([{**CREATES, "status": 401, "body": {"message": "no"}}])
     with fails_for_good("401"):
-        batches.attempt([{**item, "prompt": "It rains."} for item in catalogue(2)])
+        batches.attempt(changed(2))
     batches.sandbox.control.faults([])
     batches.run("a day later")
     assert batches.attempt(catalogue(2))["complete"] == 2
@@ -404,29 +417,182 @@ def test_unwritable_manifest_records_no_unknown_outcome(batches, fails_for_good)
     assert sum(batches.charged().values()) == 3
 
 
-def test_task_that_waits_for_its_jobs_is_the_only_one_that_submits(batches):
+def changed(count, prompt="It rains."):
+    return [{**item, "prompt": prompt} for item in catalogue(count)]
+
+
+@pytest.mark.parametrize("refusal", ["claim", "fault", "budget"])
+def test_task_that_waits_for_its_jobs_is_the_only_one_that_submits(batches, refusal):
     """Another run with other prompts must not replace what a deferred task has paid for."""
     batches.sandbox.control.behaviour(render_seconds=2)
-    mine, others = catalogue(3), [{**item, "prompt": "It rains."} for item in catalogue(3)]
-    wait, refused = batches._event, []
+    trigger, other = batches.start(catalogue(2)), batches.other("other")
+    items = [*changed(2), {"image": IMAGE, "promt": "no"}] if refusal == "fault" else changed(2)
+    with pytest.raises((BatchInUseError, AirflowFailException, MagicHourError)) as raised:
+        other.start(items, max_credits=10 if refusal == "budget" else None)
+    if refusal == "claim":
+        assert "Task dag/first/render has submitted this batch" in str(raised.value)
+        assert "Nothing was submitted now" in str(raised.value)
+    waiting = other.start(catalogue(2))
+    assert waiting is not None, "it waits for the same jobs"
+    assert batches.finish(catalogue(2), trigger)["complete"] == 2
+    assert other.finish(catalogue(2), waiting)["complete"] == 2
+    assert batches.charged() == {f"item-{n}": 1 for n in range(2)}
+    assert batches.other("tomorrow").attempt(changed(2))["credits_charged"] == 2 * CREDITS
 
-    async def intrude(trigger):
-        other = Batches(batches.sandbox, batches.folder)
-        other.run("other")
-        with pytest.raises(BatchInUseError, match="Task dag/first/render has submitted") as raised:
-            other.start(others)
-        refused.append(str(raised.value))
-        assert other.start(mine) is not None, "it waits for the same jobs"
-        return await wait(trigger)
 
-    batches._event = intrude
-    assert batches.attempt(mine)["complete"] == 3
-    assert batches.charged() == {f"item-{n}": 1 for n in range(3)}
-    assert refused
-    assert all("This attempt has submitted nothing." in error for error in refused)
-    batches._event = wait
-    batches.run("other")
-    assert batches.attempt(others)["credits_charged"] == 3 * CREDITS
+def test_refused_task_leaves_no_mark_in_the_state(batches):
+    batches.sandbox.control.behaviour(render_seconds=2)
+    trigger = batches.start(catalogue(2))
+    with pytest.raises(BatchInUseError):
+        batches.other("other").start(changed(2))
+    assert batches.finish(catalogue(2), trigger)["complete"] == 2
+    assert batches.charged() == {f"item-{n}": 1 for n in range(2)}
+
+
+def test_cleared_task_of_yesterday_takes_nothing_from_the_one_that_waits(batches):
+    batches.attempt(catalogue(2))
+    today = batches.other("today")
+    batches.sandbox.control.behaviour(render_seconds=2)
+    trigger = today.start(changed(2))
+    batches.clear()
+    with pytest.raises(BatchInUseError):
+        batches.start(catalogue(2))
+    assert today.finish(changed(2), trigger)["credits_charged"] == 2 * CREDITS
+    batches.clear()
+    assert batches.attempt(catalogue(2))["complete"] == 2
+    assert today.other("tomorrow").attempt(changed(2))["complete"] == 2
+    assert batches.charged() == {f"item-{n}": 2 for n in range(2)}, "each version once"
+
+
+def test_task_that_waited_without_a_claim_reports_no_other_version(batches, monkeypatch):
+    states = {}
+    name = "magichour_provider.airflow_internals.task_state"
+    monkeypatch.setattr(name, lambda ti: states.get(ti.run_id, "running"))
+    batches.sandbox.control.behaviour(render_seconds=2)
+    batches.start(catalogue(2))
+    waiter, third = batches.other("waiter"), batches.other("third")
+    trigger = waiter.start(catalogue(2))
+    states["first"] = "failed"
+    others = third.start(changed(2))
+    with pytest.raises(BatchInUseError):
+        waiter.finish(catalogue(2), trigger)
+    assert third.finish(changed(2), others)["complete"] == 2
+    assert waiter.attempt(catalogue(2))["credits_charged"] == 0
+    assert batches.charged() == {f"item-{n}": 2 for n in range(2)}, "each version once"
+
+
+def test_change_that_is_taken_back_during_the_deferral_is_not_submitted(batches):
+    batches.attempt(catalogue(2))
+    batches.run("second")
+    trigger = batches.start(changed(2), max_concurrent_jobs=1)
+    items = [changed(1)[0], catalogue(2)[1]]
+    assert batches.finish(items, trigger, max_concurrent_jobs=1)["complete"] == 2
+    assert batches.charged() == {"item-0": 2, "item-1": 1}
+
+
+def test_item_that_alternates_between_two_versions_pays_for_each_once(batches):
+    batches.attempt(catalogue(1))
+    batches.run("second")
+    batches.start(changed(1), max_credits=100)
+    for items in (catalogue(1), changed(1), catalogue(1), changed(1)):
+        batches.clear()
+        summary = batches.attempt(items, max_credits=100)
+        assert (summary["complete"], summary["credits_charged"]) == (1, CREDITS)
+    assert batches.charged() == {"item-0": 2}
+
+
+def test_earlier_version_is_known_after_two_changes(batches, fails_for_good):
+    batches.attempt(catalogue(1))
+    batches.sandbox.control.behaviour(render_seconds=5)
+    batches.run("second")
+    batches.start(changed(1))
+    batches.run("third")
+    batches.sandbox.control.faults([{**CREATES, "status": 422, "body": {"message": "no"}, "times": 1}])
+    with suppress(BatchInUseError):
+        batches.other("third").start(changed(1, "It snows."))
+    batches.run("second")
+    batches.clear()
+    with fails_for_good("1 of 1 videos failed"):
+        batches.attempt(changed(1, "It snows."))
+    batches.run("second")
+    batches.clear()
+    assert batches.attempt(catalogue(1))["complete"] == 1
+    assert batches.charged() == {"item-0": 2}
+
+
+def test_lost_create_counts_after_a_clear_that_was_refused(batches, fails_for_good):
+    batches.attempt(catalogue(1))
+    batches.run("second")
+    batches.sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
+    with fails_for_good("unknown outcome"):
+        batches.attempt(changed(1))
+    batches.clear()
+    batches.sandbox.control.faults([{**CREATES, "status": 401, "body": {"message": "no"}, "times": 1}])
+    with fails_for_good(f"This run has spent {CREDITS} credits"):
+        batches.attempt(changed(1))
+    batches.clear()
+    with fails_for_good("of max_credits are left"):
+        batches.attempt(changed(1), max_credits=100)
+    lost = jobs(batches.sandbox)[-1]["id"]
+    with (batches.folder / "magichour_batch.jsonl").open("a") as state:
+        state.write(json.dumps({"key": "item-0", "magichour_recovered_job_id": lost}) + "\n")
+    batches.clear()
+    assert batches.attempt(changed(1), max_credits=100)["complete"] == 1
+    assert batches.charged() == {"item-0": 2}
+
+
+def test_changed_item_in_a_moved_folder_replaces_its_own_video(batches, tmp_path):
+    batches.attempt(catalogue(1))
+    batches.folder = batches.folder.rename(tmp_path / "moved")
+    batches.run("tomorrow")
+    assert batches.attempt(changed(1))["complete"] == 1
+
+
+def test_change_is_taken_back_after_a_kill_between_download_and_record(batches, monkeypatch):
+    batches.attempt(catalogue(1))
+    batches.run("second")
+    original = Batch._write
+
+    def write(self, state):
+        if state.stage.value == "done":
+            raise Killed
+        original(self, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batch, "_write", write)
+        with pytest.raises(Killed):
+            batches.attempt(changed(1))
+    for items in (catalogue(1), changed(1)):
+        batches.clear()
+        assert batches.attempt(items)["complete"] == 1
+        (entry,) = batches.manifest()
+        assert Path(entry["path"]).stat().st_size == entry["size"]
+    assert batches.charged() == {"item-0": 2}
+
+
+@pytest.mark.parametrize("argument", ["items", "state_path"])
+def test_result_manifest_overwrites_no_argument(batches, fails_for_good, argument):
+    batches.folder.mkdir()
+    place = batches.folder / "manifest.jsonl"
+    place.write_text(
+        "".join(json.dumps({**item, "image": str(Path(IMAGE).absolute())}) for item in catalogue(1))
+    )
+    before = place.read_text()
+    with fails_for_good(f"{argument} is .*manifest.jsonl, where this task writes its result manifest"):
+        batches.attempt(**{"items": catalogue(1), argument: str(place)})
+    assert place.read_text() == before
+    assert batches.charged() == {}
+
+
+def test_item_without_its_image_counts_only_if_nothing_else_has_changed(batches, tmp_path, fails_for_good):
+    image = tmp_path / "a.jpg"
+    image.write_bytes(Path(IMAGE).read_bytes())
+    batches.attempt([{"key": "a", "image": str(image), "prompt": "one"}])
+    image.unlink()
+    batches.run("second")
+    assert batches.attempt([{"key": "a", "image": str(image), "prompt": "one"}])["unchanged"] == 1
+    with fails_for_good("item 1: .*a.jpg"):
+        batches.attempt([{"key": "a", "image": str(image), "prompt": "two"}])
 
 
 @pytest.mark.parametrize("state", ["failed", "deferred", None])
@@ -443,12 +609,11 @@ def test_claim_of_a_task_that_has_ended_counts_no_more(batches, monkeypatch, sta
 
     monkeypatch.setattr("magichour_provider.airflow_internals.task_state", task_state)
     batches.run("other")
-    changed = [{**item, "prompt": "It rains."} for item in catalogue(2)]
     if state == "failed":
-        assert batches.start(changed) is not None
+        assert batches.start(changed(2)) is not None
     else:
         with pytest.raises(BatchInUseError):
-            batches.start(changed)
+            batches.start(changed(2))
     assert asked == [("dag", "first", "render", -1)]
     assert sum(batches.charged().values()) == (4 if state == "failed" else 2)
 
@@ -458,14 +623,14 @@ def test_change_that_is_refused_can_be_taken_back(batches, fails_for_good, refus
     """The paid video of the version before is still known: it is not paid for again."""
     batches.attempt(catalogue(2))
     (old,) = [entry for entry in batches.manifest() if entry["key"] == "item-1"]
-    changed = [catalogue(1)[0], {**catalogue(2)[1], "prompt": "nsfw" if refusal == "render" else "It rains."}]
+    items = [catalogue(1)[0], {**catalogue(2)[1], "prompt": "nsfw" if refusal == "render" else "It rains."}]
     request = {"method": "POST", "path": "/v1/files/upload-urls"} if refusal == "upload" else CREATES
     if refusal != "render":
         batches.sandbox.control.faults([{**request, "status": 422, "body": {"message": "no"}, "times": 2}])
     for run in ("second", "third"):
         batches.run(run)
         with fails_for_good("1 of 2 videos failed"):
-            batches.attempt(changed)
+            batches.attempt(items)
     batches.sandbox.control.faults([])
     batches.run("taken back")
     before = batches.requests()
@@ -500,9 +665,8 @@ def test_new_folder_costs_nothing_and_replaces_no_foreign_file(batches, fails_fo
     before = batches.requests()
     assert batches.attempt(catalogue(2))["complete"] == 2
     assert batches.requests() == before, "their checksums are known"
-    changed = [*catalogue(2), {**catalogue(3)[2], "prompt": "It rains."}]
     with fails_for_good("item-2.mp4 is another video"):
-        batches.attempt(changed)
+        batches.attempt([*catalogue(2), changed(3)[2]])
     assert (moved / "item-2.mp4").read_bytes() == (moved / "item-1.mp4").read_bytes()
 
 
@@ -533,6 +697,7 @@ def test_attempt_that_cannot_begin_says_what_earlier_ones_have_spent(batches, fa
     [
         ({"key": "itme-0", "magichour_recovered_job_id": "cabcdefghijk"}, "names the item 'itme-0'"),
         ({"magichour_recovered_job_id": "cabcdefghijk"}, "names the item None"),
+        ('{"key": "item-0", "magichour_recovered_job_id": "cabcdefghijk"', "is no JSON object"),
         ({"key": "item-0", "magichour_recovered_job_id": "the one of today"}, "is none of Magic Hour's"),
     ],
 )
@@ -541,7 +706,9 @@ def test_wrong_recovered_line_is_named_and_nothing_is_to_be_removed(batches, fai
     state = batches.folder / "magichour_batch.jsonl"
     before = state.read_bytes()
     number = before.count(b"\n") + 1
-    state.write_bytes(before + json.dumps(line).encode() + b"\n")
+    state.write_bytes(
+        before + (line.encode() if isinstance(line, str) else json.dumps(line).encode() + b"\n")
+    )
     with fails_for_good(f"Line {number} of .*{fault}.*Correct this line, and leave the others"):
         batches.attempt(catalogue(1))
     state.write_bytes(before)

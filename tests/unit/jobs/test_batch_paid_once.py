@@ -97,6 +97,7 @@ class Runs:
         with state.opened(), stepping(state._log, steps):
             batch.plan()
             batch.check()
+            batch.record_plan()
             batch.download(None)
             batch.run(DeferredTimeout())
             self.reported = {key for key in batch.items if batch.status(key) == "unknown"}
@@ -125,7 +126,7 @@ class MemoryFile:
 
     contents: ClassVar = {}
 
-    def __init__(self, path, _conn_id, _max_bytes):
+    def __init__(self, path, *_):
         self.where, self.place = path, ObjectPath("s3", path)
 
     def read_bytes(self):
