@@ -132,7 +132,7 @@ def is_complete(stamp: str) -> bool:
 
 
 def have_same_fields(stamp: str, other: str | None) -> bool:
-    """Whether two stamps are of the same fields, whatever the images contain."""
+    """Whether two stamps are of the same fields; the images may differ."""
     return stamp.partition("-")[0] == (other or "").partition("-")[0]
 
 

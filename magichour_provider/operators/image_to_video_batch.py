@@ -453,8 +453,9 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
         from magichour_provider.jobs.batch_state import BatchInUseError
 
         spent, found = state.spent(), state.statuses()
-        if not found["submitted"]:
-            state.release()
+        with suppress(MagicHourError):  # this error is not to hide the first one
+            if not found["submitted"]:
+                state.release()
         if isinstance(error, BatchInUseError):  # another task's jobs
             return
         if spent or found["submitted"]:
