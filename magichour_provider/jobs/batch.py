@@ -31,10 +31,13 @@ from magichour_provider.exceptions import (
     APIError,
     AuthenticationError,
     ConfigurationError,
+    DestinationError,
     InvalidRequestError,
+    JobError,
     MagicHourError,
     ModerationError,
     NetworkError,
+    NotFoundError,
     PaymentRequiredError,
     SubmissionUnknownError,
     TaskKilledError,
@@ -59,7 +62,7 @@ from magichour_provider.storage.locations import Location, join
 from magichour_provider.storage.targets import Target
 
 if TYPE_CHECKING:
-    from magichour_provider.client.models import ImageToVideoRequest
+    from magichour_provider.client.models import ImageToVideoRequest, VideoProject
     from magichour_provider.client.sync import MagicHourClient
     from magichour_provider.jobs.request import Images
     from magichour_provider.jobs.submit import Cancellation, DeferredTimeout
@@ -199,7 +202,9 @@ class Batch:
             elif before.stage is ItemStage.FAILED:
                 if self._may_retry(before):
                     self.to_submit.append(item)
-            elif item.key in self._planned and not self._has_file(item, before):
+            elif item.key in self._planned and not (
+                before.project_id == states[item.key].project_id and self._has_file(item, before)
+            ):
                 self.outstanding[item.key] = replace(before, stage=ItemStage.SUBMITTED)
         self._stamps |= stamp_items(item for item in self.to_submit if item.key not in self._stamps)
         self._planned |= self.outstanding
@@ -278,8 +283,8 @@ class Batch:
             images = open_images(item.request)
             return fingerprint(item.request, images) == before.fingerprint
         except InvalidRequestError as error:  # the job that was paid with the image is not lost
-            if not have_same_fields(stamp, before.stamp):
-                return False
+            if is_complete(stamp) or not have_same_fields(stamp, before.stamp):
+                return False  # it is another image, or another video
             log.warning("Item %r: %s Its earlier job counts.", item.key, error.what)
             return True
 
@@ -290,7 +295,7 @@ class Batch:
         """
         if self._state.is_cleared(before):
             return True
-        if before.by != self._state.task:
+        if before.run != self._state.run:
             return before.error != ModerationError.__name__
         return before.retryable and before.attempt < self._state.attempt
 
@@ -352,7 +357,7 @@ class Batch:
             intents = [self._state.intend(each.state) for each in ready.values()]
             try:
                 self._state.write(intents, at_once=True)
-            except NetworkError:  # it may be written nevertheless; nothing is sent
+            except (NetworkError, InvalidRequestError):  # it may be written later; nothing is sent
                 self._state.write([self._before(each) for each in intents])
                 raise
             sent = {self._creates.submit(self._send, each.body): key for key, each in ready.items()}
@@ -551,7 +556,7 @@ class Batch:
                 content = (found.size, found.hexdigest()) if found is not None else None
                 if content == (job.size, job.sha256):  # it was complete, perhaps in another folder
                     return replace(done, path=target.path)
-                is_ours = _is_ours(job, target.path, content)
+                is_ours = content is not None and self._is_ours(job, target, content)
             project, outcome = poll_job(self._client, project_id)
             if outcome is None:
                 return None
@@ -562,20 +567,44 @@ class Batch:
                 return _with_error(replace(job, stage=ItemStage.FAILED), error or MagicHourError("No job."))
             if target is None:
                 return done
-            answers = iter([project])
-            saved = download_videos(
-                self._client,
-                lambda: require_videos(next(answers, None) or get_video(self._client, project_id)),
-                project_id,
-                target.path,
-                path_conn_id=getattr(folder, "conn_id", None),
-                replaces=target.path if is_ours else None,
-            )
+            saved = self._save(project_id, target, project, replaces=target.path if is_ours else None)
         except _FATAL:
             raise
         except MagicHourError as error:
             return _with_error(job, error)
         return replace(done, **{name: saved[name] for name in ("path", "size", "sha256")})
+
+    def _save(
+        self,
+        project_id: str,
+        target: Target,
+        project: VideoProject | None = None,
+        replaces: str | None = None,
+    ) -> dict[str, Any]:
+        """See `download_videos`. `project`: the job, if it was just read."""
+        answers = iter([project])
+        return download_videos(
+            self._client,
+            lambda: require_videos(next(answers, None) or get_video(self._client, project_id)),
+            project_id,
+            target.path,
+            path_conn_id=getattr(self._folder, "conn_id", None),
+            replaces=replaces,
+        )
+
+    def _is_ours(self, job: ItemState, target: Target, content: tuple[int, str]) -> bool:
+        """Whether the file at an item's path is the video of an earlier version, and not a user's.
+
+        A task that was killed after a download has not recorded what it saved: the video is compared.
+        """
+        if any((each.size, each.sha256) == content for each in job.earlier):
+            return True
+        for version in job.earlier:
+            if version.sha256 is None:
+                with suppress(DestinationError, JobError, NotFoundError):
+                    self._save(str(version.project_id), target)
+                    return True
+        return False
 
     # What became of it ----------------------------------------------------------------------------
 
@@ -628,7 +657,7 @@ class Batch:
             return unknown
         log.error("The creates of these items have an unknown outcome: %s", ", ".join(map(repr, unknown)))
         interrupted = SubmissionUnknownError("An attempt was interrupted while it submitted this job.")
-        states = [replace(self._state.items[key], stage=ItemStage.UNKNOWN) for key in unknown]
+        states = [self._state.report(self._state.items[key]) for key in unknown]
         self._state.write(
             [each if each.error else _with_error(each, interrupted) for each in states], at_once=True
         )
@@ -658,17 +687,6 @@ def _check_images(item: BatchItem) -> Images | InvalidRequestError:
         return open_images(item.request)
     except InvalidRequestError as error:
         return error
-
-
-def _is_ours(job: ItemState, path: str, content: tuple[int, str] | None) -> bool:
-    """Whether the file at an item's path is the video of an earlier version.
-
-    A task that was killed after a download has not recorded the checksum of what it saved.
-    """
-    if any((each.size, each.sha256) == content for each in job.earlier):
-        return True
-    is_known_path = any(each.path == path for each in (job, *job.earlier))
-    return is_known_path and any(each.sha256 is None for each in job.earlier)
 
 
 def _without_error(state: ItemState) -> ItemState:

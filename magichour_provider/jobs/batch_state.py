@@ -68,7 +68,7 @@ _WAIT_SECONDS = 60.0
 _WRITE_EVERY_ITEMS, _WRITE_EVERY_SECONDS = 25, 60.0
 """To an object store: lines that can wait are written together."""
 _MAX_FILE_BYTES = 256 << 20
-_KEPT_VERSIONS = 5
+_KEPT_VERSIONS, _KEPT_RUNS = 5, 5
 _JOBS_CONTINUE = "Nothing was submitted now. Jobs that were submitted before continue at Magic Hour."
 
 
@@ -94,7 +94,8 @@ class ItemState:
     :param run: Dag and run that paid for the job.
     :param by: the task instance that wrote this, with its `attempt` and `max_tries`. A Clear changes the
         latter.
-    :param spent: credits that the run `spent_run` has spent on this item for jobs that nothing else names.
+    :param spent: runs, with the credits that each has spent on jobs of this item that nothing else names.
+    :param reported: tasks that have reported an unknown outcome, with their `max_tries` then.
     :param earlier: paid jobs of earlier versions, the newest last: one counts again if the item is as then.
     :param error: the class of the error, with Magic Hour's `code` and the `message`; None: there is none.
     :param retryable: whether another attempt can help.
@@ -111,8 +112,8 @@ class ItemState:
     max_tries: int = 0
     name: str | None = None
     cost: int | None = None
-    spent: int = 0
-    spent_run: str = ""
+    spent: tuple[tuple[str, int], ...] = ()
+    reported: tuple[tuple[str, int], ...] = ()
     project_id: str | None = None
     credits_charged: int | None = None
     earlier: tuple[ItemState, ...] = ()
@@ -135,6 +136,10 @@ class ItemState:
     def is_paid(self) -> bool:
         """Whether a job is known that has not failed."""
         return self.stage in (ItemStage.SUBMITTED, ItemStage.DONE)
+
+    def as_earlier(self) -> ItemState:
+        """This job as one of the earlier versions."""
+        return replace(self, earlier=(), spent=())
 
     @property
     def status(self) -> str:
@@ -173,6 +178,8 @@ class ItemState:
         """Read it back. Raises LookupError, ValueError or TypeError."""
         known = {each.name: values[each.name] for each in fields(cls) if each.name in values}
         known["earlier"] = tuple(map(cls.from_json, known.get("earlier", ())))
+        for name in ("spent", "reported"):
+            known[name] = tuple((str(key), int(number)) for key, number in known.get(name, ()))
         return cls(**{**known, "stage": ItemStage(values["stage"])})
 
     def line(self) -> str:
@@ -276,8 +283,7 @@ class BatchState:
             stage=ItemStage.INTENT,
             at=datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="seconds"),
             run=self.run,
-            spent=self._unnamed(before),
-            spent_run=self.run,
+            spent=self.supersede(before).spent,
             earlier=self.supersede(before).earlier,
         )
 
@@ -286,19 +292,17 @@ class BatchState:
 
         :param version: one of the earlier versions, which the item is again; None: it is a new one.
         """
-        paid = replace(before, earlier=(), spent=0, spent_run="")
-        earlier = (*before.earlier, paid) if before.is_paid else before.earlier
+        versions = (*before.earlier, before.as_earlier()) if before.is_paid else before.earlier
+        versions = tuple(each for each in versions if each != version)
+        spent = dict(before.spent)
+        for job in (*versions[:-_KEPT_VERSIONS], *(() if before.is_paid else (before,))):
+            if job.credits:
+                spent[job.run] = spent.get(job.run, 0) + job.credits
         return replace(
             version or ItemState(before.key, ItemStage.OPEN),
-            spent=self._unnamed(before),
-            spent_run=self.run,
-            earlier=tuple(each for each in earlier if each != version)[-_KEPT_VERSIONS:],
+            spent=tuple(spent.items())[-_KEPT_RUNS:],
+            earlier=versions[-_KEPT_VERSIONS:],
         )
-
-    def _unnamed(self, state: ItemState) -> int:
-        """Credits that this run has spent on an item for jobs that will not be in its state."""
-        spent = state.spent if state.spent_run == self.run else 0
-        return spent + (state.credits if state.run == self.run and not state.is_paid else 0)
 
     def claim(self, until: float, *, submits: bool) -> None:
         """Keep other tasks from submitting until then, in epoch seconds, also while this one is deferred.
@@ -335,14 +339,20 @@ class BatchState:
 
     def is_cleared(self, state: ItemState) -> bool:
         """Whether a user has cleared the task since it wrote this; see `JobStateStore.cleared_since`."""
-        return state.by == self.task and state.max_tries != self.max_tries
+        reported = dict(state.reported).get(self.task, self.max_tries)
+        return reported != self.max_tries or (state.by == self.task and state.max_tries != self.max_tries)
+
+    def report(self, state: ItemState) -> ItemState:
+        """The state of an unknown outcome that this task has reported, perhaps after others."""
+        reported = tuple({**dict(state.reported), self.task: self.max_tries}.items())
+        return replace(state, stage=ItemStage.UNKNOWN, reported=reported)
 
     def spent(self) -> int:
         """Credits that this run has spent on the batch, by what is known."""
         states = self.items.values()
         jobs = (job for state in states for job in (state, *state.earlier) if job.run == self.run)
         return sum(job.credits for job in jobs) + sum(
-            state.spent for state in states if state.spent_run == self.run
+            credits for state in states for run, credits in state.spent if run == self.run
         )
 
     def statuses(self) -> Counter[str]:
@@ -392,9 +402,13 @@ def _recovered(values: Mapping[str, Any], items: Mapping[str, ItemState], place:
         what = f"{place} gives the item {key!r:.140} the id {project_id!r:.80}, which is none of Magic Hour's"
     if what is not None:
         raise _wrong_line(what)
-    return replace(
-        items[str(key)], stage=ItemStage.SUBMITTED, project_id=project_id, error=None, message=None
-    )
+    before = items[str(key)]
+    found = ItemState(before.key, ItemStage.SUBMITTED, run=before.run, at=before.at, name=before.name)
+    if before.project_id in (None, project_id):
+        found = before
+    elif before.is_paid:  # another job of the item
+        found = replace(found, spent=before.spent, earlier=(*before.earlier, before.as_earlier()))
+    return replace(found, stage=ItemStage.SUBMITTED, project_id=project_id, error=None, message=None)
 
 
 def _wrong_line(what: str) -> InvalidRequestError:
@@ -606,8 +620,10 @@ class _StoreLog:
                 items, header = _parse(content, self._file.where)
                 for key, state in paid.items():
                     theirs = items.get(key)
-                    if theirs is None or theirs.project_id is None:
+                    if theirs is None or (theirs.project_id is None and theirs.at == state.at):
                         items[key] = state
+                    elif all(each.project_id != state.project_id for each in (theirs, *theirs.earlier)):
+                        items[key] = replace(theirs, earlier=(*theirs.earlier, state.as_earlier()))
                 lines = [json.dumps(header), "\n", *(each.line() for each in items.values())]
                 self._file.write_bytes("".join(lines).encode(), version)
             except StateConflictError:

@@ -213,7 +213,7 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
             folder, state_path, state_conn_id = self._places()
             state = BatchState(state_path, state_conn_id, context.get("ti"))
             self._manifest_place(state, folder)
-            is_begun = is_resumed
+            begun: Batch | None = None
             with state.opened(may_write=not self.is_dry_run), ExitStack() as stack:
                 try:
                     # 1. Read the items, and what earlier attempts and runs have made of them.
@@ -231,6 +231,7 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
                         pause_seconds=event["pause_seconds"] if event is not None else 0.0,
                     )
                     stack.enter_context(closing(batch))
+                    begun = batch if is_resumed else None
                     # 2. Check all of them, and add up what they cost, before the first credit.
                     batch.plan(is_resumed=is_resumed)
                     bill = batch.check(faults, is_resumed=is_resumed)
@@ -243,7 +244,7 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
                         state.claim(deadline, submits=batch.must_be_alone)
                     batch.record_plan()
                     # 3. Download what has ended, and submit what slots and budget allow, side by side.
-                    is_begun = True
+                    begun = batch
                     batch.download(batch.missing() if event is None else self._ended(context, event))
                     batch.run(timeout)
                     # 4. Wait in the triggerer, or end.
@@ -256,7 +257,7 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
                         state.release()
                         unknown = batch.report_unknown()  # last: from now on a Clear pays again
                 except MagicHourError as error:
-                    self._describe_interruption(context, batch if is_begun else None, state, folder, error)
+                    self._describe_interruption(context, begun, state, folder, error)
                     raise
             if is_waiting and not is_late:
                 self.defer(**trigger.as_deferral())

@@ -570,6 +570,115 @@ def test_change_is_taken_back_after_a_kill_between_download_and_record(batches, 
     assert batches.charged() == {"item-0": 2}
 
 
+def test_limit_counts_the_versions_that_the_state_does_not_keep(batches, fails_for_good):
+    for number in range(7):
+        batches.clear()
+        summary = batches.attempt(changed(1, f"version {number}"), max_credits=7 * CREDITS)
+        assert summary["credits_charged"] == (number + 1) * CREDITS
+    batches.clear()
+    with fails_for_good("0 of max_credits are left"):
+        batches.attempt(changed(1), max_credits=7 * CREDITS)
+
+
+def test_another_run_does_not_hide_what_this_one_has_spent(batches, fails_for_good):
+    batches.sandbox.control.faults([{**CREATES, "drop": "after", "times": 1}])
+    with fails_for_good("unknown outcome"):
+        batches.attempt(catalogue(1), max_credits=80)
+    other = batches.other("other")
+    with fails_for_good("unknown outcome"):
+        other.attempt(catalogue(1))
+    other.clear()
+    assert other.attempt(catalogue(1))["complete"] == 1
+    batches.clear()
+    with fails_for_good("8 of max_credits are left"):
+        batches.attempt(changed(1), max_credits=80)
+
+
+def test_clear_answers_the_report_of_the_task_that_is_cleared(batches, fails_for_good):
+    batches.sandbox.control.faults([{**CREATES, "drop": "before", "times": 1}])
+    for each in (batches, batches.other("other")):
+        with fails_for_good("unknown outcome"):
+            each.attempt(catalogue(1))
+    batches.clear()
+    assert batches.attempt(catalogue(1))["complete"] == 1
+
+
+def test_failure_that_another_run_has_seen_is_not_retried_in_the_same_attempt(batches, fails_for_good):
+    batches.sandbox.control.behaviour(render_seconds=30)
+    trigger, other = batches.start(catalogue(1)), batches.other("other")
+    waiting = other.start(catalogue(1))
+    (job,) = jobs(batches.sandbox)
+    batches.sandbox.control.set_job(job["id"], "error", code="x", message="bad")
+    for each, wait in ((other, waiting), (batches, trigger)):
+        with pytest.raises((AirflowFailException, MagicHourError)):
+            each.finish(catalogue(1), wait)
+    assert batches.creates() == 1
+
+
+def test_version_that_is_taken_back_is_compared_even_if_the_sizes_agree(batches):
+    batches.attempt(catalogue(1))
+    (first,) = batches.manifest()
+    batches.run("second")
+    video = Path(first["path"]).read_bytes()
+    batches.sandbox.control.behaviour(render_seconds=1)
+    trigger = batches.start(changed(1))
+    (job,) = (job for job in jobs(batches.sandbox) if job["id"] != first["project_id"])
+    batches.sandbox.control.set_job(job["id"], "complete")
+    batches.sandbox.control.replace_video(job["id"], video[:-20] + bytes([video[-20] ^ 1]) + video[-19:])
+    assert batches.finish(changed(1), trigger)["complete"] == 1
+    assert Path(first["path"]).read_bytes() != video
+    batches.run("third")
+    assert batches.attempt(catalogue(1))["credits_charged"] == 0
+    assert Path(first["path"]).read_bytes() == video
+
+
+def test_file_of_a_user_is_not_taken_for_an_earlier_version(batches, fails_for_good):
+    batches.sandbox.control.behaviour(render_seconds=1)
+    batches.start(catalogue(1))  # its video is never saved
+    batches.clear()
+    batches.attempt(changed(1))
+    (entry,) = batches.manifest()
+    Path(entry["path"]).write_bytes(Path(entry["path"]).read_bytes() + b"\0\0\0\x08free")
+    edited = Path(entry["path"]).read_bytes()
+    batches.run("tomorrow")
+    with fails_for_good("item-0.mp4 is another video"):
+        batches.attempt(changed(1, "It snows."))
+    assert Path(entry["path"]).read_bytes() == edited
+
+
+def test_first_version_that_was_saved_and_not_recorded_is_replaced(batches, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Batch, "_write", _then(lambda state: state.stage.value == "done" and 1 / 0))
+        with pytest.raises(ZeroDivisionError):
+            batches.attempt(catalogue(1))
+    state = batches.folder / "magichour_batch.jsonl"
+    lines = state.read_text().splitlines(keepends=True)
+    state.write_text("".join(line for line in lines if '"stage": "done"' not in line))
+    batches.clear()
+    assert batches.attempt(changed(1))["complete"] == 1
+    (entry,) = batches.manifest()
+    assert Path(entry["path"]).stat().st_size == entry["size"]
+
+
+def test_image_that_was_replaced_by_a_broken_one_is_named(batches, tmp_path, fails_for_good):
+    image = tmp_path / "a.jpg"
+    image.write_bytes(Path(IMAGE).read_bytes())
+    batches.attempt([{"key": "a", "image": str(image)}])
+    image.write_bytes(b"half an upload")
+    batches.run("tomorrow")
+    with fails_for_good("item 1: .*a.jpg"):
+        batches.attempt([{"key": "a", "image": str(image)}])
+
+
+def test_list_that_is_gone_at_a_resume_is_named_with_what_was_spent(batches, tmp_path, fails_for_good):
+    path = tmp_path / "list.jsonl"
+    path.write_text(json.dumps({"key": "a", "image": str(Path(IMAGE).absolute())}) + "\n")
+    trigger = batches.start(str(path))
+    path.unlink()
+    with fails_for_good(f"list.jsonl.* This run has spent {CREDITS} credits"):
+        batches.finish(str(path), trigger)
+
+
 @pytest.mark.parametrize("argument", ["items", "state_path"])
 def test_result_manifest_overwrites_no_argument(batches, fails_for_good, argument):
     batches.folder.mkdir()

@@ -9,6 +9,7 @@ import itertools
 import tempfile
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from math import inf
 from types import SimpleNamespace
 from typing import ClassVar
@@ -23,12 +24,12 @@ from world import AlwaysRunning, Clock, Killed, MagicHour, Steps, killed
 
 from magichour_provider.client.settings import ClientSettings
 from magichour_provider.client.sync import MagicHourClient
-from magichour_provider.exceptions import MagicHourError
+from magichour_provider.exceptions import MagicHourError, TaskKilledError
 from magichour_provider.jobs import batch as batch_module
 from magichour_provider.jobs import batch_state
 from magichour_provider.jobs.batch import Batch
 from magichour_provider.jobs.batch_items import read_items
-from magichour_provider.jobs.batch_state import BatchInUseError, BatchState
+from magichour_provider.jobs.batch_state import BatchInUseError, BatchState, ItemStage, ItemState
 from magichour_provider.jobs.state_backends import StateConflictError, StateFile
 from magichour_provider.jobs.submit import DeferredTimeout
 from magichour_provider.storage.locations import ObjectPath
@@ -323,6 +324,34 @@ def test_claim_outlives_its_pass_until_its_deadline_or_its_release(monkeypatch, 
         claim("mine", 100)
     claim("others", 100, releases=True)
     claim("mine", 100)
+
+
+def test_attempt_that_has_lost_its_lease_hands_over_jobs_and_erases_no_intent(monkeypatch):
+    monkeypatch.setattr(batch_state, "StateFile", MemoryFile)
+    MemoryFile.contents.clear()
+    clock = Clock()
+
+    def attempt(number):
+        ti = SimpleNamespace(dag_id="dag", run_id="run", task_id="render", try_number=number, max_tries=1)
+        return BatchState("s3://states/state.jsonl", None, ti, clock, clock.sleep)
+
+    first, second = attempt(1), attempt(2)
+    with suppress(TaskKilledError), first.opened():
+        paid = ItemState("a", ItemStage.SUBMITTED, fingerprint="1", at="1", project_id="cmold")
+        new = ItemState("b", ItemStage.INTENT, fingerprint="1", at="1")
+        first.write([new], at_once=True)
+        first.write([paid, replace(new, stage=ItemStage.SUBMITTED, project_id="cmnew")])
+        with second.opened():
+            second.write([ItemState("a", ItemStage.INTENT, fingerprint="2", at="2")], at_once=True)
+        first.write([], at_once=True)
+    with attempt(3).opened():
+        pass
+    found, _ = batch_state.parse_states(
+        MemoryFile.contents["s3://states/state.jsonl"][0].splitlines(True), ""
+    )
+    assert (found["a"].stage, found["a"].at) == (ItemStage.INTENT, "2")
+    assert [each.project_id for each in found["a"].earlier] == ["cmold"]
+    assert found["b"].project_id == "cmnew"
 
 
 class BatchPaidOnceInStore(BatchPaidOnce):
