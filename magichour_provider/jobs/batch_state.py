@@ -408,7 +408,8 @@ def _recovered(values: Mapping[str, Any], items: Mapping[str, ItemState], place:
         found = before
     elif before.is_paid:  # another job of the item
         found = replace(found, spent=before.spent, earlier=(*before.earlier, before.as_earlier()))
-    return replace(found, stage=ItemStage.SUBMITTED, project_id=project_id, error=None, message=None)
+    found = replace(found, stage=ItemStage.SUBMITTED, project_id=project_id)
+    return replace(found, error=None, message=None, reported=())
 
 
 def _wrong_line(what: str) -> InvalidRequestError:
