@@ -174,13 +174,13 @@ class Batch:
         self.to_submit.clear()
         self.outstanding.clear()
         self._planned.clear()
-
-        def is_compared(before: ItemState | None) -> bool:
-            is_waiting = before is not None and before.stage is ItemStage.OPEN and before.earlier
-            return before is not None and (not is_trusted or bool(is_waiting))
-
         states = self._state.items
-        compared = [item for item in self.items.values() if is_compared(states.get(item.key))]
+        compared = [
+            item
+            for item in self.items.values()
+            if (before := states.get(item.key)) is not None
+            and (not is_trusted or (before.stage is ItemStage.OPEN and before.earlier))
+        ]
         self._stamps = stamp_items(compared if is_trusted else self.items.values())
         if not is_trusted:
             self._files = self._list_files()
@@ -358,7 +358,7 @@ class Batch:
             try:
                 self._state.write(intents, at_once=True)
             except (NetworkError, InvalidRequestError):  # it may be written later; nothing is sent
-                self._state.write([self._before(each) for each in intents])
+                self._state.write([replace(each, stage=ItemStage.OPEN) for each in intents])
                 raise
             sent = {self._creates.submit(self._send, each.body): key for key, each in ready.items()}
             refused = []
@@ -436,10 +436,6 @@ class Batch:
             what = f"The create was interrupted ({type(error).__name__}) after it may have been sent."
             return SubmissionUnknownError(what)
 
-    def _before(self, intent: ItemState) -> ItemState:
-        """What an item was before an intent whose create was not sent, or was refused for now."""
-        return replace(intent, stage=ItemStage.OPEN)
-
     def _record(self, item: BatchItem, answer: CreatedJob | MagicHourError) -> MagicHourError | None:
         """Record what became of a create; its error, if the item goes back into the queue."""
         self._reserved.pop(item.key, None)
@@ -464,7 +460,7 @@ class Batch:
             return None
         goes_back = isinstance(answer, (*_FATAL, NetworkError, UnavailableError, PaymentRequiredError))
         if goes_back:
-            self._write(self._before(intent))
+            self._write(replace(intent, stage=ItemStage.OPEN))
             self.to_submit.appendleft(item)
             return answer
         log.warning("Item %r: %s", item.key, answer.what)

@@ -245,11 +245,6 @@ class BatchState:
             self._log = None
 
     @property
-    def is_open(self) -> bool:
-        """Whether this task may write."""
-        return self._log is not None
-
-    @property
     def group_items(self) -> int:
         """How many intents are written together, before their creates."""
         if isinstance(self.place, Path):

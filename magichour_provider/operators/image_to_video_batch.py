@@ -212,7 +212,7 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
         with map_non_retryable(self), DeferredTimeout() as timeout:
             folder, state_path, state_conn_id = self._places()
             state = BatchState(state_path, state_conn_id, context.get("ti"))
-            self._manifest_place(state, folder)
+            manifest = self._manifest_place(state, folder)
             begun: Batch | None = None
             with state.opened(may_write=not self.is_dry_run), ExitStack() as stack:
                 try:
@@ -253,11 +253,11 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
                     if is_waiting and not is_late:
                         trigger = self._build_trigger(context, batch, deadline)
                     else:
-                        summary = self._write_manifest(context, batch, state, folder)
+                        summary = self._write_manifest(context, batch, state, manifest)
                         state.release()
                         unknown = batch.report_unknown()  # last: from now on a Clear pays again
                 except MagicHourError as error:
-                    self._describe_interruption(context, begun, state, folder, error)
+                    self._describe_interruption(context, begun, state, manifest, error)
                     raise
             if is_waiting and not is_late:
                 self.defer(**trigger.as_deferral())
@@ -419,13 +419,12 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
         )
 
     def _write_manifest(
-        self, context: Context, batch: Batch, state: BatchState, folder: Location | None
+        self, context: Context, batch: Batch, state: BatchState, place: Location
     ) -> dict[str, Any]:
         """Write the result manifest, and push the summary, also of a failure."""
         from magichour_provider.storage.manifest import write_results
         from magichour_provider.storage.targets import Target
 
-        place = self._manifest_place(state, folder)
         target = Target.from_location(place, consequence="The videos that are complete are in their folder.")
         write_results(target, batch.results())
         self.credits_charged = batch.spent()
@@ -444,7 +443,7 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
         context: Context,
         batch: Batch | None,
         state: BatchState,
-        folder: Location | None,
+        place: Location,
         error: MagicHourError,
     ) -> None:
         """Let an error say what it means for the batch, and write the manifest if that is possible.
@@ -467,7 +466,7 @@ class ImageToVideoBatchOperator(MagicHourHookMixin, OpenLineageMixin, BaseOperat
         if batch is None:
             return
         try:
-            self._write_manifest(context, batch, state, folder)
+            self._write_manifest(context, batch, state, place)
         except MagicHourError as failure:
             self.log.warning("The result manifest was not written. %s", failure.what)
 

@@ -20,7 +20,7 @@ ROOT_MODULES = {
     *("assets", "lineage", "links", "retry_policy"),
 }
 MAX_MODULES = 93
-MAX_PACKAGE_LINES, MAX_TEST_LINES = 18_667, 25_913
+MAX_PACKAGE_LINES, MAX_TEST_LINES = 18_657, 25_913
 """What is reached: batches, webhooks, clusters and stores included. Lower these with each cut."""
 PARTS = {
     "webhooks": r".*/webhooks\.py",
